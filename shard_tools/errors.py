@@ -1,0 +1,43 @@
+"""The errors a user can meet: one line that names the thing and the fix.
+
+Every one derives from `BasslFastError`, which the command line turns into a one-line message and exit code 1.
+Anything else that escapes is a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class BasslFastError(Exception):
+    """Base of all errors that are the user's to mend."""
+
+
+class SourceError(BasslFastError):
+    """What should be packed is not there, not in the layout, or broken."""
+
+
+class ShardError(BasslFastError):
+    """A shard or its index is missing, cut, changed or of another version."""
+
+
+class PictureError(ShardError):
+    """One picture in a shard cannot be decoded or does not match its checksum."""
+
+
+class ConfigError(BasslFastError):
+    """A configuration value is unknown, out of range or contradicts another."""
+
+
+class CheckpointError(BasslFastError):
+    """A checkpoint is missing, broken, or belongs to another recipe."""
+
+
+class FeatureError(BasslFastError):
+    """Cached features are missing or do not fit the checkpoint or the shards."""
+
+
+class TrainingError(BasslFastError):
+    """Training cannot go on (a loss that is not finite, a broken process group)."""
+
+
+class MissingDependency(BasslFastError):
+    """An optional package is needed for this and not installed."""
