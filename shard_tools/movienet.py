@@ -3,10 +3,10 @@
     <root>/240P_frames/<film>/shot_%04d_img_%d.jpg     key-frames, 240 pixels high
     <root>/anno/anno.{train,val,test,...}.ndjson       one line a shot: video_id, shot_id, num_shot, boundary_label
     <root>/anno/vid2idx.json                           film -> integer
-    <root>/scene318/shot_movie318/<film>.txt           one line a shot: start end key key key   (frames, 24 a second)
+    <root>/scene318/shot_movie318/<film>.txt           one line a shot: start end key key key   (frames at 24/s)
 
-A boundary label is 1 for the last shot of a scene, 0 for another shot, -1 for a shot nobody labelled. The last shot of a
-film is labelled 0, as MovieNet does: where a film ends need not be found.
+A boundary label is 1 for the last shot of a scene, 0 for another shot, -1 for a shot nobody labelled. The last shot of
+a film is labelled 0, as MovieNet does: where a film ends need not be found.
 """
 
 from __future__ import annotations
@@ -64,13 +64,12 @@ def find_frames_dir(source: Path) -> Path:
     Raises:
         SourceError: `source` is not a folder, or no film folder in it holds a key-frame.
     """
+    layout = f"{FRAMES_DIR}/<film>/shot_0000_img_0.jpg"
     if not source.is_dir():
-        raise SourceError(f"{source}: no such folder; give the folder that holds {FRAMES_DIR}/<film>/shot_0000_img_0.jpg")
+        raise SourceError(f"{source}: no such folder; give the folder that holds {layout}")
     frames = source / FRAMES_DIR if (source / FRAMES_DIR).is_dir() else source
     if not any(child.is_dir() for child in frames.iterdir()):
-        raise SourceError(
-            f"{frames}: not a key-frame folder (no folder per film in it); expected {FRAMES_DIR}/<film>/shot_0000_img_0.jpg"
-        )
+        raise SourceError(f"{frames}: not a key-frame folder (no folder per film in it); expected {layout}")
     return frames
 
 
@@ -130,7 +129,7 @@ def read_labels(root: Path) -> dict[str, tuple[str, dict[int, tuple[int, int]]]]
                 raise SourceError(f"{path}:{number}: boundary_label {boundary}; expected 1, 0 or -1")
             known_split, shots = films.setdefault(film, (split, {}))
             if known_split != split:
-                raise SourceError(f"{path}:{number}: film {film} stands in {known_split} and in {split}; keep it in one")
+                raise SourceError(f"{path}:{number}: film {film} stands in {known_split} too; keep it in one split")
             shots[shot] = (boundary, scene)
     return films
 

@@ -1,0 +1,112 @@
+"""Contextual relation network: what a shot means among its neighbours (BaSSL, section 3.3; arXiv:2201.05277)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shard_tools.errors import ConfigError
+
+Pooling = Literal["center", "cls", "avg", "max"]
+
+
+class TransformerLayer(nn.Module):
+    """Post-norm transformer layer (Vaswani et al., arXiv:1706.03762) with exact GELU.
+
+    Unlike `nn.TransformerEncoderLayer` it has no dropout between the two feed-forward projections.
+    """
+
+    def __init__(self, hidden: int, intermediate: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.p = heads, dropout
+        self.query, self.key, self.value = (nn.Linear(hidden, hidden) for _ in range(3))
+        self.attention_out = nn.Linear(hidden, hidden)
+        self.attention_norm = nn.LayerNorm(hidden, eps=1e-12)
+        self.up, self.down = nn.Linear(hidden, intermediate), nn.Linear(intermediate, hidden)
+        self.output_norm = nn.LayerNorm(hidden, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, T, hidden]` -> the same shape."""
+        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.p if self.training else 0.0)
+        y = self.attention_out(y.transpose(1, 2).flatten(2))
+        x = self.attention_norm(x + self.dropout(y))
+        return self.output_norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
+
+
+class ContextualRelationNetwork(nn.Module):
+    """Shot features of a window -> contextual features, with a leading token that holds their mean.
+
+    Args:
+        inputs: size D of a shot feature.
+        hidden, intermediate, heads, layers: of the transformer.
+        shots: length T of the window.
+        dropout: in attention and residuals.
+        pooling: default of `pool`.
+
+    Raises:
+        ConfigError: heads that do not divide hidden, or an unknown pooling.
+    """
+
+    def __init__(
+        self,
+        inputs: int = 2048,
+        hidden: int = 768,
+        intermediate: int = 3072,
+        heads: int = 8,
+        layers: int = 2,
+        shots: int = 17,
+        dropout: float = 0.1,
+        pooling: Pooling = "center",
+    ) -> None:
+        super().__init__()
+        if hidden % heads:
+            raise ConfigError(f"crn: hidden {hidden} does not divide into {heads} heads")
+        if pooling not in ("center", "cls", "avg", "max"):
+            raise ConfigError(f"crn: pooling '{pooling}'; choose center, cls, avg or max")
+        self.hidden, self.pooling = hidden, pooling
+        # Row 0 (a shot left as it is) stays zero; row 1 stands for a masked shot.
+        self.mask_embedding = nn.Embedding(2, inputs, padding_idx=0)
+        self.project = nn.Linear(inputs, hidden)
+        self.position = nn.Embedding(shots + 1, hidden)
+        self.norm = nn.LayerNorm(hidden, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(TransformerLayer(hidden, intermediate, heads, dropout) for _ in range(layers))
+        self.apply(_initialise)
+
+    def forward(self, shots: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Contextual features `[B, T + 1, hidden]`; index 0 is the leading token, shot t stands at t + 1.
+
+        Args:
+            shots: `[B, T, D]` shot features.
+            mask: `[B, T]` bool, shots to replace by the learned mask vector.
+        """
+        if mask is not None:
+            shots = torch.where(mask[..., None], self.mask_embedding.weight[1].to(shots.dtype), shots)
+        x = torch.cat([shots.mean(1, keepdim=True), shots], 1)
+        x = self.dropout(self.norm(self.project(x) + self.position.weight))
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def pool(self, contextual: Tensor) -> Tensor:
+        """One vector `[B, hidden]` a window from `[B, T + 1, hidden]`: by default that of its centre shot."""
+        if self.pooling == "center":
+            return contextual[:, contextual.shape[1] // 2]
+        if self.pooling == "cls":
+            return contextual[:, 0]
+        shots = contextual[:, 1:]
+        return shots.mean(1) if self.pooling == "avg" else shots.amax(1)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+        elif module.padding_idx is not None:
+            nn.init.zeros_(module.weight[module.padding_idx])

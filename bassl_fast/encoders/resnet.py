@@ -1,0 +1,113 @@
+"""ResNet (He et al., arXiv:1512.03385) as a shot encoder, under torchvision's parameter names."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from shard_tools.errors import ConfigError
+
+from .encoder import Encoder
+
+# depth -> (blocks a stage, bottleneck)
+_SHAPES = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+}
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = _conv(inputs, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = _conv(width, width, 3), nn.BatchNorm2d(width)
+        self.downsample = downsample
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        return self.bn2
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut; the stride stands in the 3x3 (ResNet v1.5)."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = _conv(inputs, width, 1), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = _conv(width, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = _conv(width, 4 * width, 1), nn.BatchNorm2d(4 * width)
+        self.downsample = downsample
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        return self.bn3
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = torch.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet(Encoder):
+    """Pictures `[N, 3, H, W]` -> features `[N, dim]`; 512-d for depth 18 and 34, 2048-d for 50 and 101.
+
+    Trained from scratch: Kaiming initialisation, and the last BN gamma of every block zero, so that a block starts as
+    its shortcut (Goyal et al., arXiv:1706.02677, section 5.1).
+
+    Args:
+        depth: 18, 34, 50 or 101.
+
+    Raises:
+        ConfigError: another depth.
+    """
+
+    def __init__(self, depth: int = 50) -> None:
+        super().__init__()
+        if depth not in _SHAPES:
+            raise ConfigError(f"encoder depth {depth}: choose one of {', '.join(map(str, _SHAPES))}")
+        blocks, bottleneck = _SHAPES[depth]
+        self._block = Bottleneck if bottleneck else BasicBlock
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False), nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        self._channels = 64
+        for stage, count in enumerate(blocks, 1):
+            setattr(self, f"layer{stage}", self._stage(32 * 2**stage, count, stride=1 if stage == 1 else 2))
+        self.dim = self._channels
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, BasicBlock | Bottleneck):
+                nn.init.zeros_(module.last_norm.weight)
+
+    def _stage(self, width: int, count: int, stride: int) -> nn.Sequential:
+        outputs = width * self._block.expansion
+        downsample = None
+        if stride != 1 or self._channels != outputs:
+            downsample = nn.Sequential(_conv(self._channels, outputs, 1, stride), nn.BatchNorm2d(outputs))
+        layers = [self._block(self._channels, width, stride, downsample)]
+        layers += [self._block(outputs, width, 1, None) for _ in range(count - 1)]
+        self._channels = outputs
+        return nn.Sequential(*layers)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(pictures))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return x.mean((2, 3))

@@ -1,0 +1,172 @@
+"""BaSSL: boundary-aware self-supervised learning (Mun et al., arXiv:2201.05277).
+
+A window of 17 shots is cut in two at a pseudo-boundary, found by warping its two ends onto all of its shots. Four
+pretext tasks then teach the encoder and the contextual relation network where one scene ends and the next begins.
+
+    sparse   first, last        2 views, their own augmentation     V = 2 + 17
+    dense    shots 0 .. 16     17 views, one augmentation
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipelines.samples import Centers, Drawn
+from pipelines.views import TrainViews, draw_groups, spread
+from pipelines.windows import dense_window
+from shard_tools.errors import ConfigError
+
+from ..boundary import pseudo_boundary
+from ..crn import ContextualRelationNetwork
+from ..distributed import global_mean
+from ..losses import info_nce
+from .method import Method, Projection
+
+
+class BaSSL(Method):
+    """The method of the paper, section 3.
+
+    Args:
+        dim: size D of a shot feature.
+        views: laws of the training views.
+        radius: shots to either side of the centre; the window has 2 * radius + 1.
+        hidden, intermediate, heads, layers, dropout: of the contextual relation network.
+        nce_hidden, nce_dim: of the NCE head.
+        temperature: of InfoNCE.
+        mask_rate: part of the shots that are masked; at least one always is.
+        shot_scene_matching, contextual_group_matching, pseudo_boundary_prediction, masked_shot_modelling: the four
+            losses, each of weight 1.
+
+    Raises:
+        ConfigError: no loss is on, or a rate outside (0, 1).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        radius: int = 8,
+        hidden: int = 768,
+        intermediate: int = 3072,
+        heads: int = 8,
+        layers: int = 2,
+        dropout: float = 0.1,
+        nce_hidden: int = 2048,
+        nce_dim: int = 128,
+        temperature: float = 0.1,
+        mask_rate: float = 0.15,
+        shot_scene_matching: bool = True,
+        contextual_group_matching: bool = True,
+        pseudo_boundary_prediction: bool = True,
+        masked_shot_modelling: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 0 < mask_rate < 1:
+            raise ConfigError(f"method.mask_rate {mask_rate}: must be within (0, 1)")
+        if not (
+            shot_scene_matching or contextual_group_matching or pseudo_boundary_prediction or masked_shot_modelling
+        ):
+            raise ConfigError("method: all four losses are off; switch one on, e.g. shot_scene_matching")
+        self.views, self.radius, self.temperature, self.mask_rate = views, radius, temperature, mask_rate
+        self.ssm, self.cgm = shot_scene_matching, contextual_group_matching
+        self.pp, self.msm = pseudo_boundary_prediction, masked_shot_modelling
+        self.crn = ContextualRelationNetwork(dim, hidden, intermediate, heads, layers, 2 * radius + 1, dropout)
+        self.head_nce = Projection(dim, nce_hidden, nce_dim)
+        self.head_cgm = nn.Linear(2 * hidden, 2) if self.cgm else None
+        self.head_pp = nn.Linear(hidden, 2) if self.pp else None
+        self.head_msm = _masked_shot_head(hidden, dim) if self.msm else None
+
+    def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
+        """Sparse then dense views `[B, 2 + T]`, the mask `[B, T]`, and uniform numbers `[B, 3]` to pick shots by."""
+        window = dense_window(centers.position, centers.shots, self.radius)
+        image = rng.integers(0, centers.frames_per_shot[:, None], window.shape)
+        dense = centers.frames(window, image)
+        groups = draw_groups(rng, self.views, *(np.stack([side] * 2, 1) for side in (centers.height, centers.width)))
+        views = np.concatenate(
+            [
+                spread(rng, self.views, groups[:, 0], dense[:, [0, -1]]),
+                spread(rng, self.views, groups[:, 1], dense),
+            ],
+            axis=1,
+        )
+        mask = rng.random(window.shape) < self.mask_rate
+        fallback = rng.integers(0, window.shape[1], len(window))
+        mask[np.arange(len(window)), fallback] |= ~mask.any(1)
+        return Drawn(views, {"mask": mask, "pick": rng.random((len(window), 3), dtype=np.float32)})
+
+    def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses that are on, from features `[B, 2 + T, D]`, `mask` `[B, T]` and `pick` `[B, 3]`."""
+        mask, u = batch["mask"], batch["pick"]
+        dense = features[:, 2:]
+        nce = self.head_nce(features)
+        nce_sparse, nce_dense = nce[:, :2], nce[:, 2:]
+        boundary = pseudo_boundary(nce_sparse, nce_dense)
+        first = torch.arange(dense.shape[1], device=boundary.device) <= boundary[:, None]  # [B, T] the first group
+
+        losses = {}
+        if self.ssm:
+            losses["ssm"] = self._shot_scene_matching(nce_sparse, nce_dense, first)
+        if self.cgm or self.pp:
+            contextual = self.crn(dense)[:, 1:]
+        if self.cgm:
+            losses["cgm"] = self._contextual_group_matching(contextual, first, u[:, 1], u[:, 2])
+        if self.pp:
+            losses["pp"] = self._pseudo_boundary_prediction(contextual, boundary, u[:, 0])
+        if self.msm:
+            losses["msm"] = self._masked_shot_modelling(dense, mask)
+        return losses
+
+    def _shot_scene_matching(self, sparse: Tensor, dense: Tensor, first: Tensor) -> Tensor:
+        """The first shot matches the scene of the first group, the last shot that of the second (section 3.3.1)."""
+        loss = 0.0
+        for i, group in enumerate((first, ~first)):
+            scene = F.normalize((dense * group[..., None]).sum(1), dim=-1)
+            loss = loss + info_nce(sparse[:, i], scene, self.temperature) / 2
+        return loss
+
+    def _contextual_group_matching(self, contextual: Tensor, first: Tensor, u_own: Tensor, u_other: Tensor) -> Tensor:
+        """Does a shot belong to the centre's group? One that does, one that does not (section 3.3.2)."""
+        rows = torch.arange(len(contextual), device=contextual.device)
+        z = F.normalize(contextual.float(), dim=-1)
+        center = self.radius
+        own = first == first[:, center, None]
+        other = ~own
+        own = own.index_fill(1, torch.tensor([center], device=own.device), False)
+        pairs = [
+            torch.cat([z[:, center], z[rows, pick(group, u)]], -1) for group, u in ((own, u_own), (other, u_other))
+        ]
+        labels = torch.cat([torch.ones_like(rows), torch.zeros_like(rows)])
+        return F.cross_entropy(self.head_cgm(torch.cat(pairs)).float(), labels)
+
+    def _pseudo_boundary_prediction(self, contextual: Tensor, boundary: Tensor, u: Tensor) -> Tensor:
+        """Is a shot the pseudo-boundary? The one that is, and one other (section 3.3.3)."""
+        rows = torch.arange(len(contextual), device=contextual.device)
+        others = torch.ones(contextual.shape[:2], dtype=torch.bool, device=contextual.device)
+        others[rows, boundary] = False
+        shots = torch.cat([contextual[rows, boundary], contextual[rows, pick(others, u)]])
+        labels = torch.cat([torch.ones_like(rows), torch.zeros_like(rows)])
+        return F.cross_entropy(self.head_pp(shots).float(), labels)
+
+    def _masked_shot_modelling(self, dense: Tensor, mask: Tensor) -> Tensor:
+        """Restore the features of masked shots from their context (section 3.3.4)."""
+        restored = self.head_msm(self.crn(dense, mask)[:, 1:])
+        error = (restored.float() - dense.detach().float()).square().mean(-1)
+        return global_mean((error * mask).sum(), mask.sum())
+
+
+def _masked_shot_head(hidden: int, dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.LayerNorm(hidden, eps=1e-12), nn.Linear(hidden, dim))
+
+
+def pick(candidates: Tensor, u: Tensor) -> Tensor:
+    """Index `[B]` of one candidate a row, by uniform numbers `u` `[B]` in [0, 1): candidate number floor(u * count).
+
+    Args:
+        candidates: `[B, T]` bool, at least one a row.
+    """
+    order = candidates.cumsum(1)
+    wanted = (u * order[:, -1]).floor().long().clamp(max=order[:, -1] - 1) + 1
+    return ((order == wanted[:, None]) & candidates).int().argmax(1)

@@ -1,0 +1,38 @@
+"""What a pretraining method is."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor, nn
+
+from pipelines.samples import Centers, Drawn
+from pipelines.views import TrainViews
+
+
+class Method(nn.Module):
+    """A pretext task: which views of which shots it looks at, its heads, and its losses.
+
+    A new method is a file with a subclass, named in a config by its class path. It draws all its random numbers about
+    the data in `sample`, for the global batch; `forward` draws none.
+    """
+
+    views: TrainViews
+
+    def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
+        """View rows `[B, V]` and other draws for the centre shots of a global batch."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Losses by name from shot features `[b, V, D]` and the batch they came from; training minimises their sum."""
+        raise NotImplementedError
+
+
+class Projection(nn.Sequential):
+    """NCE head: Linear, ReLU, Linear (Chen et al., arXiv:2002.05709, section 3)."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[..., inputs]` -> L2-normalised `[..., outputs]`."""
+        return nn.functional.normalize(super().forward(features).float(), dim=-1)

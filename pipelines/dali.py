@@ -1,0 +1,16 @@
+"""DALI, or one clear line where it is missing. Everything that needs DALI imports it from here."""
+
+from __future__ import annotations
+
+from shard_tools.errors import MissingDependency
+
+try:
+    from nvidia.dali import fn, pipeline_def, types
+    from nvidia.dali import math as dali_math
+except ImportError as error:
+    raise MissingDependency(
+        f"NVIDIA DALI is not installed ({error}); "
+        "pip install 'bassl-fast[cuda130]' (it runs on a CPU too), or [cuda120], or [cuda110]"
+    ) from None
+
+__all__ = ["dali_math", "fn", "pipeline_def", "types"]

@@ -1,0 +1,105 @@
+"""View rows -> pixels: the DALI graph, the same for CPU and GPU, with no random number of its own.
+
+A row becomes a picture in this order: decode of the crop region alone, antialiased bilinear resize, colour matrix,
+clip to 0..255, Gaussian blur, flip, normalise. The flip stands last because it commutes with all before it and costs
+nothing inside the normalisation. Everything per row comes in through `source`, see `train_inputs` and `test_inputs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .dali import dali_math, fn, pipeline_def, types
+from .views import TestViews, colour_matrices
+
+MEAN = np.array([0.485, 0.456, 0.406])
+STD = np.array([0.229, 0.224, 0.225])
+
+_PIXELS = {"axis_names": "HW", "normalized_anchor": False, "normalized_shape": False}
+# Upsampling the chroma planes smoothly, as libjpeg and PIL do.
+_DECODE = {"jpeg_fancy_upsampling": True}
+
+
+def train_inputs(rows: np.ndarray, jpegs: list[np.ndarray]) -> tuple:
+    """What the training graph is fed for view rows `[N]` and their JPEG bytes."""
+    pixel, mean = colour_matrices(rows)
+    # The window reaches 3 sigma to either side; a single tap is no blur.
+    window = np.where(rows["blur"] > 0, 2 * np.ceil(3 * rows["blur"]) + 1, 1)
+    return (
+        jpegs,
+        np.stack([rows["top"], rows["left"]], 1),
+        np.stack([rows["height"], rows["width"]], 1),
+        pixel,
+        mean,
+        window.astype(np.int32),
+        np.maximum(rows["blur"], np.float32(1e-3)),
+        rows["flip"].astype(np.int32),
+    )
+
+
+def test_inputs(views: TestViews, height: int, width: int, jpegs: list[np.ndarray]) -> tuple:
+    """What the test graph is fed for JPEGs of `height` x `width` pixels.
+
+    The long side is rounded down and the crop's corner half to even, as torchvision's Resize and CenterCrop do.
+    """
+    size = np.array([height, width]) * views.short_side // min(height, width)
+    corner = np.rint((size - views.size) / 2).astype(np.int32)
+    return jpegs, np.tile(size.astype(np.float32), (len(jpegs), 1)), np.tile(corner, (len(jpegs), 1))
+
+
+@pipeline_def
+def train_graph(source: Callable[[], tuple], size: int, gpu: bool, normalise: bool = True):
+    """Training views `[N, 3, size, size]` float, or `[N, size, size, 3]` uint8 where not to `normalise`."""
+    jpeg, anchor, shape, pixel, mean, window, sigma, flip = fn.external_source(
+        source=source,
+        num_outputs=8,
+        dtype=[types.UINT8, types.INT32, types.INT32, types.FLOAT, types.FLOAT, types.INT32, types.FLOAT, types.INT32],
+        ndim=[1, 1, 1, 2, 2, 0, 0, 0],
+    )
+    images = fn.decoders.image_slice(jpeg, anchor, shape, device="mixed" if gpu else "cpu", **_PIXELS, **_DECODE)
+    images = fn.resize(images, size=[size, size], interp_type=types.INTERP_LINEAR, antialias=True)
+    mean_pixel = fn.reductions.mean(images, axes=[0, 1], keep_dims=True, dtype=types.FLOAT)
+    images = fn.coord_transform(images, M=pixel) + fn.coord_transform(mean_pixel, M=mean)
+    images = fn.cast(dali_math.clamp(images, 0.0, 255.0), dtype=types.UINT8)
+    images = fn.gaussian_blur(images, sigma=sigma, window_size=window)
+    return _output(images, normalise, mirror=flip)
+
+
+@pipeline_def
+def test_graph(source: Callable[[], tuple], views: TestViews, gpu: bool, normalise: bool = True):
+    """Test views `[N, 3, size, size]` float, or `[N, size, size, 3]` uint8 where not to `normalise`."""
+    jpeg, size, corner = fn.external_source(
+        source=source, num_outputs=3, dtype=[types.UINT8, types.FLOAT, types.INT32], ndim=[1, 1, 1]
+    )
+    images = fn.decoders.image(jpeg, device="mixed" if gpu else "cpu", **_DECODE)
+    images = fn.resize(images, size=size, interp_type=types.INTERP_CUBIC, antialias=True)
+    return _output(fn.slice(images, corner, [views.size, views.size], **_PIXELS), normalise)
+
+
+test_inputs.__test__ = test_graph.__test__ = False  # not tests, whatever pytest thinks of the names
+
+
+def _output(images, normalise: bool, **kwargs):
+    if not normalise:
+        return fn.crop_mirror_normalize(images, dtype=types.UINT8, output_layout="HWC", **kwargs)
+    mean, std = (MEAN * 255).tolist(), (STD * 255).tolist()
+    return fn.crop_mirror_normalize(images, dtype=types.FLOAT, output_layout="CHW", mean=mean, std=std, **kwargs)
+
+
+def decode_fault(jpeg: np.ndarray) -> str:
+    """Why the JPEG bytes cannot be decoded, or "" if they can."""
+
+    @pipeline_def(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
+    def decode():
+        return fn.decoders.image(fn.external_source(source=lambda: [jpeg], dtype=types.UINT8, ndim=1))
+
+    try:
+        pipe = decode()
+        pipe.build()
+        pipe.run()
+    except RuntimeError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        return next((line for line in lines if "jpeg" in line.lower()), lines[-1])
+    return ""

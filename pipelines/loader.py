@@ -1,0 +1,183 @@
+"""Batches on the device, in the order of the plan, for one process of any number.
+
+    plan -> centres -> sampler -> view rows -> [this process's slice] -> bytes -> DALI -> tensor
+
+Everything up to the slice is drawn for the global batch, so what a sample looks like does not depend on how many
+processes share the work. The stream of requests runs on from epoch to epoch: there is no end of data inside DALI that
+could be missed or met twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+
+from shard_tools.errors import ConfigError
+from shard_tools.format import ShardIndex
+
+from . import graph, rng
+from .plan import Plan, process_slice
+from .samples import Drawn, Sampler, ShotTable
+from .store import Store
+from .stream import Request, Stream
+from .views import TestViews
+
+
+class WindowLoader:
+    """Iterable over the training batches of one epoch; iterating again goes on with the next epoch.
+
+    A batch is a dictionary: `images` float32 `[b, V, 3, size, size]`, what the sampler drew besides (`[b, ...]` each),
+    and `film`, `position` `[b]` of the centre shots, with b = global_batch / world_size.
+
+    Args:
+        index: of the shards.
+        films: `[N]` film numbers to take, see `ShardIndex.select`.
+        sampler: draws the views of a global batch.
+        size: side of the views in pixels.
+        global_batch: samples a step over all processes.
+        seed: of the run.
+        rank, world_size: this process and how many there are.
+        device: where the batches shall be; on "cuda" pictures are decoded and augmented there.
+        threads: CPU threads of DALI.
+        prefetch: batches under way.
+
+    Raises:
+        ConfigError: no samples, or a batch that does not divide among the processes.
+        PictureError: while iterating; a picture differs from the index or cannot be decoded.
+    """
+
+    def __init__(
+        self,
+        index: ShardIndex,
+        films: np.ndarray,
+        sampler: Sampler,
+        size: int,
+        *,
+        global_batch: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        device: str | torch.device = "cpu",
+        threads: int = 2,
+        prefetch: int = 2,
+    ) -> None:
+        _check_positive(threads=threads, prefetch=prefetch)
+        self.index, self._table = index, ShotTable(index, films)
+        self._sampler, self._store = sampler, Store(index)
+        self.plan = Plan(len(self._table), global_batch, seed)
+        self.epoch = self.step = 0  # of the next batch
+        self._slice = process_slice(global_batch, rank, world_size)
+        self._device, self._size = torch.device(device), size
+        self._kwargs = {"num_threads": threads, "prefetch_queue_depth": prefetch}
+        self._stream: Stream | None = None
+        self._stream_at = (0, 0)
+
+    def __len__(self) -> int:
+        """Steps an epoch, equal on every process."""
+        return self.plan.steps
+
+    def draw(self, epoch: int, step: int) -> tuple[np.ndarray, Drawn]:
+        """Sample numbers `[B]` of the global batch at (epoch, step), and what the sampler draws for them."""
+        samples = self.plan.batch(epoch, step)
+        return samples, self._sampler(self._table[samples], rng.generator(self.plan.seed, rng.SAMPLE, epoch, step))
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the next batch stands; all that a resume needs."""
+        return {"epoch": self.epoch, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.step = state["epoch"], state["step"]
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        for step in range(self.step, len(self)):
+            batch = self._at(self.epoch, step)
+            # Moved on before the batch is handed out: a checkpoint taken while it is in use resumes with the next one.
+            self.epoch, self.step = self._after(self.epoch, step)
+            yield batch
+
+    def _after(self, epoch: int, step: int) -> tuple[int, int]:
+        return (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
+
+    def _at(self, epoch: int, step: int) -> dict[str, torch.Tensor]:
+        if self._stream is None:
+            self._stream = self._open(epoch, step)
+        elif self._stream_at != (epoch, step):
+            self._stream.restart(self._requests(epoch, step))
+        try:
+            (samples, drawn), images = next(self._stream)
+        except Exception:
+            self._stream = None
+            raise
+        self._stream_at = self._after(epoch, step)
+        centers = self._table[samples]
+        rest = {"film": centers.film, "position": centers.position, **drawn.extras}
+        return {
+            "images": images.view(*drawn.views.shape, *images.shape[1:]),
+            **{name: torch.from_numpy(np.ascontiguousarray(rows)).to(self._device) for name, rows in rest.items()},
+        }
+
+    def _requests(self, epoch: int, step: int) -> Iterator[Request]:
+        while True:
+            samples, drawn = self.draw(epoch, step)
+            extras = {name: rows[self._slice] for name, rows in drawn.extras.items()}
+            mine = Drawn(drawn.views[self._slice], extras)
+            rows = mine.views.ravel()
+            yield Request(rows["frame"], partial(graph.train_inputs, rows), (samples[self._slice], mine))
+            epoch, step = self._after(epoch, step)
+
+    def _open(self, epoch: int, step: int) -> Stream:
+        _, drawn = self.draw(epoch, step)
+        make_graph = partial(graph.train_graph, size=self._size, gpu=self._device.type == "cuda")
+        batch = drawn.views[self._slice].size
+        return Stream(
+            self._store, self._requests(epoch, step), make_graph, self._device, batch_size=batch, **self._kwargs
+        )
+
+
+class FilmLoader:
+    """Iterable over the test views of chosen films, in order: (film, first key-frame, images `[n, 3, size, size]`).
+
+    Args:
+        index, films, device, threads, prefetch: as of `WindowLoader`.
+        views: size of the test view.
+        batch: pictures at a time; a batch never holds two films.
+    """
+
+    def __init__(
+        self,
+        index: ShardIndex,
+        films: np.ndarray,
+        views: TestViews,
+        *,
+        batch: int = 64,
+        device: str | torch.device = "cpu",
+        threads: int = 2,
+        prefetch: int = 2,
+    ) -> None:
+        _check_positive(batch=batch, threads=threads, prefetch=prefetch)
+        self._index, self._films, self._views, self._batch = index, films, views, batch
+        self._store, self._device = Store(index), torch.device(device)
+        self._kwargs = {"batch_size": batch, "num_threads": threads, "prefetch_queue_depth": prefetch}
+
+    def __iter__(self) -> Iterator[tuple[int, int, torch.Tensor]]:
+        make_graph = partial(graph.test_graph, views=self._views, gpu=self._device.type == "cuda")
+        for (film, first), images in Stream(self._store, self._requests(), make_graph, self._device, **self._kwargs):
+            yield film, first, images
+
+    def _requests(self) -> Iterator[Request]:
+        for film in self._films.tolist():
+            row = self._index.sequences[film]
+            count = int(row["shots"]) * int(row["frames_per_shot"])
+            for first in range(0, count, self._batch):
+                frames = int(row["first_frame"]) + np.arange(first, min(first + self._batch, count))
+                inputs = partial(graph.test_inputs, self._views, int(row["height"]), int(row["width"]))
+                yield Request(frames, inputs, (film, first))
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ConfigError(f"{name} {value}: must be at least 1")

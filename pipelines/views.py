@@ -1,0 +1,196 @@
+"""The view table: one row per picture to produce. Everything random about a picture is in its row.
+
+A group of pictures (the dense sequence of a window, or its sparse shots) shares crop, flip, colour and the decision to
+blur; the strength of the blur is drawn per picture (spec: BaSSL, "Views"). The laws are those of SimCLR-style training
+as torchvision words them: area and aspect of the crop with ten tries, then a centred fallback.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+from shard_tools.errors import ConfigError
+
+# Crop in pixels of the source picture, colour factors, blur sigma in pixels of the output (0: none).
+VIEW = np.dtype(
+    [
+        ("frame", "<i8"),
+        ("top", "<i4"),
+        ("left", "<i4"),
+        ("height", "<i4"),
+        ("width", "<i4"),
+        ("flip", "?"),
+        ("brightness", "<f4"),
+        ("contrast", "<f4"),
+        ("saturation", "<f4"),
+        ("hue", "<f4"),
+        ("order", "u1"),
+        ("blur", "<f4"),
+    ]
+)
+STEPS = ("brightness", "contrast", "saturation", "hue")
+ORDERS = np.array(list(permutations(range(4))))
+_TRIES = 10
+
+# ITU-R BT.601 luma, and the chroma plane in which a hue turn is a rotation (YIQ).
+GREY = np.array([0.299, 0.587, 0.114])
+_TO_YIQ = np.array([GREY, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+_FROM_YIQ = np.linalg.inv(_TO_YIQ)
+
+
+@dataclass(frozen=True)
+class TrainViews:
+    """The laws that training views are drawn from.
+
+    Args:
+        size: side of the square view in pixels.
+        area: least and greatest area of the crop, as a part of the picture.
+        aspect: least and greatest width / height of the crop, drawn log-uniformly.
+        flip: probability of a horizontal flip.
+        jitter: probability of colour jitter.
+        brightness, contrast, saturation: factors lie in [1 - v, 1 + v].
+        hue: turns lie in [-v, v].
+        blur: probability of a Gaussian blur.
+        sigma: least and greatest sigma of the blur in pixels of the view.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    size: int = 224
+    area: tuple[float, float] = (0.14, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    hue: float = 0.05
+    blur: float = 0.5
+    sigma: tuple[float, float] = (0.1, 2.0)
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "jitter", "blur", "brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"views.{name} {getattr(self, name)}: must be within [0, 1]")
+        if not 0 <= self.hue <= 0.5:
+            raise ConfigError(f"views.hue {self.hue}: must be within [0, 0.5] turns")
+        for name in ("area", "aspect", "sigma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ConfigError(f"views.{name} [{low}, {high}]: must be positive and in order")
+        if self.area[1] > 1:
+            raise ConfigError(f"views.area up to {self.area[1]}: a crop is at most the picture, 1.0")
+        if self.size < 8:
+            raise ConfigError(f"views.size {self.size}: must be at least 8 pixels")
+
+
+@dataclass(frozen=True)
+class TestViews:
+    """The one view of a picture at test time: short side resized (bicubic), then a centred square.
+
+    Args:
+        short_side: pixels after resizing.
+        size: side of the centre crop in pixels.
+    """
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+
+    short_side: int = 256
+    size: int = 224
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.size <= self.short_side:
+            raise ConfigError(f"test views: size {self.size} must be within [8, short_side {self.short_side}]")
+
+
+def draw_groups(rng: np.random.Generator, laws: TrainViews, height: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """Draw what a group of pictures shares: rows of `VIEW`, shape `[..., ]` as `height` and `width` (source pixels).
+
+    `frame` is left at 0; `blur` is 1 where the group is to be blurred, see `spread`.
+    """
+    shape = height.shape
+    rows = np.zeros(shape, VIEW)
+    _draw_crop(rng, laws, height, width, rows)
+    rows["flip"] = rng.random(shape) < laws.flip
+    jitter = rng.random(shape) < laws.jitter
+    for step in ("brightness", "contrast", "saturation"):
+        spread = getattr(laws, step)
+        rows[step] = np.where(jitter, rng.uniform(1 - spread, 1 + spread, shape), 1)
+    rows["hue"] = np.where(jitter, rng.uniform(-laws.hue, laws.hue, shape), 0)
+    rows["order"] = rng.integers(0, len(ORDERS), shape)
+    rows["blur"] = rng.random(shape) < laws.blur
+    return rows
+
+
+def _draw_crop(
+    rng: np.random.Generator, laws: TrainViews, height: np.ndarray, width: np.ndarray, rows: np.ndarray
+) -> None:
+    tries = (*height.shape, _TRIES)
+    full_h, full_w = height[..., None], width[..., None]
+    area = full_h * full_w * rng.uniform(*laws.area, tries)
+    aspect = np.exp(rng.uniform(*np.log(laws.aspect), tries))
+    h, w = np.rint(np.sqrt(area / aspect)), np.rint(np.sqrt(area * aspect))
+    fits = (h > 0) & (h <= full_h) & (w > 0) & (w <= full_w)
+    first = fits.argmax(-1)[..., None]
+    h, w = np.take_along_axis(h, first, -1)[..., 0], np.take_along_axis(w, first, -1)[..., 0]
+    top = np.floor(rng.random(height.shape) * (height - h + 1))
+    left = np.floor(rng.random(height.shape) * (width - w + 1))
+    # No try fitted: the whole picture, cut in its middle to the nearest allowed aspect.
+    low, high = laws.aspect
+    fall_w = np.minimum(width, np.rint(height * high))
+    fall_h = np.minimum(height, np.rint(width / low))
+    ok = fits.any(-1)
+    rows["height"], rows["width"] = np.where(ok, h, fall_h), np.where(ok, w, fall_w)
+    rows["top"] = np.where(ok, top, (height - fall_h) // 2)
+    rows["left"] = np.where(ok, left, (width - fall_w) // 2)
+
+
+def spread(rng: np.random.Generator, laws: TrainViews, groups: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Rows `[B, V]` for the pictures `frames` `[B, V]` of one group `[B]` each, with a blur sigma of their own."""
+    rows = np.repeat(groups[:, None], frames.shape[1], axis=1)
+    rows["frame"] = frames
+    rows["blur"] *= rng.uniform(*laws.sigma, frames.shape)
+    return rows
+
+
+def colour_matrices(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colour jitter of `rows` `[N]` as matrices A, C `[N, 3, 3]`: pixel -> A pixel + C (mean pixel of the picture).
+
+    Every step is linear in the pixel, and contrast is linear in the mean grey as well, so any order of the four is one
+    such pair. Hue turns the chroma plane of YIQ, which is HSV's hue to first order.
+    """
+    count = len(rows)
+    eye = np.eye(3)
+    pixel, mean = np.tile(eye, (count, 1, 1)), np.zeros((count, 3, 3))
+    grey = np.tile(GREY, (3, 1))
+
+    def factor(name: str, chosen: np.ndarray) -> np.ndarray:
+        return rows[name][chosen].astype(np.float64)[:, None, None]
+
+    order = ORDERS[rows["order"]]
+    for position in range(4):
+        for step, name in enumerate(STEPS):
+            at = np.flatnonzero(order[:, position] == step)
+            f = factor(name, at)
+            if name == "brightness":
+                pixel[at], mean[at] = f * pixel[at], f * mean[at]
+            elif name == "contrast":
+                mean[at] = f * mean[at] + (1 - f) * (grey @ (pixel[at] + mean[at]))
+                pixel[at] = f * pixel[at]
+            else:
+                turn = f * eye + (1 - f) * grey if name == "saturation" else _hue_rotation(f[:, 0, 0])
+                pixel[at], mean[at] = turn @ pixel[at], turn @ mean[at]
+    return pixel.astype(np.float32), mean.astype(np.float32)
+
+
+def _hue_rotation(turns: np.ndarray) -> np.ndarray:
+    cos, sin = np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)
+    rotation = np.zeros((len(turns), 3, 3))
+    rotation[:, 0, 0] = 1
+    rotation[:, 1, 1], rotation[:, 1, 2] = cos, sin
+    rotation[:, 2, 1], rotation[:, 2, 2] = -sin, cos
+    return _FROM_YIQ @ rotation @ _TO_YIQ

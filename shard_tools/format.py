@@ -1,0 +1,209 @@
+"""The shard format, version 1: one tar per film and an index that is the truth about it.
+
+    <root>/<film>.tar       members <film>/shot_%04d.%d.jpg, JPEG bytes as found
+    <root>/<film>.idx       the same members for DALI's own reader (wds2idx v1.2)
+    <root>/frames.npy       a row a key-frame: where its bytes stand in the tar, and their crc32
+    <root>/sequences.npy    a row a film: its shard, its first rows, how many shots, picture size, split
+    <root>/shots.npy        a row a shot: number, boundary and scene label, first and last frame
+    <root>/manifest.json    version, kind, and bytes, sha256 and key-frames of every shard
+
+The three arrays are memory-mapped: opening costs the same for one film and for ten thousand. The manifest is written
+last, so a folder without it was never finished. See docs/shard-format.md.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import ShardError
+
+VERSION = 1
+FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc32", "<u4")])
+SHOT = np.dtype([("shot", "<u4"), ("boundary", "i1"), ("scene", "<i4"), ("start", "<i4"), ("end", "<i4")])
+MANIFEST, FRAMES, SEQUENCES, SHOTS = "manifest.json", "frames.npy", "sequences.npy", "shots.npy"
+END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
+
+
+def sequence_dtype(names: Iterable[bytes]) -> np.dtype:
+    """Row of `sequences.npy`; the name column is as wide as the longest film name in UTF-8."""
+    width = max(map(len, names), default=1)
+    return np.dtype(
+        [
+            ("name", f"S{width}"),
+            ("split", "S5"),
+            ("shard", "<u4"),
+            ("first_frame", "<u8"),
+            ("first_shot", "<u8"),
+            ("shots", "<u4"),
+            ("frames_per_shot", "<u2"),
+            ("height", "<u2"),
+            ("width", "<u2"),
+        ]
+    )
+
+
+def member_name(film: str, shot: int, image: int) -> str:
+    """Name inside the tar; WebDataset reads it as key `<film>/shot_0042` and extension `1.jpg`."""
+    return f"{film}/shot_{shot:04d}.{image}.jpg"
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """A 512-byte POSIX header that depends on name and size alone, so equal input packs to equal bytes.
+
+    Raises:
+        ShardError: a name too long for POSIX ustar (over 100 bytes in the folder or file part).
+    """
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, 0o644, 0
+    try:
+        return info.tobuf(tarfile.USTAR_FORMAT, encoding="utf-8", errors="strict")
+    except ValueError as error:
+        raise ShardError(f"{name}: {error}; shorten the film's name") from None
+
+
+def padding(size: int) -> bytes:
+    """Zeros that fill a tar member up to a whole block."""
+    return bytes(-size % tarfile.BLOCKSIZE)
+
+
+def idx_text(film: str, shots: np.ndarray, frames: np.ndarray) -> str:
+    """The `.idx` file of one film for DALI's `readers.webdataset`: a line a shot, "ext offset size name" an image.
+
+    Args:
+        shots: `[S]` shot numbers.
+        frames: `[S, K]` rows of dtype `FRAME`.
+    """
+    lines = [f"v1.2 {len(shots)}"]
+    for shot, images in zip(shots.tolist(), frames, strict=True):
+        parts = (
+            f"{k}.jpg {image['offset']} {image['size']} {member_name(film, shot, k)}" for k, image in enumerate(images)
+        )
+        lines.append(" ".join(parts))
+    return "\n".join(lines) + "\n"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that is either whole or not there: `.tmp`, flushed to disk, then renamed."""
+    tmp = path.with_name(path.name + ".tmp")
+    with open(tmp, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(tmp, path)
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """A packed set of films, opened for reading; the arrays are memory maps.
+
+    Attributes:
+        root: the folder.
+        shards: per shard `{"name", "bytes", "sha256", "frames"}`, from the manifest.
+        frames: `[F]` rows of `FRAME`, all key-frames, film by film, shot by shot.
+        sequences: `[N]` rows of `sequence_dtype`, one a film.
+        shots: `[S]` rows of `SHOT`, all shots.
+    """
+
+    root: Path
+    shards: list[dict]
+    frames: np.ndarray
+    sequences: np.ndarray
+    shots: np.ndarray
+
+    @classmethod
+    def open(cls, root: str | Path) -> ShardIndex:
+        """Open and cross-check the index against the shards' sizes; no picture is read.
+
+        Raises:
+            ShardError: no manifest (never finished), another version, an array that does not fit the manifest, or a
+                shard that is missing or of another size.
+        """
+        root = Path(root)
+        path = root / MANIFEST
+        if not path.is_file():
+            raise ShardError(f"{path}: missing, so this is no finished set of shards; run `bassl-fast pack SRC {root}`")
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            version, shards = manifest["version"], manifest["shards"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ShardError(f"{path}: not a manifest ({error}); pack again") from None
+        if version != VERSION:
+            raise ShardError(f"{path}: format version {version}, this program reads {VERSION}; pack again")
+        arrays = {}
+        for name in (FRAMES, SEQUENCES, SHOTS):
+            try:
+                arrays[name] = np.load(root / name, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise ShardError(f"{root / name}: cannot be read ({error}); pack again") from None
+        index = cls(root, shards, arrays[FRAMES], arrays[SEQUENCES], arrays[SHOTS])
+        index._check()
+        return index
+
+    def _check(self) -> None:
+        frames = int((self.sequences["shots"].astype(np.int64) * self.sequences["frames_per_shot"]).sum())
+        for name, found, expected in (
+            (FRAMES, len(self.frames), frames),
+            (SHOTS, len(self.shots), int(self.sequences["shots"].sum())),
+            (MANIFEST, sum(shard["frames"] for shard in self.shards), frames),
+        ):
+            if found != expected:
+                raise ShardError(
+                    f"{self.root / name}: {found} entries where {SEQUENCES} counts {expected}; files of two packs are "
+                    "mixed here, pack again"
+                )
+        for shard in self.shards:
+            path = self.root / shard["name"]
+            size = path.stat().st_size if path.is_file() else None
+            if size is None:
+                raise ShardError(f"{path}: shard missing; copy it here or pack again")
+            if size != shard["bytes"]:
+                raise ShardError(
+                    f"{path}: {size} bytes, the manifest says {shard['bytes']}; copy it again or pack again"
+                )
+
+    @property
+    def films(self) -> list[str]:
+        return [name.decode() for name in self.sequences["name"]]
+
+    def select(self, split: str | None) -> np.ndarray:
+        """Indices of the films of `split` ("train", "val", "test"), or of all films for None.
+
+        Raises:
+            ShardError: no film belongs to it.
+        """
+        if split is None:
+            return np.arange(len(self.sequences))
+        chosen = np.flatnonzero(self.sequences["split"] == split.encode())
+        if len(chosen) == 0:
+            known = sorted({s.decode() for s in self.sequences["split"]} - {""})
+            there = f"there are {', '.join(known)}" if known else "pack with anno/anno.{train,val,test}.ndjson"
+            raise ShardError(f"{self.root}: no film in split '{split}'; {there}")
+        return chosen
+
+    def shots_of(self, film: int) -> np.ndarray:
+        """`[S]` rows of `SHOT` of film number `film`."""
+        row = self.sequences[film]
+        return self.shots[int(row["first_shot"]) : int(row["first_shot"]) + int(row["shots"])]
+
+    def locate(self, frame: int) -> tuple[Path, str, int]:
+        """(shard, member, offset) of key-frame row `frame`, for messages."""
+        film = int(np.searchsorted(self.sequences["first_frame"], frame, side="right")) - 1
+        row = self.sequences[film]
+        shot, image = divmod(frame - int(row["first_frame"]), int(row["frames_per_shot"]))
+        shot_number = int(self.shots_of(film)["shot"][shot])
+        shard = self.root / self.shards[int(row["shard"])]["name"]
+        return shard, member_name(self.films[film], shot_number, image), int(self.frames[frame]["offset"])
