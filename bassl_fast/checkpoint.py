@@ -48,7 +48,9 @@ def load_weights(module: nn.Module, state: dict[str, torch.Tensor], prefix: str,
     for name, value in module.state_dict().items():
         theirs = mine.get(name)
         if theirs is None:
-            raise CheckpointError(f"{path}: {prefix}{name} is missing; the checkpoint is of another recipe, use its own")
+            raise CheckpointError(
+                f"{path}: {prefix}{name} is missing; the checkpoint is of another recipe, use its own"
+            )
         if theirs.shape != value.shape:
             raise CheckpointError(
                 f"{path}: {prefix}{name} is {list(theirs.shape)}, the recipe wants {list(value.shape)}; "

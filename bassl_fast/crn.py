@@ -68,6 +68,17 @@ class ContextualRelationNetwork(nn.Module):
             raise ConfigError(f"crn: hidden {hidden} does not divide into {heads} heads")
         if pooling not in ("center", "cls", "avg", "max"):
             raise ConfigError(f"crn: pooling '{pooling}'; choose center, cls, avg or max")
+        # What to call this class with to build its like.
+        self.shape = {
+            "inputs": inputs,
+            "hidden": hidden,
+            "intermediate": intermediate,
+            "heads": heads,
+            "layers": layers,
+            "shots": shots,
+            "dropout": dropout,
+            "pooling": pooling,
+        }
         self.hidden, self.pooling = hidden, pooling
         # Row 0 (a shot left as it is) stays zero; row 1 stands for a masked shot.
         self.mask_embedding = nn.Embedding(2, inputs, padding_idx=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -23,8 +24,8 @@ class Pretraining(pl.LightningModule):
     Args:
         encoder, method: what is trained.
         optimiser: recipe of the optimiser.
-        loader: where batches come from; its position is kept in checkpoints.
-        total_steps: length of the learning-rate schedule.
+        make_loader: given rank, world size and device, opens the data of this process.
+        global_batch, total_steps: scale of the learning rate and length of its schedule.
         seed: of the run; every step seeds torch from it, so that dropout does not depend on what ran before.
         recipe: resolved configuration, kept in checkpoints.
     """
@@ -34,47 +35,64 @@ class Pretraining(pl.LightningModule):
         encoder: Encoder,
         method: Method,
         optimiser: Optimiser,
-        loader: WindowLoader,
+        make_loader: Callable[[int, int, torch.device], WindowLoader],
+        global_batch: int,
         total_steps: int,
         seed: int,
         recipe: dict[str, Any],
     ) -> None:
         super().__init__()
         self.encoder, self.method = encoder.to(memory_format=torch.channels_last), method
-        self._optimiser, self._loader, self._total_steps = optimiser, loader, total_steps
+        self._optimiser, self._make_loader = optimiser, make_loader
+        self._global_batch, self._total_steps = global_batch, total_steps
         self._seed, self._recipe = seed, recipe
-        self._step_ended = 0.0
+        self._data_state: dict[str, int] | None = None
+        self._loader: WindowLoader | None = None
+        self._step_ended: float | None = None
 
     def configure_optimizers(self) -> dict:
-        return self._optimiser.build(self, self._loader.plan.global_batch, self._total_steps)
+        return self._optimiser.build(self, self._global_batch, self._total_steps)
+
+    def train_dataloader(self) -> WindowLoader:
+        self._loader = self._make_loader(self.global_rank, self.trainer.world_size, self.device)
+        if self._data_state is not None:
+            self._loader.load_state_dict(self._data_state)
+        return self._loader
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        waited = time.perf_counter() - self._step_ended if self._step_ended else 0.0
-        self.log("time/data", waited, prog_bar=True)
-        # 2^40 steps of 2^20 processes before a seed comes twice.
-        torch.manual_seed(self._seed * 2**60 + self.global_step * 2**20 + self.global_rank)
+        if self._step_ended is not None:
+            self.log("time/data", time.perf_counter() - self._step_ended, prog_bar=True)
+        # Room for 2^20 processes and 2^40 steps before two of them share a seed.
+        torch.manual_seed((self._seed << 60) + (self.global_step << 20) + self.global_rank)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        samples, views = batch["images"].shape[:2]
         pictures = batch["images"].flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        features = self.encoder(pictures).unflatten(0, batch["images"].shape[:2])
-        losses = self.method(features, batch)
+        losses = self.method(self.encoder(pictures).unflatten(0, (samples, views)), batch)
         loss = sum(losses.values())
         if not torch.isfinite(loss):
-            films = sorted(set(batch["film"].tolist()))
-            names = ", ".join(self._loader.index.films[film] for film in films[:8])
-            raise TrainingError(f"loss is {loss.item()} at step {self.global_step} (films {names}); lower optimiser.lr")
+            films = [self._loader.index.films[film] for film in sorted(set(batch["film"].tolist()))]
+            raise TrainingError(
+                f"loss is {loss.item()} at step {self.global_step} (films {', '.join(films)}); lower optimiser.lr or "
+                "train in training.precision 32-true"
+            )
         self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()})
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: dict[str, Tensor], batch_idx: int) -> None:
         now = time.perf_counter()
-        if self._step_ended:
-            self.log("time/step", now - self._step_ended, prog_bar=True)
+        if self._step_ended is not None:
+            whole = now - self._step_ended
+            views = batch["images"].shape[0] * batch["images"].shape[1] * self.trainer.world_size
+            self.log("time/step", whole, prog_bar=True)
+            self.log("views_per_second", views / whole, prog_bar=True)
         self._step_ended = now
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["recipe"], checkpoint["data"] = self._recipe, self._loader.state_dict()
+        checkpoint["recipe"] = self._recipe
+        if self._loader is not None:
+            checkpoint["data"] = self._loader.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._loader.load_state_dict(checkpoint["data"])
+        self._data_state = checkpoint.get("data")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -50,6 +51,11 @@ def sequence_dtype(names: Iterable[bytes]) -> np.dtype:
     )
 
 
+def _columns(dtype: np.dtype) -> list[tuple] | None:
+    """Names and types of the columns of an array; a film name may have any width."""
+    return dtype.names and [(name, "S" if name == "name" else dtype[name].str) for name in dtype.names]
+
+
 def member_name(film: str, shot: int, image: int) -> str:
     """Name inside the tar; WebDataset reads it as key `<film>/shot_0042` and extension `1.jpg`."""
     return f"{film}/shot_{shot:04d}.{image}.jpg"
@@ -66,7 +72,7 @@ def tar_header(name: str, size: int) -> bytes:
     try:
         return info.tobuf(tarfile.USTAR_FORMAT, encoding="utf-8", errors="strict")
     except ValueError as error:
-        raise ShardError(f"{name}: {error}; shorten the film's name") from None
+        raise ShardError(f"{name}: {error}; rename the film") from None
 
 
 def padding(size: int) -> bytes:
@@ -77,14 +83,16 @@ def padding(size: int) -> bytes:
 def idx_text(film: str, shots: np.ndarray, frames: np.ndarray) -> str:
     """The `.idx` file of one film for DALI's `readers.webdataset`: a line a shot, "ext offset size name" an image.
 
+    DALI parts the words at white space and takes the name for its messages only, so blanks in it become "_".
+
     Args:
         shots: `[S]` shot numbers.
         frames: `[S, K]` rows of dtype `FRAME`.
     """
-    lines = [f"v1.2 {len(shots)}"]
+    lines, label = [f"v1.2 {len(shots)}"], re.sub(r"\s", "_", film, flags=re.ASCII)
     for shot, images in zip(shots.tolist(), frames, strict=True):
         parts = (
-            f"{k}.jpg {image['offset']} {image['size']} {member_name(film, shot, k)}" for k, image in enumerate(images)
+            f"{k}.jpg {image['offset']} {image['size']} {member_name(label, shot, k)}" for k, image in enumerate(images)
         )
         lines.append(" ".join(parts))
     return "\n".join(lines) + "\n"
@@ -93,11 +101,14 @@ def idx_text(film: str, shots: np.ndarray, frames: np.ndarray) -> str:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file that is either whole or not there: `.tmp`, flushed to disk, then renamed."""
     tmp = path.with_name(path.name + ".tmp")
-    with open(tmp, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(tmp, path)
+    try:
+        with open(tmp, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
@@ -129,8 +140,8 @@ class ShardIndex:
         """Open and cross-check the index against the shards' sizes; no picture is read.
 
         Raises:
-            ShardError: no manifest (never finished), another version, an array that does not fit the manifest, or a
-                shard that is missing or of another size.
+            ShardError: no manifest (never finished), another version, an array that is damaged or does not fit the
+                others or the manifest, or a shard that is missing or of another size.
         """
         root = Path(root)
         path = root / MANIFEST
@@ -138,33 +149,55 @@ class ShardIndex:
             raise ShardError(f"{path}: missing, so this is no finished set of shards; run `bassl-fast pack SRC {root}`")
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            version, shards = manifest["version"], manifest["shards"]
-        except (ValueError, KeyError, TypeError) as error:
+            if (version := manifest["version"]) != VERSION:
+                raise ShardError(f"{path}: format version {version}, this program reads {VERSION}; pack again")
+            shards = [
+                {**shard, "bytes": int(shard["bytes"]), "frames": int(shard["frames"])} for shard in manifest["shards"]
+            ]
+            for shard in shards:
+                if shard["name"] in ("", "..") or Path(shard["name"]).name != shard["name"]:
+                    raise ValueError(f"shard name {shard['name']!r} is no plain file name")
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ShardError(f"{path}: not a manifest ({error}); pack again") from None
-        if version != VERSION:
-            raise ShardError(f"{path}: format version {version}, this program reads {VERSION}; pack again")
         arrays = {}
-        for name in (FRAMES, SEQUENCES, SHOTS):
+        for name, columns in ((FRAMES, FRAME), (SEQUENCES, sequence_dtype([])), (SHOTS, SHOT)):
             try:
-                arrays[name] = np.load(root / name, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
+                array = np.lib.format.open_memmap(root / name, mode="r")
+            except Exception as error:  # numpy raises many kinds for a damaged header
                 raise ShardError(f"{root / name}: cannot be read ({error}); pack again") from None
+            if array.ndim != 1 or _columns(array.dtype) != _columns(columns):
+                raise ShardError(f"{root / name}: holds other columns than {name} does; pack again")
+            arrays[name] = array
         index = cls(root, shards, arrays[FRAMES], arrays[SEQUENCES], arrays[SHOTS])
         index._check()
         return index
 
     def _check(self) -> None:
-        frames = int((self.sequences["shots"].astype(np.int64) * self.sequences["frames_per_shot"]).sum())
+        mixed = "files of two packs are mixed here, pack again"
+        shard, shots = self.sequences["shard"].astype(np.int64), self.sequences["shots"].astype(np.int64)
+        frames = shots * self.sequences["frames_per_shot"]
         for name, found, expected in (
-            (FRAMES, len(self.frames), frames),
-            (SHOTS, len(self.shots), int(self.sequences["shots"].sum())),
-            (MANIFEST, sum(shard["frames"] for shard in self.shards), frames),
+            (FRAMES, len(self.frames), int(frames.sum())),
+            (SHOTS, len(self.shots), int(shots.sum())),
+            (MANIFEST, sum(shard["frames"] for shard in self.shards), int(frames.sum())),
         ):
             if found != expected:
-                raise ShardError(
-                    f"{self.root / name}: {found} entries where {SEQUENCES} counts {expected}; files of two packs are "
-                    "mixed here, pack again"
-                )
+                raise ShardError(f"{self.root / name}: {found} entries where {SEQUENCES} counts {expected}; {mixed}")
+        # Sequences stand shard by shard, each where the one before it ended, and hold what the manifest says.
+        last = np.flatnonzero(np.diff(shard, append=len(self.shards)))
+        if not (
+            np.array_equal(shard[last], np.arange(len(self.shards)))
+            and np.array_equal(self.sequences["first_frame"], np.cumsum(frames) - frames)
+            and np.array_equal(self.sequences["first_shot"], np.cumsum(shots) - shots)
+            and np.array_equal(np.diff(np.cumsum(frames)[last], prepend=0), [shard["frames"] for shard in self.shards])
+        ):
+            raise ShardError(f"{self.root / SEQUENCES}: does not fit {MANIFEST}; {mixed}")
+        # The last key-frame of a shard ends where the shard does.
+        final = self.frames[np.cumsum(frames)[last] - 1]
+        end = final["offset"].astype(np.int64) + final["size"]
+        end += -end % tarfile.BLOCKSIZE + len(END_OF_TAR)
+        if not np.array_equal(end, [shard["bytes"] for shard in self.shards]):
+            raise ShardError(f"{self.root / FRAMES}: its key-frames end elsewhere than the shards do; {mixed}")
         for shard in self.shards:
             path = self.root / shard["name"]
             size = path.stat().st_size if path.is_file() else None

@@ -6,13 +6,15 @@ from .errors import SourceError
 
 # Start-of-frame markers carry the picture size; C4, C8 and CC look alike but are tables.
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_START_OF_SCAN = 0xDA
 
 
 def picture_size(data: bytes, name: str) -> tuple[int, int]:
     """(height, width) in pixels of the JPEG `data`.
 
-    Checks that the stream begins and ends as a JPEG does, so a file cut anywhere is found at no cost. Damage in the
-    middle only shows when decoding. `name` stands in the error (ITU-T T.81, Annex B).
+    Checks that the stream begins and ends as a JPEG does and that its tables are there, so a file cut anywhere is found
+    at no cost: from the first scan on, only the end of the picture holds an end marker. Damage in the middle only shows
+    when decoding. `name` stands in the error (ITU-T T.81, Annex B).
 
     Raises:
         SourceError: zero bytes, not a JPEG, or truncated.
@@ -23,14 +25,15 @@ def picture_size(data: bytes, name: str) -> tuple[int, int]:
         raise SourceError(f"{name}: not a JPEG (starts with {data[:4].hex()}); extract this key-frame again")
     if data[-2:] != b"\xff\xd9" and data[-64:].rstrip(b"\0\r\n ")[-2:] != b"\xff\xd9":
         raise SourceError(f"{name}: truncated JPEG ({len(data)} bytes, no end marker); extract this key-frame again")
-    at = 2
+    at, height, width = 2, 0, 0
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker in _START_OF_FRAME:
             height, width = int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+        if marker == _START_OF_SCAN:
             if height and width:
                 return height, width
             break
-        # A fill byte stands alone; every other segment before the frame carries its length.
+        # A fill byte stands alone; every other segment before the first scan carries its length.
         at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    raise SourceError(f"{name}: broken JPEG header (no picture size); extract this key-frame again")
+    raise SourceError(f"{name}: broken JPEG header (no picture size or no scan); extract this key-frame again")

@@ -22,7 +22,9 @@ import numpy as np
 from .errors import SourceError
 
 FRAMES_DIR = "240P_frames"
-KEYFRAME = re.compile(r"shot_(\d+)_img_(\d+)\.jpg")
+KEYFRAME = re.compile(r"shot_([0-9]{1,9})_img_([0-9]{1,4})\.jpg")
+# Desktop systems leave these where pictures are looked at; like any dot file they are no key-frames.
+LITTER = ("thumbs.db", "desktop.ini")
 SPLITS = ("train", "val", "test")
 FPS = 24.0
 
@@ -68,25 +70,45 @@ def find_frames_dir(source: Path) -> Path:
     if not source.is_dir():
         raise SourceError(f"{source}: no such folder; give the folder that holds {layout}")
     frames = source / FRAMES_DIR if (source / FRAMES_DIR).is_dir() else source
-    if not any(child.is_dir() for child in frames.iterdir()):
-        raise SourceError(f"{frames}: not a key-frame folder (no folder per film in it); expected {layout}")
+    if not any(KEYFRAME.fullmatch(path.name) for film in list_films(frames) for path in film.iterdir()):
+        raise SourceError(
+            f"{frames}: not a key-frame folder (no film's folder with key-frames in it); expected {layout}"
+        )
     return frames
+
+
+def list_films(frames: Path) -> list[Path]:
+    """Film folders in order of name. Loose files and hidden folders are no films.
+
+    Raises:
+        SourceError: a link that leads nowhere, which would leave its film out unsaid.
+    """
+    for child in frames.iterdir():
+        if child.is_symlink() and not child.exists():
+            raise SourceError(f"{child}: the link leads nowhere; mend or remove it")
+    return sorted(child for child in frames.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
 def list_keyframes(film_dir: Path) -> tuple[np.ndarray, list[list[Path]]]:
     """Key-frames of one film: shot numbers `[S]` and, per shot, its files in order of image number.
 
-    Every shot must have the same images 0..K-1; gaps in shot numbers are allowed (MovieNet has some).
+    Every shot must have the same images 0..K-1; gaps in shot numbers are allowed (MovieNet has some). Dot files and
+    `LITTER` are passed over.
 
     Raises:
-        SourceError: no shot, a file outside the naming scheme, or a shot with a missing key-frame.
+        SourceError: no shot, a file outside the naming scheme, two files for one key-frame, or a missing key-frame.
     """
     shots: dict[int, dict[int, Path]] = defaultdict(dict)
     for path in film_dir.iterdir():
+        if path.name.startswith(".") or path.name.lower() in LITTER:
+            continue
         match = KEYFRAME.fullmatch(path.name)
         if match is None:
             raise SourceError(f"{path}: not a key-frame name (shot_%04d_img_%d.jpg); move it out of the film's folder")
-        shots[int(match[1])][int(match[2])] = path
+        images = shots[int(match[1])]
+        if int(match[2]) in images:
+            raise SourceError(f"{path}: same key-frame as {images[int(match[2])].name}; remove one of them")
+        images[int(match[2])] = path
     if not shots:
         raise SourceError(f"{film_dir}: a film with no shots; remove the folder or extract its key-frames again")
     per_shot = max(max(images) for images in shots.values()) + 1
@@ -99,6 +121,22 @@ def list_keyframes(film_dir: Path) -> tuple[np.ndarray, list[list[Path]]]:
                 )
     numbers = sorted(shots)
     return np.array(numbers, np.int64), [[shots[n][i] for i in range(per_shot)] for n in numbers]
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """(number, text) of the lines of a text file that are not empty."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); copy it again") from None
+    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _int32(value: object) -> int:
+    number = int(value)
+    if not -(2**31) <= number < 2**31:
+        raise ValueError(f"{number} is out of range")
+    return number
 
 
 def read_labels(root: Path) -> dict[str, tuple[str, dict[int, tuple[int, int]]]]:
@@ -114,14 +152,12 @@ def read_labels(root: Path) -> dict[str, tuple[str, dict[int, tuple[int, int]]]]
         path = root / "anno" / f"anno.{split}.ndjson"
         if not path.is_file():
             continue
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if not line.strip():
-                continue
+        for number, line in _lines(path):
             try:
                 row = json.loads(line)
                 film, shot, boundary = str(row["video_id"]), int(row["shot_id"]), int(row["boundary_label"])
-                scene = int(row.get("invideo_scene_id", -1))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                scene = _int32(row.get("invideo_scene_id", -1))
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
                 raise SourceError(
                     f"{path}:{number}: not an annotation line ({error}); expected video_id, shot_id, boundary_label"
                 ) from None
@@ -141,11 +177,9 @@ def read_shot_times(path: Path) -> np.ndarray:
         SourceError: a line that does not start with two integers.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in _lines(path):
         try:
-            start, end = (int(word) for word in line.split()[:2])
+            start, end = (_int32(word) for word in line.split()[:2])
         except ValueError:
             raise SourceError(f"{path}:{number}: not a shot line; expected 'start end key key key'") from None
         rows.append((start, end))
@@ -171,7 +205,8 @@ def labels_of_film(root: Path, film: str, shots: np.ndarray, annotations: dict) 
 def write_annotations(root: Path, films: dict[str, ShotLabels]) -> None:
     """Write `anno/` and `scene318/shot_movie318/` for films whose key-frames stand under `root/240P_frames`.
 
-    Key-frame positions in the shot files are the 1/6, 3/6 and 5/6 points of a shot, where `draw` and `video` take them.
+    Line n of a shot file is shot n, so a gap in the numbers is a line of -1. Key-frame positions in it are the 1/6, 3/6
+    and 5/6 points of a shot, where `draw` and `video` take them.
     """
     anno, times = root / "anno", root / "scene318" / "shot_movie318"
     anno.mkdir(parents=True, exist_ok=True)
@@ -198,11 +233,11 @@ def write_annotations(root: Path, films: dict[str, ShotLabels]) -> None:
                 lines[labels.split].append(json.dumps(row))
                 lines["trainvaltest"].append(json.dumps(row))
         first_scene += int(labels.scene.max(initial=-1)) + 1
-        rows = []
-        for start, end in zip(labels.start.tolist(), labels.end.tolist(), strict=True):
+        rows = ["-1 -1 -1 -1 -1\n"] * (int(labels.shot.max(initial=-1)) + 1)
+        for shot, start, end in zip(labels.shot.tolist(), labels.start.tolist(), labels.end.tolist(), strict=True):
             keys = (start + (end - start) * sixth // 6 for sixth in (1, 3, 5))
-            rows.append(" ".join(map(str, (start, end, *keys))))
-        (times / f"{film}.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+            rows[shot] = " ".join(map(str, (start, end, *keys))) + "\n"
+        (times / f"{film}.txt").write_text("".join(rows), encoding="utf-8")
     for name, rows in lines.items():
         (anno / f"anno.{name}.ndjson").write_text("".join(row + "\n" for row in rows), encoding="utf-8")
     index_of = {film: i for i, film in enumerate(sorted(films))}

@@ -1,0 +1,144 @@
+"""Console command `bassl-fast`: one verb a job. A verb's module is imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import warnings
+from dataclasses import dataclass
+
+from shard_tools.errors import BasslFastError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A job of the command line: the function whose signature is its options, and a worked example."""
+
+    module: str
+    function: str
+    summary: str
+    example: str
+    positional: bool = True
+
+
+VERBS = {
+    "draw": Verb(
+        "bassl_fast.tools",
+        "draw",
+        "draw films with known scenes, to try everything without a download",
+        "bassl-fast draw films --films 12 --test 4",
+    ),
+    "pack": Verb(
+        "bassl_fast.tools",
+        "pack",
+        "key-frame folder or videos -> shards",
+        "bassl-fast pack data/movienet shards",
+    ),
+    "info": Verb("bassl_fast.tools", "info", "what is in shards", "bassl-fast info shards"),
+    "pretrain": Verb(
+        "bassl_fast.pretrain",
+        "pretrain",
+        "shards -> encoder and contextual relation network, without labels",
+        "bassl-fast pretrain --config configs/pretrain/bassl.yaml --data.shards shards --out runs/bassl",
+        positional=False,
+    ),
+    "extract": Verb(
+        "bassl_fast.extract",
+        "extract",
+        "checkpoint and shards -> one feature a shot",
+        "bassl-fast extract runs/bassl/last.ckpt shards features",
+    ),
+    "finetune": Verb(
+        "bassl_fast.finetune",
+        "finetune",
+        "features and labels -> a model that finds scene boundaries",
+        "bassl-fast finetune --config configs/finetune/bassl.yaml --data.features features "
+        "--pretrained runs/bassl/last.ckpt --out runs/scenes",
+        positional=False,
+    ),
+    "evaluate": Verb(
+        "bassl_fast.evaluate",
+        "evaluate",
+        "metrics and a report on held-out films",
+        "bassl-fast evaluate runs/scenes/best.ckpt features",
+    ),
+    "demo": Verb(
+        "bassl_fast.demo",
+        "demo",
+        "all of it on drawn films, or on your videos",
+        "bassl-fast demo --out demo",
+        positional=False,
+    ),
+}
+
+
+def usage() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {name:{width}s}  {verb.summary}" for name, verb in VERBS.items()]
+    return "\n".join(
+        ["usage: bassl-fast VERB ...", "", *lines, "", "`bassl-fast VERB --help` tells more; --debug shows tracebacks"]
+    )
+
+
+def run(argv: list[str]) -> None:
+    """Run one verb.
+
+    Raises:
+        BasslFastError: whatever is the user's to mend.
+    """
+    from . import config
+
+    name, rest = argv[0], argv[1:]
+    if name not in VERBS:
+        raise config.ConfigError(f"no verb '{name}'{config.nearest(name, VERBS)}")
+    verb = VERBS[name]
+    function = getattr(importlib.import_module(verb.module), verb.function)
+    _quieten()
+    parser = config.make_parser(
+        function,
+        verb.positional,
+        prog=f"bassl-fast {name}",
+        description=f"{verb.summary}.\n\nexample:\n  {verb.example}",
+    )
+    config.call(function, parser, config.parse(parser, rest))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    try:
+        run(argv)
+    except BasslFastError as error:
+        if debug:
+            raise
+        print(f"bassl-fast: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bassl-fast: interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        # A full disk or a missing permission: the system's own words, and the file.
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"bassl-fast: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _quieten() -> None:
+    """Keep the libraries' advice to developers off the user's terminal; after their import, which turns it on."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=name)
+    warnings.filterwarnings("ignore", module="jsonargparse")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

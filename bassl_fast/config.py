@@ -1,0 +1,151 @@
+"""Configuration: the signature of a verb's function is its schema; YAML and `--a.b value` fill it, by jsonargparse.
+
+An unknown key ends in one line with the nearest name, wherever it stands: on the command line, in the YAML file, or
+among the arguments of a class that the file names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+from argparse import ArgumentError
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from shard_tools.errors import ConfigError
+
+
+def make_parser(function: Callable, positional: bool = False, **kwargs: Any) -> ArgumentParser:
+    """Parser for the arguments of `function`, but for `recipe`, which the program fills in."""
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, **kwargs)
+    parser.add_argument("--config", action="config", help="YAML file; keys as of the options below.")
+    parser.add_function_arguments(function, skip={"recipe"}, as_positional=positional, fail_untyped=True)
+    return parser
+
+
+def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
+    """Resolve `argv` (and the YAML files it names).
+
+    Raises:
+        ConfigError: one line that names the key, with the nearest known one.
+    """
+    _check_options(parser, argv)
+    for path in _config_files(argv):
+        _check_keys(parser, _read_yaml(path), path)
+    try:
+        return parser.parse_args(argv)
+    except ArgumentError as error:
+        raise ConfigError(_one_line(str(error), parser)) from None
+
+
+def parse_dict(parser: ArgumentParser, config: dict[str, Any], source: str) -> Namespace:
+    """Resolve a configuration given as nested dictionaries; `source` stands in errors."""
+    _check_keys(parser, config, source)
+    try:
+        return parser.parse_object(config)
+    except ArgumentError as error:
+        raise ConfigError(f"{source}: {_one_line(str(error), parser)}") from None
+
+
+def as_dict(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
+    """The resolved configuration as plain values, to be written beside results."""
+    resolved = yaml.safe_load(parser.dump(config, skip_validation=True))
+    resolved.pop("config", None)
+    return resolved
+
+
+def run(function: Callable, config: dict[str, Any], source: str) -> Any:
+    """Call a verb's function with a configuration given as nested dictionaries."""
+    parser = make_parser(function)
+    return call(function, parser, parse_dict(parser, config, source))
+
+
+def call(function: Callable, parser: ArgumentParser, config: Namespace) -> Any:
+    """Instantiate the resolved configuration and call `function`, with the recipe where it wants one."""
+    arguments = parser.instantiate(config).as_dict()
+    arguments.pop("config", None)
+    if "recipe" in inspect.signature(function).parameters:
+        arguments["recipe"] = {"verb": function.__name__, **as_dict(parser, config)}
+    return function(**arguments)
+
+
+def _config_files(argv: list[str]) -> Iterable[str]:
+    for i, word in enumerate(argv):
+        if word == "--config" and i + 1 < len(argv):
+            yield argv[i + 1]
+        elif word.startswith("--config="):
+            yield word.removeprefix("--config=")
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give an existing YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: not a configuration; expected 'key: value' lines")
+    return content
+
+
+def _known(parser: ArgumentParser) -> set[str]:
+    hidden = ("help", "print_config")
+    return {action.dest for action in parser._actions if action.dest.split(".")[-1] not in hidden}
+
+
+def _check_options(parser: ArgumentParser, argv: list[str]) -> None:
+    known = {option for action in parser._actions for option in action.option_strings}
+    for word in argv:
+        option = word.split("=")[0]
+        # Arguments of a class (`--encoder.init_args.depth`) are known to jsonargparse alone.
+        owner = next((k for k in known if option.startswith(k + ".")), None)
+        if option.startswith("--") and option not in known and owner is None:
+            raise ConfigError(f"unknown option {option}{nearest(option, known)}")
+
+
+def _check_keys(parser: ArgumentParser, config: dict[str, Any], source: str, prefix: str = "") -> None:
+    known = _known(parser)
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        below = {name[len(path) + 1 :] for name in known if name.startswith(path + ".")}
+        if path not in known and not below:
+            siblings = {name[len(prefix) :].split(".")[0] for name in known if name.startswith(prefix)}
+            raise ConfigError(f"{source}: unknown key '{path}'{nearest(str(key), siblings)}")
+        if below and isinstance(value, dict):
+            _check_keys(parser, value, source, path + ".")
+        elif isinstance(value, dict) and "class_path" in value:
+            _check_class(value, source, path)
+
+
+def _check_class(value: dict[str, Any], source: str, path: str) -> None:
+    module, _, name = str(value["class_path"]).rpartition(".")
+    try:
+        target = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        raise ConfigError(f"{source}: {path}.class_path '{value['class_path']}' cannot be imported") from None
+    known = set(inspect.signature(target).parameters)
+    for key in value.get("init_args") or {}:
+        if key not in known:
+            raise ConfigError(f"{source}: unknown key '{path}.init_args.{key}'{nearest(key, known)}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _one_line(message: str, parser: ArgumentParser) -> str:
+    """jsonargparse's message on one line, without the names of its types."""
+    line = " ".join(message.split())
+    if match := re.search(r"Option '([\w.]+)' is not accepted", line):
+        return f"unknown key '{match[1]}'; `{parser.prog} --help` lists them"
+    line = re.sub(r"Parser key \"([\w.]+)\": ", r"\1: ", line)
+    line = re.sub(r"<class '([\w.]+)'>", r"\1", line)
+    return re.sub(r" Got value: Namespace\(.*", "", line)

@@ -1,0 +1,100 @@
+"""`bassl-fast draw`, `pack` and `info`: the command line of `shard_tools`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from shard_tools import draw as drawing
+from shard_tools import pack as packing
+from shard_tools import video
+from shard_tools.format import ShardIndex
+
+
+def draw(
+    destination: str, films: int = 12, shots: int = 100, test: int = 4, val: int = 0, seed: int = 0, workers: int = 2
+) -> None:
+    """Draw films with known scenes as a MovieNet key-frame folder with annotations.
+
+    Args:
+        destination: new folder.
+        films: films in all; the first are split "train", then come `val` and `test` films.
+        shots: shots a film.
+        test, val: films held out.
+        seed: equal seeds draw equal films.
+        workers: films drawn at a time.
+
+    Raises:
+        SourceError: a number out of range, or the folder holds key-frames already.
+    """
+    with tqdm(total=films, desc="draw", unit="film", disable=None) as bar:
+        drawing.draw_films(
+            Path(destination), films, shots, seed, test, val, workers, progress=lambda done, _: bar.update(done - bar.n)
+        )
+
+
+def pack(
+    source: str,
+    destination: str,
+    workers: int = 2,
+    join: str | None = None,
+    split: str = "test",
+    detector: Literal["adaptive", "content"] = "adaptive",
+) -> None:
+    """Pack a MovieNet key-frame folder, or a folder of videos, into per-film shards.
+
+    Args:
+        source: folder with `240P_frames/<film>/shot_0000_img_0.jpg` (and `anno/`, `scene318/`), or with video files.
+        destination: folder for the shards.
+        workers: films packed at a time.
+        join: videos only: play all files one after another as one film of this name; joins are scene boundaries.
+        split: videos only: "train", "val" or "test".
+        detector: videos only: shot detector of PySceneDetect.
+
+    Raises:
+        SourceError, ShardError: see `shard_tools.pack.pack` and `shard_tools.video.extract_folder`.
+    """
+    if not _holds_videos(Path(source)):
+        packing.pack(source, destination, workers)
+        return
+    Path(destination).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".keyframes-", dir=destination) as scratch:
+        seconds = 2 * sum(video.duration(path) for path in video.list_videos(Path(source)))
+        with tqdm(total=round(seconds), desc="shots and key-frames", unit="s", disable=None) as bar:
+            video.extract_folder(Path(source), Path(scratch), join, split, detector, bar.update)
+        packing.pack(scratch, destination, workers)
+
+
+def _holds_videos(folder: Path) -> bool:
+    return folder.is_dir() and any(path.suffix.lower() in video.VIDEO_SUFFIXES for path in folder.iterdir())
+
+
+def info(shards: str, as_json: bool = False) -> None:
+    """Print what is in shards: films, shots, key-frames, bytes, picture sizes, splits, labels.
+
+    Args:
+        shards: folder that `bassl-fast pack` wrote.
+        as_json: print JSON.
+
+    Raises:
+        ShardError: the folder cannot be opened.
+    """
+    index = ShardIndex.open(shards)
+    rows, labels = index.sequences, index.shots["boundary"]
+    sizes = sorted({f"{w}x{h}" for h, w in zip(rows["height"].tolist(), rows["width"].tolist(), strict=True)})
+    splits = {s.decode() or "none": int((rows["split"] == s).sum()) for s in sorted(set(rows["split"].tolist()))}
+    facts = {
+        "films": len(rows),
+        "shots": int(rows["shots"].sum()),
+        "key-frames": len(index.frames),
+        "bytes": sum(shard["bytes"] for shard in index.shards),
+        "picture sizes": sizes,
+        "films by split": splits,
+        "labelled shots": int((labels >= 0).sum()),
+        "scene boundaries": int((labels == 1).sum()),
+    }
+    print(json.dumps(facts) if as_json else "\n".join(f"{name:17s} {value}" for name, value in facts.items()))

@@ -1,0 +1,48 @@
+"""Metadata of bassl-fast. DALI comes as an extra, since which wheel fits depends on the machine's CUDA."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+VIDEO = ["scenedetect[opencv-headless]>=0.7", "av>=12"]
+
+setup(
+    name="bassl-fast",
+    version="0.1.0",
+    description="The fastest way to train video models that understand films",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[
+        "bassl_fast",
+        "bassl_fast.encoders",
+        "bassl_fast.methods",
+        "pipelines",
+        "shard_tools",
+        "configs",
+        "configs.pretrain",
+        "configs.finetune",
+    ],
+    package_data={"": ["*.yaml", "*.css"]},
+    install_requires=[
+        "torch>=2.2",
+        "pytorch-lightning>=2.4",
+        "webdataset>=0.2.86",
+        "tqdm",
+        "pyyaml",
+        "numpy",
+        "scikit-learn",
+        "jsonargparse[signatures]>=4.40",
+        "pillow",
+        "tensorboard",
+    ],
+    extras_require={
+        "cuda110": ["nvidia-dali-cuda110==1.34.0"],
+        "cuda120": ["nvidia-dali-cuda120>=1.34"],
+        "cuda130": ["nvidia-dali-cuda130>=2.0"],
+        "video": VIDEO,
+        "test": ["pytest", "hypothesis", "ruff", *VIDEO],
+    },
+    entry_points={"console_scripts": ["bassl-fast=bassl_fast.cli:main"]},
+)

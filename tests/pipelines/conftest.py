@@ -1,0 +1,87 @@
+"""Three tiny films, drawn and packed once, and a sampler small enough to run in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.loader import WindowLoader
+from pipelines.samples import Centers, Drawn
+from pipelines.views import TrainViews, draw_groups, spread
+from pipelines.windows import dense_window
+from shard_tools.format import ShardIndex
+from shard_tools.movienet import keyframe_name
+from shard_tools.pack import pack
+
+SIZE = 32  # of the views
+# name -> shots, key-frames a shot, height, width: one of another height, one shorter than a window
+FILMS = {"tall": (7, 2, 96, 64), "tiny": (3, 3, 48, 80), "wide": (21, 3, 64, 112)}
+SHOTS = sum(shots for shots, *_ in FILMS.values())
+VIEWS = TrainViews(size=SIZE)
+
+
+def draw_picture(seed: int, height: int, width: int) -> np.ndarray:
+    """`[height, width, 3]` uint8: soft colours and two hard edges, no two seeds alike."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 16
+    grey, *colours = (np.sin(a * x + b * y + c) for a, b, c in rng.uniform(-1, 1, (4, 3)) * [1, 1, 3])
+    picture = 128 + 50 * grey[..., None] + 20 * np.stack(colours, -1)
+    top, left = rng.integers(0, [height // 2, width // 2])
+    picture[top : top + height // 2, left : left + width // 2] += rng.uniform(-25, 25, 3)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def draw_films(source: Path) -> None:
+    """Key-frames of all `FILMS` in the MovieNet layout, 4:2:0 JPEGs as MovieNet's are."""
+    seed = 0
+    for film, (shots, images, height, width) in FILMS.items():
+        folder = source / "240P_frames" / film
+        folder.mkdir(parents=True)
+        for shot in range(shots):
+            for image in range(images):
+                seed += 1
+                Image.fromarray(draw_picture(seed, height, width)).save(folder / keyframe_name(shot, image), quality=90)
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The key-frame folder; leave it as it is."""
+    folder = tmp_path_factory.mktemp("source")
+    draw_films(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shards(source: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardIndex:
+    """The packed films; leave them as they are."""
+    folder = tmp_path_factory.mktemp("shards")
+    pack(source, folder, progress=False)
+    return ShardIndex.open(folder)
+
+
+def sample(centers: Centers, rng: np.random.Generator) -> Drawn:
+    """First and last shot, then all five of a window, as two groups: BaSSL's sample in small."""
+    window = dense_window(centers.position, centers.shots, radius=2)
+    dense = centers.frames(window, rng.integers(0, centers.frames_per_shot[:, None], window.shape))
+    sparse_group = draw_groups(rng, VIEWS, centers.height, centers.width)
+    dense_group = draw_groups(rng, VIEWS, centers.height, centers.width)
+    views = [spread(rng, VIEWS, sparse_group, dense[:, [0, -1]]), spread(rng, VIEWS, dense_group, dense)]
+    return Drawn(np.concatenate(views, 1), {"pick": rng.random((len(window), 3))})
+
+
+MakeLoader = Callable[..., WindowLoader]
+
+
+@pytest.fixture
+def make_loader(shards: ShardIndex) -> MakeLoader:
+    """`make_loader(**kwargs)` over all films in global batches of 4, or over another `index`."""
+
+    def make(index: ShardIndex = shards, films: np.ndarray | None = None, **kwargs) -> WindowLoader:
+        films = index.select(None) if films is None else films
+        return WindowLoader(index, films, sample, SIZE, **{"global_batch": 4, "seed": 3, **kwargs})
+
+    return make

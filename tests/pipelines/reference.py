@@ -1,0 +1,71 @@
+"""The views once more, by PIL and numpy, one row at a time: what the DALI graphs are held against."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from pipelines.views import ORDERS, STEPS, TestViews
+
+
+def psnr(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of two pictures within 0..255."""
+    error = np.square(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)).mean()
+    return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def decode(jpeg: np.ndarray) -> Image.Image:
+    return Image.open(io.BytesIO(np.asarray(jpeg).tobytes())).convert("RGB")
+
+
+def train_view(jpeg: np.ndarray, row: np.void, size: int) -> np.ndarray:
+    """`[size, size, 3]` uint8 of one row of `VIEW`; hue turns in HSV and every colour step rounds, as PIL has it."""
+    left, top = int(row["left"]), int(row["top"])
+    picture = decode(jpeg).crop((left, top, left + int(row["width"]), top + int(row["height"])))
+    picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+    if row["flip"]:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for step in ORDERS[row["order"]]:
+        picture = COLOUR[STEPS[step]](picture, float(row[STEPS[step]]))
+    return blurred(np.asarray(picture), float(row["blur"]))
+
+
+def turn_hue(picture: Image.Image, turns: float) -> Image.Image:
+    hue, saturation, value = picture.convert("HSV").split()
+    hue = hue.point([round(level + turns * 256) % 256 for level in range(256)])
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB") if turns else picture
+
+
+COLOUR: dict[str, Callable[[Image.Image, float], Image.Image]] = {
+    "brightness": lambda picture, factor: ImageEnhance.Brightness(picture).enhance(factor),
+    "contrast": lambda picture, factor: ImageEnhance.Contrast(picture).enhance(factor),
+    "saturation": lambda picture, factor: ImageEnhance.Color(picture).enhance(factor),
+    "hue": turn_hue,
+}
+
+
+def blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
+    """A true Gaussian; beyond its edge the picture is mirrored."""
+    if sigma == 0:
+        return picture
+    radius = int(np.ceil(4 * sigma))
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    taps /= taps.sum()
+    smooth = picture.astype(np.float64)
+    for axis in (0, 1):
+        pad = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(smooth, pad, "reflect"), len(taps), axis)
+        smooth = windows @ taps
+    return np.rint(smooth).astype(np.uint8)
+
+
+def eval_view(jpeg: np.ndarray, views: TestViews) -> np.ndarray:
+    """Short side to `short_side`, bicubic, then the centred square."""
+    picture = decode(jpeg)
+    width, height = (side * views.short_side // min(picture.size) for side in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - views.size) / 2), round((height - views.size) / 2)
+    return np.asarray(picture.crop((left, top, left + views.size, top + views.size)))

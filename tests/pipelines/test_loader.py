@@ -1,0 +1,436 @@
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines.loader import FilmLoader, WindowLoader
+from pipelines.store import Store
+from pipelines.views import TestViews
+from shard_tools.errors import ConfigError, PictureError
+from shard_tools.format import ShardIndex
+from shard_tools.movienet import keyframe_name
+from shard_tools.pack import pack
+
+from .conftest import FILMS, SHOTS, SIZE, MakeLoader
+from .reference import eval_view, psnr, train_view
+
+STEPS = 8  # 31 shots in batches of 4
+Batch = dict[str, torch.Tensor]
+
+
+def assert_equal(ours: Batch, theirs: Batch) -> None:
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+def assert_all_equal(ours: list[Batch], theirs: list[Batch]) -> None:
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert_equal(one, other)
+
+
+def pixels(images: torch.Tensor) -> np.ndarray:
+    """Normalised `[..., 3, H, W]` back to 0..255 `[..., H, W, 3]`."""
+    images = images.cpu().movedim(-3, -1).double().numpy()
+    return (images * [0.229, 0.224, 0.225] + [0.485, 0.456, 0.406]) * 255
+
+
+def sample_numbers(batch: Batch) -> list[tuple[int, int]]:
+    return list(zip(batch["film"].tolist(), batch["position"].tolist(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def two_epochs(shards: ShardIndex) -> list[Batch]:
+    """What every loader of seed 3 should give, from one process; do not write into it."""
+    from .conftest import sample
+
+    loader = WindowLoader(shards, shards.select(None), sample, SIZE, global_batch=4, seed=3)
+    return [*loader, *loader]
+
+
+def test_a_batch_has_the_promised_shapes(make_loader: MakeLoader):
+    loader = make_loader()
+    batch = next(iter(loader))
+    assert len(loader) == STEPS
+    assert loader.plan.padding == STEPS * 4 - SHOTS == 1
+    assert {name: tuple(rows.shape) for name, rows in batch.items()} == {
+        "images": (4, 7, 3, SIZE, SIZE),
+        "film": (4,),
+        "position": (4,),
+        "pick": (4, 3),
+    }
+    assert batch["images"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_processes_put_together_are_the_one_process(
+    make_loader: MakeLoader, two_epochs: list[Batch], world_size: int
+):
+    ranks = [make_loader(rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert {len(loader) for loader in ranks} == {STEPS}
+    parts = list(zip(*ranks, strict=True))
+    assert_all_equal([{k: torch.cat([p[k] for p in part]) for k in part[0]} for part in parts], two_epochs[:STEPS])
+
+
+@pytest.mark.parametrize(("threads", "prefetch"), [(1, 1), (1, 3), (2, 1), (3, 4), (8, 2)])
+def test_threads_and_prefetch_change_nothing(
+    make_loader: MakeLoader, two_epochs: list[Batch], threads: int, prefetch: int
+):
+    loader = make_loader(threads=threads, prefetch=prefetch)
+    assert_all_equal([*loader, *loader], two_epochs)
+
+
+@pytest.mark.parametrize("at", [(0, 0), (0, 1), (0, STEPS - 1), (1, 0), (1, 5)])
+@pytest.mark.parametrize("used_before", [False, True])
+def test_resuming_continues_with_the_exact_next_batch(
+    make_loader: MakeLoader, two_epochs: list[Batch], at: tuple[int, int], used_before: bool
+):
+    loader = make_loader()
+    if used_before:
+        list(islice(loader, 3))
+    loader.load_state_dict({"epoch": at[0], "step": at[1]})
+    rest = list(loader)
+    while loader.epoch < 2:
+        rest += loader
+    assert_all_equal(rest, two_epochs[at[0] * STEPS + at[1] :])
+
+
+def test_a_state_taken_while_a_batch_is_in_use_points_at_the_next(make_loader: MakeLoader, two_epochs: list[Batch]):
+    loader = make_loader()
+    for step, _ in enumerate(loader):
+        if step == STEPS - 1:
+            assert loader.state_dict() == {"epoch": 1, "step": 0}
+        if step == 4:
+            state = loader.state_dict()
+    other = make_loader()
+    other.load_state_dict(state)
+    assert_all_equal(list(other), two_epochs[5:STEPS])
+
+
+def test_three_epochs_in_a_row_hold_every_shot_once(make_loader: MakeLoader):
+    loader = make_loader()
+    every = {(film, shot) for film, count in enumerate(loader.index.sequences["shots"]) for shot in range(count)}
+    orders = []
+    for epoch in range(3):
+        assert loader.epoch == epoch
+        batches = list(loader)
+        assert len(batches) == len(loader) == STEPS
+        orders.append([sample for batch in batches for sample in sample_numbers(batch)])
+        assert len(orders[-1]) == SHOTS + loader.plan.padding
+        assert set(orders[-1][:SHOTS]) == every
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_chosen_films_only(make_loader: MakeLoader):
+    loader = make_loader(films=np.array([2, 0]))
+    seen = {film for batch in loader for film in batch["film"].tolist()}
+    assert seen == {0, 2}
+    assert len(loader) == 7
+
+
+def test_breaking_out_and_going_on_loses_nothing(make_loader: MakeLoader, two_epochs: list[Batch]):
+    loader, seen = make_loader(), []
+    for count in (3, 1, 2, 2, 5):
+        seen += islice(loader, count)
+    assert_all_equal(seen, two_epochs[: len(seen)])
+    assert len(seen) == 13
+
+
+def test_an_abandoned_iterator_and_a_new_one_share_the_place(make_loader: MakeLoader, two_epochs: list[Batch]):
+    loader = make_loader()
+    first = next(iter(loader))
+    second = next(iter(loader))
+    assert_all_equal([first, second], two_epochs[:2])
+
+
+def test_batches_are_not_overwritten_later(make_loader: MakeLoader):
+    loader = make_loader(prefetch=1)
+    kept = list(loader)
+    copies = [{name: rows.clone() for name, rows in batch.items()} for batch in kept]
+    list(loader)
+    assert_all_equal(kept, copies)
+
+
+def test_images_are_the_rows_drawn(make_loader: MakeLoader, two_epochs: list[Batch]):
+    loader = make_loader()
+    store, found = Store(loader.index), []
+    for step in (0, 5):
+        samples, drawn = loader.draw(0, step)
+        centers = loader._table[samples]
+        assert sample_numbers(two_epochs[step]) == list(zip(centers.film, centers.position, strict=True))
+        assert (two_epochs[step]["pick"].numpy() == drawn.extras["pick"]).all()
+        rows = drawn.views.ravel()
+        theirs = [train_view(jpeg, row, SIZE) for jpeg, row in zip(store.read(rows["frame"]), rows, strict=True)]
+        ours = pixels(two_epochs[step]["images"]).reshape(-1, SIZE, SIZE, 3)
+        found += map(psnr, ours, theirs)
+    assert min(found) >= 30
+    assert np.median(found) >= 38
+
+
+def test_views_of_a_window_come_from_its_own_shots(make_loader: MakeLoader):
+    loader = make_loader()
+    for step in range(STEPS):
+        samples, drawn = loader.draw(0, step)
+        centers = loader._table[samples]
+        frames = drawn.views["frame"]
+        first = centers.first_frame[:, None]
+        last = first + (centers.shots * centers.frames_per_shot)[:, None]
+        assert ((frames >= first) & (frames < last)).all()
+        assert (frames[:, [0, 1]] == frames[:, [2, 6]]).all()
+
+
+# --- Faults ---
+
+
+def with_flipped_byte(shards: ShardIndex, root: Path, frame: int) -> tuple[ShardIndex, str]:
+    """A copy of the shards with one byte of a key-frame changed, and how its error begins."""
+    index = ShardIndex.open(shutil.copytree(shards.root, root))
+    flip_byte(index, frame)
+    shard, member, offset = index.locate(frame)
+    return index, f"{shard}: {member} at byte {offset}: "
+
+
+def flip_byte(index: ShardIndex, frame: int) -> None:
+    """In place, so a shard that is mapped already sees it."""
+    shard, _, offset = index.locate(frame)
+    with open(shard, "r+b") as file:
+        file.seek(offset + 200)
+        byte = file.read(1)[0]
+        file.seek(offset + 200)
+        file.write(bytes([byte ^ 0xFF]))
+
+
+def step_of_first_use(loader: WindowLoader, least: int) -> tuple[int, int]:
+    """A key-frame that no step of the first epoch before `least` takes, and the step that takes it first."""
+    seen: set[int] = set()
+    for step in range(len(loader)):
+        frames = set(loader.draw(0, step)[1].views["frame"].ravel().tolist())
+        if step >= least and frames - seen:
+            return min(frames - seen), step
+        seen |= frames
+    raise AssertionError("no such key-frame")
+
+
+@pytest.mark.parametrize("prefetch", [1, 3])
+def test_a_changed_byte_raises_naming_the_picture(
+    make_loader: MakeLoader, shards: ShardIndex, two_epochs: list[Batch], tmp_path: Path, prefetch: int
+):
+    frame, step = step_of_first_use(make_loader(), 4)
+    index, says = with_flipped_byte(shards, tmp_path / "shards", frame)
+    loader, seen = make_loader(index, prefetch=prefetch), []
+    with pytest.raises(PictureError) as error:
+        seen += iter_into(loader, seen)
+    assert str(error.value).startswith(says)
+    assert "\n" not in str(error.value)
+    assert len(seen) <= step
+    assert_all_equal(seen, two_epochs[: len(seen)])
+    assert loader.state_dict() == {"epoch": 0, "step": len(seen)}
+
+    with pytest.raises(PictureError, match="crc32"):  # no way around it
+        list(loader)
+    flip_byte(index, frame)
+    assert_all_equal(list(loader), two_epochs[len(seen) : STEPS])
+
+
+def iter_into(loader: WindowLoader, seen: list[Batch]) -> Iterator[Batch]:
+    """Keeps in `seen` what came before an error."""
+    for batch in loader:
+        seen.append(batch)
+    return iter(())
+
+
+@pytest.fixture(scope="module")
+def undecodable(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardIndex, str]:
+    """Shards packed from a picture without Huffman codes but with all its markers, and how its error begins."""
+    damaged, dst = tmp_path_factory.mktemp("damaged") / "films", tmp_path_factory.mktemp("packed")
+    shutil.copytree(source, damaged)
+    path = damaged / "240P_frames" / "wide" / keyframe_name(9, 1)
+    data = bytearray(path.read_bytes())
+    table = data.index(b"\xff\xc4")
+    data[table + 5 : table + 21] = bytes(16)
+    path.write_bytes(data)
+    pack(damaged, dst, progress=False)
+    index = ShardIndex.open(dst)
+    shard, member, offset = index.locate(bad_frame(index))
+    assert member == "wide/shot_0009.1.jpg"
+    return index, f"{shard}: {member} at byte {offset}: cannot be decoded"
+
+
+def bad_frame(index: ShardIndex) -> int:
+    return int(index.sequences["first_frame"][2]) + 9 * 3 + 1
+
+
+def steps_without(loader: WindowLoader, frame: int) -> list[int]:
+    """Steps of the first epoch whose batch does not hold the key-frame."""
+    return [step for step in range(STEPS) if not (loader.draw(0, step)[1].views["frame"] == frame).any()]
+
+
+@pytest.mark.parametrize("prefetch", [1, 3])
+def test_a_jpeg_that_cannot_be_decoded_raises_naming_it(
+    make_loader: MakeLoader, undecodable: tuple[ShardIndex, str], prefetch: int
+):
+    index, says = undecodable
+    loader = make_loader(index, prefetch=prefetch)
+    for _ in range(2):
+        with pytest.raises(PictureError) as error:
+            for _ in range(3):
+                list(loader)
+        assert str(error.value).startswith(says)
+        assert "\n" not in str(error.value)
+        assert "return fn." not in str(error.value)  # DALI 2 quotes our source
+
+
+def test_a_new_iteration_works_after_an_error(
+    make_loader: MakeLoader, undecodable: tuple[ShardIndex, str], two_epochs: list[Batch]
+):
+    index, _ = undecodable
+    loader = make_loader(index, prefetch=1)
+    whole = steps_without(loader, bad_frame(index))
+    assert whole != list(range(STEPS))
+    for step in range(STEPS):
+        loader.load_state_dict({"epoch": 0, "step": step})
+        if step in whole:
+            assert_equal(next(iter(loader)), two_epochs[step])
+        else:
+            with pytest.raises(PictureError):
+                next(iter(loader))
+
+
+def test_a_broken_picture_under_way_does_not_stop_a_jump_elsewhere(
+    make_loader: MakeLoader, undecodable: tuple[ShardIndex, str], two_epochs: list[Batch]
+):
+    index, _ = undecodable
+    loader = make_loader(index, prefetch=3)
+    whole = steps_without(loader, bad_frame(index))
+    before = next(step for step in whole if step + 1 < STEPS and step + 1 not in whole)
+    loader.load_state_dict({"epoch": 0, "step": before})
+    assert_equal(next(iter(loader)), two_epochs[before])
+    elsewhere = next(step for step in whole if step != before)
+    loader.load_state_dict({"epoch": 0, "step": elsewhere})
+    assert_equal(next(iter(loader)), two_epochs[elsewhere])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        ({"world_size": 3}, "use 1, 2, 4 processes"),
+        ({"threads": 0}, "threads 0"),
+        ({"prefetch": 0}, "prefetch 0"),
+        ({"global_batch": 0}, "global_batch 0"),
+        ({"films": np.array([], int)}, "no samples"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(make_loader: MakeLoader, kwargs: dict, says: str):
+    with pytest.raises(ConfigError, match=says):
+        make_loader(**kwargs)
+
+
+# --- What it holds on to ---
+
+
+def held() -> tuple[int, int]:
+    """Threads and open files of this process."""
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+
+def test_threads_and_files_do_not_grow_over_restarts(make_loader: MakeLoader):
+    loader = make_loader()
+    for round_ in range(10):
+        loader.load_state_dict({"epoch": 0, "step": round_ % 3})
+        list(islice(loader, 3))
+        if round_ == 1:
+            before = held()
+    assert held() == before
+
+
+def test_threads_and_files_end_with_their_loader(make_loader: MakeLoader):
+    list(islice(make_loader(), 2))  # what libraries keep for good is there after the first
+    gc.collect()
+    before = held()
+    for _ in range(10):
+        loader = make_loader()
+        list(islice(loader, 2))
+        del loader
+    assert held() == before
+
+
+# --- Test views ---
+
+EVAL = TestViews(short_side=40, size=32)
+
+
+@pytest.mark.parametrize(("batch", "threads"), [(1, 1), (5, 2), (64, 3)])
+def test_film_loader_gives_every_key_frame_once_in_order(shards: ShardIndex, batch: int, threads: int):
+    films = np.array([2, 0, 1])
+    parts = list(FilmLoader(shards, films, EVAL, batch=batch, threads=threads))
+    counts = {film: shots * images for film, (shots, images, *_) in enumerate(FILMS[name] for name in shards.films)}
+    assert [(film, first, len(images)) for film, first, images in parts] == [
+        (film, first, min(batch, counts[film] - first))
+        for film in films.tolist()
+        for first in range(0, counts[film], batch)
+    ]
+    store = Store(shards)
+    for film, first, images in parts:
+        rows = int(shards.sequences["first_frame"][film]) + first + np.arange(len(images))
+        for ours, jpeg in zip(pixels(images), store.read(rows), strict=True):
+            assert psnr(ours, eval_view(jpeg, EVAL)) >= 45
+
+
+def test_film_loader_can_be_read_again_and_left_early(shards: ShardIndex):
+    loader = FilmLoader(shards, np.array([0, 2]), EVAL, batch=8)
+    whole = list(loader)
+    assert len(list(islice(loader, 2))) == 2
+    again = list(loader)
+    assert all(torch.equal(a[2], b[2]) for a, b in zip(whole, again, strict=True))
+
+
+def test_film_loader_names_a_broken_picture(shards: ShardIndex, undecodable: tuple[ShardIndex, str], tmp_path: Path):
+    flipped, crc_says = with_flipped_byte(shards, tmp_path / "shards", 30)
+    for index, says in (undecodable, (flipped, crc_says)):
+        with pytest.raises(PictureError) as error:
+            list(FilmLoader(index, index.select(None), EVAL, batch=8))
+        assert str(error.value).startswith(says)
+
+
+def test_film_loader_refuses_an_empty_batch(shards: ShardIndex):
+    with pytest.raises(ConfigError, match="batch 0"):
+        FilmLoader(shards, np.array([0]), EVAL, batch=0)
+
+
+# --- DALI itself ---
+
+
+def test_a_missing_dali_is_one_line_that_says_what_to_install():
+    code = "import sys; sys.modules['nvidia.dali'] = None; import pipelines.loader"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    last = run.stderr.strip().splitlines()[-1]
+    assert run.returncode == 1
+    assert last.startswith("shard_tools.errors.MissingDependency: NVIDIA DALI is not installed")
+    assert "pip install 'bassl-fast[" in last
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_gpu_and_cpu_give_the_same_views(make_loader: MakeLoader, shards: ShardIndex):
+    loader = make_loader(device="cuda")
+    batches = list(loader)
+    for ours, theirs in zip(batches, make_loader(), strict=True):
+        assert ours["images"].is_cuda
+        assert sample_numbers(ours) == sample_numbers(theirs)
+        pairs = zip(pixels(ours["images"].flatten(0, 1)), pixels(theirs["images"].flatten(0, 1)), strict=True)
+        assert min(psnr(a, b) for a, b in pairs) >= 40
+    films = shards.select(None)
+    for on_gpu, on_cpu in zip(FilmLoader(shards, films, EVAL, device="cuda"), FilmLoader(shards, films, EVAL)):  # noqa: B905
+        assert min(map(psnr, pixels(on_gpu[2]), pixels(on_cpu[2]))) >= 40

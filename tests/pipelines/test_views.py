@@ -1,0 +1,248 @@
+"""The laws of the view table, by large samples.
+
+Distances between distributions are bounded by the DKW inequality and proportions by Hoeffding's: each comparison fails
+for one seed in a billion where the law holds. The seeds are fixed, so a test that passes goes on passing.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.views import ORDERS, STEPS, VIEW, TestViews, TrainViews, colour_matrices, draw_groups, spread
+from shard_tools.errors import ConfigError
+
+MANY = 100_000
+FAILS = 1e-9
+
+
+def bound(count: int) -> float:
+    """Largest distance that chance explains between a distribution function and that of `count` draws from it."""
+    return math.sqrt(math.log(2 / FAILS) / (2 * count))
+
+
+def distance_to_uniform(drawn: np.ndarray, low: float, high: float) -> float:
+    drawn, expected = np.sort(drawn), np.arange(len(drawn)) / len(drawn)
+    return float(np.abs((drawn - low) / (high - low) - expected).max())
+
+
+def assert_uniform(drawn: np.ndarray, low: float, high: float, grain: float = 0.0) -> None:
+    """`grain`: what rounding may add, as a part of the range."""
+    assert drawn.min() >= low - grain * (high - low) - 1e-6
+    assert drawn.max() <= high + grain * (high - low) + 1e-6
+    assert distance_to_uniform(drawn, low, high) < bound(len(drawn)) + grain
+
+
+def draw(count: int = MANY, height: int = 6000, width: int = 6000, seed: int = 0, **laws) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return draw_groups(rng, TrainViews(**laws), np.full(count, height), np.full(count, width))
+
+
+def test_area_aspect_and_place_of_a_crop_are_uniform():
+    # Up to an area of 0.75 every allowed aspect fits into a square, so no try is ever refused.
+    rows = draw(area=(0.14, 0.75))
+    height, width = rows["height"].astype(float), rows["width"].astype(float)
+    assert_uniform(height * width / 6000**2, 0.14, 0.75, grain=1e-3)
+    assert_uniform(np.log(width / height), math.log(3 / 4), math.log(4 / 3), grain=1e-3)
+    assert_uniform(rows["top"] / (6000 - height), 0, 1, grain=1e-3)
+    assert_uniform(rows["left"] / (6000 - width), 0, 1, grain=1e-3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 428), (300, 200)])
+def test_crops_follow_the_rule_of_ten_tries_and_a_centred_fallback(height: int, width: int):
+    rows, count = draw(20_000, height, width), 20_000
+    expected = np.array(list(crops_one_by_one(np.random.default_rng(1), TrainViews(), height, width, count)))
+    for name, theirs in zip(("top", "left", "height", "width"), expected.T, strict=True):
+        grid = np.arange(max(height, width) + 1)
+        ours, theirs = (np.searchsorted(np.sort(side), grid, side="right") / count for side in (rows[name], theirs))
+        assert np.abs(ours - theirs).max() < 2 * bound(count), name
+
+
+def crops_one_by_one(rng: np.random.Generator, laws: TrainViews, height: int, width: int, count: int):
+    """(top, left, height, width) the way the rule reads: a loop of tries."""
+    for _ in range(count):
+        for _ in range(10):
+            area = height * width * rng.uniform(*laws.area)
+            aspect = math.exp(rng.uniform(math.log(laws.aspect[0]), math.log(laws.aspect[1])))
+            h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+            if 0 < h <= height and 0 < w <= width:
+                yield rng.integers(0, height - h + 1), rng.integers(0, width - w + 1), h, w
+                break
+        else:
+            h, w = min(height, round(width / laws.aspect[0])), min(width, round(height * laws.aspect[1]))
+            yield (height - h) // 2, (width - w) // 2, h, w
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "crop"),
+    [(10, 1000, (0, 493, 10, 13)), (1000, 10, (493, 0, 13, 10)), (100, 100, (0, 0, 100, 100))],
+)
+def test_the_middle_is_taken_where_no_try_fits(height: int, width: int, crop: tuple[int, ...]):
+    # The whole area in an extreme picture; in a square one, an aspect that never fits.
+    rows = draw(1000, height, width, area=(1.0, 1.0))
+    taken = np.stack([rows[name] for name in ("top", "left", "height", "width")], 1)
+    fits = (taken != crop).any(1)
+    assert fits.mean() < 0.2 if height == width else not fits.any()
+
+
+SIDE = st.integers(8, 4096)
+
+
+@given(SIDE, st.floats(1, 16), st.booleans(), st.integers(0, 2**32))
+def test_crops_lie_inside_the_picture(short: int, ratio: float, upright: bool, seed: int):
+    height, width = (int(short * ratio), short) if upright else (short, int(short * ratio))
+    rows = draw(32, height, width, seed)
+    assert_inside(rows, height, width)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 128), (128, 8), (1, 1), (240, 428)])
+@given(low=st.floats(1e-4, 1), high=st.floats(1e-4, 1), wide=st.floats(0.05, 20), seed=st.integers(0, 2**32))
+def test_crops_lie_inside_the_picture_under_any_law(
+    height: int, width: int, low: float, high: float, wide: float, seed: int
+):
+    rows = draw(16, height, width, seed, area=(min(low, high), max(low, high)), aspect=(min(wide, 1), max(wide, 1)))
+    assert_inside(rows, height, width)
+
+
+def assert_inside(rows: np.ndarray, height: int, width: int) -> None:
+    for at, side, whole in (("top", "height", height), ("left", "width", width)):
+        assert (rows[at] >= 0).all()
+        assert (rows[side] >= 1).all()
+        assert (rows[at] + rows[side] <= whole).all()
+
+
+def test_flip_jitter_and_blur_come_at_their_rates():
+    rows = draw()
+    jittered = rows["brightness"] != 1
+    for chosen, rate in ((rows["flip"], 0.5), (jittered, 0.8), (rows["blur"] > 0, 0.5)):
+        assert abs(chosen.mean() - rate) < bound(MANY)
+
+
+def test_jitter_draws_every_factor_or_none():
+    rows = draw()
+    on = rows["brightness"] != 1
+    for step in ("brightness", "contrast", "saturation"):
+        assert_uniform(rows[step][on], 0.8, 1.2)
+        assert (rows[step][~on] == 1).all()
+    assert_uniform(rows["hue"][on], -0.05, 0.05)
+    assert (rows["hue"][~on] == 0).all()
+
+
+def test_colour_steps_come_in_every_order_alike():
+    assert sorted(map(tuple, ORDERS.tolist())) == sorted(permutations(range(4)))
+    counts = np.bincount(draw()["order"], minlength=24)
+    assert len(counts) == 24
+    assert np.abs(counts / MANY - 1 / 24).max() < bound(MANY)
+
+
+def test_what_a_group_draws_is_independent():
+    rows = draw(area=(0.14, 0.75))
+    height, width = rows["height"].astype(float), rows["width"].astype(float)
+    on = rows["brightness"] != 1
+    columns = [height * width, width / height, rows["top"] / (6000 - height), rows["left"] / (6000 - width)]
+    columns += [rows[name].astype(float) for name in ("flip", *STEPS, "order", "blur")]
+    off_diagonal = np.corrcoef([column[on] for column in columns])[~np.eye(len(columns), dtype=bool)]
+    # 110 correlations with a standard deviation of 1 / sqrt(n): 7 of them fail once in 3e9 seeds.
+    assert np.abs(off_diagonal).max() < 7 / math.sqrt(on.sum())
+
+
+def test_neighbouring_groups_are_independent():
+    rows = draw(area=(0.14, 0.75))
+    for name in ("top", "height", "flip", "brightness", "order", "blur"):
+        column = rows[name].astype(float)
+        assert abs(np.corrcoef(column[:-1], column[1:])[0, 1]) < 7 / math.sqrt(MANY), name
+
+
+def test_blur_sigma_is_drawn_for_every_picture_and_the_rest_is_shared():
+    groups = draw(MANY // 10)
+    frames = np.arange(MANY).reshape(-1, 10)
+    rows = spread(np.random.default_rng(1), TrainViews(), groups, frames)
+    assert rows.shape == frames.shape
+    assert (rows["frame"] == frames).all()
+    for name in set(VIEW.names) - {"frame", "blur"}:
+        assert (rows[name] == groups[name][:, None]).all(), name
+    blurred = groups["blur"] > 0
+    assert (rows["blur"][~blurred] == 0).all()
+    assert_uniform(rows["blur"][blurred].ravel(), 0.1, 2.0)
+    sigma = rows["blur"][blurred]
+    assert abs(np.corrcoef(sigma[:, 0], sigma[:, 1])[0, 1]) < 7 / math.sqrt(len(sigma))
+
+
+@pytest.mark.parametrize("laws", [{"flip": 0, "jitter": 0, "blur": 0}, {"flip": 1, "jitter": 1, "blur": 1}])
+def test_a_rate_of_none_or_all_is_exact(laws: dict):
+    rows = draw(1000, **laws)
+    found = (rows["flip"], rows["brightness"] != 1, rows["blur"] > 0)
+    assert [float(chosen.mean()) for chosen in found] == list(laws.values())
+
+
+def test_pictures_of_different_sizes_are_drawn_together():
+    height, width = np.array([[240, 100], [8, 300]]), np.array([[428, 80], [128, 9]])
+    rows = draw_groups(np.random.default_rng(0), TrainViews(), height, width)
+    assert rows.shape == (2, 2)
+    assert (rows["top"] + rows["height"] <= height).all()
+    assert (rows["left"] + rows["width"] <= width).all()
+
+
+@pytest.mark.parametrize("number", range(24))
+def test_colour_matrices_equal_the_steps_one_by_one(number: int):
+    rng = np.random.default_rng(number)
+    rows = draw(4, jitter=1, seed=number)
+    rows["order"] = number
+    pixel, mean = colour_matrices(rows)
+    for row, a, c in zip(rows, pixel.astype(float), mean.astype(float), strict=True):
+        picture = rng.uniform(0, 255, (50, 3))
+        expected = picture
+        for step in ORDERS[number]:
+            expected = colour_step(STEPS[step], float(row[STEPS[step]]), expected)
+        np.testing.assert_allclose(picture @ a.T + picture.mean(0) @ c.T, expected, atol=1e-3)
+
+
+def colour_step(name: str, f: float, picture: np.ndarray) -> np.ndarray:
+    grey = picture @ [0.299, 0.587, 0.114]
+    if name == "brightness":
+        return f * picture
+    if name == "contrast":
+        return f * picture + (1 - f) * grey.mean()
+    if name == "saturation":
+        return f * picture + (1 - f) * grey[:, None]
+    to_yiq = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+    luma, i, q = to_yiq @ picture.T
+    turned = (i + 1j * q) * np.exp(-2j * np.pi * f)  # red to yellow is the way that hue grows
+    return np.linalg.solve(to_yiq, np.stack([luma, turned.real, turned.imag])).T
+
+
+def test_no_jitter_is_the_identity():
+    pixel, mean = colour_matrices(draw(100, jitter=0))
+    np.testing.assert_allclose(pixel, np.tile(np.eye(3), (100, 1, 1)), atol=1e-6)
+    np.testing.assert_allclose(mean, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("laws", "says"),
+    [
+        ({"flip": 1.1}, "views.flip 1.1"),
+        ({"jitter": -0.1}, "views.jitter -0.1"),
+        ({"brightness": 2}, "views.brightness 2"),
+        ({"hue": 0.6}, "views.hue 0.6"),
+        ({"area": (0, 1)}, "views.area"),
+        ({"area": (0.5, 1.5)}, "views.area up to 1.5"),
+        ({"aspect": (2, 1)}, "views.aspect"),
+        ({"sigma": (0, 1)}, "views.sigma"),
+        ({"size": 4}, "views.size 4"),
+        ({"blur": float("nan")}, "views.blur nan"),
+    ],
+)
+def test_laws_out_of_range_are_refused_by_name(laws: dict, says: str):
+    with pytest.raises(ConfigError, match=says.replace("[", r"\[")):
+        TrainViews(**laws)
+
+
+@pytest.mark.parametrize("sizes", [(224, 256), (256, 7)])
+def test_test_views_out_of_range_are_refused(sizes: tuple[int, int]):
+    with pytest.raises(ConfigError, match="test views"):
+        TestViews(*sizes)
