@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-VIDEO = ["scenedetect[opencv-headless]>=0.7", "av>=12"]
+VIDEO = ["scenedetect-headless>=0.7", "av>=12"]
 
 setup(
     name="bassl-fast",

@@ -47,6 +47,8 @@ class ContextualRelationNetwork(nn.Module):
         shots: length T of the window.
         dropout: in attention and residuals.
         pooling: default of `pool`.
+        similarity_init: start with attention to alike shots, see `_start_with_similarity`; the published
+            initialisation if not.
 
     Raises:
         ConfigError: heads that do not divide hidden, or an unknown pooling.
@@ -62,6 +64,7 @@ class ContextualRelationNetwork(nn.Module):
         shots: int = 17,
         dropout: float = 0.1,
         pooling: Pooling = "center",
+        similarity_init: bool = False,
     ) -> None:
         super().__init__()
         if hidden % heads:
@@ -78,6 +81,7 @@ class ContextualRelationNetwork(nn.Module):
             "shots": shots,
             "dropout": dropout,
             "pooling": pooling,
+            "similarity_init": similarity_init,
         }
         self.hidden, self.pooling = hidden, pooling
         # Row 0 (a shot left as it is) stays zero; row 1 stands for a masked shot.
@@ -88,6 +92,23 @@ class ContextualRelationNetwork(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(TransformerLayer(hidden, intermediate, heads, dropout) for _ in range(layers))
         self.apply(_initialise)
+        if similarity_init:
+            self._start_with_similarity()
+
+    @torch.no_grad()
+    def _start_with_similarity(self) -> None:
+        """Keys equal to queries, and positions as large as the features they are added to.
+
+        The network has to find where shots stop being alike. From here attention starts out as likeness, and positions
+        can be read off what was attended to. The published start (weights and positions of deviation 0.02) gets there
+        in the many steps of a full run; a run of some hundred steps never does (docs/design.md, "The demo").
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.5 * module.in_features**-0.5)
+        nn.init.normal_(self.position.weight, std=0.2)
+        for layer in self.layers:
+            layer.key.weight.copy_(layer.query.weight)
 
     def forward(self, shots: Tensor, mask: Tensor | None = None) -> Tensor:
         """Contextual features `[B, T + 1, hidden]`; index 0 is the leading token, shot t stands at t + 1.

@@ -62,6 +62,7 @@ class CRN:
     layers: int = 2
     shots: int = 17
     dropout: float = 0.1
+    similarity_init: bool = False
 
 
 class SceneBoundary(nn.Module):

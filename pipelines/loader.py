@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from weakref import proxy
 
 import numpy as np
 import torch
 
-from shard_tools.errors import ConfigError
+from shard_tools.errors import ConfigError, PictureError
 from shard_tools.format import ShardIndex
 
 from . import graph, rng
@@ -105,7 +106,10 @@ class WindowLoader:
         if self._stream is None:
             self._stream = self._open(epoch, step)
         elif self._stream_at != (epoch, step):
-            self._stream.restart(self._requests(epoch, step))
+            try:
+                self._stream.restart(self._requests(epoch, step))
+            except PictureError:  # in a batch under way that nobody wants any more
+                self._stream = self._open(epoch, step)
         try:
             (samples, drawn), images = next(self._stream)
         except Exception:
@@ -120,13 +124,7 @@ class WindowLoader:
         }
 
     def _requests(self, epoch: int, step: int) -> Iterator[Request]:
-        while True:
-            samples, drawn = self.draw(epoch, step)
-            extras = {name: rows[self._slice] for name, rows in drawn.extras.items()}
-            mine = Drawn(drawn.views[self._slice], extras)
-            rows = mine.views.ravel()
-            yield Request(rows["frame"], partial(graph.train_inputs, rows), (samples[self._slice], mine))
-            epoch, step = self._after(epoch, step)
+        return _requests(proxy(self), epoch, step)
 
     def _open(self, epoch: int, step: int) -> Stream:
         _, drawn = self.draw(epoch, step)
@@ -135,6 +133,17 @@ class WindowLoader:
         return Stream(
             self._store, self._requests(epoch, step), make_graph, self._device, batch_size=batch, **self._kwargs
         )
+
+
+def _requests(loader: WindowLoader, epoch: int, step: int) -> Iterator[Request]:
+    """What `loader` wants from (epoch, step) on. It holds the stream that holds these, so it comes as a weak proxy."""
+    while True:
+        samples, drawn = loader.draw(epoch, step)
+        extras = {name: rows[loader._slice] for name, rows in drawn.extras.items()}
+        mine = Drawn(drawn.views[loader._slice], extras)
+        rows = mine.views.ravel()
+        yield Request(rows["frame"], partial(graph.train_inputs, rows), (samples[loader._slice], mine))
+        epoch, step = loader._after(epoch, step)
 
 
 class FilmLoader:

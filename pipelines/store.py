@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -24,10 +24,7 @@ class Store:
     def __init__(self, index: ShardIndex) -> None:
         self.index = index
         self._checked = np.zeros(len(index.frames), bool)
-        self._map = lru_cache(_MAPPED)(self._map_shard)
-
-    def _map_shard(self, shard: int) -> np.ndarray:
-        return np.memmap(self.index.root / self.index.shards[shard]["name"], np.uint8, mode="r")
+        self._map = lru_cache(_MAPPED)(partial(_map_shard, index))
 
     def read(self, frames: np.ndarray) -> list[np.ndarray]:
         """JPEG bytes of the key-frame rows `frames` `[N]`, as N uint8 views into the shards (no copy).
@@ -50,3 +47,7 @@ class Store:
         """One line that names the key-frame, its shard and offset, and what to do."""
         shard, member, offset = self.index.locate(frame)
         return f"{shard}: {member} at byte {offset}: {fault}; copy the shard again or pack again"
+
+
+def _map_shard(index: ShardIndex, shard: int) -> np.ndarray:
+    return np.memmap(index.root / index.shards[shard]["name"], np.uint8, mode="r")

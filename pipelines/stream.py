@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakMethod
 
 import numpy as np
 import torch
@@ -44,7 +45,8 @@ class Stream:
         self._store, self._requests, self._device = store, requests, device
         self._under_way: deque[Request] = deque()
         device_id = (device.index or 0) if device.type == "cuda" else None
-        self._pipe = make_graph(source=self._feed, device_id=device_id, **kwargs)
+        feed = WeakMethod(self._feed)  # no cycle: threads and maps end with the stream, not at some garbage collection
+        self._pipe = make_graph(source=lambda: feed()(), device_id=device_id, **kwargs)
         self._pipe.build()
 
     def restart(self, requests: Iterator[Request]) -> None:

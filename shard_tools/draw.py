@@ -37,13 +37,13 @@ PALETTE_COLOURS = 3  # at least 2; the fewer, the more often two scenes show the
 SHARED_PALETTE = 0.5  # chance that a scene has the palette of the scene before it
 RETURNING_SET = 0.15  # chance that a scene plays in a set seen before
 SAME_CAMERA = 0.15  # chance that a shot keeps the camera of the shot before it
-CAMERA_COLOUR = 1.0  # 0: all cameras of a set see it in the same colours, 1: in colours drawn anew
+CAMERA_COLOUR = 0.5  # 0: all cameras of a set see it in the same colours, 1: in colours drawn anew
 CAMERA_ZOOM = (0.7, 1.25)  # set pixels a frame pixel; the wider, the less the texture's scale tells
-TAKE_SHIFT = 40.0  # standard deviation over shots of where a camera points, in set pixels
-TAKE_ZOOM = 0.12  # standard deviation over shots of the log of its zoom
-EXPOSURE_JITTER = 0.4  # standard deviation over shots, in stops
-EXPOSURE_DRIFT = 0.4  # the same over scenes, from first to last shot of a scene, in stops
-WHITE_JITTER = 0.15  # standard deviation over shots of the log gain of each colour channel
+TAKE_SHIFT = 25.0  # standard deviation over shots of where a camera points, in set pixels
+TAKE_ZOOM = 0.08  # standard deviation over shots of the log of its zoom
+EXPOSURE_JITTER = 0.25  # standard deviation over shots, in stops
+EXPOSURE_DRIFT = 0.25  # the same over scenes, from first to last shot of a scene, in stops
+WHITE_JITTER = 0.08  # standard deviation over shots of the log gain of each colour channel
 MOTION = 10.0  # pixels between two key-frames of a shot, as a standard deviation
 
 Rng, Array = np.random.Generator, np.ndarray
@@ -319,8 +319,8 @@ def draw_films(
     val: int = 0,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Draw `films` films of `shots` shots into `root`: key-frames, boundary labels and shot times.
+) -> dict[str, ShotLabels]:
+    """Draw `films` films of `shots` shots into `root`: key-frames, boundary labels and shot times; return the labels.
 
     The first films are split "train", then come `val` films and `test` films. Equal arguments give equal bytes,
     whatever `workers` is; a film is the same whatever `films` is. `progress` is called with (films done, films).
@@ -347,3 +347,4 @@ def draw_films(
             if progress:
                 progress(len(labels), films)
     write_annotations(root, labels)
+    return labels

@@ -5,9 +5,9 @@
     <root>/frames.npy       a row a key-frame: where its bytes stand in the tar, and their crc32
     <root>/sequences.npy    a row a film: its shard, its first rows, how many shots, picture size, split
     <root>/shots.npy        a row a shot: number, boundary and scene label, first and last frame
-    <root>/manifest.json    version, kind, and bytes, sha256 and key-frames of every shard
+    <root>/manifest.json    version, kind, bytes and sha256 of the arrays and of every shard, key-frames of every shard
 
-The three arrays are memory-mapped: opening costs the same for one film and for ten thousand. The manifest is written
+The three arrays are memory-mapped, so memory grows with what is read, not with what there is. The manifest is written
 last, so a folder without it was never finished. See docs/shard-format.md.
 """
 

@@ -202,11 +202,15 @@ def write_index(dst: Path, films: list[PackedFilm], labels: list[movienet.ShotLa
     for column in fmt.SHOT.names:
         shots[column] = np.concatenate([getattr(known, column) for known in labels])
     frames = np.concatenate([film.frames.ravel() for film in films])
+    index = {}
     for name, array in ((fmt.FRAMES, frames), (fmt.SEQUENCES, sequences), (fmt.SHOTS, shots)):
-        fmt.write_atomically(dst / name, fmt.npy_bytes(array))
+        data = fmt.npy_bytes(array)
+        index[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        fmt.write_atomically(dst / name, data)
     manifest = {
         "version": fmt.VERSION,
         "kind": "films",
+        "index": index,
         "shards": [
             {"name": f"{film.name}.tar", "bytes": film.bytes, "sha256": film.sha256, "frames": film.frames.size}
             for film in films

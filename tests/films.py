@@ -47,7 +47,9 @@ def write_film(
     return folder
 
 
-def make_labels(shots: int | Iterable[int], split: str = "train", scene: int = 3, frames: int = 48) -> movienet.ShotLabels:
+def make_labels(
+    shots: int | Iterable[int], split: str = "train", scene: int = 3, frames: int = 48
+) -> movienet.ShotLabels:
     """Labels of shots that each last `frames` frames, with a new scene every `scene` shots."""
     numbers = np.array(range(shots) if isinstance(shots, int) else list(shots), np.int64)
     index = np.arange(len(numbers))

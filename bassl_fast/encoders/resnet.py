@@ -74,22 +74,25 @@ class ResNet(Encoder):
 
     Args:
         depth: 18, 34, 50 or 101.
+        width: channels of the first stage; 64 as published, less for small machines (features shrink with it).
 
     Raises:
-        ConfigError: another depth.
+        ConfigError: another depth, or a width below 1.
     """
 
-    def __init__(self, depth: int = 50) -> None:
+    def __init__(self, depth: int = 50, width: int = 64) -> None:
         super().__init__()
         if depth not in _SHAPES:
             raise ConfigError(f"encoder depth {depth}: choose one of {', '.join(map(str, _SHAPES))}")
+        if width < 1:
+            raise ConfigError(f"encoder width {width}: must be at least 1")
         blocks, bottleneck = _SHAPES[depth]
         self._block = Bottleneck if bottleneck else BasicBlock
-        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False), nn.BatchNorm2d(64)
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False), nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
-        self._channels = 64
+        self._channels = width
         for stage, count in enumerate(blocks, 1):
-            setattr(self, f"layer{stage}", self._stage(32 * 2**stage, count, stride=1 if stage == 1 else 2))
+            setattr(self, f"layer{stage}", self._stage(width * 2 ** (stage - 1), count, stride=1 if stage == 1 else 2))
         self.dim = self._channels
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -33,7 +33,7 @@ class BaSSL(Method):
         dim: size D of a shot feature.
         views: laws of the training views.
         radius: shots to either side of the centre; the window has 2 * radius + 1.
-        hidden, intermediate, heads, layers, dropout: of the contextual relation network.
+        hidden, intermediate, heads, layers, dropout, similarity_init: of the contextual relation network.
         nce_hidden, nce_dim: of the NCE head.
         temperature: of InfoNCE.
         mask_rate: part of the shots that are masked; at least one always is.
@@ -54,6 +54,7 @@ class BaSSL(Method):
         heads: int = 8,
         layers: int = 2,
         dropout: float = 0.1,
+        similarity_init: bool = False,
         nce_hidden: int = 2048,
         nce_dim: int = 128,
         temperature: float = 0.1,
@@ -73,7 +74,9 @@ class BaSSL(Method):
         self.views, self.radius, self.temperature, self.mask_rate = views, radius, temperature, mask_rate
         self.ssm, self.cgm = shot_scene_matching, contextual_group_matching
         self.pp, self.msm = pseudo_boundary_prediction, masked_shot_modelling
-        self.crn = ContextualRelationNetwork(dim, hidden, intermediate, heads, layers, 2 * radius + 1, dropout)
+        self.crn = ContextualRelationNetwork(
+            dim, hidden, intermediate, heads, layers, 2 * radius + 1, dropout, similarity_init=similarity_init
+        )
         self.head_nce = Projection(dim, nce_hidden, nce_dim)
         self.head_cgm = nn.Linear(2 * hidden, 2) if self.cgm else None
         self.head_pp = nn.Linear(hidden, 2) if self.pp else None

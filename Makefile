@@ -1,0 +1,43 @@
+# make demo          the whole path on drawn films, about six minutes on two cores
+# make demo FILMS=D  the same, judged on the videos in folder D
+# make test          every test; make test-cuda110 repeats those of pipelines/ on the last DALI for CUDA 11
+# make lint          ruff
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A CPU needs no more threads than it has cores, and benchmarks and tests share them.
+export OMP_NUM_THREADS ?= $(shell nproc)
+
+.PHONY: demo test test-cuda110 lint clean
+
+$(VENV)/.ready: requirements.lock setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "bassl-fast needs Python 3.10 or later; make PYTHON=python3.11")'
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv-cuda110/.ready: requirements-cuda110.lock
+	rm -rf .venv-cuda110
+	$(PYTHON) -m venv .venv-cuda110
+	.venv-cuda110/bin/python -m pip install -q --disable-pip-version-check -r requirements-cuda110.lock
+	touch $@
+
+demo: $(VENV)/.ready
+	rm -rf demo
+	$(BIN)/bassl-fast demo --out demo $(if $(FILMS),--films "$(FILMS)")
+
+test: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+test-cuda110: .venv-cuda110/.ready
+	.venv-cuda110/bin/python -m pytest tests/pipelines
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) .venv-cuda110 demo

@@ -1,0 +1,203 @@
+"""What a user gets wrong ends in one line that names the thing and the fix, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bassl_fast import cli
+
+from .conftest import PRETRAIN, Project
+
+
+def refused(capsys: pytest.CaptureFixture, *argv: object) -> str:
+    """The one line that a refused command prints."""
+    capsys.readouterr()
+    assert cli.main([str(word) for word in argv]) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    lines = [line for line in lines if line.startswith("bassl-fast:")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.fixture
+def films(project: Project, tmp_path: Path) -> Path:
+    copy = tmp_path / "films"
+    shutil.copytree(project.films, copy)
+    return copy
+
+
+def keyframe(films: Path) -> Path:
+    return films / "240P_frames" / "tt9000001" / "shot_0003_img_1.jpg"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda p: p.unlink(), "key-frame missing"),
+        (lambda p: p.write_bytes(b""), "zero bytes"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-900]), "truncated JPEG"),
+        (lambda p: p.write_bytes(b"GIF89a" + bytes(50)), "not a JPEG"),
+    ],
+)
+def test_pack_names_the_broken_key_frame_and_leaves_no_set_behind(
+    films: Path, tmp_path: Path, capsys, spoil, said: str
+):
+    spoil(keyframe(films))
+    message = refused(capsys, "pack", films, tmp_path / "shards")
+    assert said in message
+    assert "shot_0003_img_1.jpg" in message
+    assert not list((tmp_path / "shards").glob("*.tmp"))
+    assert "manifest.json: missing" in refused(capsys, "info", tmp_path / "shards")
+
+
+def test_pack_names_a_film_with_no_shots(films: Path, tmp_path: Path, capsys):
+    (films / "240P_frames" / "tt_empty").mkdir()
+    assert "tt_empty: a film with no shots" in refused(capsys, "pack", films, tmp_path / "shards")
+
+
+def test_pack_of_a_folder_in_no_layout(tmp_path: Path, capsys):
+    (tmp_path / "notes.txt").write_text("hello")
+    message = refused(capsys, "pack", tmp_path, tmp_path / "shards")
+    assert str(tmp_path) in message
+    assert "240P_frames/<film>/shot_0000_img_0.jpg" in message
+    assert "no such folder" in refused(capsys, "pack", tmp_path / "absent", tmp_path / "shards")
+
+
+def pretrain(project: Project, config: dict, tmp_path: Path) -> list[object]:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return ["pretrain", "--config", path, "--data.shards", project.shards, "--out", tmp_path / "run"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optimizer": {"lr": 1}}, "unknown key 'optimizer'; did you mean 'optimiser'?"),
+        ({"training": {"epoch": 1}}, "unknown key 'training.epoch'; did you mean 'epochs'?"),
+        (
+            {"method": {"class_path": "bassl_fast.methods.BaSSL", "init_args": {"mask_ratio": 0.2}}},
+            "unknown key 'method.init_args.mask_ratio'; did you mean 'mask_rate'?",
+        ),
+        ({"encoder": {"class_path": "bassl_fast.encoders.ResNut"}}, "'bassl_fast.encoders.ResNut' cannot be imported"),
+        ({"training": {"epochs": "ten"}}, "training.epochs: Expected a int. Got value: ten"),
+    ],
+)
+def test_a_misspelt_key_in_the_file_names_the_nearest(project: Project, tmp_path: Path, capsys, change, said: str):
+    assert said in refused(capsys, *pretrain(project, PRETRAIN | change, tmp_path))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--data.shard=x", "unknown option --data.shard; did you mean '--data.shards'?"),
+        ("--method.init_args.views.siz=9", "siz"),
+        ("--encoder.init_args.depth=19", "encoder depth 19: choose one of 18, 34, 50, 101"),
+        ("--optimiser.lr=-1", "optimiser.lr -1.0: must be positive"),
+        ("--data.split=holdout", "no film in split 'holdout'; there are test, train, val"),
+        ("--data.global_batch=0", "global_batch 0: must be at least 1"),
+        ("--data.shards=nowhere", "nowhere/manifest.json: missing"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_the_first_step(project: Project, tmp_path: Path, capsys, option, said: str):
+    assert said in refused(capsys, *pretrain(project, PRETRAIN, tmp_path), option)
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_all_losses_off_is_refused(project: Project, tmp_path: Path, capsys):
+    switches = (
+        "shot_scene_matching",
+        "contextual_group_matching",
+        "pseudo_boundary_prediction",
+        "masked_shot_modelling",
+    )
+    off = [f"--method.init_args.{switch}=false" for switch in switches]
+    assert "all four losses are off" in refused(capsys, *pretrain(project, PRETRAIN, tmp_path), *off)
+
+
+def test_an_unknown_verb_names_the_nearest(capsys):
+    assert "no verb 'pretain'; did you mean 'pretrain'?" in refused(capsys, "pretain")
+
+
+def test_a_finished_run_is_not_written_over(project: Project, capsys):
+    argv = ["pretrain", "--config", project.config, "--data.shards", project.shards, "--out", project.run]
+    assert "this run exists" in refused(capsys, *argv)
+    assert "already holds a finished set" in refused(capsys, "pack", project.films, project.shards)
+    assert "this run exists" in refused(
+        capsys, "finetune", "--data.features", project.features, "--out", project.scenes
+    )
+
+
+def test_resume_with_another_recipe_is_refused(project: Project, capsys):
+    argv = ["pretrain", "--config", project.config, "--data.shards", project.shards, "--out", project.run]
+    assert "trained with another optimiser" in refused(capsys, *argv, "--resume", "true", "--optimiser.lr", "0.5")
+
+
+def test_checkpoints_of_another_kind_or_recipe(project: Project, tmp_path: Path, capsys):
+    features = tmp_path / "features"
+    said = refused(capsys, "extract", project.finetuned, project.shards, features)
+    assert "written by `bassl-fast finetune`, one of `bassl-fast pretrain` is needed" in said
+    assert "no such checkpoint" in refused(capsys, "extract", tmp_path / "none.ckpt", project.shards, features)
+
+    cut = tmp_path / "cut.ckpt"
+    cut.write_bytes(Path(project.pretrained).read_bytes()[:-1000])
+    assert "cannot be read as a checkpoint" in refused(capsys, "extract", cut, project.shards, features)
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save({"state_dict": {}}, foreign)
+    assert "not a checkpoint of bassl-fast" in refused(capsys, "extract", foreign, project.shards, features)
+
+    state = torch.load(project.pretrained, weights_only=True)
+    state["recipe"]["encoder"]["init_args"]["depth"] = 34
+    other = tmp_path / "other.ckpt"
+    torch.save(state, other)
+    assert "the checkpoint is of another recipe" in refused(capsys, "extract", other, project.shards, features)
+    assert not features.exists()
+
+
+def test_features_of_another_checkpoint(project: Project, tmp_path: Path, capsys):
+    state = torch.load(project.pretrained, weights_only=True)
+    state["state_dict"]["encoder.bn1.weight"] += 1
+    other = tmp_path / "other.ckpt"
+    torch.save(state, other)
+    argv = ["finetune", "--data.features", project.features, "--out", tmp_path / "scenes"]
+    assert "extracted with another checkpoint" in refused(capsys, *argv, "--pretrained", other)
+    assert "holds features of another checkpoint" in refused(capsys, "extract", other, project.shards, project.features)
+    assert cli.main(["extract", str(other), project.shards, str(tmp_path / "features")]) == 0
+    assert "features of another pretraining checkpoint" in refused(
+        capsys, "evaluate", project.finetuned, tmp_path / "features"
+    )
+
+
+def test_unfinished_features(project: Project, tmp_path: Path, capsys):
+    shutil.copytree(project.features, tmp_path / "features")
+    (tmp_path / "features" / "features.json").unlink()
+    argv = ["finetune", "--data.features", tmp_path / "features", "--out", tmp_path / "scenes"]
+    assert "these features are not finished" in refused(capsys, *argv)
+    assert not (tmp_path / "scenes").exists()
+
+
+@pytest.mark.parametrize("verb", sorted(cli.VERBS))
+def test_every_verb_has_help_with_an_example(verb: str, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run([verb, "--help"])
+    assert stop.value.code == 0
+    assert cli.VERBS[verb].example.split("--")[0].strip() in " ".join(capsys.readouterr().out.split())
+
+
+def test_without_dali_one_line_says_what_to_install(project: Project, tmp_path: Path):
+    code = (
+        "import sys; sys.modules['nvidia.dali'] = None; from bassl_fast.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    argv = ["extract", project.pretrained, project.shards, str(tmp_path / "features")]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "NVIDIA DALI is not installed" in done.stderr
+    assert "bassl-fast[cuda130]" in done.stderr
