@@ -1,7 +1,7 @@
 """`bassl-fast demo`: the whole path on films that need no download, and what pretraining was worth.
 
-Two encoders start from the same seed. One stays untrained, one is pretrained without labels; both are then fine-tuned
-in the same way, and judged on films neither training saw a label of.
+Two models start from the same seed. One stays untrained, one is pretrained without labels; both are then fine-tuned in
+the same way, and judged on films whose labels no training saw.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
     """Draw films, pack, pretrain, extract, fine-tune, evaluate, report; print three APs and return them.
 
     Args:
-        films: folder of video files, played one after another as one held-out film whose scenes are the files; the
-            drawn films are then all trained on. Left out, some of the drawn films are held out.
+        films: folder of video files, played one after another as one held-out film whose scenes are the files (it is
+            pretrained on, without labels, as BaSSL does with its test films). Left out, drawn films are held out.
         out: new folder for everything.
         recipe_file: YAML with the sections draw, pretrain, finetune and seeds.
 
@@ -72,7 +72,7 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
         checkpoint, features = root / name / "last.ckpt", root / name / "features"
         with _stage(f"{name} encoder"):
             section = recipe["pretrain"] | {"out": str(root / name)}
-            section["data"] = section["data"] | {"shards": str(shards)}
+            section["data"] = section["data"] | {"shards": str(shards)} | ({"split": None} if films else {})
             if name == "untrained":
                 section["training"] = section["training"] | {"steps": 0}
             config.run(pretrain, section, recipe_file)
@@ -95,12 +95,25 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
 
     write_atomically(root / "comparison.json", json.dumps(rows).encode())
     with _stage("report"):
-        evaluate(best, str(root / "pretrained" / "features"), str(root), comparison=str(root / "comparison.json"))
+        evaluate(
+            best,
+            str(root / "pretrained" / "features"),
+            str(root),
+            comparison=str(root / "comparison.json"),
+            notes=attribution(films),
+        )
     print(f"\nAP on {len(held_out)} shots of held-out films, {len(recipe['seeds'])} seeds of fine-tuning")
     for row in rows:
         print(f"  {row['name']:12s}{row['AP'][0]:6.1f}  +- {row['AP'][1]:.1f}")
     print(f"in {time.monotonic() - started:.0f} s; look at {root / 'report.html'}")
     return {row["name"]: row["AP"][0] for row in rows}
+
+
+def attribution(videos: str | None) -> str | None:
+    """A text in the folder of videos that says whose they are, to be quoted wherever their pictures are shown."""
+    if videos is None:
+        return None
+    return next((str(path) for name in ("ATTRIBUTION*", "README*") for path in sorted(Path(videos).glob(name))), None)
 
 
 def make_films(root: Path, drawn: dict[str, int], videos: str | None) -> None:

@@ -48,6 +48,7 @@ def evaluate(
     threshold: float | None = None,
     pages: int = 8,
     comparison: str | None = None,
+    notes: str | None = None,
 ) -> dict[str, float]:
     """Score the films of a split; write `scores/<film>.csv`, `metrics.json` and `report.html`; return the metrics.
 
@@ -59,6 +60,7 @@ def evaluate(
         threshold: probability from which a shot is called a boundary; the checkpoint's own if left out.
         pages: films drawn in the report, the worst first; all count in its numbers.
         comparison: JSON file with rows `{"name": ..., column: value}` for a table in the report.
+        notes: text file whose paragraphs end the report, such as whose films these are.
 
     Raises:
         CheckpointError, FeatureError: they cannot be used, or not together.
@@ -80,6 +82,7 @@ def evaluate(
         threshold,
         training_curves(Path(finetuned).parent, state["recipe"].get("pretrained")),
         json.loads(Path(comparison).read_text(encoding="utf-8")) if comparison else None,
+        [line for line in Path(notes).read_text(encoding="utf-8").splitlines() if line.strip()] if notes else (),
     )
     for name, value in found.items():
         print(f"{name:14s} {value:6.2f}")

@@ -221,7 +221,8 @@ def finetune(
 
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    module = Finetuning(SceneBoundary(network), train, val, batches, optimiser, epochs)
+    model = SceneBoundary(network).to(device)
+    module = Finetuning(model, train, val, batches, optimiser, epochs)
     bar, callbacks = progress()
     trainer = pl.Trainer(
         accelerator="auto",
@@ -236,7 +237,7 @@ def finetune(
         num_sanity_val_steps=0,
     )
     trainer.fit(module)
-    model = module.model.to(device)
+    model.to(device)
     if module.best is not None:
         model.load_state_dict(module.best)
     judge = train if val is None else val
