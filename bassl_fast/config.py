@@ -104,9 +104,9 @@ def _check_options(parser: ArgumentParser, argv: list[str]) -> None:
     known = {option for action in parser._actions for option in action.option_strings}
     for word in argv:
         option = word.split("=")[0]
-        # Arguments of a class (`--encoder.init_args.depth`) are known to jsonargparse alone.
-        owner = next((k for k in known if option.startswith(k + ".")), None)
-        if option.startswith("--") and option not in known and owner is None:
+        # What a class takes (`--encoder.init_args.depth`) is known to jsonargparse alone.
+        of_class = any(option.startswith(f"{k}.init_args.") for k in known)
+        if option.startswith("--") and option not in known and not of_class:
             raise ConfigError(f"unknown option {option}{nearest(option, known)}")
 
 

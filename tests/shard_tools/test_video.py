@@ -140,6 +140,15 @@ def test_joins_are_the_scene_boundaries(tmp_path):
     assert abs(read_picture(images[3][1])[1] - 37) <= 2  # the middle of b's second second, at 25 frames a second
 
 
+def test_joined_files_of_two_shapes_make_one_size_without_bars(tmp_path):
+    files = [make(tmp_path / "wide.mp4", [30], size=(96, 48)), make(tmp_path / "narrow.mp4", [30])]
+    extract_film(files, tmp_path / "out", "both")
+    _, shots = list_keyframes(tmp_path / "out" / "240P_frames" / "both")
+    pictures = [Image.open(path) for images in shots for path in images]
+    assert {image.size for image in pictures} == {(320, 240)}
+    assert min(np.asarray(image).max(-1)[:, :200].min() for image in pictures) > 100
+
+
 def test_frames_keep_their_own_times(tmp_path):
     """Variable frame rate, not from 0: 48 frames at 24 a second, then 24 at 12 a second."""
     times = [2400 + 10 * i for i in range(48)] + [2880 + 20 * i for i in range(24)]
