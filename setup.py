@@ -26,8 +26,8 @@ setup(
     ],
     package_data={"": ["*.yaml", "*.css"]},
     install_requires=[
-        "torch>=2.2",
-        "pytorch-lightning>=2.4",
+        "torch>=2.6",
+        "pytorch-lightning>=2.6",
         "webdataset>=0.2.86",
         "tqdm",
         "pyyaml",

@@ -32,7 +32,7 @@ def load(path: str | Path, kind: str) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason}); copy or train it again") from None
     recipe = state.get("recipe") if isinstance(state, dict) else None
     if not isinstance(recipe, dict) or "verb" not in recipe:
-        raise CheckpointError(f"{path}: not a checkpoint of bassl-fast; import a foreign one with import-checkpoint")
+        raise CheckpointError(f"{path}: not a checkpoint of bassl-fast; train one with `bassl-fast {kind}`")
     if recipe["verb"] != kind:
         raise CheckpointError(f"{path}: written by `bassl-fast {recipe['verb']}`, one of `bassl-fast {kind}` is needed")
     return state

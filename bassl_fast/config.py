@@ -10,20 +10,24 @@ import difflib
 import importlib
 import inspect
 import re
-from argparse import ArgumentError
+from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from shard_tools.errors import ConfigError
 
 
+class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """jsonargparse's help, with the worked example on lines of its own."""
+
+
 def make_parser(function: Callable, positional: bool = False, **kwargs: Any) -> ArgumentParser:
     """Parser for the arguments of `function`, but for `recipe`, which the program fills in."""
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, **kwargs)
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, formatter_class=_Help, **kwargs)
     parser.add_argument("--config", action="config", help="YAML file; keys as of the options below.")
     parser.add_function_arguments(function, skip={"recipe"}, as_positional=positional, fail_untyped=True)
     return parser

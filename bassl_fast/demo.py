@@ -17,7 +17,7 @@ import yaml
 
 from shard_tools import movienet, video
 from shard_tools.draw import draw_films
-from shard_tools.errors import ConfigError
+from shard_tools.errors import ConfigError, SourceError
 from shard_tools.format import ShardIndex, write_atomically
 from shard_tools.pack import pack
 
@@ -50,11 +50,13 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
 
     Raises:
         ConfigError: `out` exists.
-        SourceError: no usable video in `films`.
+        SourceError: fewer than two usable videos in `films`.
     """
     root = Path(out)
     if root.exists():
         raise ConfigError(f"{root}: exists; delete it or choose another --out")
+    if films is not None and len(video.list_videos(Path(films))) < 2:
+        raise SourceError(f"{films}: one video has no join to find; put two or more there")
     recipe = yaml.safe_load(Path(recipe_file).read_text(encoding="utf-8"))
     started = time.monotonic()
     keyframes, shards = root / "films", root / "shards"
@@ -67,7 +69,7 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
     chance = 100 * mean(held_out)
 
     rows = [{"name": "chance", "AP": (chance, 0.0)}]
-    best = ""
+    shown = ""
     for name in ("untrained", "pretrained"):
         checkpoint, features = root / name / "last.ckpt", root / name / "features"
         with _stage(f"{name} encoder"):
@@ -78,7 +80,7 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
             config.run(pretrain, section, recipe_file)
             extract(str(checkpoint), str(shards), str(features))
         with _stage(f"fine-tune on the {name} encoder, {len(recipe['seeds'])} seeds"):
-            aps = []
+            aps = {}
             for seed in recipe["seeds"]:
                 section = recipe["finetune"] | {
                     "out": str(root / name / f"scenes-{seed}"),
@@ -88,15 +90,14 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
                 section["data"] = section["data"] | {"features": str(features)}
                 tuned = config.run(finetune, section, recipe_file)
                 scores, _ = score(tuned, features, "test")
-                aps.append(metrics.scene_metrics(scores)["ap"])
-                if aps[-1] == max(aps):
-                    best = str(tuned)
-            rows.append({"name": name, "AP": (mean(aps), stdev(aps) if len(aps) > 1 else 0.0)})
+                aps[str(tuned)] = metrics.scene_metrics(scores)["ap"]
+            rows.append({"name": name, "AP": (mean(aps.values()), stdev(aps.values()) if len(aps) > 1 else 0.0)})
+            shown = sorted(aps, key=aps.get)[len(aps) // 2]
 
     write_atomically(root / "comparison.json", json.dumps(rows).encode())
-    with _stage("report"):
+    with _stage("report of the seed of median AP"):
         evaluate(
-            best,
+            shown,
             str(root / "pretrained" / "features"),
             str(root),
             comparison=str(root / "comparison.json"),

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from shard_tools.errors import FeatureError, ShardError
-from shard_tools.format import ShardIndex, write_atomically
+from shard_tools.errors import ConfigError, FeatureError, ShardError
+from shard_tools.format import MANIFEST, ShardIndex, write_atomically
 
 from . import hardware, metrics
+from .checkpoint import sha256
 from .features import FeatureSet
 from .finetune import Windows, load_finetuned
 from .metrics import FilmScores
@@ -66,22 +67,25 @@ def evaluate(
         CheckpointError, FeatureError: they cannot be used, or not together.
     """
     films, state = score(finetuned, features, split)
+    feature_set = FeatureSet.open(features)
+    numbers = {film.name: film.shots["shot"] for film in feature_set.films(split)}
+    rows = _read_rows(comparison) if comparison else None
     threshold = state["threshold"] if threshold is None else threshold
     out_dir = Path(finetuned).parent / "evaluate" if out is None else Path(out)
     found = metrics.scene_metrics(films, threshold)
     (out_dir / "scores").mkdir(parents=True, exist_ok=True)
     for film in films:
-        _write_scores(out_dir / "scores" / f"{film.film}.csv", film, threshold)
+        _write_scores(out_dir / "scores" / f"{film.film}.csv", film, numbers[film.film], threshold)
     summary = {"split": split, "threshold": threshold, "threshold_from": state["threshold_from"], **found}
     write_atomically(out_dir / "metrics.json", (json.dumps(summary, indent=1) + "\n").encode())
     write_report(
         out_dir / "report.html",
         f"Scenes of {len(films)} films",
-        film_pages(films, FeatureSet.open(features).provenance["shards"], pages),
+        film_pages(films, numbers, feature_set.provenance, pages),
         found,
         threshold,
         training_curves(Path(finetuned).parent, state["recipe"].get("pretrained")),
-        json.loads(Path(comparison).read_text(encoding="utf-8")) if comparison else None,
+        rows,
         [line for line in Path(notes).read_text(encoding="utf-8").splitlines() if line.strip()] if notes else (),
     )
     for name, value in found.items():
@@ -90,16 +94,26 @@ def evaluate(
     return found
 
 
-def film_pages(films: list[FilmScores], shards: str, drawn: int) -> list[FilmPage]:
-    """Pages of the report, the films of lowest AP first; the first `drawn` have thumbnails if the shards are there."""
+def film_pages(
+    films: list[FilmScores], numbers: dict[str, np.ndarray], provenance: dict[str, Any], drawn: int
+) -> list[FilmPage]:
+    """Pages of the report, the films of lowest AP first; the first `drawn` have thumbnails if the shards are there.
+
+    Args:
+        numbers: film -> `[S]` shot numbers.
+        provenance: of the features, see `FeatureSet`.
+    """
     films = sorted(films, key=lambda film: metrics.scene_metrics([film]).get("ap", 101.0))
     try:
-        index = ShardIndex.open(shards)
+        index = ShardIndex.open(provenance["shards"])
+        if sha256(index.root / MANIFEST) != provenance["manifest_sha256"]:
+            raise ShardError(f"{index.root}: packed anew since the features were extracted; extract them again")
     except ShardError as error:
         print(f"report without pictures: {error}")
-        return [FilmPage(film.film, [], film) for film in films]
+        drawn = 0
     return [
-        FilmPage(film.film, _thumbnails(index, film.film) if i < drawn else [], film) for i, film in enumerate(films)
+        FilmPage(film.film, _thumbnails(index, film.film) if i < drawn else [], film, shot_numbers=numbers[film.film])
+        for i, film in enumerate(films)
     ]
 
 
@@ -129,8 +143,16 @@ def training_curves(finetuned: Path, pretrained: str | None) -> dict[str, list[t
     return curves
 
 
-def _write_scores(path: Path, film: FilmScores, threshold: float) -> None:
+def _read_rows(path: str) -> list[dict[str, Any]]:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error})") from None
+
+
+def _write_scores(path: Path, film: FilmScores, numbers: np.ndarray, threshold: float) -> None:
     lines = ["shot,probability,predicted,boundary,start_frame,end_frame"]
-    rows = zip(film.probability, film.probability >= threshold, film.boundary, film.start, film.end, strict=True)
-    lines += [f"{i},{p:.6f},{int(said)},{true},{start},{end}" for i, (p, said, true, start, end) in enumerate(rows)]
+    said = film.predicted(threshold).astype(int)
+    rows = zip(numbers, film.probability, said, film.boundary, film.start, film.end, strict=True)
+    lines += [f"{shot},{p:.6f},{call},{true},{start},{end}" for shot, p, call, true, start, end in rows]
     write_atomically(path, ("\n".join(lines) + "\n").encode())

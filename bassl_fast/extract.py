@@ -64,6 +64,10 @@ def extract(
         "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
         "transform": {"short_side": views.short_side, "size": views.size, "split": split},
     }
+    for name in {Path(array).stem for array in (SEQUENCES, SHOTS)} & set(index.films):
+        raise FeatureError(
+            f"{shards}: a film called {name} would take the place of {name}.npy; rename it and pack again"
+        )
     _claim(out, provenance)
     hardware.say_device()
 

@@ -29,7 +29,7 @@ from .losses import balanced_cross_entropy
 from .metrics import FilmScores, best_threshold, scene_metrics
 from .models import build_pretrained
 from .optim import Optimiser
-from .pretrain import progress
+from .pretrain import check_seed, progress
 
 BEST = "best.ckpt"
 
@@ -41,8 +41,8 @@ class Data:
     Args:
         features: folder that `bassl-fast extract` wrote.
         train: split to train on.
-        val: split that chooses the best epoch and the threshold; where it has no film, the last epoch is kept and the
-            threshold comes from the training films.
+        val: split that chooses the best epoch and the threshold; where it has no boundary, the last epoch is kept
+            and the threshold comes from the training films.
         batch: windows a step.
     """
 
@@ -63,6 +63,10 @@ class CRN:
     shots: int = 17
     dropout: float = 0.1
     similarity_init: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shots < 3 or self.shots % 2 == 0:
+            raise ConfigError(f"crn.shots {self.shots}: a window needs an odd number of shots, at least 3")
 
 
 class SceneBoundary(nn.Module):
@@ -202,6 +206,7 @@ def finetune(
         CheckpointError: `pretrained` cannot be used.
         ConfigError: `out` holds a finished run.
     """
+    check_seed(seed)
     out_dir = Path(out)
     if (out_dir / BEST).exists():
         raise ConfigError(f"{out_dir / BEST}: this run exists; choose another --out or delete it")
@@ -216,7 +221,10 @@ def finetune(
         raise FeatureError(
             f"{data.features}: split '{data.train}' has no labelled boundary; pack with anno/ and extract again"
         )
+    hardware.say_device()
     val = _windows(feature_set, data.val, radius, device)
+    if val is not None and not (val.boundary == 1).any():
+        val = None
     batches = _Batches(train, data.batch, seed)
 
     out_dir.mkdir(parents=True, exist_ok=True)

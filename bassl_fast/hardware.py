@@ -27,11 +27,14 @@ def precision(wanted: Precision) -> str:
     """Lightning's name of the precision; "auto" is bfloat16 where the hardware multiplies it, else float32."""
     if wanted != "auto":
         return wanted
-    fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+    fast = (
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if torch.cuda.is_available()
+        else torch.cpu._is_avx512_bf16_supported()
+    )
     return "bf16-mixed" if fast else "32-true"
 
 
-def threads(wanted: int) -> int:
-    """CPU threads of a data pipeline; 0 takes this process's share of the cores."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return wanted or max(1, len(os.sched_getaffinity(0)) // local)
+def threads(wanted: int, processes: int = 1) -> int:
+    """CPU threads of a data pipeline; 0 takes the share of the cores that one of `processes` on this machine has."""
+    return wanted or max(1, len(os.sched_getaffinity(0)) // processes)

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from pipelines import rng
 from pipelines.loader import WindowLoader
 from shard_tools.errors import TrainingError
 
@@ -24,7 +25,7 @@ class Pretraining(pl.LightningModule):
     Args:
         encoder, method: what is trained.
         optimiser: recipe of the optimiser.
-        make_loader: given rank, world size and device, opens the data of this process.
+        make_loader: given rank, world size, processes on this machine and device, opens the data of this process.
         global_batch, total_steps: scale of the learning rate and length of its schedule.
         seed: of the run; every step seeds torch from it, so that dropout does not depend on what ran before.
         recipe: resolved configuration, kept in checkpoints.
@@ -35,7 +36,7 @@ class Pretraining(pl.LightningModule):
         encoder: Encoder,
         method: Method,
         optimiser: Optimiser,
-        make_loader: Callable[[int, int, torch.device], WindowLoader],
+        make_loader: Callable[[int, int, int, torch.device], WindowLoader],
         global_batch: int,
         total_steps: int,
         seed: int,
@@ -54,7 +55,8 @@ class Pretraining(pl.LightningModule):
         return self._optimiser.build(self, self._global_batch, self._total_steps)
 
     def train_dataloader(self) -> WindowLoader:
-        self._loader = self._make_loader(self.global_rank, self.trainer.world_size, self.device)
+        world_size, local = self.trainer.world_size, self.trainer.num_devices
+        self._loader = self._make_loader(self.global_rank, world_size, local, self.device)
         if self._data_state is not None:
             self._loader.load_state_dict(self._data_state)
         return self._loader
@@ -62,8 +64,8 @@ class Pretraining(pl.LightningModule):
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         if self._step_ended is not None:
             self.log("time/data", time.perf_counter() - self._step_ended, prog_bar=True)
-        # Room for 2^20 processes and 2^40 steps before two of them share a seed.
-        torch.manual_seed((self._seed << 60) + (self.global_step << 20) + self.global_rank)
+        draw = rng.generator(self._seed, rng.MODEL, self.global_step, self.global_rank)
+        torch.manual_seed(int(draw.integers(2**63)))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         samples, views = batch["images"].shape[:2]
@@ -90,9 +92,8 @@ class Pretraining(pl.LightningModule):
         self._step_ended = now
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["recipe"] = self._recipe
-        if self._loader is not None:
-            checkpoint["data"] = self._loader.state_dict()
+        checkpoint["recipe"], checkpoint["total_steps"] = self._recipe, self._total_steps
+        checkpoint["data"] = self._data_state if self._loader is None else self._loader.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._data_state = checkpoint.get("data")

@@ -68,7 +68,10 @@ class LARS(torch.optim.Optimizer):
                 grads = torch._foreach_mul(grads, list(scale.unbind()))
             elif decay:
                 grads = torch._foreach_add(grads, weights, alpha=decay)
-            buffers = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in weights]
+            for p in weights:
+                if "momentum" not in self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+            buffers = [self.state[p]["momentum"] for p in weights]
             torch._foreach_mul_(buffers, group["momentum"])
             torch._foreach_add_(buffers, grads)
             torch._foreach_add_(weights, buffers, alpha=-group["lr"])
@@ -120,6 +123,9 @@ class Optimiser:
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise ConfigError(f"optimiser.lr {self.lr}: must be positive")
+        for name in ("lr_batch", "momentum", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"optimiser.{name} {getattr(self, name)}: must not be negative")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"optimiser.warmup {self.warmup}: a part of all steps, within [0, 1)")
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
+from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
@@ -71,6 +72,20 @@ class Training:
     clip: float = 0.0
     checkpoint_steps: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "steps", "devices", "clip", "checkpoint_steps"):
+            if (getattr(self, name) or 0) < 0:
+                raise ConfigError(f"training.{name} {getattr(self, name)}: must not be negative")
+        if self.nodes < 1:
+            raise ConfigError(f"training.nodes {self.nodes}: must be at least 1")
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints written beside their place and renamed: a kill leaves the one before."""
+
+    def save_checkpoint(self, state: dict[str, Any], path: str, storage_options: Any = None) -> None:
+        checkpoint.save(Path(path), state)
+
 
 class LogLines(Callback):
     """Where there is no terminal for a progress bar: ten lines a run."""
@@ -79,6 +94,8 @@ class LogLines(Callback):
         self._started, self._first = time.monotonic(), trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if not trainer.is_global_zero:
+            return
         step, total = trainer.global_step, trainer.estimated_stepping_batches
         if step == total or step % max(1, total // 10) == 0:
             rate = (step - self._first) / (time.monotonic() - self._started)
@@ -121,6 +138,7 @@ def pretrain(
         ShardError, ConfigError, CheckpointError: before the first step, for anything that cannot work.
         PictureError, TrainingError: during training.
     """
+    check_seed(seed)
     out_dir = Path(out)
     last = out_dir / LAST
     if last.exists() and not resume:
@@ -131,14 +149,16 @@ def pretrain(
     hardware.say_device()
     index = ShardIndex.open(data.shards)
     films = index.select(data.split)
-    steps_per_epoch = Plan(len(ShotTable(index, films)), data.global_batch, seed).steps
-    total_steps = training.epochs * steps_per_epoch if training.steps is None else training.steps
+    plan = Plan(len(ShotTable(index, films)), data.global_batch, seed)
+    total_steps = training.epochs * plan.steps if training.steps is None else training.steps
+    if plan.padding:
+        print(f"{plan.padding} of {plan.samples} shots come twice an epoch, to fill its last batch", flush=True)
 
     pl.seed_everything(seed, verbose=False)
     shot_encoder = encoder()
     task = method(shot_encoder.dim)
 
-    def make_loader(rank: int, world_size: int, device: torch.device) -> WindowLoader:
+    def make_loader(rank: int, world_size: int, local: int, device: torch.device) -> WindowLoader:
         return WindowLoader(
             index,
             films,
@@ -149,7 +169,7 @@ def pretrain(
             rank=rank,
             world_size=world_size,
             device=device,
-            threads=hardware.threads(data.threads),
+            threads=hardware.threads(data.threads, local),
             prefetch=data.prefetch,
         )
 
@@ -161,7 +181,7 @@ def pretrain(
         out_dir,
         filename="last",
         save_top_k=1,
-        every_n_train_steps=training.checkpoint_steps or steps_per_epoch,
+        every_n_train_steps=training.checkpoint_steps or plan.steps,
         save_on_train_epoch_end=False,
         enable_version_counter=False,
     )
@@ -179,14 +199,29 @@ def pretrain(
         enable_model_summary=False,
         log_every_n_steps=max(1, min(50, total_steps // 50)),
         num_sanity_val_steps=0,
-        sync_batchnorm=torch.cuda.device_count() > 1,
+        sync_batchnorm=torch.cuda.is_available(),
+        plugins=[WholeCheckpoints()],
     )
     trainer.fit(module, ckpt_path=last if resume else None, weights_only=True)
     trainer.save_checkpoint(last, weights_only=False)
     return last
 
 
+def check_seed(seed: int) -> None:
+    """Raises: ConfigError for a seed that some generator cannot take."""
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed {seed}: must be within [0, 2^32)")
+
+
 def _check_same_recipe(path: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
-    for key in ("encoder", "method", "optimiser", "seed"):
-        if earlier.get(key) != now.get(key):
-            raise CheckpointError(f"{path}: was trained with another {key}; resume with its config.yaml")
+    """What makes a batch or a step must be as it was; threads, places and precision may change."""
+    for section, keys in (
+        ("data", ("split", "global_batch")),
+        ("training", ("epochs", "steps", "clip")),
+        *((name, None) for name in ("encoder", "method", "optimiser", "seed")),
+    ):
+        for key in keys or (None,):
+            was, is_now = (recipe[section] if key is None else recipe[section][key] for recipe in (earlier, now))
+            if was != is_now:
+                name = section if key is None else f"{section}.{key}"
+                raise CheckpointError(f"{path}: was trained with another {name}; resume with its config.yaml")

@@ -67,6 +67,8 @@ class BaSSL(Method):
         super().__init__()
         if not 0 < mask_rate < 1:
             raise ConfigError(f"method.mask_rate {mask_rate}: must be within (0, 1)")
+        if radius < 1:
+            raise ConfigError(f"method.radius {radius}: must be at least 1")
         if not (
             shot_scene_matching or contextual_group_matching or pseudo_boundary_prediction or masked_shot_modelling
         ):
@@ -81,6 +83,10 @@ class BaSSL(Method):
         self.head_cgm = nn.Linear(2 * hidden, 2) if self.cgm else None
         self.head_pp = nn.Linear(hidden, 2) if self.pp else None
         self.head_msm = _masked_shot_head(hidden, dim) if self.msm else None
+        # Processes wait for the gradient of every parameter that wants one.
+        self.head_nce.requires_grad_(self.ssm)
+        self.crn.requires_grad_(self.cgm or self.pp or self.msm)
+        self.crn.mask_embedding.requires_grad_(self.msm)
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
         """Sparse then dense views `[B, 2 + T]`, the mask `[B, T]`, and uniform numbers `[B, 3]` to pick shots by."""
