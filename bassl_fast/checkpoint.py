@@ -27,9 +27,8 @@ def load(path: str | Path, kind: str) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such checkpoint; give the .ckpt file that `bassl-fast {kind}` wrote")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a broken file
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason}); copy or train it again") from None
+    except Exception:  # torch raises many kinds for a broken file, and its advice is to trust it
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint; copy it again or train it again") from None
     recipe = state.get("recipe") if isinstance(state, dict) else None
     if not isinstance(recipe, dict) or "verb" not in recipe:
         raise CheckpointError(f"{path}: not a checkpoint of bassl-fast; train one with `bassl-fast {kind}`")

@@ -10,8 +10,10 @@ import difflib
 import importlib
 import inspect
 import re
+import typing
 from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -122,22 +124,36 @@ def _check_keys(parser: ArgumentParser, config: dict[str, Any], source: str, pre
         if path not in known and not below:
             siblings = {name[len(prefix) :].split(".")[0] for name in known if name.startswith(prefix)}
             raise ConfigError(f"{source}: unknown key '{path}'{nearest(str(key), siblings)}")
-        if below and isinstance(value, dict):
+        if below and not isinstance(value, dict):
+            raise ConfigError(f"{source}: {path}: expected keys ({', '.join(sorted(below))}), got {value!r}")
+        if below:
             _check_keys(parser, value, source, path + ".")
-        elif isinstance(value, dict) and "class_path" in value:
+        elif isinstance(value, dict):
             _check_class(value, source, path)
 
 
 def _check_class(value: dict[str, Any], source: str, path: str) -> None:
-    module, _, name = str(value["class_path"]).rpartition(".")
+    """Keys of a `class_path` / `init_args` pair, and of the dataclasses among the arguments."""
+    for key in value:
+        if key not in ("class_path", "init_args"):
+            raise ConfigError(f"{source}: unknown key '{path}.{key}'{nearest(key, ('class_path', 'init_args'))}")
+    module, _, name = str(value.get("class_path", "")).rpartition(".")
     try:
         target = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
-        raise ConfigError(f"{source}: {path}.class_path '{value['class_path']}' cannot be imported") from None
-    known = set(inspect.signature(target).parameters)
-    for key in value.get("init_args") or {}:
-        if key not in known:
-            raise ConfigError(f"{source}: unknown key '{path}.init_args.{key}'{nearest(key, known)}")
+        raise ConfigError(f"{source}: {path}.class_path '{value.get('class_path')}' cannot be imported") from None
+    types = typing.get_type_hints(target.__init__)
+    for key, argument in (value.get("init_args") or {}).items():
+        where = f"{path}.init_args.{key}"
+        if key not in types:
+            raise ConfigError(f"{source}: unknown key '{where}'{nearest(key, types)}")
+        if is_dataclass(types[key]):
+            known = [field.name for field in fields(types[key])]
+            if not isinstance(argument, dict):
+                raise ConfigError(f"{source}: {where}: expected keys ({', '.join(known)}), got {argument!r}")
+            for inner in argument:
+                if inner not in known:
+                    raise ConfigError(f"{source}: unknown key '{where}.{inner}'{nearest(inner, known)}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -151,5 +167,9 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
     if match := re.search(r"Option '([\w.]+)' is not accepted", line):
         return f"unknown key '{match[1]}'; `{parser.prog} --help` lists them"
     line = re.sub(r"Parser key \"([\w.]+)\": ", r"\1: ", line)
-    line = re.sub(r"<class '([\w.]+)'>", r"\1", line)
+    line = re.sub(r"Type [\w.]+\[.*?\] expects a function or a callable class: ", "", line)
+    line = re.sub(
+        r"Does not validate against any of the Union subtypes.*?Errors: - (Expected an? [^-]+?) - .*", r"\1", line
+    )
+    line = re.sub(r"<class '([\w.]+)'>|typing\.Literal", lambda match: match[1] or "one of ", line)
     return re.sub(r" Got value: Namespace\(.*", "", line)

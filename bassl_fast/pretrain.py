@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pipelines.loader import WindowLoader
 from pipelines.plan import Plan
 from pipelines.samples import ShotTable
-from shard_tools.errors import CheckpointError, ConfigError
+from shard_tools.errors import CheckpointError, ConfigError, TrainingError
 from shard_tools.format import ShardIndex
 
 from . import checkpoint, hardware
@@ -202,7 +202,13 @@ def pretrain(
         sync_batchnorm=torch.cuda.is_available(),
         plugins=[WholeCheckpoints()],
     )
-    trainer.fit(module, ckpt_path=last if resume else None, weights_only=True)
+    try:
+        trainer.fit(module, ckpt_path=last if resume else None, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise TrainingError(
+            f"{out_dir}: interrupted at step {trainer.global_step} of {total_steps}; "
+            + ("go on with --resume true" if last.exists() else "no checkpoint was saved yet")
+        ) from None
     trainer.save_checkpoint(last, weights_only=False)
     return last
 
@@ -221,7 +227,7 @@ def _check_same_recipe(path: Path, earlier: dict[str, Any], now: dict[str, Any])
         *((name, None) for name in ("encoder", "method", "optimiser", "seed")),
     ):
         for key in keys or (None,):
-            was, is_now = (recipe[section] if key is None else recipe[section][key] for recipe in (earlier, now))
+            was, is_now = (recipe[section] if key is None else recipe[section].get(key) for recipe in (earlier, now))
             if was != is_now:
                 name = section if key is None else f"{section}.{key}"
                 raise CheckpointError(f"{path}: was trained with another {name}; resume with its config.yaml")

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from shard_tools import draw as drawing
 from shard_tools import pack as packing
 from shard_tools import video
+from shard_tools.errors import ConfigError
 from shard_tools.format import ShardIndex
 
 
@@ -24,7 +25,8 @@ def draw(
         destination: new folder.
         films: films in all; the first are split "train", then come `val` and `test` films.
         shots: shots a film.
-        test, val: films held out.
+        test: films held out to be judged on.
+        val: films held out to choose epoch and threshold by.
         seed: equal seeds draw equal films.
         workers: films drawn at a time.
 
@@ -52,13 +54,17 @@ def pack(
         destination: folder for the shards.
         workers: films packed at a time.
         join: videos only: play all files one after another as one film of this name; joins are scene boundaries.
-        split: videos only: "train", "val" or "test".
+        split: videos only: "train", "val" or "test", of all of them.
         detector: videos only: shot detector of PySceneDetect.
 
     Raises:
         SourceError, ShardError: see `shard_tools.pack.pack` and `shard_tools.video.extract_folder`.
     """
+    if workers < 1:
+        raise ConfigError(f"workers {workers}: must be at least 1")
     if not _holds_videos(Path(source)):
+        if join is not None:
+            raise ConfigError(f"--join is for videos, and {source} holds none")
         packing.pack(source, destination, workers)
         return
     Path(destination).mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -109,6 +110,18 @@ def test_each_loss_works_alone_and_can_be_left_out(switch: str, loss: str):
     assert list(alone) == [loss]
     close(alone[loss], arrays[f"{loss}_loss"])
     assert loss not in small_bassl(**{switch: False})(x, batch)
+
+
+def test_every_parameter_that_wants_a_gradient_gets_one_whatever_is_on():
+    arrays = golden("loss_bassl.npz")
+    batch = {"mask": torch.from_numpy(arrays["mask"]).bool(), "pick": torch.zeros(6, 3)}
+    names = ("shot_scene_matching", "contextual_group_matching", "pseudo_boundary_prediction", "masked_shot_modelling")
+    for on in itertools.product((True, False), repeat=4):
+        if any(on):
+            method = small_bassl(**dict(zip(names, on, strict=True)))
+            sum(method(torch.from_numpy(arrays["x"]), batch).values()).backward()
+            wanting = {name for name, p in method.named_parameters() if p.requires_grad and p.grad is None}
+            assert not wanting, on
 
 
 def test_lars():

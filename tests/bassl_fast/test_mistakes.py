@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,19 @@ def pretrain(project: Project, config: dict, tmp_path: Path) -> list[object]:
             {"method": {"class_path": "bassl_fast.methods.BaSSL", "init_args": {"mask_ratio": 0.2}}},
             "unknown key 'method.init_args.mask_ratio'; did you mean 'mask_rate'?",
         ),
+        (
+            {"method": {"class_path": "bassl_fast.methods.BaSSL", "init_args": {"views": {"sise": 32}}}},
+            "unknown key 'method.init_args.views.sise'; did you mean 'size'?",
+        ),
+        (
+            {"method": {"class_path": "bassl_fast.methods.BaSSL", "init_args": {"views": 5}}},
+            "method.init_args.views: expected keys (size, area,",
+        ),
+        (
+            {"encoder": {"class_path": "bassl_fast.encoders.ResNet", "init_arg": {"depth": 18}}},
+            "unknown key 'encoder.init_arg'; did you mean 'init_args'?",
+        ),
+        ({"data": "shards"}, "data: expected keys (global_batch,"),
         ({"encoder": {"class_path": "bassl_fast.encoders.ResNut"}}, "'bassl_fast.encoders.ResNut' cannot be imported"),
         ({"training": {"epochs": "ten"}}, "training.epochs: Expected a int. Got value: ten"),
     ],
@@ -103,6 +118,9 @@ def test_a_misspelt_key_in_the_file_names_the_nearest(project: Project, tmp_path
         ("--optimiser.lr=-1", "optimiser.lr -1.0: must be positive"),
         ("--data.split=holdout", "no film in split 'holdout'; there are test, train, val"),
         ("--data.global_batch=0", "global_batch 0: must be at least 1"),
+        ("--training.steps=-1", "training.steps -1: must not be negative"),
+        ("--seed=-1", "seed -1: must be within [0, 2^32)"),
+        ("--method.init_args.radius=0", "method.radius 0: must be at least 1"),
         ("--data.shards=nowhere", "nowhere/manifest.json: missing"),
     ],
 )
@@ -120,6 +138,21 @@ def test_all_losses_off_is_refused(project: Project, tmp_path: Path, capsys):
     )
     off = [f"--method.init_args.{switch}=false" for switch in switches]
     assert "all four losses are off" in refused(capsys, *pretrain(project, PRETRAIN, tmp_path), *off)
+
+
+def test_ctrl_c_says_how_to_go_on(project: Project, tmp_path: Path):
+    argv = [*map(str, pretrain(project, PRETRAIN, tmp_path)), "--training.steps=500", "--training.checkpoint_steps=1"]
+    running = subprocess.Popen([sys.executable, "-m", "bassl_fast.cli", *argv], stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if (tmp_path / "run" / "last.ckpt").exists():
+            break
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "interrupted at step" in said
+    assert "go on with --resume true" in said
+    assert "Traceback" not in said
 
 
 def test_an_unknown_verb_names_the_nearest(capsys):
@@ -159,6 +192,23 @@ def test_checkpoints_of_another_kind_or_recipe(project: Project, tmp_path: Path,
     torch.save(state, other)
     assert "the checkpoint is of another recipe" in refused(capsys, "extract", other, project.shards, features)
     assert not features.exists()
+
+
+def test_the_checkpoint_of_a_stopped_run_is_not_taken_for_whole(project: Project, tmp_path: Path, capsys):
+    state = torch.load(project.pretrained, weights_only=True)
+    state["global_step"] = 1
+    stopped = tmp_path / "stopped.ckpt"
+    torch.save(state, stopped)
+    message = refused(capsys, "extract", stopped, project.shards, tmp_path / "features")
+    assert "stopped at step 1 of 2; go on with the same command and --resume true" in message
+
+
+def test_one_video_has_no_join_to_find(tmp_path: Path, capsys):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "film.mp4").write_bytes(b"")
+    message = refused(capsys, "demo", "--films", tmp_path / "videos", "--out", tmp_path / "demo")
+    assert "one video has no join to find" in message
+    assert not (tmp_path / "demo").exists()
 
 
 def test_features_of_another_checkpoint(project: Project, tmp_path: Path, capsys):
