@@ -43,7 +43,7 @@ TAKE_SHIFT = 25.0  # standard deviation over shots of where a camera points, in 
 TAKE_ZOOM = 0.08  # standard deviation over shots of the log of its zoom
 EXPOSURE_JITTER = 0.25  # standard deviation over shots, in stops
 EXPOSURE_DRIFT = 0.25  # the same over scenes, from first to last shot of a scene, in stops
-WHITE_JITTER = 0.12  # standard deviation over shots of the log gain of each colour channel
+WHITE_JITTER = 0.08  # standard deviation over shots of the log gain of each colour channel
 MOTION = 10.0  # pixels between two key-frames of a shot, as a standard deviation
 
 Rng, Array = np.random.Generator, np.ndarray
