@@ -158,7 +158,7 @@ def test_the_set_finds_boundaries_and_mean_colour_does_not(films, pictures):
         return average_precision(np.concatenate([change(film, reach) for film in features]), boundary)
 
     rate = boundary.mean()
-    # On the demo a jump of mean colour scores 2.1 times the rate and one of hue 3.4; the 36 boundaries here spread more.
+    # On the demo a jump of mean colour scores 2.1 times the rate and one of hue 3.4; 36 spread more.
     assert found_by(colour, reach=1) < 3 * rate
     assert found_by(hue, reach=1) < 4 * rate
     assert found_by(texture, reach=4) > 5 * rate
