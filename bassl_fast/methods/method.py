@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A pretext task: which views of which shots it looks at, its heads, and its losses.
 
     A new method is a file with a subclass, named in a config by its class path. It draws all its random numbers about
@@ -18,13 +20,13 @@ class Method(nn.Module):
 
     views: TrainViews
 
+    @abstractmethod
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
         """View rows `[B, V]` and other draws for the centre shots of a global batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses by name from shot features `[b, V, D]` and the batch they came from; training minimises their sum."""
-        raise NotImplementedError
 
 
 class Projection(nn.Sequential):
