@@ -137,11 +137,17 @@ def _check_class(value: dict[str, Any], source: str, path: str) -> None:
     for key in value:
         if key not in ("class_path", "init_args"):
             raise ConfigError(f"{source}: unknown key '{path}.{key}'{nearest(key, ('class_path', 'init_args'))}")
-    module, _, name = str(value.get("class_path", "")).rpartition(".")
+    class_path = str(value.get("class_path", ""))
+    module_name, _, name = class_path.rpartition(".")
     try:
-        target = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        raise ConfigError(f"{source}: {path}.class_path '{value.get('class_path')}' cannot be imported") from None
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError):
+        raise ConfigError(
+            f"{source}: {path}.class_path '{class_path}': no such module; write package.module.Class"
+        ) from None
+    if not inspect.isclass(target := getattr(module, name, None)):
+        classes = [known for known, thing in vars(module).items() if inspect.isclass(thing)]
+        raise ConfigError(f"{source}: {path}.class_path: no class '{name}' in {module_name}{nearest(name, classes)}")
     types = typing.get_type_hints(target.__init__)
     for key, argument in (value.get("init_args") or {}).items():
         where = f"{path}.init_args.{key}"
@@ -166,10 +172,12 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
     line = " ".join(message.split())
     if match := re.search(r"Option '([\w.]+)' is not accepted", line):
         return f"unknown key '{match[1]}'; `{parser.prog} --help` lists them"
+    if "arguments are required" in line:
+        return f"missing arguments: {line.split('required: ')[1]}; `{parser.prog} --help` shows an example"
     line = re.sub(r"Parser key \"([\w.]+)\": ", r"\1: ", line)
     line = re.sub(r"Type [\w.]+\[.*?\] expects a function or a callable class: ", "", line)
     line = re.sub(
         r"Does not validate against any of the Union subtypes.*?Errors: - (Expected an? [^-]+?) - .*", r"\1", line
     )
-    line = re.sub(r"<class '([\w.]+)'>|typing\.Literal", lambda match: match[1] or "one of ", line)
-    return re.sub(r" Got value: Namespace\(.*", "", line)
+    line = re.sub(r"(?:an? )?<class '([\w.]+)'>|a typing\.Literal", lambda match: match[1] or "one of ", line)
+    return re.sub(r" Got value: Namespace\(.*|\.\.$", "", line)

@@ -36,6 +36,7 @@ def score(finetuned: str | Path, features: str | Path, split: str | None) -> tup
     films = feature_set.films(split)
     if not films:
         raise FeatureError(f"{features}: no film in split '{split}'; choose another --split")
+    hardware.say_device()
     device = hardware.device()
     windows = Windows(films, model.crn.shape["shots"] // 2, device)
     return windows.scores(model.to(device)), state
@@ -129,18 +130,16 @@ def _thumbnails(index: ShardIndex, film: str) -> list[bytes]:
 
 def training_curves(finetuned: Path, pretrained: str | None) -> dict[str, list[tuple[int, float]]]:
     """Loss curves `(step, value)` that the two trainings left beside their checkpoints."""
-    curves = {}
+    curves: dict[str, dict[int, float]] = {}
     for stage, folder in (("pretraining", Path(pretrained).parent if pretrained else None), ("fine-tuning", finetuned)):
-        path = folder / "metrics.csv" if folder else None
-        if path is None or not path.is_file():
-            continue
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        for column in rows[0] if rows else ():
-            if column.startswith(("loss", "val/")):
-                points = [(int(row["step"]), float(row[column])) for row in rows if row[column]]
-                curves[f"{stage}: {column}"] = points
-    return curves
+        # A run that was stopped left one file a part; where two tell of one step, the later part went on from there.
+        for path in sorted(folder.glob("metrics*.csv")) if folder else ():
+            with open(path, newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    for column, value in row.items():
+                        if column.startswith(("loss", "val/")) and value:
+                            curves.setdefault(f"{stage}: {column}", {})[int(row["step"])] = float(value)
+    return {name: sorted(points.items()) for name, points in curves.items()}
 
 
 def _read_rows(path: str) -> list[dict[str, Any]]:

@@ -97,6 +97,7 @@ def extract(
     write_atomically(out / SHOTS, npy_bytes(labels))
     write_atomically(out / PROVENANCE, (json.dumps(provenance, indent=1) + "\n").encode())
     (out / _STARTED).unlink(missing_ok=True)
+    print(f"features: {out} ({len(rows)} films, {int(rows['shots'].sum())} shots)", flush=True)
     return out
 
 

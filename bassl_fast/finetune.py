@@ -259,6 +259,7 @@ def finetune(
         "checkpoint_sha256": feature_set.provenance["checkpoint_sha256"],
     }
     checkpoint.save(out_dir / BEST, state)
+    print(f"checkpoint: {out_dir / BEST} (epoch {module.best_epoch + 1} of {epochs})", flush=True)
     return out_dir / BEST
 
 

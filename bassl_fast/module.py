@@ -26,9 +26,10 @@ class Pretraining(pl.LightningModule):
         encoder, method: what is trained.
         optimiser: recipe of the optimiser.
         make_loader: given rank, world size, processes on this machine and device, opens the data of this process.
-        global_batch, total_steps: scale of the learning rate and length of its schedule.
+        global_batch: scales the learning rate.
         seed: of the run; every step seeds torch from it, so that dropout does not depend on what ran before.
-        recipe: resolved configuration, kept in checkpoints.
+        facts: kept in checkpoints: `recipe` (resolved configuration), `total_steps` (length of the schedule),
+            `manifest_sha256` (of the shards).
     """
 
     def __init__(
@@ -38,21 +39,19 @@ class Pretraining(pl.LightningModule):
         optimiser: Optimiser,
         make_loader: Callable[[int, int, int, torch.device], WindowLoader],
         global_batch: int,
-        total_steps: int,
         seed: int,
-        recipe: dict[str, Any],
+        facts: dict[str, Any],
     ) -> None:
         super().__init__()
         self.encoder, self.method = encoder.to(memory_format=torch.channels_last), method
         self._optimiser, self._make_loader = optimiser, make_loader
-        self._global_batch, self._total_steps = global_batch, total_steps
-        self._seed, self._recipe = seed, recipe
+        self._global_batch, self._seed, self._facts = global_batch, seed, facts
         self._data_state: dict[str, int] | None = None
         self._loader: WindowLoader | None = None
         self._step_ended: float | None = None
 
     def configure_optimizers(self) -> dict:
-        return self._optimiser.build(self, self._global_batch, self._total_steps)
+        return self._optimiser.build(self, self._global_batch, self._facts["total_steps"])
 
     def train_dataloader(self) -> WindowLoader:
         world_size, local = self.trainer.world_size, self.trainer.num_devices
@@ -92,7 +91,7 @@ class Pretraining(pl.LightningModule):
         self._step_ended = now
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["recipe"], checkpoint["total_steps"] = self._recipe, self._total_steps
+        checkpoint |= self._facts
         checkpoint["data"] = self._data_state if self._loader is None else self._loader.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from lightning_fabric.plugins import TorchCheckpointIO
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
@@ -20,7 +22,7 @@ from pipelines.loader import WindowLoader
 from pipelines.plan import Plan
 from pipelines.samples import ShotTable
 from shard_tools.errors import CheckpointError, ConfigError, TrainingError
-from shard_tools.format import ShardIndex
+from shard_tools.format import MANIFEST, ShardIndex
 
 from . import checkpoint, hardware
 from .encoders import Encoder
@@ -29,6 +31,7 @@ from .module import Pretraining
 from .optim import Optimiser
 
 LAST = "last.ckpt"
+CURVES = "metrics.csv"
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Training:
 
     Args:
         epochs: passes over all shots.
-        steps: stop after so many steps instead; 0 saves the untrained model.
+        steps: so many steps instead; 0 saves the untrained model.
         precision: "auto" is bfloat16 where the hardware multiplies it, else float32.
         devices: GPUs or processes on this machine; 0 takes all there are.
         nodes: machines.
@@ -73,11 +76,16 @@ class Training:
     checkpoint_steps: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "devices", "clip", "checkpoint_steps"):
-            if (getattr(self, name) or 0) < 0:
-                raise ConfigError(f"training.{name} {getattr(self, name)}: must not be negative")
-        if self.nodes < 1:
-            raise ConfigError(f"training.nodes {self.nodes}: must be at least 1")
+        for name, least in (
+            ("epochs", 1),
+            ("steps", 0),
+            ("devices", 0),
+            ("nodes", 1),
+            ("clip", 0),
+            ("checkpoint_steps", 0),
+        ):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ConfigError(f"training.{name} {value}: must be at least {least}")
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -143,14 +151,22 @@ def pretrain(
     last = out_dir / LAST
     if last.exists() and not resume:
         raise ConfigError(f"{last}: this run exists; go on with it by --resume true, or choose another --out")
-    if resume:
-        earlier = checkpoint.load(last, "pretrain")["recipe"]
-        _check_same_recipe(last, earlier, recipe or {})
-    hardware.say_device()
     index = ShardIndex.open(data.shards)
     films = index.select(data.split)
+    manifest = checkpoint.sha256(index.root / MANIFEST)
+    if resume:
+        earlier = checkpoint.load(last, "pretrain")
+        _check_same_recipe(last, earlier["recipe"], recipe or {})
+        if earlier["manifest_sha256"] != manifest:
+            raise CheckpointError(f"{last}: was trained on other shards than {index.root}; resume with those")
+        if earlier["global_step"] == earlier["total_steps"]:
+            print(f"{last}: finished already, at step {earlier['global_step']}", flush=True)
+            return last
     plan = Plan(len(ShotTable(index, films)), data.global_batch, seed)
     total_steps = training.epochs * plan.steps if training.steps is None else training.steps
+    if data.global_batch > plan.samples:
+        raise ConfigError(f"data.global_batch {data.global_batch}: there are {plan.samples} shots; choose fewer")
+    hardware.say_device()
     if plan.padding:
         print(f"{plan.padding} of {plan.samples} shots come twice an epoch, to fill its last batch", flush=True)
 
@@ -173,8 +189,10 @@ def pretrain(
             prefetch=data.prefetch,
         )
 
-    module = Pretraining(shot_encoder, task, optimiser, make_loader, data.global_batch, total_steps, seed, recipe or {})
+    facts = {"recipe": recipe or {}, "total_steps": total_steps, "manifest_sha256": manifest}
+    module = Pretraining(shot_encoder, task, optimiser, make_loader, data.global_batch, seed, facts)
     out_dir.mkdir(parents=True, exist_ok=True)
+    _keep_curves(out_dir)
     (out_dir / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     bar, callbacks = progress()
     saver = ModelCheckpoint(
@@ -185,7 +203,7 @@ def pretrain(
         save_on_train_epoch_end=False,
         enable_version_counter=False,
     )
-    trainer = pl.Trainer(
+    trainer = _trainer(
         accelerator="auto",
         devices=training.devices or "auto",
         num_nodes=training.nodes,
@@ -210,7 +228,25 @@ def pretrain(
             + ("go on with --resume true" if last.exists() else "no checkpoint was saved yet")
         ) from None
     trainer.save_checkpoint(last, weights_only=False)
+    if trainer.is_global_zero:
+        print(f"checkpoint: {last}", flush=True)
     return last
+
+
+def _trainer(**arguments: Any) -> pl.Trainer:
+    """Raises: ConfigError for devices or a precision that this machine has not."""
+    try:
+        return pl.Trainer(**arguments)
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"training: {' '.join(str(error).split())}") from None
+
+
+@rank_zero_only
+def _keep_curves(out_dir: Path) -> None:
+    """Put the curves of a stopped run aside: Lightning begins `metrics.csv` anew."""
+    curves = out_dir / CURVES
+    if curves.is_file():
+        curves.rename(out_dir / f"metrics-{len(list(out_dir.glob('metrics-*.csv'))):03d}.csv")
 
 
 def check_seed(seed: int) -> None:

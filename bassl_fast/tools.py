@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -44,7 +44,7 @@ def pack(
     destination: str,
     workers: int = 2,
     join: str | None = None,
-    split: str = "test",
+    split: Literal["train", "val", "test"] = "test",
     detector: Literal["adaptive", "content"] = "adaptive",
 ) -> None:
     """Pack a MovieNet key-frame folder, or a folder of videos, into per-film shards.
@@ -66,6 +66,7 @@ def pack(
         if join is not None:
             raise ConfigError(f"--join is for videos, and {source} holds none")
         packing.pack(source, destination, workers)
+        print(f"shards: {destination} ({_summary(ShardIndex.open(destination))})")
         return
     Path(destination).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".keyframes-", dir=destination) as scratch:
@@ -73,6 +74,7 @@ def pack(
         with tqdm(total=round(seconds), desc="shots and key-frames", unit="s", disable=None) as bar:
             video.extract_folder(Path(source), Path(scratch), join, split, detector, bar.update)
         packing.pack(scratch, destination, workers)
+    print(f"shards: {destination} ({_summary(ShardIndex.open(destination))})")
 
 
 def _holds_videos(folder: Path) -> bool:
@@ -90,10 +92,15 @@ def info(shards: str, as_json: bool = False) -> None:
         ShardError: the folder cannot be opened.
     """
     index = ShardIndex.open(shards)
+    facts = _facts(index)
+    print(json.dumps(facts) if as_json else "\n".join(f"{name:17s} {value}" for name, value in facts.items()))
+
+
+def _facts(index: ShardIndex) -> dict[str, Any]:
     rows, labels = index.sequences, index.shots["boundary"]
     sizes = sorted({f"{w}x{h}" for h, w in zip(rows["height"].tolist(), rows["width"].tolist(), strict=True)})
     splits = {s.decode() or "none": int((rows["split"] == s).sum()) for s in sorted(set(rows["split"].tolist()))}
-    facts = {
+    return {
         "films": len(rows),
         "shots": int(rows["shots"].sum()),
         "key-frames": len(index.frames),
@@ -103,4 +110,9 @@ def info(shards: str, as_json: bool = False) -> None:
         "labelled shots": int((labels >= 0).sum()),
         "scene boundaries": int((labels == 1).sum()),
     }
-    print(json.dumps(facts) if as_json else "\n".join(f"{name:17s} {value}" for name, value in facts.items()))
+
+
+def _summary(index: ShardIndex) -> str:
+    facts = _facts(index)
+    labelled = f"{facts['labelled shots']} shots labelled" if facts["labelled shots"] else "no labels"
+    return f"{facts['films']} films, {facts['shots']} shots, {facts['key-frames']} key-frames, {labelled}"

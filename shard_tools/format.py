@@ -146,7 +146,9 @@ class ShardIndex:
         root = Path(root)
         path = root / MANIFEST
         if not path.is_file():
-            raise ShardError(f"{path}: missing, so this is no finished set of shards; run `bassl-fast pack SRC {root}`")
+            if not root.is_dir():
+                raise ShardError(f"{root}: no such folder; give the one that `bassl-fast pack` wrote")
+            raise ShardError(f"{path}: missing, so this is no finished set of shards; run `bassl-fast pack` to its end")
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             if (version := manifest["version"]) != VERSION:

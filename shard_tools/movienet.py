@@ -187,9 +187,15 @@ def read_shot_times(path: Path) -> np.ndarray:
 
 
 def labels_of_film(root: Path, film: str, shots: np.ndarray, annotations: dict) -> ShotLabels:
-    """Labels of `film` for the shots `[S]` that exist; what no file tells is -1."""
+    """Labels of `film` for the shots `[S]` that exist; what no file tells is -1.
+
+    Where the last shot of a scene has no pictures, the scene ends with the last of its shots that has.
+    """
     split, rows = annotations.get(film, ("", {}))
     boundary = np.array([rows.get(int(s), (-1, -1))[0] for s in shots], np.int8)
+    ends = np.array(sorted(s for s, (label, _) in rows.items() if label == 1 and s >= shots[0]), np.int64)
+    before = np.searchsorted(shots, ends, side="right") - 1
+    boundary[before[boundary[before] == 0]] = 1
     scene = np.array([rows.get(int(s), (-1, -1))[1] for s in shots], np.int32)
     if (scene < 0).any():
         scene = scenes_from_boundaries(boundary)

@@ -100,8 +100,13 @@ def pretrain(project: Project, config: dict, tmp_path: Path) -> list[object]:
             "unknown key 'encoder.init_arg'; did you mean 'init_args'?",
         ),
         ({"data": "shards"}, "data: expected keys (global_batch,"),
-        ({"encoder": {"class_path": "bassl_fast.encoders.ResNut"}}, "'bassl_fast.encoders.ResNut' cannot be imported"),
-        ({"training": {"epochs": "ten"}}, "training.epochs: Expected a int. Got value: ten"),
+        (
+            {"encoder": {"class_path": "bassl_fast.encoders.ResNut"}},
+            "no class 'ResNut' in bassl_fast.encoders; did you mean 'ResNet'?",
+        ),
+        ({"encoder": {"class_path": "bassl_fast.encoder.ResNet"}}, "'bassl_fast.encoder.ResNet': no such module"),
+        ({"encoder": PRETRAIN["method"]}, "encoder: Expected 'bassl_fast.methods.BaSSL' to be a subclass of Encoder"),
+        ({"training": {"epochs": "ten"}}, "training.epochs: Expected int. Got value: ten"),
     ],
 )
 def test_a_misspelt_key_in_the_file_names_the_nearest(project: Project, tmp_path: Path, capsys, change, said: str):
@@ -118,10 +123,12 @@ def test_a_misspelt_key_in_the_file_names_the_nearest(project: Project, tmp_path
         ("--optimiser.lr=-1", "optimiser.lr -1.0: must be positive"),
         ("--data.split=holdout", "no film in split 'holdout'; there are test, train, val"),
         ("--data.global_batch=0", "global_batch 0: must be at least 1"),
-        ("--training.steps=-1", "training.steps -1: must not be negative"),
+        ("--training.steps=-1", "training.steps -1: must be at least 0"),
+        ("--training.epochs=0", "training.epochs 0: must be at least 1"),
+        ("--data.global_batch=1000", "data.global_batch 1000: there are 60 shots; choose fewer"),
         ("--seed=-1", "seed -1: must be within [0, 2^32)"),
         ("--method.init_args.radius=0", "method.radius 0: must be at least 1"),
-        ("--data.shards=nowhere", "nowhere/manifest.json: missing"),
+        ("--data.shards=nowhere", "nowhere: no such folder"),
     ],
 )
 def test_a_wrong_option_is_refused_before_the_first_step(project: Project, tmp_path: Path, capsys, option, said: str):
@@ -155,6 +162,11 @@ def test_ctrl_c_says_how_to_go_on(project: Project, tmp_path: Path):
     assert "Traceback" not in said
 
 
+def test_missing_arguments_point_to_an_example(capsys):
+    said = refused(capsys, "pack")
+    assert said == "bassl-fast: missing arguments: source, destination; `bassl-fast pack --help` shows an example"
+
+
 def test_an_unknown_verb_names_the_nearest(capsys):
     assert "no verb 'pretain'; did you mean 'pretrain'?" in refused(capsys, "pretain")
 
@@ -168,9 +180,16 @@ def test_a_finished_run_is_not_written_over(project: Project, capsys):
     )
 
 
-def test_resume_with_another_recipe_is_refused(project: Project, capsys):
+def test_resume_with_another_recipe_is_refused(project: Project, tmp_path: Path, capsys):
     argv = ["pretrain", "--config", project.config, "--data.shards", project.shards, "--out", project.run]
     assert "trained with another optimiser" in refused(capsys, *argv, "--resume", "true", "--optimiser.lr", "0.5")
+    others = tmp_path / "shards"
+    assert (
+        cli.main(["draw", str(tmp_path / "films"), "--films", "1", "--shots", "60", "--test", "0", "--seed", "1"]) == 0
+    )
+    assert cli.main(["pack", str(tmp_path / "films"), str(others)]) == 0
+    argv = ["pretrain", "--config", project.config, "--data.shards", others, "--out", project.run, "--resume", "true"]
+    assert f"was trained on other shards than {others}" in refused(capsys, *argv)
 
 
 def test_checkpoints_of_another_kind_or_recipe(project: Project, tmp_path: Path, capsys):

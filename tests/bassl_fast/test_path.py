@@ -69,7 +69,7 @@ def test_evaluate_writes_scores_metrics_and_a_report(project: Project, tmp_path:
     assert "tt9000002" in page
 
 
-def test_pretraining_is_deterministic_and_resumes_bit_for_bit(project: Project, tmp_path: Path, monkeypatch):
+def test_pretraining_is_deterministic_and_resumes_bit_for_bit(project: Project, tmp_path: Path, monkeypatch, capsys):
     """Ten steps over an epoch's end (8 steps), stopped at step 5 and again at 9: the weights of a run without stops."""
     argv = ["pretrain", "--config", project.config, "--data.shards", project.shards, "--training.steps", "10"]
     argv += ["--training.checkpoint_steps", "1"]
@@ -91,6 +91,14 @@ def test_pretraining_is_deterministic_and_resumes_bit_for_bit(project: Project, 
         1,
         0,
     ]
+
+    curves = [training_curves(tmp_path, str(tmp_path / name / pretrain.LAST)) for name in ("straight", "broken")]
+    assert [step for step, _ in curves[1]["pretraining: loss"]] == [step for step, _ in curves[0]["pretraining: loss"]]
+
+    written = (tmp_path / "broken" / pretrain.LAST).read_bytes()
+    assert cli.main([*broken, "--resume", "true"]) == 0
+    assert "finished already, at step 10" in capsys.readouterr().out
+    assert (tmp_path / "broken" / pretrain.LAST).read_bytes() == written
 
     straight, broken = (
         torch.load(tmp_path / name / pretrain.LAST, weights_only=True) for name in ("straight", "broken")

@@ -216,3 +216,19 @@ def test_films_are_listed_by_name_through_links_and_without_hidden_folders(tmp_p
     (frames / "d").symlink_to(tmp_path / "nowhere")
     with pytest.raises(SourceError, match="d: the link leads nowhere"):
         movienet.list_films(frames)
+
+
+def test_a_scene_whose_last_shot_has_no_pictures_ends_with_the_shot_before(tmp_path):
+    labels = ShotLabels(
+        np.arange(6),
+        np.array([0, 0, 1, 0, 1, 0], np.int8),
+        np.array([0, 0, 0, 1, 1, 2], np.int32),
+        np.arange(6, dtype=np.int32),
+        np.arange(6, dtype=np.int32),
+        "train",
+    )
+    movienet.write_annotations(tmp_path, {"film": labels})
+    found = read_back(tmp_path, "film", np.array([0, 1, 3, 5]))
+    np.testing.assert_array_equal(found.boundary, [0, 1, 1, 0])
+    np.testing.assert_array_equal(found.scene, [0, 0, 1, 2])
+    np.testing.assert_array_equal(read_back(tmp_path, "film", np.array([3, 5])).boundary, [1, 0])
