@@ -50,7 +50,7 @@ def tars(folder: Path) -> list[str]:
 
 def assert_unfinished(dst: Path) -> None:
     """Nothing downstream takes `dst` for a set of shards, and every tar in its place is whole."""
-    with pytest.raises(ShardError, match="no finished set of shards|no such folder"):
+    with pytest.raises(ShardError, match=r"no finished set of shards|no such folder"):
         ShardIndex.open(dst)
     for tar in tars(dst):
         assert Path(tar).read_bytes().endswith(fmt.END_OF_TAR)
