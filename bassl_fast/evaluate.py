@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.store import Store
 from shard_tools.errors import ConfigError, FeatureError, ShardError
 from shard_tools.format import MANIFEST, ShardIndex, write_atomically
 
@@ -108,7 +109,7 @@ def film_pages(
     try:
         index = ShardIndex.open(provenance["shards"])
         if sha256(index.root / MANIFEST) != provenance["manifest_sha256"]:
-            raise ShardError(f"{index.root}: packed anew since the features were extracted; extract them again")
+            raise ShardError(f"{index.address}: packed anew since the features were extracted; extract them again")
     except ShardError as error:
         print(f"report without pictures: {error}")
         drawn = 0
@@ -124,8 +125,7 @@ def _thumbnails(index: ShardIndex, film: str) -> list[bytes]:
     row = index.sequences[number]
     per_shot, shots = int(row["frames_per_shot"]), int(row["shots"])
     frames = int(row["first_frame"]) + np.arange(shots) * per_shot + per_shot // 2
-    shard = np.memmap(index.root / index.shards[int(row["shard"])]["name"], np.uint8, mode="r")
-    return [bytes(shard[int(f["offset"]) : int(f["offset"]) + int(f["size"])]) for f in index.frames[frames]]
+    return [bytes(jpeg) for jpeg in Store(index).read(frames)]
 
 
 def training_curves(finetuned: Path, pretrained: str | None) -> dict[str, list[tuple[int, float]]]:

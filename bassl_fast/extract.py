@@ -60,7 +60,7 @@ def extract(
         "dtype": dtype,
         "checkpoint": str(Path(pretrained).resolve()),
         "checkpoint_sha256": checkpoint.sha256(pretrained),
-        "shards": str(index.root.resolve()),
+        "shards": index.address if index.cache else str(index.root.resolve()),
         "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
         "transform": {"short_side": views.short_side, "size": views.size, "split": split},
     }

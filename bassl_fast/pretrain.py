@@ -158,7 +158,7 @@ def pretrain(
         earlier = checkpoint.load(last, "pretrain")
         _check_same_recipe(last, earlier["recipe"], recipe or {})
         if earlier["manifest_sha256"] != manifest:
-            raise CheckpointError(f"{last}: was trained on other shards than {index.root}; resume with those")
+            raise CheckpointError(f"{last}: was trained on other shards than {index.address}; resume with those")
         if earlier["global_step"] == earlier["total_steps"]:
             print(f"{last}: finished already, at step {earlier['global_step']}", flush=True)
             return last

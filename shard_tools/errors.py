@@ -19,6 +19,10 @@ class ShardError(BasslFastError):
     """A shard or its index is missing, cut, changed or of another version."""
 
 
+class RemoteError(BasslFastError):
+    """A remote file cannot be reached, read or written in the time allowed."""
+
+
 class PictureError(ShardError):
     """One picture in a shard cannot be decoded or does not match its checksum."""
 

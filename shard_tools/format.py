@@ -24,12 +24,16 @@ from pathlib import Path
 
 import numpy as np
 
+from .cache import Cache
 from .errors import ShardError
+from .remote import is_remote
+from .remote import sizes as remote_sizes
 
 VERSION = 1
 FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc32", "<u4")])
 SHOT = np.dtype([("shot", "<u4"), ("boundary", "i1"), ("scene", "<i4"), ("start", "<i4"), ("end", "<i4")])
 MANIFEST, FRAMES, SEQUENCES, SHOTS = "manifest.json", "frames.npy", "sequences.npy", "shots.npy"
+PARTS = ".pack"  # what a pack that is not done keeps, beside the shards
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -117,12 +121,18 @@ def npy_bytes(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def _size(path: str) -> int | None:
+    return os.path.getsize(path) if os.path.isfile(path) else None
+
+
 @dataclass(frozen=True)
 class ShardIndex:
     """A packed set of films, opened for reading; the arrays are memory maps.
 
     Attributes:
-        root: the folder.
+        root: the folder of the arrays.
+        address: what the set was opened by, for messages.
+        cache: where shards are fetched to, None if they stand in `root`.
         shards: per shard `{"name", "bytes", "sha256", "frames"}`, from the manifest.
         frames: `[F]` rows of `FRAME`, all key-frames, film by film, shot by shot.
         sequences: `[N]` rows of `sequence_dtype`, one a film.
@@ -130,19 +140,33 @@ class ShardIndex:
     """
 
     root: Path
+    address: str
+    cache: Cache | None
     shards: list[dict]
     frames: np.ndarray
     sequences: np.ndarray
     shots: np.ndarray
 
     @classmethod
-    def open(cls, root: str | Path) -> ShardIndex:
+    def open(cls, root: str | Path, cache: Cache | None = None) -> ShardIndex:
         """Open and cross-check the index against the shards' sizes; no picture is read.
 
+        Args:
+            root: folder, or address of one.
+            cache: for an address: where its files are kept.
+
         Raises:
+            RemoteError: an address cannot be reached in time.
             ShardError: no manifest (never finished), another version, an array that is damaged or does not fit the
                 others or the manifest, or a shard that is missing or of another size.
         """
+        address, sizes = str(root).rstrip("/"), None
+        if is_remote(root):
+            cache = cache or Cache()
+            sizes = remote_sizes(address)
+            root = cache.index(address, MANIFEST, (FRAMES, SEQUENCES, SHOTS))
+        else:
+            cache = None
         root = Path(root)
         path = root / MANIFEST
         if not path.is_file():
@@ -170,11 +194,11 @@ class ShardIndex:
             if array.ndim != 1 or _columns(array.dtype) != _columns(columns):
                 raise ShardError(f"{root / name}: holds other columns than {name} does; pack again")
             arrays[name] = array
-        index = cls(root, shards, arrays[FRAMES], arrays[SEQUENCES], arrays[SHOTS])
-        index._check()
+        index = cls(root, address, cache, shards, arrays[FRAMES], arrays[SEQUENCES], arrays[SHOTS])
+        index._check(sizes)
         return index
 
-    def _check(self) -> None:
+    def _check(self, sizes: dict[str, int] | None) -> None:
         mixed = "files of two packs are mixed here, pack again"
         shard, shots = self.sequences["shard"].astype(np.int64), self.sequences["shots"].astype(np.int64)
         frames = shots * self.sequences["frames_per_shot"]
@@ -201,8 +225,8 @@ class ShardIndex:
         if not np.array_equal(end, [shard["bytes"] for shard in self.shards]):
             raise ShardError(f"{self.root / FRAMES}: its key-frames end elsewhere than the shards do; {mixed}")
         for shard in self.shards:
-            path = self.root / shard["name"]
-            size = path.stat().st_size if path.is_file() else None
+            path = f"{self.address}/{shard['name']}"
+            size = _size(path) if sizes is None else sizes.get(shard["name"])
             if size is None:
                 raise ShardError(f"{path}: shard missing; copy it here or pack again")
             if size != shard["bytes"]:
@@ -234,11 +258,11 @@ class ShardIndex:
         row = self.sequences[film]
         return self.shots[int(row["first_shot"]) : int(row["first_shot"]) + int(row["shots"])]
 
-    def locate(self, frame: int) -> tuple[Path, str, int]:
+    def locate(self, frame: int) -> tuple[str, str, int]:
         """(shard, member, offset) of key-frame row `frame`, for messages."""
         film = int(np.searchsorted(self.sequences["first_frame"], frame, side="right")) - 1
         row = self.sequences[film]
         shot, image = divmod(frame - int(row["first_frame"]), int(row["frames_per_shot"]))
         shot_number = int(self.shots_of(film)["shot"][shot])
-        shard = self.root / self.shards[int(row["shard"])]["name"]
+        shard = f"{self.address}/{self.shards[int(row['shard'])]['name']}"
         return shard, member_name(self.films[film], shot_number, image), int(self.frames[frame]["offset"])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+
+from PIL import Image
+
 from .errors import SourceError
 
 # Start-of-frame markers carry the picture size; C4, C8 and CC look alike but are tables.
@@ -37,3 +41,13 @@ def picture_size(data: bytes, name: str) -> tuple[int, int]:
         # A fill byte stands alone; every other segment before the first scan carries its length.
         at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     raise SourceError(f"{name}: broken JPEG header (no picture size or no scan); extract this key-frame again")
+
+
+def decode_fault(data: bytes | memoryview) -> str:
+    """Why the JPEG `data` cannot be decoded; "" if it can."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return ""

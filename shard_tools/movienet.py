@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,11 @@ def scenes_from_boundaries(boundary: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(boundary[:-1])]).astype(np.int32)
 
 
+def frames_dir(source: Path) -> Path:
+    """`source/240P_frames` where there is one, else `source`."""
+    return source / FRAMES_DIR if (source / FRAMES_DIR).is_dir() else source
+
+
 def find_frames_dir(source: Path) -> Path:
     """The folder that holds one folder per film: `source/240P_frames` or `source` itself.
 
@@ -69,7 +75,7 @@ def find_frames_dir(source: Path) -> Path:
     layout = f"{FRAMES_DIR}/<film>/shot_0000_img_0.jpg"
     if not source.is_dir():
         raise SourceError(f"{source}: no such folder; give the folder that holds {layout}")
-    frames = source / FRAMES_DIR if (source / FRAMES_DIR).is_dir() else source
+    frames = frames_dir(source)
     if not any(KEYFRAME.fullmatch(path.name) for film in list_films(frames) for path in film.iterdir()):
         raise SourceError(
             f"{frames}: not a key-frame folder (no film's folder with key-frames in it); expected {layout}"
@@ -90,34 +96,50 @@ def list_films(frames: Path) -> list[Path]:
 
 
 def list_keyframes(film_dir: Path) -> tuple[np.ndarray, list[list[Path]]]:
-    """Key-frames of one film: shot numbers `[S]` and, per shot, its files in order of image number.
+    """Key-frames of one film's folder: shot numbers `[S]` and, per shot, its files in order of image number.
+
+    Raises:
+        SourceError: see `arrange_keyframes`.
+    """
+    shots, names = arrange_keyframes(str(film_dir), (path.name for path in film_dir.iterdir()))
+    return shots, [[film_dir / name for name in images] for images in names]
+
+
+def arrange_keyframes(film: str, names: Iterable[str]) -> tuple[np.ndarray, list[list[str]]]:
+    """Shot numbers `[S]` and, per shot, the file names of its key-frames in order of image number.
 
     Every shot must have the same images 0..K-1; gaps in shot numbers are allowed (MovieNet has some). Dot files and
     `LITTER` are passed over.
 
+    Args:
+        film: where the files stand, for messages.
+        names: of all files there, in any order.
+
     Raises:
         SourceError: no shot, a file outside the naming scheme, two files for one key-frame, or a missing key-frame.
     """
-    shots: dict[int, dict[int, Path]] = defaultdict(dict)
-    for path in film_dir.iterdir():
-        if path.name.startswith(".") or path.name.lower() in LITTER:
+    shots: dict[int, dict[int, str]] = defaultdict(dict)
+    for name in names:
+        if name.startswith(".") or name.lower() in LITTER:
             continue
-        match = KEYFRAME.fullmatch(path.name)
+        match = KEYFRAME.fullmatch(name)
         if match is None:
-            raise SourceError(f"{path}: not a key-frame name (shot_%04d_img_%d.jpg); move it out of the film's folder")
+            raise SourceError(
+                f"{film}/{name}: not a key-frame name (shot_%04d_img_%d.jpg); move it out of the film's folder"
+            )
         images = shots[int(match[1])]
         if int(match[2]) in images:
-            raise SourceError(f"{path}: same key-frame as {images[int(match[2])].name}; remove one of them")
-        images[int(match[2])] = path
+            raise SourceError(f"{film}/{name}: same key-frame as {images[int(match[2])]}; remove one of them")
+        images[int(match[2])] = name
     if not shots:
-        raise SourceError(f"{film_dir}: a film with no shots; remove the folder or extract its key-frames again")
+        raise SourceError(f"{film}: a film with no shots; remove it or extract its key-frames again")
     per_shot = max(max(images) for images in shots.values()) + 1
     for shot, images in shots.items():
         for image in range(per_shot):
             if image not in images:
                 raise SourceError(
-                    f"{film_dir / keyframe_name(shot, image)}: key-frame missing "
-                    f"(other shots of {film_dir.name} have {per_shot}); extract it again or remove shot {shot}"
+                    f"{film}/{keyframe_name(shot, image)}: key-frame missing "
+                    f"(other shots of this film have {per_shot}); extract it again or remove shot {shot}"
                 )
     numbers = sorted(shots)
     return np.array(numbers, np.int64), [[shots[n][i] for i in range(per_shot)] for n in numbers]

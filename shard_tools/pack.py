@@ -1,4 +1,4 @@
-"""Key-frame folder -> shards: bytes are copied and checked, never decoded.
+"""Key-frames -> shards: bytes are copied and checked, and decoded only if asked.
 
 Films are packed side by side, each into `.pack/<film>.tar.tmp` that is moved to its place when whole; what is known of
 a finished film is kept under `.pack/` until all are done. A pack stopped at any moment goes on where it was and ends
@@ -8,12 +8,10 @@ manifest comes last: without it nothing downstream opens the folder.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
 import os
-import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -28,9 +26,11 @@ from tqdm import tqdm
 from . import format as fmt
 from . import movienet
 from .errors import ShardError, SourceError
-from .jpeg import picture_size
-
-_PARTS = ".pack"
+from .jpeg import decode_fault, picture_size
+from .place import Place, open_place
+from .remote import is_remote
+from .sources import Buffer, Keyframe, SourceFilm, open_source
+from .sources import annotations as annotations_folder
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,18 @@ class PackedFilm:
     shots: np.ndarray  # [S] shot numbers
     frames: np.ndarray  # [S, K] of FRAME
 
-    def save(self, path: Path) -> None:
+    def note(self) -> bytes:
+        """The fields as the bytes of a file that `load` reads."""
         buffer = io.BytesIO()
         facts = json.dumps({"source": self.source, "bytes": self.bytes, "sha256": self.sha256, "size": self.size})
         np.savez(buffer, facts=np.array(facts), shots=self.shots, frames=self.frames)
-        fmt.write_atomically(path, buffer.getvalue())
+        return buffer.getvalue()
 
     @classmethod
-    def load(cls, name: str, path: Path) -> PackedFilm | None:
-        """What `save` wrote; None where that is missing or damaged, which only costs packing the film again."""
+    def load(cls, name: str, note: bytes) -> PackedFilm | None:
+        """What `note` made; None where that is damaged, which only costs packing the film again."""
         try:
-            with np.load(path, allow_pickle=False) as saved:
+            with np.load(io.BytesIO(note), allow_pickle=False) as saved:
                 facts = json.loads(str(saved["facts"]))
                 facts["size"] = tuple(facts["size"])
                 return cls(name, **facts, shots=saved["shots"], frames=saved["frames"])
@@ -63,133 +64,117 @@ class PackedFilm:
             return None
 
 
-def fingerprint(files: list[list[Path]]) -> str:
-    """Digest of names, sizes and times of a film's key-frame files: equal means nobody touched them.
-
-    Raises:
-        SourceError: a file that cannot be looked at, such as a link that leads nowhere.
-    """
-    digest = hashlib.sha256()
-    for path in (path for images in files for path in images):
-        try:
-            facts = path.stat()
-        except OSError as error:
-            raise SourceError(f"{path}: {error.strerror}; extract this key-frame again") from None
-        digest.update(f"{path.name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
-def write_shard(path: Path, film: str, shots: np.ndarray, files: list[list[Path]]) -> tuple[np.ndarray, str, tuple]:
+def write_shard(
+    path: Path, film: str, shots: np.ndarray, keyframes: list[list[Keyframe]], decode: bool = False
+) -> tuple[np.ndarray, str, tuple[int, int]]:
     """Write one film's tar: returns its frame rows `[S, K]`, sha256 and picture size (height, width).
 
     Raises:
         SourceError: a key-frame cannot be read, is empty, truncated, no JPEG, or of another size than the film's first.
     """
-    frames = np.zeros((len(files), len(files[0])), fmt.FRAME)
+    frames = np.zeros((len(keyframes), len(keyframes[0])), fmt.FRAME)
     digest, offset, size = hashlib.sha256(), 0, None
     with open(path, "wb", buffering=1 << 20) as tar:
 
-        def write(data: bytes) -> None:
+        def write(data: Buffer) -> None:
             nonlocal offset
             tar.write(data)
             digest.update(data)
             offset += len(data)
 
-        for s, images in enumerate(files):
+        for s, images in enumerate(keyframes):
             for k, image in enumerate(images):
-                try:
-                    data = image.read_bytes()
-                except OSError as error:
-                    raise SourceError(f"{image}: {error.strerror}; extract this key-frame again") from None
-                found = picture_size(data, str(image))
+                data = image.read()
+                found = picture_size(data, image.name)
                 size = size or found
                 if found != size:
                     raise SourceError(
-                        f"{image}: {found[1]}x{found[0]} pixels where the film has {size[1]}x{size[0]}; "
+                        f"{image.name}: {found[1]}x{found[0]} pixels where the film has {size[1]}x{size[0]}; "
                         "extract its key-frames again at one size"
                     )
+                if decode and (fault := decode_fault(data)):
+                    raise SourceError(f"{image.name}: cannot be decoded ({fault}); extract this key-frame again")
                 write(fmt.tar_header(fmt.member_name(film, int(shots[s]), k), len(data)))
                 frames[s, k] = (offset, len(data), zlib.crc32(data))
-                write(data + fmt.padding(len(data)))
+                write(data)
+                write(fmt.padding(len(data)))
         write(fmt.END_OF_TAR)
         tar.flush()
         os.fsync(tar.fileno())
     return frames, digest.hexdigest(), size
 
 
-def pack_film(film_dir: Path, dst: Path) -> PackedFilm:
-    """Pack one film into `dst`, or take it as it stands if an earlier run finished it.
+def pack_film(film: SourceFilm, place: Place, decode: bool = False, recheck: bool = False) -> PackedFilm:
+    """Pack one film into `place`, or take it as it stands if an earlier run finished it.
 
     The note under `.pack/` comes before the shard, so a shard without one is somebody else's and left alone.
     """
-    name = film_dir.name
-    tar, idx, part, tmp = (dst / f"{name}.tar", dst / f"{name}.idx", *_part_files(dst, name))
-    shots, files = movienet.list_keyframes(film_dir)
-    source, done = fingerprint(files), PackedFilm.load(name, part)
-    if tar.exists():
-        if not part.exists():
+    tar, idx, part = f"{film.name}.tar", f"{film.name}.idx", _note(film.name)
+    scan = film.scan()
+    if (size := place.size(tar)) is not None:
+        note = place.read(part)
+        if note is None:
             raise ShardError(
-                f"{tar}: not of this pack, so it is not written over; choose another folder or move it away"
+                f"{place.uri}/{tar}: not of this pack, so it is not written over; choose another folder or move it away"
             )
-        if done and done.source == source and idx.is_file() and tar.stat().st_size == done.bytes:
+        done = PackedFilm.load(film.name, note)
+        whole = done and done.source == scan.fingerprint and place.size(idx) is not None and size == done.bytes
+        if whole and (not recheck or place.sha256(tar) == done.sha256):
             return done
-        tar.unlink()
+        place.delete(tar)
+    tmp = place.scratch() / f"{film.name}.tar.tmp"
     try:
-        frames, sha256, size = write_shard(tmp, name, shots, files)
-        packed = PackedFilm(name, source, tmp.stat().st_size, sha256, size, shots, frames)
-        packed.save(part)
-        fmt.write_atomically(idx, fmt.idx_text(name, shots, frames).encode())
-        os.replace(tmp, tar)
+        shots, keyframes = scan.keyframes()
+        frames, sha256, picture = write_shard(tmp, film.name, shots, keyframes, decode)
+        packed = PackedFilm(film.name, scan.fingerprint, tmp.stat().st_size, sha256, picture, shots, frames)
+        place.write(part, packed.note())
+        place.write(idx, fmt.idx_text(film.name, shots, frames).encode())
+        place.take(tmp, tar)
     finally:
         tmp.unlink(missing_ok=True)
     return packed
 
 
-def _part_files(dst: Path, film: str) -> tuple[Path, Path]:
-    """(note of a finished film, its shard while written)."""
-    return dst / _PARTS / f"{film}.npz", dst / _PARTS / f"{film}.tar.tmp"
+def _note(film: str) -> str:
+    """What is known of a finished film, until all are done."""
+    return f"{fmt.PARTS}/{film}.npz"
 
 
-def _take_out_gone(dst: Path, films: set[str]) -> None:
+def _take_out_gone(place: Place, films: set[str]) -> None:
     """Remove what an earlier, stopped run packed of films that are no longer in the source."""
-    for part in (dst / _PARTS).glob("*.npz"):
-        if (film := part.name.removesuffix(".npz")) not in films:
-            for path in (dst / f"{film}.tar", dst / f"{film}.idx", dst / f"{film}.idx.tmp", part):
-                path.unlink(missing_ok=True)
+    for part in place.names(fmt.PARTS):
+        if part.endswith(".npz") and (film := part.removesuffix(".npz")) not in films:
+            for name in (f"{film}.tar", f"{film}.idx", f"{film}.idx.tmp", _note(film)):
+                place.delete(name)
 
 
 @contextmanager
-def _writing(dst: Path) -> Iterator[None]:
-    """Hold `dst` for this process alone, and say plainly why it cannot be written.
+def _writing(place: Place) -> Iterator[None]:
+    """Hold `place` for this process alone, and say plainly why it cannot be written.
 
     Raises:
         ShardError: a finished set, another pack at work there, a full disk, no permission.
     """
 
     def refuse_finished() -> None:
-        if (dst / fmt.MANIFEST).exists():
-            raise ShardError(f"{dst}: already holds a finished set of shards; choose another folder or delete this one")
+        if place.size(fmt.MANIFEST) is not None:
+            raise ShardError(
+                f"{place.uri}: already holds a finished set of shards; choose another folder or delete this one"
+            )
 
     try:
         refuse_finished()
-        (dst / _PARTS).mkdir(parents=True, exist_ok=True)
-        with open(dst / _PARTS / "lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ShardError(f"{dst}: another pack is writing here; wait for it or choose another folder") from None
-            except OSError:  # some network file systems have no locks
-                pass
+        with place.writing():
             refuse_finished()
             yield
     except OSError as error:
         raise ShardError(
-            f"{error.filename or dst}: {error.strerror or error}; mend this and run the same command again, "
+            f"{error.filename or place.uri}: {error.strerror or error}; mend this and run the same command again, "
             "it goes on where it stopped"
         ) from error
 
 
-def write_index(dst: Path, films: list[PackedFilm], labels: list[movienet.ShotLabels]) -> None:
+def write_index(place: Place, films: list[PackedFilm], labels: list[movienet.ShotLabels]) -> None:
     """Join what is known of all films, in order of name, into the index; the manifest last."""
     names = [film.name.encode() for film in films]
     sequences = np.zeros(len(films), fmt.sequence_dtype(names))
@@ -206,7 +191,7 @@ def write_index(dst: Path, films: list[PackedFilm], labels: list[movienet.ShotLa
     for name, array in ((fmt.FRAMES, frames), (fmt.SEQUENCES, sequences), (fmt.SHOTS, shots)):
         data = fmt.npy_bytes(array)
         index[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        fmt.write_atomically(dst / name, data)
+        place.write(name, data)
     manifest = {
         "version": fmt.VERSION,
         "kind": "films",
@@ -216,40 +201,66 @@ def write_index(dst: Path, films: list[PackedFilm], labels: list[movienet.ShotLa
             for film in films
         ],
     }
-    fmt.write_atomically(dst / fmt.MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+    place.write(fmt.MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def pack(source: str | Path, dst: str | Path, workers: int = 2, progress: bool | None = None) -> None:
-    """Pack every film of a key-frame folder into `dst`; see the module's docstring for what a stop leaves behind.
+def pack(
+    source: str | Path,
+    dst: str | Path,
+    workers: int = 2,
+    progress: bool | None = None,
+    annotations: str | Path | None = None,
+    check: str = "header",
+    recheck: bool = False,
+) -> dict[str, list[range]]:
+    """Pack every film of a source into `dst`; see the module's docstring for what a stop leaves behind.
 
     Args:
-        source: folder with `240P_frames/<film>/` (and `anno/`, `scene318/` where there are labels), or the
-            folder of film folders itself.
-        dst: folder for the shards; made if missing.
+        source: key-frame folder, zip of per-film tars or folder of per-film tars, here or behind an address; see
+            `sources.open_source`.
+        dst: folder or address for the shards; made if missing.
         workers: films packed at a time.
         progress: show a bar; None shows one on a terminal.
+        annotations: folder that holds `anno/` and `scene318/`; by default the source, or the folder the zip lies in.
+        check: "header" looks at the ends of each JPEG and its size, "decode" decodes it.
+        recheck: read again what an earlier, stopped run finished, instead of trusting its notes.
+
+    Returns:
+        Film -> shot numbers that its key-frames leave out, where there are any.
 
     Raises:
         SourceError: the source is not in the layout, or a key-frame is missing or broken.
         ShardError: `dst` already holds a finished set or other tars, lies among the film folders, or cannot be written.
+        RemoteError: an address cannot be read or written.
     """
-    source, dst = Path(source), Path(dst)
-    frames_dir = movienet.find_frames_dir(source)
-    if dst.resolve().is_relative_to(frames_dir.resolve()):
-        raise ShardError(f"{dst}: lies among the film folders of {frames_dir}; choose a folder outside it")
-    annotations = movienet.read_labels(source)
-    film_dirs = movienet.list_films(frames_dir)
-    with _writing(dst):
-        films = _pack_films(film_dirs, dst, workers, progress)
-        _take_out_gone(dst, {film.name for film in films})
-        write_index(dst, films, [movienet.labels_of_film(source, film.name, film.shots, annotations) for film in films])
-    shutil.rmtree(dst / _PARTS, ignore_errors=True)
+    films, place = open_source(source), open_place(dst)
+    if not is_remote(source) and not is_remote(dst) and Path(source).is_dir():
+        frames_dir = movienet.frames_dir(Path(source))
+        if Path(dst).resolve().is_relative_to(frames_dir.resolve()):
+            raise ShardError(f"{dst}: lies among the film folders of {frames_dir}; choose a folder outside it")
+    with annotations_folder(source, annotations) as folder:
+        labels = movienet.read_labels(folder)
+        with _writing(place):
+            packed = _pack_films(films, place, workers, progress, check == "decode", recheck)
+            _take_out_gone(place, {film.name for film in packed})
+            known = [movienet.labels_of_film(folder, film.name, film.shots, labels) for film in packed]
+            write_index(place, packed, known)
+    place.clear()
+    return {film.name: found for film in packed if (found := gaps(film.shots))}
 
 
-def _pack_films(film_dirs: list[Path], dst: Path, workers: int, progress: bool | None) -> list[PackedFilm]:
+def gaps(shots: np.ndarray) -> list[range]:
+    """Runs of numbers that rising shot numbers `[S]` leave out, from shot 0 on."""
+    before = np.concatenate([[-1], shots[:-1]])
+    return [range(int(b) + 1, int(s)) for b, s in zip(before, shots, strict=True) if s > b + 1]
+
+
+def _pack_films(
+    films: list[SourceFilm], place: Place, workers: int, progress: bool | None, decode: bool, recheck: bool
+) -> list[PackedFilm]:
     """Pack films side by side; the first that fails stops those not yet begun."""
     with ThreadPoolExecutor(workers) as pool:
-        jobs = [pool.submit(pack_film, film, dst) for film in film_dirs]
+        jobs = [pool.submit(pack_film, film, place, decode, recheck) for film in films]
         # tqdm reads disable=None as "only on a terminal".
         quiet = None if progress is None else not progress
         try:

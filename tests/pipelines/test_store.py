@@ -49,9 +49,9 @@ def test_a_changed_byte_is_found_and_named(shards: ShardIndex, tmp_path: Path):
     shard, member, at = index.locate(frame)
     with tarfile.open(shard) as tar:
         assert tar.getmember(member).offset_data == at == offset
-    data = bytearray(shard.read_bytes())
+    data = bytearray(Path(shard).read_bytes())
     data[offset + 99] ^= 1
-    shard.write_bytes(data)
+    Path(shard).write_bytes(data)
 
     store = Store(index)
     store.read(np.setdiff1d(np.arange(len(index.frames)), [frame]))

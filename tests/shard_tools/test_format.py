@@ -128,7 +128,7 @@ def test_locate_names_the_member_that_holds_the_bytes(packed, source):
     index, pictures = ShardIndex.open(packed), list(keyframes(source).items())
     for frame, ((film, shot, image), data) in enumerate(pictures):
         shard, member, offset = index.locate(frame)
-        assert (shard, member) == (packed / f"{film}.tar", f"{film}/shot_{shot:04d}.{image}.jpg")
+        assert (shard, member) == (f"{packed}/{film}.tar", f"{film}/shot_{shot:04d}.{image}.jpg")
         with tarfile.open(shard) as tar:
             assert tar.getmember(member).offset_data == offset
             assert tar.extractfile(member).read() == data

@@ -67,7 +67,7 @@ def test_every_keyframe_stands_where_the_index_says(packed, source):
     for row, data, frame in zip(index.frames, pictures.values(), range(len(pictures)), strict=True):
         shard, _, offset = index.locate(frame)
         assert (row["offset"], row["size"], row["crc32"]) == (offset, len(data), zlib.crc32(data))
-        assert shard.read_bytes()[offset : offset + len(data)] == data
+        assert Path(shard).read_bytes()[offset : offset + len(data)] == data
 
 
 def test_labels_stand_in_the_index(packed):
@@ -139,8 +139,11 @@ def test_dali_reads_every_keyframe_through_the_idx(packed, source):
     assert found == list(keyframes(source).values())
 
 
-def test_the_folder_of_film_folders_alone_packs_without_labels(source, tmp_path):
-    pack(source / movienet.FRAMES_DIR, tmp_path / "dst")
+def test_the_folder_of_film_folders_packs_with_the_labels_beside_it_or_without(source, packed, tmp_path):
+    pack(source / movienet.FRAMES_DIR, tmp_path / "same")
+    assert digests(tmp_path / "same") == digests(packed)
+    shutil.copytree(source / movienet.FRAMES_DIR, tmp_path / "films")
+    pack(tmp_path / "films", tmp_path / "dst")
     index = ShardIndex.open(tmp_path / "dst")
     assert index.films == sorted(FILMS)
     assert set(index.shots["boundary"].tolist()) == {-1}
@@ -495,5 +498,5 @@ def test_many_random_films_pack_to_what_was_written(tmp_path):
     for frame, ((film, shot, image), data) in enumerate(pictures.items()):
         shard, member, offset = index.locate(frame)
         assert member == fmt.member_name(film, shot, image)
-        assert shard.read_bytes()[offset : offset + len(data)] == data
+        assert Path(shard).read_bytes()[offset : offset + len(data)] == data
     assert index.sequences["frames_per_shot"].tolist() == [list(films).index(film) % 4 + 1 for film in index.films]

@@ -1,0 +1,178 @@
+"""A folder that shards are written to, on this machine or behind an address. A file in it is whole or not there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Protocol
+
+from . import format as fmt
+from .cache import sha256_of
+from .errors import ShardError
+from .remote import attempt, filesystem, is_remote
+
+
+class Place(Protocol):
+    """What `pack` asks of the folder it writes to. Names may contain `/`."""
+
+    uri: str
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if it is not there."""
+
+    def read(self, name: str) -> bytes | None:
+        """A whole file; None if it is not there."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file at once."""
+
+    def take(self, path: Path, name: str) -> None:
+        """Move a finished file of this machine to `name`."""
+
+    def delete(self, name: str) -> None:
+        """Delete a file, if it is there."""
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files in a folder, none if that is not there."""
+
+    def sha256(self, name: str) -> str:
+        """Checksum of a file that is there."""
+
+    def scratch(self) -> Path:
+        """A folder of this machine to write files in that `take` then moves."""
+
+    def clear(self) -> None:
+        """Remove what only a pack at work needs."""
+
+    def writing(self) -> contextmanager:
+        """Held by one process at a time where that can be made sure of."""
+
+
+def open_place(uri: str | Path) -> Place:
+    """The folder at a path or address."""
+    return RemotePlace(str(uri)) if is_remote(uri) else LocalPlace(Path(uri))
+
+
+class LocalPlace:
+    """A folder of this machine; files are written as `.tmp` and renamed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.uri = root, str(root)
+
+    def size(self, name: str) -> int | None:
+        path = self.root / name
+        return path.stat().st_size if path.is_file() else None
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fmt.write_atomically(path, data)
+
+    def take(self, path: Path, name: str) -> None:
+        os.replace(path, self.root / name)
+
+    def delete(self, name: str) -> None:
+        (self.root / name).unlink(missing_ok=True)
+
+    def names(self, folder: str) -> list[str]:
+        return sorted(path.name for path in (self.root / folder).glob("*"))
+
+    def sha256(self, name: str) -> str:
+        with open(self.root / name, "rb") as file:
+            return sha256_of(file)
+
+    def scratch(self) -> Path:
+        folder = self.root / fmt.PARTS
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def clear(self) -> None:
+        shutil.rmtree(self.root / fmt.PARTS, ignore_errors=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        with open(self.scratch() / "lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ShardError(
+                    f"{self.root}: another pack is writing here; wait for it or choose another folder"
+                ) from None
+            except OSError:  # some network file systems have no locks
+                pass
+            yield
+
+
+class RemotePlace:
+    """A folder behind an address. Object stores show a file when it is whole, and have no locks."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        self._fs, self._root = filesystem(uri)
+        self._scratch: tempfile.TemporaryDirectory | None = None
+
+    def _try(self, name: str, action):
+        return attempt(f"{self.uri}/{name}", action)
+
+    def size(self, name: str) -> int | None:
+        try:
+            return self._try(name, lambda: self._fs.size(f"{self._root}/{name}"))
+        except FileNotFoundError:
+            return None
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return self._try(name, lambda: self._fs.cat_file(f"{self._root}/{name}"))
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        self._try(name, lambda: self._fs.pipe_file(f"{self._root}/{name}", data))
+
+    def take(self, path: Path, name: str) -> None:
+        self._try(name, lambda: self._fs.put_file(str(path), f"{self._root}/{name}"))
+        path.unlink()
+
+    def delete(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self._try(name, lambda: self._fs.rm_file(f"{self._root}/{name}"))
+
+    def names(self, folder: str) -> list[str]:
+        where = f"{self._root}/{folder}".rstrip("/")
+        try:
+            found = self._try(folder, lambda: self._fs.ls(where, detail=False))
+        except FileNotFoundError:
+            return []
+        return sorted(path.rstrip("/").rsplit("/", 1)[1] for path in found)
+
+    def sha256(self, name: str) -> str:
+        def read() -> str:
+            with self._fs.open(f"{self._root}/{name}", "rb", block_size=8 << 20) as file:
+                return sha256_of(file)
+
+        return self._try(name, read)
+
+    def scratch(self) -> Path:
+        self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="bassl-fast-")
+        return Path(self._scratch.name)
+
+    def clear(self) -> None:
+        for name in self.names(fmt.PARTS):
+            self.delete(f"{fmt.PARTS}/{name}")
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
+
+    def writing(self):
+        return nullcontext()

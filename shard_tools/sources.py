@@ -1,0 +1,310 @@
+"""Where films come from: a key-frame folder, a zip of per-film tars, or a folder of per-film tars; here or remote.
+
+A film is a name, a fingerprint (equal: nobody touched it) and its key-frames in order. Nothing is unpacked to disk: a
+film that comes in a tar is read at once, so memory is that of one film a worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import mmap
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from fsspec import AbstractFileSystem
+
+from . import movienet
+from .errors import SourceError
+from .remote import attempt, filesystem, is_remote
+
+Buffer = bytes | memoryview
+TAR_FOLDERS = ("240P", movienet.FRAMES_DIR)  # where MovieNet's zip, and people, keep the films
+
+
+class Keyframe(NamedTuple):
+    """Name for messages, and how to get its bytes."""
+
+    name: str
+    read: Callable[[], Buffer]
+
+
+Keyframes = tuple[np.ndarray, list[list[Keyframe]]]  # shot numbers [S] and, per shot, its key-frames in order
+
+
+class Scan(NamedTuple):
+    """A film as it stands: digest of what is known without reading pictures (names, sizes, times, checksums)."""
+
+    fingerprint: str
+    keyframes: Callable[[], Keyframes]
+
+
+class SourceFilm(NamedTuple):
+    """A film to pack, and how to look at it."""
+
+    name: str
+    scan: Callable[[], Scan]
+
+
+def open_source(source: str | Path) -> list[SourceFilm]:
+    """The films of a source, in order of name.
+
+    Raises:
+        SourceError: nothing there, or nothing in a known layout.
+    """
+    if is_remote(source):
+        films = _remote_films(str(source))
+    elif Path(source).is_file():
+        films = _zip_films(str(source), partial(open, source, "rb"))
+    else:
+        films = _local_films(Path(source))
+    films.sort(key=lambda film: film.name)
+    for one, other in pairwise(films):
+        if one.name == other.name:
+            raise SourceError(f"{source}: film {one.name} comes twice; remove one of them")
+    return films
+
+
+def _local_films(source: Path) -> list[SourceFilm]:
+    tars = [path for folder in (source, *(source / name for name in TAR_FOLDERS)) for path in folder.glob("*.tar")]
+    tars = [path for path in tars if not path.name.startswith(".")]
+    if not tars:
+        return [_folder_film(folder) for folder in movienet.list_films(movienet.find_frames_dir(source))]
+    if loose := [path for path in movienet.list_films(tars[0].parent) if any(path.glob("shot_*.jpg"))]:
+        raise SourceError(f"{loose[0]}: key-frames beside tars of key-frames; keep the films in one of the two ways")
+    return [_tar_film(path) for path in tars]
+
+
+def _folder_film(folder: Path) -> SourceFilm:
+    def scan() -> Scan:
+        shots, files = movienet.list_keyframes(folder)
+        keyframes = [[Keyframe(str(path), partial(_read, path)) for path in images] for images in files]
+        return Scan(_digest(_facts(path) for images in files for path in images), lambda: (shots, keyframes))
+
+    return SourceFilm(folder.name, scan)
+
+
+def _facts(path: Path) -> str:
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}; extract this key-frame again") from None
+    return f"{path.name} {facts.st_size} {facts.st_mtime_ns}"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}; extract this key-frame again") from None
+
+
+def _tar_film(path: Path) -> SourceFilm:
+    def keyframes() -> Keyframes:
+        try:
+            with open(path, "rb") as file:
+                return in_tar(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), str(path))
+        except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+            raise SourceError(f"{path}: cannot be read ({error}); copy it again") from None
+
+    return SourceFilm(path.stem, lambda: Scan(_digest([_facts(path)]), keyframes))
+
+
+def in_tar(data: Buffer, where: str) -> Keyframes:
+    """Key-frames of one film in the bytes of a tar; members may stand in a folder and in any order.
+
+    Raises:
+        SourceError: not a tar, cut short, a member that would leave the folder or is no file, or key-frames missing.
+    """
+    view = memoryview(data)
+    found: dict[str, memoryview] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            for member in tar:
+                if member.isdir():
+                    continue
+                *folders, name = member.name.removeprefix("./").split("/")
+                if len(folders) > 1 or ".." in folders or "" in folders or not member.isreg():
+                    raise SourceError(
+                        f"{where}: member {member.name!r} is no plain file <film>/{movienet.keyframe_name(0, 0)}; "
+                        "get this tar from where you trust it"
+                    )
+                if name in found:
+                    raise SourceError(f"{where}: member {member.name!r} comes twice; pack the tar again")
+                found[name] = view[member.offset_data : member.offset_data + member.size]
+            # tarfile takes the end of a file for the end of the archive; a whole one says so by a block of zeros.
+            whole = view[tar.offset : tar.offset + tarfile.BLOCKSIZE] == bytes(tarfile.BLOCKSIZE)
+    except tarfile.TarError as error:
+        raise SourceError(f"{where}: not a whole tar ({error}); copy it again") from None
+    if not whole:
+        raise SourceError(f"{where}: cut short (no end mark at byte {len(view)}); copy it again")
+    shots, names = movienet.arrange_keyframes(where, found)
+    return shots, [[Keyframe(f"{where}: {name}", partial(found.get, name)) for name in images] for images in names]
+
+
+def _zip_films(where: str, open_file: Callable[[], Any]) -> list[SourceFilm]:
+    try:
+        with open_file() as file, zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise SourceError(f"{where}: not a whole zip ({error}); download it again") from None
+    tars = [m for m in members if m.filename.endswith(".tar") and not m.filename.startswith("__MACOSX/")]
+    if not tars:
+        raise SourceError(f"{where}: no tar in it; expected a zip of 240P/<film>.tar, as MovieNet's key-frames are")
+    for member in tars:
+        if "/" in (name := member.filename.removeprefix("240P/")) or name == ".tar":
+            raise SourceError(f"{where}: member {member.filename!r} stands elsewhere than 240P/<film>.tar; zip it anew")
+    return [_zipped_film(where, open_file, member) for member in tars]
+
+
+def _zipped_film(where: str, open_file: Callable[[], Any], member: zipfile.ZipInfo) -> SourceFilm:
+    name = f"{where}: {member.filename}"
+
+    def keyframes() -> Keyframes:
+        try:
+            with open_file() as file:
+                if member.compress_type == zipfile.ZIP_STORED and isinstance(file, io.BufferedReader):
+                    data = _stored(file, member)
+                else:
+                    with zipfile.ZipFile(file) as archive:
+                        data = archive.read(member)
+        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, ValueError) as error:
+            raise SourceError(f"{name}: cannot be read ({error}); download the zip again") from None
+        return in_tar(data, name)
+
+    facts = f"{member.filename} {member.file_size} {member.CRC}"
+    return SourceFilm(Path(member.filename).stem, lambda: Scan(_digest([facts]), keyframes))
+
+
+def _stored(file: io.BufferedReader, member: zipfile.ZipInfo) -> memoryview:
+    """A member that is not compressed, as a view into the mapped zip (no copy); zipfile would copy it twice."""
+    view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    at = member.header_offset  # of the local header: 30 bytes, a name, an extra field (APPNOTE 4.3.7)
+    if view[at : at + 4] != b"PK\x03\x04":
+        raise zipfile.BadZipFile("no local header where the directory says")
+    start = (
+        at + 30 + int.from_bytes(view[at + 26 : at + 28], "little") + int.from_bytes(view[at + 28 : at + 30], "little")
+    )
+    data = view[start : start + member.file_size]
+    if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
+        raise zipfile.BadZipFile("bytes differ from its crc32")
+    return data
+
+
+def _remote_films(uri: str) -> list[SourceFilm]:
+    fs, root = filesystem(uri)
+    if root.endswith(".zip"):
+        # One request for each 8 MiB read onwards; the directory at the end is read apart.
+        return _zip_films(uri, lambda: attempt(uri, lambda: fs.open(root, "rb", block_size=8 << 20)))
+    for folder in (f"{root}/{name}" for name in (*TAR_FOLDERS, "")):
+        folder = folder.rstrip("/")
+        try:
+            entries = attempt(uri, lambda folder=folder: fs.ls(folder, detail=True))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        tars = [entry for entry in entries if entry["name"].endswith(".tar")]
+        folders = [entry for entry in entries if entry["type"] == "directory" and entry["name"].rstrip("/") != folder]
+        if tars:
+            return [_remote_tar(fs, entry) for entry in tars]
+        films = [_remote_folder(fs, entry["name"].rstrip("/")) for entry in folders]
+        if films and (folder != root or _has_keyframes(fs, uri, folders[0]["name"])):
+            return films
+    raise SourceError(
+        f"{uri}: no films there; expected {movienet.FRAMES_DIR}/<film>/{movienet.keyframe_name(0, 0)}, "
+        "<film>.tar or a zip of those"
+    )
+
+
+def _has_keyframes(fs: AbstractFileSystem, uri: str, folder: str) -> bool:
+    names = attempt(uri, lambda: fs.ls(folder, detail=False))
+    return any(movienet.KEYFRAME.fullmatch(name.rsplit("/", 1)[-1]) for name in names)
+
+
+def _remote_tar(fs: AbstractFileSystem, entry: dict[str, Any]) -> SourceFilm:
+    path = entry["name"]
+    where = fs.unstrip_protocol(path)
+
+    def keyframes() -> Keyframes:
+        return in_tar(attempt(where, lambda: fs.cat_file(path)), where)
+
+    return SourceFilm(Path(path).stem, lambda: Scan(_digest([_remote_facts(entry)]), keyframes))
+
+
+def _remote_folder(fs: AbstractFileSystem, folder: str) -> SourceFilm:
+    where = fs.unstrip_protocol(folder)
+
+    def scan() -> Scan:
+        listed = attempt(where, lambda: fs.ls(folder, detail=True))
+        entries = {entry["name"].rsplit("/", 1)[1]: entry for entry in listed if entry["type"] == "file"}
+        shots, names = movienet.arrange_keyframes(where, filter(None, entries))
+
+        def keyframes() -> Keyframes:
+            # At once: a request a key-frame, many under way.
+            paths = [entries[name]["name"] for images in names for name in images]
+            data = attempt(where, lambda: fs.cat(paths, on_error="raise"))
+            data = data if isinstance(data, dict) else {paths[0]: data}
+            return shots, [
+                [Keyframe(f"{where}/{name}", partial(data.get, entries[name]["name"])) for name in images]
+                for images in names
+            ]
+
+        return Scan(_digest(_remote_facts(entries[name]) for images in names for name in images), keyframes)
+
+    return SourceFilm(Path(folder).name, scan)
+
+
+def _remote_facts(entry: dict[str, Any]) -> str:
+    version = (
+        entry.get("ETag")
+        or entry.get("md5Hash")
+        or entry.get("etag")
+        or entry.get("mtime")
+        or entry.get("LastModified")
+    )
+    return f"{entry['name']} {entry.get('size')} {version}"
+
+
+def _digest(lines) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def annotations(source: str | Path, given: str | Path | None = None) -> Iterator[Path]:
+    """The folder that holds `anno/` and `scene318/`: the one given, or the source itself, or what holds the zip.
+
+    Remote annotation files are copied to a folder of this machine for the time being.
+    """
+    where = str(given if given is not None else source).rstrip("/")
+    if given is None and (where.endswith(".zip") or Path(where).name in TAR_FOLDERS):
+        where = where.rsplit("/", 1)[0] if "/" in where else "."
+    if not is_remote(where):
+        if given is not None and not (Path(where) / "anno").is_dir():
+            raise SourceError(f"{where}: no folder anno/ in it; give the folder that holds anno/anno.train.ndjson")
+        yield Path(where)
+        return
+    fs, root = filesystem(where)
+    with tempfile.TemporaryDirectory(prefix="bassl-fast-") as folder:
+        for part in ("anno", "scene318/shot_movie318"):
+            try:
+                files = attempt(where, lambda part=part: fs.ls(f"{root}/{part}", detail=False))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            (Path(folder) / part).mkdir(parents=True)
+            for file in files:
+                name = file.rstrip("/").rsplit("/", 1)[-1]
+                if name.endswith((".ndjson", ".txt")):
+                    data = attempt(f"{where}/{part}/{name}", lambda file=file: fs.cat_file(file))
+                    (Path(folder) / part / name).write_bytes(data)
+        yield Path(folder)
