@@ -4,12 +4,12 @@ from pathlib import Path
 
 from setuptools import setup
 
-VIDEO = ["scenedetect-headless>=0.7", "av>=12"]
+VIDEO = ["scenedetect-headless>=0.7", "av>=17"]
 
 setup(
     name="bassl-fast",
     version="0.1.0",
-    description="The fastest way to train video models that understand films",
+    description="Train video models that understand films, fast",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -43,7 +43,7 @@ def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
     """
     _check_options(parser, argv)
     for path in _config_files(argv):
-        _check_keys(parser, _read_yaml(path), path)
+        _check_keys(parser, read_yaml(path), path)
     try:
         return parser.parse_args(argv)
     except ArgumentError as error:
@@ -89,12 +89,12 @@ def _config_files(argv: list[str]) -> Iterable[str]:
             yield word.removeprefix("--config=")
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def read_yaml(path: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give an existing YAML file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: not a configuration; expected 'key: value' lines")
@@ -149,7 +149,10 @@ def _check_class(value: dict[str, Any], source: str, path: str) -> None:
         classes = [known for known, thing in vars(module).items() if inspect.isclass(thing)]
         raise ConfigError(f"{source}: {path}.class_path: no class '{name}' in {module_name}{nearest(name, classes)}")
     types = typing.get_type_hints(target.__init__)
-    for key, argument in (value.get("init_args") or {}).items():
+    arguments = value.get("init_args") or {}
+    if not isinstance(arguments, dict):
+        raise ConfigError(f"{source}: {path}.init_args: expected keys ({', '.join(types)}), got {arguments!r}")
+    for key, argument in arguments.items():
         where = f"{path}.init_args.{key}"
         if key not in types:
             raise ConfigError(f"{source}: unknown key '{where}'{nearest(key, types)}")

@@ -13,15 +13,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import yaml
-
 from shard_tools import movienet, video
 from shard_tools.draw import draw_films
 from shard_tools.errors import ConfigError, SourceError
 from shard_tools.format import ShardIndex, write_atomically
 from shard_tools.pack import pack
 
-from . import config, metrics
+from . import config, metrics, tools
 from .evaluate import evaluate, score
 from .extract import extract
 from .finetune import finetune
@@ -40,7 +38,7 @@ def _stage(name: str):
 
 
 def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(RECIPE)) -> dict[str, Any]:
-    """Draw films, pack, pretrain, extract, fine-tune, evaluate, report; print three APs and return them.
+    """Draw films, pack, pretrain, extract, fine-tune, evaluate, report; print the APs and return them.
 
     Args:
         films: folder of video files, played one after another as one held-out film whose scenes are the files (it is
@@ -57,7 +55,7 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
         raise ConfigError(f"{root}: exists; delete it or choose another --out")
     if films is not None and len(video.list_videos(Path(films))) < 2:
         raise SourceError(f"{films}: one video has no join to find; put two or more there")
-    recipe = yaml.safe_load(Path(recipe_file).read_text(encoding="utf-8"))
+    recipe = read_recipe(recipe_file)
     started = time.monotonic()
     keyframes, shards = root / "films", root / "shards"
     with _stage("draw films" + (f" and cut those in {films} into shots" if films else "")):
@@ -69,30 +67,25 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
     chance = 100 * mean(held_out)
 
     rows = [{"name": "chance", "AP": (chance, 0.0)}]
-    shown = ""
     for name in ("untrained", "pretrained"):
         checkpoint, features = root / name / "last.ckpt", root / name / "features"
-        with _stage(f"{name} encoder"):
+        with _stage(f"{name} model"):
             section = recipe["pretrain"] | {"out": str(root / name)}
             section["data"] = section["data"] | {"shards": str(shards)} | ({"split": None} if films else {})
             if name == "untrained":
                 section["training"] = section["training"] | {"steps": 0}
             config.run(pretrain, section, recipe_file)
             extract(str(checkpoint), str(shards), str(features))
-        with _stage(f"fine-tune on the {name} encoder, {len(recipe['seeds'])} seeds"):
-            aps = {}
-            for seed in recipe["seeds"]:
-                section = recipe["finetune"] | {
-                    "out": str(root / name / f"scenes-{seed}"),
-                    "pretrained": str(checkpoint),
-                    "seed": seed,
-                }
+        for label, new_crn in ((name, False), (f"{name} encoder alone", True)):
+            if label == "untrained encoder alone":
+                continue  # what is new and what is untrained is the same
+            with _stage(f"fine-tune: {label}, {len(recipe['seeds'])} seeds"):
+                section = recipe["finetune"] | {"pretrained": str(checkpoint), "new_crn": new_crn}
                 section["data"] = section["data"] | {"features": str(features)}
-                tuned = config.run(finetune, section, recipe_file)
-                scores, _ = score(tuned, features, "test")
-                aps[str(tuned)] = metrics.scene_metrics(scores)["ap"]
-            rows.append({"name": name, "AP": (mean(aps.values()), stdev(aps.values()) if len(aps) > 1 else 0.0)})
-            shown = sorted(aps, key=aps.get)[len(aps) // 2]
+                aps = _judge(section, root / label.replace(" ", "-"), recipe["seeds"], recipe_file)
+            rows.append({"name": label, "AP": (mean(aps.values()), stdev(aps.values()) if len(aps) > 1 else 0.0)})
+            if label == "pretrained":
+                shown = sorted(aps, key=aps.get)[len(aps) // 2]
 
     write_atomically(root / "comparison.json", json.dumps(rows).encode())
     with _stage("report of the seed of median AP"):
@@ -105,16 +98,46 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
         )
     print(f"\nAP on {len(held_out)} shots of held-out films, {len(recipe['seeds'])} seeds of fine-tuning")
     for row in rows:
-        print(f"  {row['name']:12s}{row['AP'][0]:6.1f}  +- {row['AP'][1]:.1f}")
+        print(f"  {row['name']:25s}{row['AP'][0]:6.1f}  +- {row['AP'][1]:.1f}")
     print(f"in {time.monotonic() - started:.0f} s; look at {root / 'report.html'}")
     return {row["name"]: row["AP"][0] for row in rows}
+
+
+def _judge(section: dict[str, Any], out: Path, seeds: list[int], source: str) -> dict[str, float]:
+    """Fine-tune with every seed: checkpoint -> AP in percent on the held-out films."""
+    aps = {}
+    for seed in seeds:
+        tuned = config.run(finetune, section | {"out": str(out / f"scenes-{seed}"), "seed": seed}, source)
+        scores, _ = score(tuned, section["data"]["features"], "test")
+        aps[str(tuned)] = metrics.scene_metrics(scores)["ap"]
+    return aps
 
 
 def attribution(videos: str | None) -> str | None:
     """A text in the folder of videos that says whose they are, to be quoted wherever their pictures are shown."""
     if videos is None:
         return None
-    return next((str(path) for name in ("ATTRIBUTION*", "README*") for path in sorted(Path(videos).glob(name))), None)
+    texts = [path for name in ("ATTRIBUTION*", "README*") for path in sorted(Path(videos).glob(name))]
+    return next((str(path) for path in texts if path.is_file() and path.suffix in ("", ".txt", ".md")), None)
+
+
+def read_recipe(path: str) -> dict[str, Any]:
+    """The recipe of the demo, every section checked as the verb it is for would.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    recipe = config.read_yaml(path)
+    sections = ("draw", "pretrain", "finetune", "seeds")
+    if wrong := set(recipe) ^ set(sections):
+        raise ConfigError(f"{path}: its sections are {', '.join(sections)}; add or remove {', '.join(sorted(wrong))}")
+    for verb, name, needed in (
+        (tools.draw, "draw", {"destination": "-"}),
+        (pretrain, "pretrain", {"data": recipe["pretrain"].get("data", {}) | {"shards": "-"}}),
+        (finetune, "finetune", {"data": recipe["finetune"].get("data", {}) | {"features": "-"}}),
+    ):
+        config.parse_dict(config.make_parser(verb), recipe[name] | needed, f"{path}: {name}")
+    return recipe
 
 
 def make_films(root: Path, drawn: dict[str, int], videos: str | None) -> None:

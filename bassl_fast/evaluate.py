@@ -58,7 +58,7 @@ def evaluate(
     Args:
         finetuned: checkpoint that `bassl-fast finetune` wrote.
         features: folder that `bassl-fast extract` wrote.
-        out: folder for the results; `evaluate/` beside the checkpoint if left out.
+        out: folder for the results; `evaluate-<split>/` beside the checkpoint if left out.
         split: "train", "val" or "test".
         threshold: probability from which a shot is called a boundary; the checkpoint's own if left out.
         pages: films drawn in the report, the worst first; all count in its numbers.
@@ -73,7 +73,7 @@ def evaluate(
     numbers = {film.name: film.shots["shot"] for film in feature_set.films(split)}
     rows = _read_rows(comparison) if comparison else None
     threshold = state["threshold"] if threshold is None else threshold
-    out_dir = Path(finetuned).parent / "evaluate" if out is None else Path(out)
+    out_dir = Path(finetuned).parent / f"evaluate-{split}" if out is None else Path(out)
     found = metrics.scene_metrics(films, threshold)
     (out_dir / "scores").mkdir(parents=True, exist_ok=True)
     for film in films:
@@ -82,13 +82,13 @@ def evaluate(
     write_atomically(out_dir / "metrics.json", (json.dumps(summary, indent=1) + "\n").encode())
     write_report(
         out_dir / "report.html",
-        f"Scenes of {len(films)} films",
+        "Scenes of one film" if len(films) == 1 else f"Scenes of {len(films)} films",
         film_pages(films, numbers, feature_set.provenance, pages),
         found,
         threshold,
         training_curves(Path(finetuned).parent, state["recipe"].get("pretrained")),
         rows,
-        [line for line in Path(notes).read_text(encoding="utf-8").splitlines() if line.strip()] if notes else (),
+        [line for line in Path(notes).read_text("utf-8", "replace").splitlines() if line.strip()] if notes else (),
     )
     for name, value in found.items():
         print(f"{name:14s} {value:6.2f}")
@@ -105,7 +105,9 @@ def film_pages(
         numbers: film -> `[S]` shot numbers.
         provenance: of the features, see `FeatureSet`.
     """
-    films = sorted(films, key=lambda film: metrics.scene_metrics([film]).get("ap", 101.0))
+    films = sorted(
+        films, key=lambda film: metrics.scene_metrics([film]).get("ap", 101.0) if film.labelled.any() else 102.0
+    )
     try:
         index = ShardIndex.open(provenance["shards"])
         if sha256(index.root / MANIFEST) != provenance["manifest_sha256"]:

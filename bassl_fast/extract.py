@@ -114,16 +114,20 @@ def _array(out: Path, row: np.ndarray) -> Path:
 
 def _claim(out: Path, provenance: dict[str, Any]) -> None:
     """Take the folder for these features, or refuse it if others stand in it."""
-    for name in (PROVENANCE, _STARTED):
-        path = out / name
-        if path.is_file():
+    notes = [out / name for name in (PROVENANCE, _STARTED) if (out / name).is_file()]
+    if not notes and any(out.glob("*.npy")):
+        raise FeatureError(f"{out}: holds arrays, and nothing says of which checkpoint; choose another folder")
+    for path in notes:
+        try:
             earlier = json.loads(path.read_text(encoding="utf-8"))
-            differing = [
-                key
-                for key in provenance
-                if earlier.get(key) != provenance[key] and key.endswith(("256", "dtype", "transform"))
-            ]
-            if differing:
-                raise FeatureError(f"{out}: holds features of another {differing[0]}; choose another folder")
+        except ValueError as error:
+            raise FeatureError(f"{path}: damaged ({error}); delete the folder and extract again") from None
+        differing = [
+            key
+            for key in provenance
+            if earlier.get(key) != provenance[key] and key.endswith(("256", "dtype", "transform"))
+        ]
+        if differing:
+            raise FeatureError(f"{out}: holds features of another {differing[0]}; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / _STARTED, (json.dumps(provenance) + "\n").encode())

@@ -210,6 +210,10 @@ def finetune(
     out_dir = Path(out)
     if (out_dir / BEST).exists():
         raise ConfigError(f"{out_dir / BEST}: this run exists; choose another --out or delete it")
+    if epochs < 1:
+        raise ConfigError(f"epochs {epochs}: must be at least 1")
+    if new_crn and pretrained is None:
+        raise ConfigError("new_crn: without --pretrained the network is new anyway; leave it out")
     feature_set = FeatureSet.open(data.features)
     pl.seed_everything(seed, verbose=False)
     network = _network(feature_set, pretrained, new_crn, crn)
@@ -221,6 +225,9 @@ def finetune(
         raise FeatureError(
             f"{data.features}: split '{data.train}' has no labelled boundary; pack with anno/ and extract again"
         )
+    labelled = int((train.boundary >= 0).sum())
+    if data.batch > labelled:
+        raise ConfigError(f"data.batch {data.batch}: there are {labelled} labelled shots; choose fewer")
     hardware.say_device()
     val = _windows(feature_set, data.val, radius, device)
     if val is not None and not (val.boundary == 1).any():
@@ -292,4 +299,5 @@ def _network(feature_set: FeatureSet, pretrained: str | None, new_crn: bool, crn
     _, method, _ = build_pretrained(pretrained)
     if not hasattr(method, "crn"):
         raise CheckpointError(f"{pretrained}: its method trains no contextual relation network; leave --pretrained out")
-    return ContextualRelationNetwork(**method.crn.shape) if new_crn else method.crn
+    network = ContextualRelationNetwork(**method.crn.shape) if new_crn else method.crn
+    return network.requires_grad_(True)  # some pretext losses leave it, or parts of it, frozen

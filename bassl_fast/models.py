@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def build_pretrained(path: str | Path) -> tuple[Encoder, Method, dict[str, Any]]
         raise CheckpointError(
             f"{path}: stopped at step {done} of {total}; go on with the same command and --resume true"
         )
+    _check_classes(state["recipe"], path)
     recipe = {key: value for key, value in state["recipe"].items() if key != "verb"}
     parser = config.make_parser(pretrain)
     arguments = parser.instantiate(config.parse_dict(parser, recipe, str(path)))
@@ -34,3 +36,15 @@ def build_pretrained(path: str | Path) -> tuple[Encoder, Method, dict[str, Any]]
     checkpoint.load_weights(encoder, state["state_dict"], "encoder.", path)
     checkpoint.load_weights(method, state["state_dict"], "method.", path)
     return encoder, method, recipe
+
+
+def _check_classes(recipe: Any, path: str | Path) -> None:
+    """A file that comes from elsewhere must not make us import what nobody here asked for."""
+    if not isinstance(recipe, dict):
+        return
+    if "class_path" in recipe:
+        module = str(recipe["class_path"]).rpartition(".")[0]
+        if module.split(".")[0] != "bassl_fast" and module not in sys.modules:
+            raise CheckpointError(f"{path}: is of class {recipe['class_path']}; import {module} first if you trust it")
+    for value in recipe.values():
+        _check_classes(value, path)

@@ -62,20 +62,17 @@ class FilmPage:
         thumbnails: JPEG bytes of the middle key-frame of each shot, any size; empty for a film that stands in the
             tables and in the curve but is not drawn (a strip costs about 3 KB a shot).
         scores: probability, truth and times of its `[S]` shots.
-        start_seconds: `[S]` where each shot starts, if `scores.start` (24 frames a second) does not tell.
         shot_numbers: `[S]` numbers to print, if they are not 0..S-1.
     """
 
     film: str
     thumbnails: Sequence[bytes]
     scores: FilmScores
-    start_seconds: Sequence[float] | None = None
     shot_numbers: Sequence[int] | None = None
 
     def times(self) -> list[str]:
         """`[S]` start of each shot as hh:mm:ss, "" where unknown."""
-        seconds = self.scores.start / FPS if self.start_seconds is None else self.start_seconds
-        return [clock(s) for s in seconds]
+        return [clock(frame / FPS) for frame in self.scores.start]
 
 
 def write_report(
@@ -286,7 +283,7 @@ def _picture(page: FilmPage, shot: int) -> tuple[str, int, int]:
         jpeg, width, height = shrink(page.thumbnails[shot])
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PictureError(
-            f"{page.film}: key-frame of shot {shot} is not a picture ({error}); verify the shards"
+            f"{page.film}: key-frame of shot {shot} is not a picture ({error}); run `bassl-fast verify` on them"
         ) from None
     data = base64.b64encode(jpeg).decode("ascii")
     return f'<img src="data:image/jpeg;base64,{data}" alt="" loading="lazy" decoding="async">', width, height

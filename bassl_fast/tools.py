@@ -12,8 +12,9 @@ from tqdm import tqdm
 from shard_tools import draw as drawing
 from shard_tools import pack as packing
 from shard_tools import video
-from shard_tools.errors import ConfigError
-from shard_tools.format import ShardIndex
+from shard_tools.errors import ConfigError, ShardError
+from shard_tools.format import MANIFEST, ShardIndex
+from shard_tools.movienet import FRAMES_DIR
 
 
 def draw(
@@ -44,8 +45,8 @@ def pack(
     destination: str,
     workers: int = 2,
     join: str | None = None,
-    split: Literal["train", "val", "test"] = "test",
-    detector: Literal["adaptive", "content"] = "adaptive",
+    split: Literal["train", "val", "test"] | None = None,
+    detector: Literal["adaptive", "content"] | None = None,
 ) -> None:
     """Pack a MovieNet key-frame folder, or a folder of videos, into per-film shards.
 
@@ -54,8 +55,8 @@ def pack(
         destination: folder for the shards.
         workers: films packed at a time.
         join: videos only: play all files one after another as one film of this name; joins are scene boundaries.
-        split: videos only: "train", "val" or "test", of all of them.
-        detector: videos only: shot detector of PySceneDetect.
+        split: videos only: "train", "val" or "test" for all of them; "test" if left out.
+        detector: videos only: shot detector of PySceneDetect; "adaptive" if left out.
 
     Raises:
         SourceError, ShardError: see `shard_tools.pack.pack` and `shard_tools.video.extract_folder`.
@@ -63,22 +64,29 @@ def pack(
     if workers < 1:
         raise ConfigError(f"workers {workers}: must be at least 1")
     if not _holds_videos(Path(source)):
-        if join is not None:
-            raise ConfigError(f"--join is for videos, and {source} holds none")
+        for name, value in (("join", join), ("split", split), ("detector", detector)):
+            if value is not None:
+                raise ConfigError(f"--{name} is for videos, and {source} holds none; leave it out")
         packing.pack(source, destination, workers)
         print(f"shards: {destination} ({_summary(ShardIndex.open(destination))})")
         return
+    if (Path(destination) / MANIFEST).exists():  # known before the long work
+        raise ShardError(f"{destination}: already holds a finished set of shards; choose another folder or delete it")
     Path(destination).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".keyframes-", dir=destination) as scratch:
         seconds = 2 * sum(video.duration(path) for path in video.list_videos(Path(source)))
         with tqdm(total=round(seconds), desc="shots and key-frames", unit="s", disable=None) as bar:
-            video.extract_folder(Path(source), Path(scratch), join, split, detector, bar.update)
+            video.extract_folder(Path(source), Path(scratch), join, split or "test", detector or "adaptive", bar.update)
         packing.pack(scratch, destination, workers)
     print(f"shards: {destination} ({_summary(ShardIndex.open(destination))})")
 
 
 def _holds_videos(folder: Path) -> bool:
-    return folder.is_dir() and any(path.suffix.lower() in video.VIDEO_SUFFIXES for path in folder.iterdir())
+    return (
+        folder.is_dir()
+        and not (folder / FRAMES_DIR).is_dir()
+        and any(path.suffix.lower() in video.VIDEO_SUFFIXES for path in folder.iterdir())
+    )
 
 
 def info(shards: str, as_json: bool = False) -> None:

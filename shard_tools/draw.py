@@ -12,6 +12,7 @@ the other films nor on who draws it.
 from __future__ import annotations
 
 import colorsys
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -323,7 +324,8 @@ def draw_films(
     """Draw `films` films of `shots` shots into `root`: key-frames, boundary labels and shot times; return the labels.
 
     The first films are split "train", then come `val` films and `test` films. Equal arguments give equal bytes,
-    whatever `workers` is; a film is the same whatever `films` is. `progress` is called with (films done, films).
+    whatever `workers` is; a film is the same whatever `films` is. Nothing stands in its place before all is drawn.
+    `progress` is called with (films done, films).
 
     Raises:
         SourceError: a number out of range, or `root` already holds key-frames.
@@ -335,16 +337,21 @@ def draw_films(
     if test + val >= films:
         raise SourceError(f"test={test} and val={val} leave no film of {films} to train on; draw more or test on fewer")
     frames_dir = root / FRAMES_DIR
-    if frames_dir.exists():
-        raise SourceError(f"{frames_dir}: already there; remove it or draw into another folder")
+    for place in (frames_dir, root / "anno", root / "scene318"):
+        if place.exists():
+            raise SourceError(f"{place}: already there; remove it or draw into another folder")
     splits = ["train"] * (films - test - val) + ["val"] * val + ["test"] * test
     names = [f"tt{9_000_000 + film}" for film in range(films)]
     labels = {}
-    with ThreadPoolExecutor(workers) as pool:
-        done = pool.map(partial(_draw_film, frames_dir, shots, seed), range(films), names, splits)
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".draw-", dir=root) as scratch, ThreadPoolExecutor(workers) as pool:
+        draft = Path(scratch)
+        done = pool.map(partial(_draw_film, draft / FRAMES_DIR, shots, seed), range(films), names, splits)
         for name, film_labels in zip(names, done, strict=True):
             labels[name] = film_labels
             if progress:
                 progress(len(labels), films)
-    write_annotations(root, labels)
+        write_annotations(draft, labels)
+        for child in sorted(draft.iterdir(), key=lambda path: path.name == FRAMES_DIR):
+            child.rename(root / child.name)
     return labels

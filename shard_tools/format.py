@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .cache import Cache
+from .cache import Cache, sha256_of
 from .errors import ShardError
 from .remote import is_remote
 from .remote import sizes as remote_sizes
@@ -121,6 +121,11 @@ def npy_bytes(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return sha256_of(file)
+
+
 def _size(path: str) -> int | None:
     return os.path.getsize(path) if os.path.isfile(path) else None
 
@@ -149,7 +154,7 @@ class ShardIndex:
 
     @classmethod
     def open(cls, root: str | Path, cache: Cache | None = None) -> ShardIndex:
-        """Open and cross-check the index against the shards' sizes; no picture is read.
+        """Open the index and check it against its manifest and the shards' sizes; no picture is read.
 
         Args:
             root: folder, or address of one.
@@ -180,6 +185,7 @@ class ShardIndex:
             shards = [
                 {**shard, "bytes": int(shard["bytes"]), "frames": int(shard["frames"])} for shard in manifest["shards"]
             ]
+            digests = {name: manifest["index"][name] for name in (FRAMES, SEQUENCES, SHOTS)}
             for shard in shards:
                 if shard["name"] in ("", "..") or Path(shard["name"]).name != shard["name"]:
                     raise ValueError(f"shard name {shard['name']!r} is no plain file name")
@@ -194,6 +200,13 @@ class ShardIndex:
             if array.ndim != 1 or _columns(array.dtype) != _columns(columns):
                 raise ShardError(f"{root / name}: holds other columns than {name} does; pack again")
             arrays[name] = array
+            facts = digests[name]
+            if (root / name).stat().st_size != facts["bytes"] or (
+                name != FRAMES and _sha256(root / name) != facts["sha256"]
+            ):
+                raise ShardError(
+                    f"{root / name}: differs from {MANIFEST}; files of two packs are mixed here, pack again"
+                )
         index = cls(root, address, cache, shards, arrays[FRAMES], arrays[SEQUENCES], arrays[SHOTS])
         index._check(sizes)
         return index
@@ -218,6 +231,10 @@ class ShardIndex:
             and np.array_equal(np.diff(np.cumsum(frames)[last], prepend=0), [shard["frames"] for shard in self.shards])
         ):
             raise ShardError(f"{self.root / SEQUENCES}: does not fit {MANIFEST}; {mixed}")
+        if len(set(self.films)) < len(self.films) or any(
+            film in ("", ".", "..") or "/" in film or "\0" in film for film in self.films
+        ):
+            raise ShardError(f"{self.root / SEQUENCES}: a film's name comes twice or is no plain file name; pack again")
         # The last key-frame of a shard ends where the shard does.
         final = self.frames[np.cumsum(frames)[last] - 1]
         end = final["offset"].astype(np.int64) + final["size"]

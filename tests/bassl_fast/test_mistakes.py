@@ -244,6 +244,54 @@ def test_features_of_another_checkpoint(project: Project, tmp_path: Path, capsys
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--epochs", "0"], "epochs 0: must be at least 1"),
+        (["--new_crn", "true"], "new_crn: without --pretrained the network is new anyway"),
+        (["--data.batch", "1000"], "data.batch 1000: there are 20 labelled shots"),
+    ],
+)
+def test_fine_tuning_that_cannot_work_is_refused(project: Project, tmp_path: Path, capsys, options, said: str):
+    assert said in refused(capsys, "finetune", "--data.features", project.features, "--out", tmp_path / "s", *options)
+
+
+def test_arrays_that_nothing_vouches_for_are_not_taken_for_features(project: Project, tmp_path: Path, capsys):
+    shutil.copytree(project.features, tmp_path / "features")
+    (tmp_path / "features" / "features.json").unlink()
+    argv = ["extract", project.pretrained, project.shards, tmp_path / "features"]
+    assert "nothing says of which checkpoint" in refused(capsys, *argv)
+    (tmp_path / "features" / "features.json").write_text("{")
+    assert "features.json: damaged" in refused(capsys, *argv)
+
+
+def test_a_checkpoint_does_not_make_us_import_strangers(project: Project, tmp_path: Path, capsys):
+    (tmp_path / "stranger.py").write_text("raise SystemExit('ran')")
+    state = torch.load(project.pretrained, weights_only=True)
+    state["recipe"]["encoder"]["class_path"] = "stranger.Encoder"
+    torch.save(state, tmp_path / "stranger.ckpt")
+    said = refused(capsys, "extract", tmp_path / "stranger.ckpt", project.shards, tmp_path / "features")
+    assert "import stranger first if you trust it" in said
+
+
+def test_a_config_that_is_none(project: Project, tmp_path: Path, capsys):
+    assert "last.ckpt: not YAML" in refused(capsys, "pretrain", "--config", project.pretrained)
+    config = PRETRAIN | {"encoder": {"class_path": "bassl_fast.encoders.ResNet", "init_args": 5}}
+    assert "encoder.init_args: expected keys (depth, width" in refused(capsys, *pretrain(project, config, tmp_path))
+    recipe = tmp_path / "demo.yaml"
+    for text, message in (
+        ("draw: {}", "add or remove finetune, pretrain, seeds"),
+        ("{draw: {shot: 3}, pretrain: {}, finetune: {}, seeds: [0]}", "unknown key 'shot'; did you mean 'shots'?"),
+    ):
+        recipe.write_text(text)
+        assert message in refused(capsys, "demo", "--recipe_file", recipe, "--out", tmp_path / "demo")
+
+
+def test_options_of_videos_are_refused_for_key_frames(project: Project, tmp_path: Path, capsys):
+    said = refused(capsys, "pack", project.films, tmp_path / "s", "--split", "val")
+    assert "--split is for videos, and" in said
+
+
 def test_unfinished_features(project: Project, tmp_path: Path, capsys):
     shutil.copytree(project.features, tmp_path / "features")
     (tmp_path / "features" / "features.json").unlink()

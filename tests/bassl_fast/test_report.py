@@ -210,7 +210,8 @@ def test_unknown_times_and_own_numbers(tmp_path):
     unknown = np.full(2, -1)
     page = FilmPage("tt1", [picture()] * 2, FilmScores("tt1", [0.1, 0.2], [0, 0], unknown, unknown))
     assert write(tmp_path, [page]).text("time") == []
-    page.start_seconds, page.shot_numbers = [0.0, 3725.9], [7, 9]
+    page = FilmPage("tt1", page.thumbnails, FilmScores("tt1", [0.1, 0.2], [0, 0], np.array([0, 89422]), unknown))
+    page.shot_numbers = [7, 9]
     parsed = write(tmp_path, [page])
     assert parsed.text("time") == ["00:00:00", "01:02:05"]
     assert parsed.text("b") == ["7", "9"]

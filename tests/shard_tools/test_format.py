@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -236,8 +237,33 @@ def test_a_file_of_another_pack_is_an_error(tmp_path, shards, name, films):
 def test_a_film_that_does_not_begin_where_the_one_before_ended_is_an_error(shards, column):
     sequences = np.load(shards / fmt.SEQUENCES)
     sequences[column][1] += 1
-    np.save(shards / fmt.SEQUENCES, sequences)
+    write_sequences(shards, sequences)
     assert "sequences.npy: does not fit manifest.json" in refused(shards)
+
+
+@pytest.mark.parametrize("name", [b"../x", b"a/b", b"..", b""])
+def test_a_film_name_that_would_leave_its_folder_is_an_error(shards, name):
+    sequences = np.load(shards / fmt.SEQUENCES)
+    sequences = sequences.astype(fmt.sequence_dtype([b"12345678", *sequences["name"]]))
+    sequences["name"][1] = name
+    write_sequences(shards, sequences)
+    assert "is no plain file name" in refused(shards)
+
+
+def test_an_array_of_another_pack_is_an_error(shards):
+    shots = np.load(shards / fmt.SHOTS)
+    shots["boundary"][0] ^= 1
+    np.save(shards / fmt.SHOTS, shots)
+    assert "shots.npy: differs from manifest.json" in refused(shards)
+
+
+def write_sequences(shards: Path, sequences: np.ndarray) -> None:
+    """As somebody would who means it: the manifest vouches for what is written."""
+    data = fmt.npy_bytes(sequences)
+    (shards / fmt.SEQUENCES).write_bytes(data)
+    manifest = json.loads((shards / fmt.MANIFEST).read_text())
+    manifest["index"][fmt.SEQUENCES] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (shards / fmt.MANIFEST).write_text(json.dumps(manifest))
 
 
 def test_keyframes_that_end_elsewhere_than_the_shard_are_an_error(shards):
