@@ -18,7 +18,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +29,12 @@ from .errors import ShardError
 from .remote import is_remote
 from .remote import sizes as remote_sizes
 
-VERSION = 1
+VERSION, KIND = 1, "films"
 FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc32", "<u4")])
 SHOT = np.dtype([("shot", "<u4"), ("boundary", "i1"), ("scene", "<i4"), ("start", "<i4"), ("end", "<i4")])
 MANIFEST, FRAMES, SEQUENCES, SHOTS = "manifest.json", "frames.npy", "sequences.npy", "shots.npy"
 PARTS = ".pack"  # what a pack that is not done keeps, beside the shards
+ARRAYS = (FRAMES, SEQUENCES, SHOTS)
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -153,23 +154,23 @@ class ShardIndex:
     shots: np.ndarray
 
     @classmethod
-    def open(cls, root: str | Path, cache: Cache | None = None) -> ShardIndex:
+    def open(cls, root: str | Path, cache: Cache | None = None, check_shards: bool = True) -> ShardIndex:
         """Open the index and check it against its manifest and the shards' sizes; no picture is read.
 
         Args:
             root: folder, or address of one.
             cache: for an address: where its files are kept.
+            check_shards: look at the sizes of the shards.
 
         Raises:
             RemoteError: an address cannot be reached in time.
             ShardError: no manifest (never finished), another version, an array that is damaged or does not fit the
                 others or the manifest, or a shard that is missing or of another size.
         """
-        address, sizes = str(root).rstrip("/"), None
+        address = str(root).rstrip("/")
         if is_remote(root):
             cache = cache or Cache()
-            sizes = remote_sizes(address)
-            root = cache.index(address, MANIFEST, (FRAMES, SEQUENCES, SHOTS))
+            root = cache.index(address, MANIFEST, ARRAYS)
         else:
             cache = None
         root = Path(root)
@@ -180,12 +181,12 @@ class ShardIndex:
             raise ShardError(f"{path}: missing, so this is no finished set of shards; run `bassl-fast pack` to its end")
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            if (version := manifest["version"]) != VERSION:
-                raise ShardError(f"{path}: format version {version}, this program reads {VERSION}; pack again")
-            shards = [
-                {**shard, "bytes": int(shard["bytes"]), "frames": int(shard["frames"])} for shard in manifest["shards"]
-            ]
-            digests = {name: manifest["index"][name] for name in (FRAMES, SEQUENCES, SHOTS)}
+            if (version := manifest["version"]) != VERSION or (kind := manifest["kind"]) != KIND:
+                was = f"format version {version}" if version != VERSION else f"a set of {kind}"
+                raise ShardError(f"{path}: {was}, this program reads version {VERSION} of {KIND}; pack again")
+            kinds = {"name": str, "bytes": int, "sha256": str, "frames": int}
+            shards = [{key: as_kind(shard[key]) for key, as_kind in kinds.items()} for shard in manifest["shards"]]
+            vouched = {name: (manifest["index"][name]["bytes"], manifest["index"][name]["sha256"]) for name in ARRAYS}
             for shard in shards:
                 if shard["name"] in ("", "..") or Path(shard["name"]).name != shard["name"]:
                     raise ValueError(f"shard name {shard['name']!r} is no plain file name")
@@ -200,18 +201,20 @@ class ShardIndex:
             if array.ndim != 1 or _columns(array.dtype) != _columns(columns):
                 raise ShardError(f"{root / name}: holds other columns than {name} does; pack again")
             arrays[name] = array
-            facts = digests[name]
-            if (root / name).stat().st_size != facts["bytes"] or (
-                name != FRAMES and _sha256(root / name) != facts["sha256"]
-            ):
+            # The one large array is read where it is needed; `verify` reads it all.
+            size, sha256 = vouched[name]
+            if (root / name).stat().st_size != size or (name != FRAMES and _sha256(root / name) != sha256):
                 raise ShardError(
                     f"{root / name}: differs from {MANIFEST}; files of two packs are mixed here, pack again"
                 )
         index = cls(root, address, cache, shards, arrays[FRAMES], arrays[SEQUENCES], arrays[SHOTS])
-        index._check(sizes)
+        index._check()
+        if check_shards:
+            for fault in index.shard_faults():
+                raise ShardError(fault)
         return index
 
-    def _check(self, sizes: dict[str, int] | None) -> None:
+    def _check(self) -> None:
         mixed = "files of two packs are mixed here, pack again"
         shard, shots = self.sequences["shard"].astype(np.int64), self.sequences["shots"].astype(np.int64)
         frames = shots * self.sequences["frames_per_shot"]
@@ -241,15 +244,17 @@ class ShardIndex:
         end += -end % tarfile.BLOCKSIZE + len(END_OF_TAR)
         if not np.array_equal(end, [shard["bytes"] for shard in self.shards]):
             raise ShardError(f"{self.root / FRAMES}: its key-frames end elsewhere than the shards do; {mixed}")
+
+    def shard_faults(self) -> Iterator[str]:
+        """A line for every shard that is missing or of another size than the manifest says."""
+        sizes = remote_sizes(self.address) if self.cache else None
         for shard in self.shards:
             path = f"{self.address}/{shard['name']}"
             size = _size(path) if sizes is None else sizes.get(shard["name"])
             if size is None:
-                raise ShardError(f"{path}: shard missing; copy it here or pack again")
-            if size != shard["bytes"]:
-                raise ShardError(
-                    f"{path}: {size} bytes, the manifest says {shard['bytes']}; copy it again or pack again"
-                )
+                yield f"{path}: shard missing; copy it here or pack again"
+            elif size != shard["bytes"]:
+                yield f"{path}: {size} bytes, the manifest says {shard['bytes']}; copy it again or pack again"
 
     @property
     def films(self) -> list[str]:

@@ -109,7 +109,7 @@ def pack_film(film: SourceFilm, place: Place, decode: bool = False, recheck: boo
 
     The note under `.pack/` comes before the shard, so a shard without one is somebody else's and left alone.
     """
-    tar, idx, part = f"{film.name}.tar", f"{film.name}.idx", _note(film.name)
+    tar, idx, part = f"{film.name}.tar", f"{film.name}.idx", note_name(film.name)
     scan = film.scan()
     if (size := place.size(tar)) is not None:
         note = place.read(part)
@@ -135,7 +135,7 @@ def pack_film(film: SourceFilm, place: Place, decode: bool = False, recheck: boo
     return packed
 
 
-def _note(film: str) -> str:
+def note_name(film: str) -> str:
     """What is known of a finished film, until all are done."""
     return f"{fmt.PARTS}/{film}.npz"
 
@@ -144,7 +144,7 @@ def _take_out_gone(place: Place, films: set[str]) -> None:
     """Remove what an earlier, stopped run packed of films that are no longer in the source."""
     for part in place.names(fmt.PARTS):
         if part.endswith(".npz") and (film := part.removesuffix(".npz")) not in films:
-            for name in (f"{film}.tar", f"{film}.idx", f"{film}.idx.tmp", _note(film)):
+            for name in (f"{film}.tar", f"{film}.idx", f"{film}.idx.tmp", note_name(film)):
                 place.delete(name)
 
 
@@ -194,7 +194,7 @@ def write_index(place: Place, films: list[PackedFilm], labels: list[movienet.Sho
         place.write(name, data)
     manifest = {
         "version": fmt.VERSION,
-        "kind": "films",
+        "kind": fmt.KIND,
         "index": index,
         "shards": [
             {"name": f"{film.name}.tar", "bytes": film.bytes, "sha256": film.sha256, "frames": film.frames.size}
