@@ -29,11 +29,24 @@ VERBS = {
         "draw films with known scenes, to try everything without a download",
         "bassl-fast draw films --films 12 --test 4",
     ),
+    "download": Verb(
+        "bassl_fast.tools",
+        "download",
+        "files from the web, resumed and checked",
+        "bassl-fast download --config configs/download.yaml",
+        positional=False,
+    ),
     "pack": Verb(
         "bassl_fast.tools",
         "pack",
-        "key-frame folder or videos -> shards",
+        "key-frames (folder, zip, tars) or videos -> shards",
         "bassl-fast pack data/movienet shards",
+    ),
+    "verify": Verb(
+        "bassl_fast.tools",
+        "verify",
+        "every byte of shards accounted for, and repair",
+        "bassl-fast verify shards --decode all",
     ),
     "info": Verb("bassl_fast.tools", "info", "what is in shards", "bassl-fast info shards"),
     "pretrain": Verb(

@@ -42,6 +42,7 @@ def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
         ConfigError: one line that names the key, with the nearest known one.
     """
     _check_options(parser, argv)
+    argv = list(_spelt_out(parser, argv))
     for path in _config_files(argv):
         _check_keys(parser, read_yaml(path), path)
     try:
@@ -79,6 +80,20 @@ def call(function: Callable, parser: ArgumentParser, config: Namespace) -> Any:
     if "recipe" in inspect.signature(function).parameters:
         arguments["recipe"] = {"verb": function.__name__, **as_dict(parser, config)}
     return function(**arguments)
+
+
+def _spelt_out(parser: ArgumentParser, argv: list[str]) -> Iterable[str]:
+    """`--resume` is `--resume true`."""
+    switches = {
+        option
+        for action in parser._actions
+        if getattr(action, "_typehint", None) is bool
+        for option in action.option_strings
+    }
+    for word, after in zip(argv, [*argv[1:], "--"], strict=True):
+        yield word
+        if word in switches and after.startswith("--"):
+            yield "true"
 
 
 def _config_files(argv: list[str]) -> Iterable[str]:

@@ -24,9 +24,7 @@ def build_pretrained(path: str | Path) -> tuple[Encoder, Method, dict[str, Any]]
     state = checkpoint.load(path, "pretrain")
     done, total = state["global_step"], state["total_steps"]
     if done < total:
-        raise CheckpointError(
-            f"{path}: stopped at step {done} of {total}; go on with the same command and --resume true"
-        )
+        raise CheckpointError(f"{path}: stopped at step {done} of {total}; go on with the same command and --resume")
     _check_classes(state["recipe"], path)
     recipe = {key: value for key, value in state["recipe"].items() if key != "verb"}
     parser = config.make_parser(pretrain)

@@ -150,7 +150,7 @@ def pretrain(
     out_dir = Path(out)
     last = out_dir / LAST
     if last.exists() and not resume:
-        raise ConfigError(f"{last}: this run exists; go on with it by --resume true, or choose another --out")
+        raise ConfigError(f"{last}: this run exists; go on with it by --resume, or choose another --out")
     index = ShardIndex.open(data.shards)
     films = index.select(data.split)
     manifest = checkpoint.sha256(index.root / MANIFEST)
@@ -225,7 +225,7 @@ def pretrain(
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise TrainingError(
             f"{out_dir}: interrupted at step {trainer.global_step} of {total_steps}; "
-            + ("go on with --resume true" if last.exists() else "no checkpoint was saved yet")
+            + ("go on with --resume" if last.exists() else "no checkpoint was saved yet")
         ) from None
     trainer.save_checkpoint(last, weights_only=False)
     if trainer.is_global_zero:

@@ -1,20 +1,26 @@
-"""`bassl-fast draw`, `pack` and `info`: the command line of `shard_tools`."""
+"""`bassl-fast draw`, `download`, `pack`, `verify` and `info`: the command line of `shard_tools`."""
 
 from __future__ import annotations
 
-import json
 import tempfile
+from json import dumps as to_json
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from tqdm import tqdm
 
+from shard_tools import download as downloading
 from shard_tools import draw as drawing
 from shard_tools import pack as packing
+from shard_tools import verify as verifying
 from shard_tools import video
+from shard_tools.download import File
 from shard_tools.errors import ConfigError, ShardError
-from shard_tools.format import MANIFEST, ShardIndex
+from shard_tools.format import ShardIndex, write_atomically
 from shard_tools.movienet import FRAMES_DIR
+from shard_tools.place import open_place
+from shard_tools.remote import attempt, filesystem, is_remote, sizes
 
 
 def draw(
@@ -44,79 +50,173 @@ def pack(
     source: str,
     destination: str,
     workers: int = 2,
+    annotations: str | None = None,
+    check: Literal["header", "decode"] = "header",
+    recheck: bool = False,
     join: str | None = None,
     split: Literal["train", "val", "test"] | None = None,
     detector: Literal["adaptive", "content"] | None = None,
 ) -> None:
-    """Pack a MovieNet key-frame folder, or a folder of videos, into per-film shards.
+    """Pack films into per-film shards. A stopped pack goes on where it was when the command is given again.
 
     Args:
-        source: folder with `240P_frames/<film>/shot_0000_img_0.jpg` (and `anno/`, `scene318/`), or with video files.
-        destination: folder for the shards.
+        source: key-frame folder (`240P_frames/<film>/shot_0000_img_0.jpg`), zip or folder of `<film>.tar`, or folder of
+            video files; or the address (s3://, gs://, http://) of one.
+        destination: folder or address for the shards.
         workers: films packed at a time.
+        annotations: folder with `anno/` and `scene318/`; the source, or the folder its zip lies in, if left out.
+        check: "header" looks at the ends and the size of each picture, "decode" decodes it.
+        recheck: read again what a stopped pack had finished, instead of trusting its notes.
         join: videos only: play all files one after another as one film of this name; joins are scene boundaries.
         split: videos only: "train", "val" or "test" for all of them; "test" if left out.
         detector: videos only: shot detector of PySceneDetect; "adaptive" if left out.
 
     Raises:
-        SourceError, ShardError: see `shard_tools.pack.pack` and `shard_tools.video.extract_folder`.
+        SourceError, ShardError, RemoteError: see `shard_tools.pack.pack` and `shard_tools.video.extract_folder`.
     """
     if workers < 1:
         raise ConfigError(f"workers {workers}: must be at least 1")
-    if not _holds_videos(Path(source)):
-        for name, value in (("join", join), ("split", split), ("detector", detector)):
-            if value is not None:
-                raise ConfigError(f"--{name} is for videos, and {source} holds none; leave it out")
-        packing.pack(source, destination, workers)
-        print(f"shards: {destination} ({_summary(ShardIndex.open(destination))})")
-        return
-    if (Path(destination) / MANIFEST).exists():  # known before the long work
-        raise ShardError(f"{destination}: already holds a finished set of shards; choose another folder or delete it")
-    Path(destination).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".keyframes-", dir=destination) as scratch:
-        seconds = 2 * sum(video.duration(path) for path in video.list_videos(Path(source)))
-        with tqdm(total=round(seconds), desc="shots and key-frames", unit="s", disable=None) as bar:
-            video.extract_folder(Path(source), Path(scratch), join, split or "test", detector or "adaptive", bar.update)
-        packing.pack(scratch, destination, workers)
+    with tempfile.TemporaryDirectory(prefix="bassl-fast-") as scratch:
+        if (videos := _videos(source, Path(scratch))) is None:
+            for name, value in (("join", join), ("split", split), ("detector", detector)):
+                if value is not None:
+                    raise ConfigError(f"--{name} is for videos, and {source} holds none; leave it out")
+        else:
+            packing.refuse_finished(open_place(destination))  # known before the long work
+            source, keyframes = "", Path(scratch) / "keyframes"
+            seconds = 2 * sum(video.duration(path) for path in video.list_videos(videos))
+            with tqdm(total=round(seconds), desc="shots and key-frames", unit="s", disable=None) as bar:
+                video.extract_folder(videos, keyframes, join, split or "test", detector or "adaptive", bar.update)
+        gaps = packing.pack(
+            source or keyframes, destination, workers, annotations=annotations, check=check, recheck=recheck
+        )
+    for film, missing in list(gaps.items())[:10]:
+        numbers = (f"{run.start}" if len(run) == 1 else f"{run.start}-{run.stop - 1}" for run in missing)
+        print(f"{film}: no key-frames of shots {', '.join(numbers)}")
+    if len(gaps) > 10:
+        print(f"... and gaps in {len(gaps) - 10} more films")
     print(f"shards: {destination} ({_summary(ShardIndex.open(destination))})")
 
 
-def _holds_videos(folder: Path) -> bool:
-    return (
-        folder.is_dir()
-        and not (folder / FRAMES_DIR).is_dir()
-        and any(path.suffix.lower() in video.VIDEO_SUFFIXES for path in folder.iterdir())
-    )
+def _videos(source: str, scratch: Path) -> Path | None:
+    """The folder of video files that `source` is, copied here if it is remote; None if it is none."""
+    if not is_remote(source):
+        folder = Path(source)
+        if not folder.is_dir() or (folder / FRAMES_DIR).is_dir():
+            return None
+        return folder if any(path.suffix.lower() in video.VIDEO_SUFFIXES for path in folder.iterdir()) else None
+    names = [name for name in sizes(source) if Path(name).suffix.lower() in video.VIDEO_SUFFIXES]
+    if not names:
+        return None
+    fs, root = filesystem(source)
+    (scratch / "videos").mkdir()
+    for name in tqdm(names, desc="fetch", unit="file", disable=None):
+        attempt(f"{source}/{name}", lambda name=name: fs.get_file(f"{root}/{name}", str(scratch / "videos" / name)))
+    return scratch / "videos"
 
 
-def info(shards: str, as_json: bool = False) -> None:
+def verify(
+    shards: str,
+    decode: Literal["none", "sample", "all"] = "sample",
+    workers: int = 2,
+    repair: str | None = None,
+    annotations: str | None = None,
+) -> None:
+    """Read every byte of a set of shards and print what is cut, changed, missing or foreign.
+
+    Args:
+        shards: folder or address that `bassl-fast pack` wrote.
+        decode: key-frames to decode too: one of a hundred, all, or none.
+        workers: shards read at a time.
+        repair: source to pack again from what is broken; then the set is verified once more.
+        annotations: as of `pack`, for the repair.
+
+    Raises:
+        ShardError: there are faults (exit code 1).
+    """
+    if workers < 1:
+        raise ConfigError(f"workers {workers}: must be at least 1")
+    faults = _verify(shards, decode, workers)
+    if faults and repair is not None:
+        print(f"{len(faults)} faults; packing what is broken again from {repair}", flush=True)
+        verifying.repair(shards, repair, annotations, workers)
+        faults = _verify(shards, decode, workers)
+    if faults:
+        raise ShardError(f"{shards}: {len(faults)} faults, see above; copy those files again or --repair SOURCE")
+    print(f"{shards}: whole ({_summary(ShardIndex.open(shards))})")
+
+
+def _verify(shards: str, decode: str, workers: int) -> list[str]:
+    with tqdm(desc="verify", unit="B", unit_scale=True, disable=None) as bar:
+        faults = verifying.verify(shards, decode, workers, bar.update)
+    for fault in faults:
+        print(fault, flush=True)
+    return faults
+
+
+def download(files: list[File], out: str = "data", wait: float = 60.0) -> None:
+    """Download files, going on where an earlier run stopped.
+
+    Args:
+        files: url, name below `out`, and sha256 of each.
+        out: folder for them.
+        wait: seconds without a byte after which a file is given up.
+
+    Raises:
+        RemoteError: a file cannot be had, or is not what its checksum says.
+    """
+    for file in files:
+        with tqdm(desc=file.name, unit="B", unit_scale=True, disable=None) as bar:
+
+            def show(done: int, total: int | None, bar: tqdm = bar) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            path = downloading.download(file, out, wait, progress=show)
+        print(f"{path} ({path.stat().st_size} bytes)", flush=True)
+
+
+def info(shards: str, json: bool = False, plot: str | None = None) -> None:
     """Print what is in shards: films, shots, key-frames, bytes, picture sizes, splits, labels.
 
     Args:
-        shards: folder that `bassl-fast pack` wrote.
-        as_json: print JSON.
+        shards: folder or address that `bassl-fast pack` wrote.
+        json: print JSON.
+        plot: also draw the histogram of shots a film, to this SVG file.
 
     Raises:
         ShardError: the folder cannot be opened.
     """
     index = ShardIndex.open(shards)
     facts = _facts(index)
-    print(json.dumps(facts) if as_json else "\n".join(f"{name:17s} {value}" for name, value in facts.items()))
+    if plot is not None:
+        histogram = facts["shots a film"]
+        write_atomically(Path(plot), bars(histogram, "shots a film", "films").encode())
+    if json:
+        print(to_json(facts))
+        return
+    for name, value in facts.items():
+        shown = ", ".join(f"{k}: {n}" for k, n in value.items()) if isinstance(value, dict) else value
+        print(f"{name:17s} {', '.join(shown) if isinstance(shown, list) else shown}")
 
 
 def _facts(index: ShardIndex) -> dict[str, Any]:
     rows, labels = index.sequences, index.shots["boundary"]
-    sizes = sorted({f"{w}x{h}" for h, w in zip(rows["height"].tolist(), rows["width"].tolist(), strict=True)})
+    pictures = sorted({f"{w}x{h}" for h, w in zip(rows["height"].tolist(), rows["width"].tolist(), strict=True)})
     splits = {s.decode() or "none": int((rows["split"] == s).sum()) for s in sorted(set(rows["split"].tolist()))}
+    counts, edges = np.histogram(rows["shots"], bins=min(10, len(set(rows["shots"].tolist()))))
     return {
         "films": len(rows),
         "shots": int(rows["shots"].sum()),
         "key-frames": len(index.frames),
         "bytes": sum(shard["bytes"] for shard in index.shards),
-        "picture sizes": sizes,
+        "picture sizes": pictures,
         "films by split": splits,
         "labelled shots": int((labels >= 0).sum()),
         "scene boundaries": int((labels == 1).sum()),
+        "shots a film": {
+            f"{low:.0f}-{high:.0f}": int(n) for low, high, n in zip(edges, edges[1:], counts, strict=False)
+        },
     }
 
 
@@ -124,3 +224,18 @@ def _summary(index: ShardIndex) -> str:
     facts = _facts(index)
     labelled = f"{facts['labelled shots']} shots labelled" if facts["labelled shots"] else "no labels"
     return f"{facts['films']} films, {facts['shots']} shots, {facts['key-frames']} key-frames, {labelled}"
+
+
+def bars(counts: dict[str, int], x_label: str, y_label: str) -> str:
+    """A bar plot of `counts` as an SVG document."""
+    width, height, most = 60 * len(counts) + 20, 260, max(counts.values())
+    body = []
+    for i, (name, count) in enumerate(counts.items()):
+        x, tall = 20 + 60 * i, 180 * count / most
+        body.append(f'<rect x="{x}" y="{210 - tall:.1f}" width="48" height="{tall:.1f}" fill="#2a5a9b"/>')
+        body.append(f'<text x="{x + 24}" y="{204 - tall:.1f}">{count}</text><text x="{x + 24}" y="226">{name}</text>')
+    body.append(f'<text x="{width / 2}" y="250">{x_label}</text><text x="24" y="14">{y_label}</text>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
+        f'font-size="11" text-anchor="middle">{"".join(body)}</svg>\n'
+    )

@@ -26,6 +26,8 @@ from .store import Store
 from .stream import Request, Stream
 from .views import TestViews
 
+_AHEAD = 4  # steps that remote shards are fetched ahead of DALI
+
 
 class WindowLoader:
     """Iterable over the training batches of one epoch; iterating again goes on with the next epoch.
@@ -126,6 +128,12 @@ class WindowLoader:
     def _requests(self, epoch: int, step: int) -> Iterator[Request]:
         return _requests(proxy(self), epoch, step)
 
+    def _fetch_ahead(self, epoch: int, step: int) -> None:
+        """Begin to fetch the remote shards that this process needs at (epoch, step)."""
+        if self.index.cache is not None:
+            samples = self.plan.batch(epoch, step)[self._slice]
+            self._store.fetch_ahead(self.index.sequences["first_frame"][self._table[samples].film])
+
     def _open(self, epoch: int, step: int) -> Stream:
         _, drawn = self.draw(epoch, step)
         make_graph = partial(graph.train_graph, size=self._size, gpu=self._device.type == "cuda")
@@ -137,8 +145,14 @@ class WindowLoader:
 
 def _requests(loader: WindowLoader, epoch: int, step: int) -> Iterator[Request]:
     """What `loader` wants from (epoch, step) on. It holds the stream that holds these, so it comes as a weak proxy."""
+    ahead = epoch, step
+    for _ in range(_AHEAD):
+        ahead = loader._after(*ahead)
+        loader._fetch_ahead(*ahead)
     while True:
         samples, drawn = loader.draw(epoch, step)
+        ahead = loader._after(*ahead)
+        loader._fetch_ahead(*ahead)
         extras = {name: rows[loader._slice] for name, rows in drawn.extras.items()}
         mine = Drawn(drawn.views[loader._slice], extras)
         rows = mine.views.ravel()

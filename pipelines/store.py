@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 import zlib
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 from shard_tools.cache import OpenShard
-from shard_tools.errors import PictureError
+from shard_tools.errors import PictureError, RemoteError
 from shard_tools.format import ShardIndex
 
 # Shards mapped at a time: each holds a file descriptor or two, and 1,024 of those is a common limit.
@@ -51,13 +52,12 @@ class Store:
 
     def fetch_ahead(self, frames: np.ndarray) -> None:
         """Begin to fetch the remote shards that hold the key-frame rows `frames`; errors show when they are read."""
-        if self.index.cache is None:
-            return
         if self._fetchers is None:
             self._fetchers = ThreadPoolExecutor(_FETCHERS, "fetch")
             weakref.finalize(self, self._fetchers.shutdown, wait=False, cancel_futures=True)
         for shard in np.unique(self._shards_of(frames)).tolist():
-            if shard not in self._open and shard not in self._coming:
+            coming = self._coming.get(shard)
+            if shard not in self._open and (coming is None or coming.done()):
                 self._coming[shard] = self._fetchers.submit(_fetch, self.index, shard)
 
     def describe(self, frame: int, fault: str) -> str:
@@ -88,7 +88,7 @@ class Store:
         return True
 
 
-def open_shard(index: ShardIndex, shard: int, release=lambda: False) -> OpenShard:
+def open_shard(index: ShardIndex, shard: int, release: Callable[[], bool]) -> OpenShard:
     """A shard, mapped; `release` as of `Cache.open`."""
     facts = index.shards[shard]
     if index.cache is not None:
@@ -97,4 +97,9 @@ def open_shard(index: ShardIndex, shard: int, release=lambda: False) -> OpenShar
 
 
 def _fetch(index: ShardIndex, shard: int) -> None:
-    open_shard(index, shard).close()
+    """Bring a shard into the cache; not if there is no room, for the reader who waits for this may hold it."""
+
+    def no_room() -> bool:
+        raise RemoteError("no room to fetch ahead")
+
+    open_shard(index, shard, no_room).close()

@@ -148,6 +148,14 @@ def _take_out_gone(place: Place, films: set[str]) -> None:
                 place.delete(name)
 
 
+def refuse_finished(place: Place) -> None:
+    """Raises: ShardError if `place` holds a finished set."""
+    if place.size(fmt.MANIFEST) is not None:
+        raise ShardError(
+            f"{place.uri}: already holds a finished set of shards; choose another folder or delete this one"
+        )
+
+
 @contextmanager
 def _writing(place: Place) -> Iterator[None]:
     """Hold `place` for this process alone, and say plainly why it cannot be written.
@@ -156,16 +164,10 @@ def _writing(place: Place) -> Iterator[None]:
         ShardError: a finished set, another pack at work there, a full disk, no permission.
     """
 
-    def refuse_finished() -> None:
-        if place.size(fmt.MANIFEST) is not None:
-            raise ShardError(
-                f"{place.uri}: already holds a finished set of shards; choose another folder or delete this one"
-            )
-
     try:
-        refuse_finished()
+        refuse_finished(place)
         with place.writing():
-            refuse_finished()
+            refuse_finished(place)
             yield
     except OSError as error:
         raise ShardError(

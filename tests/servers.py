@@ -25,6 +25,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def wait_for(port: int, server: subprocess.Popen) -> None:
+    """Return when the server listens."""
+    for _ in range(400):
+        with closing(socket.socket()) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert server.poll() is None, "the server ended"
+        time.sleep(0.05)
+    raise TimeoutError(f"nothing listens at port {port}")
+
+
 @contextmanager
 def s3_server(folder: Path) -> Iterator[int]:
     """Port of an S3 server whose buckets are the folders in `folder`."""
@@ -36,12 +47,7 @@ def s3_server(folder: Path) -> Iterator[int]:
     command += ["--dir-cache-time", "0s", folder]  # what tests do to the files is seen at once
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(200):
-            with closing(socket.socket()) as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert server.poll() is None, "rclone serve s3 ended"
-            time.sleep(0.05)
+        wait_for(port, server)
         yield port
     finally:
         server.kill()

@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipelines.store import Store
+from shard_tools.cache import Cache
 from shard_tools.errors import PictureError
 from shard_tools.format import ShardIndex
 from shard_tools.movienet import keyframe_name
+from tests.servers import BUCKET, s3_server, use_s3
 
 from .conftest import FILMS
 
@@ -59,3 +65,94 @@ def test_a_changed_byte_is_found_and_named(shards: ShardIndex, tmp_path: Path):
         with pytest.raises(PictureError) as error:
             store.read(np.array([3, frame]))
         assert str(error.value).startswith(f"{shard}: {member} at byte {offset}: ")
+
+
+# --- remote shards
+
+
+@pytest.fixture(scope="module")
+def served(shards: ShardIndex, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    folder = tmp_path_factory.mktemp("s3")
+    shutil.copytree(shards.root, folder / BUCKET / "shards")
+    with s3_server(folder) as port:
+        yield port
+
+
+@pytest.fixture
+def remote(served: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ShardIndex:
+    use_s3(monkeypatch, served)
+    return ShardIndex.open(f"s3://{BUCKET}/shards", Cache(tmp_path / "cache", wait=5))
+
+
+def cached(index: ShardIndex) -> int:
+    return len(list((index.cache.folder / "shards").glob("*.tar")))
+
+
+def test_a_remote_store_gives_the_same_bytes(shards: ShardIndex, remote: ShardIndex):
+    every = np.arange(len(shards.frames))
+    for mine, theirs in zip(Store(remote).read(every), Store(shards).read(every), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_cache_of_one_shard_is_enough_for_one_reader(shards: ShardIndex, remote: ShardIndex, tmp_path: Path):
+    largest = max(shard["bytes"] for shard in shards.shards)
+    index = ShardIndex.open(remote.address, Cache(tmp_path / "small", limit=largest, wait=1))
+    store, rows = Store(index), np.random.default_rng(1).permutation(len(shards.frames))
+    store.fetch_ahead(rows)
+    for mine, theirs in zip(store.read(rows), Store(shards).read(rows), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert cached(index) == 1
+
+
+def test_shards_are_fetched_ahead_and_no_thread_stays(remote: ShardIndex):
+    store, threads = Store(remote), threading.active_count()
+    store.fetch_ahead(np.arange(len(remote.frames)))
+    for _ in range(400):
+        if cached(remote) == len(remote.shards):
+            break
+        time.sleep(0.02)
+    assert cached(remote) == len(remote.shards)
+    del store
+    for _ in range(400):
+        if threading.active_count() <= threads:
+            break
+        time.sleep(0.02)
+    assert threading.active_count() <= threads
+
+
+def test_a_shard_deleted_from_the_cache_while_reading(shards: ShardIndex, remote: ShardIndex):
+    store, every = Store(remote), np.arange(len(shards.frames))
+    half = len(every) // 2
+    store.read(every[:half])
+    for path in (remote.cache.folder / "shards").iterdir():
+        path.unlink()
+    for mine, theirs in zip(store.read(every), Store(shards).read(every), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_loader_over_remote_shards_gives_the_same_batches(make_loader, remote: ShardIndex, tmp_path: Path):
+    largest = max(shard["bytes"] for shard in remote.shards)
+    small = ShardIndex.open(remote.address, Cache(tmp_path / "small", limit=largest, wait=5))
+    for local, here, there in zip(make_loader(), make_loader(remote), make_loader(small), strict=True):
+        torch.testing.assert_close(here["images"], local["images"], rtol=0, atol=0)
+        torch.testing.assert_close(there["images"], local["images"], rtol=0, atol=0)
+
+
+def test_dali_reads_the_tars_from_s3_through_our_idx(remote: ShardIndex, shards: ShardIndex):
+    dali = pytest.importorskip("nvidia.dali")
+    if int(dali.__version__.split(".")[0]) < 2:
+        pytest.skip("DALI reads s3:// from 2.0 on")
+    film = shards.films.index("wide")
+
+    @dali.pipeline_def(batch_size=1, num_threads=1, device_id=None)
+    def pipeline():
+        uri = f"{remote.address}/wide"
+        ext = ["0.jpg", "1.jpg", "2.jpg"]
+        return tuple(dali.fn.readers.webdataset(paths=[f"{uri}.tar"], index_paths=[f"{shards.root}/wide.idx"], ext=ext))
+
+    reader = pipeline()
+    reader.build()
+    first = int(shards.sequences["first_frame"][film])
+    found = [bytes(bytearray(image.at(0))) for _ in range(FILMS["wide"][0]) for image in reader.run()]
+    expected = Store(shards).read(np.arange(first, first + len(found)))
+    assert found == [picture.tobytes() for picture in expected]
