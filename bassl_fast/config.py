@@ -90,7 +90,7 @@ def _spelt_out(parser: ArgumentParser, argv: list[str]) -> Iterable[str]:
         if getattr(action, "_typehint", None) is bool
         for option in action.option_strings
     }
-    for word, after in zip(argv, [*argv[1:], "--"], strict=True):
+    for word, after in zip(argv, [*argv[1:], "--"], strict=False):
         yield word
         if word in switches and after.startswith("--"):
             yield "true"
