@@ -7,8 +7,8 @@ Both get the same view rows of the same windows from the same packed shards, and
 They take turns, round by round, each from an empty queue, so what slows the machine slows both. A round of ours builds
 its pipeline and draws its rows within its time; PIL's workers are up before and its rows are drawn.
 
-    python benchmarks/loader.py                            draws films, about half a minute on 2 cores
-    python benchmarks/loader.py --shards DIR --threads 8 --steps 10 --out loader.json
+    python -m benchmarks.loader                            draws films, about half a minute on 2 cores
+    python -m benchmarks.loader --shards DIR --threads 8 --steps 10 --out loader.json
 """
 
 from __future__ import annotations
@@ -16,24 +16,20 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-import PIL
 import torch
-from nvidia.dali import __version__ as dali_version
 from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bassl_fast.methods import BaSSL
+from benchmarks.machine import machine
 from pipelines.graph import MEAN, STD
 from pipelines.loader import WindowLoader
 from pipelines.store import Store
@@ -159,25 +155,6 @@ def measure(args: argparse.Namespace, index: ShardIndex) -> dict:
         "rounds_windows_per_s": rates,
         "median_psnr_db": same,
         "views_a_window": views,
-    }
-
-
-def machine() -> dict:
-    cpu = platform.processor()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-    return {
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {
-            "python": platform.python_version(),
-            "dali": dali_version,
-            "torch": torch.__version__,
-            "pillow": PIL.__version__,
-            "numpy": np.__version__,
-        },
     }
 
 

@@ -27,7 +27,7 @@ def picture_size(data: bytes, name: str) -> tuple[int, int]:
         raise SourceError(f"{name}: zero bytes; extract this key-frame again")
     if data[:2] != b"\xff\xd8":
         raise SourceError(f"{name}: not a JPEG (starts with {data[:4].hex()}); extract this key-frame again")
-    if data[-2:] != b"\xff\xd9" and data[-64:].rstrip(b"\0\r\n ")[-2:] != b"\xff\xd9":
+    if data[-2:] != b"\xff\xd9" and bytes(data[-64:]).rstrip(b"\0\r\n ")[-2:] != b"\xff\xd9":
         raise SourceError(f"{name}: truncated JPEG ({len(data)} bytes, no end marker); extract this key-frame again")
     at, height, width = 2, 0, 0
     while at + 9 <= len(data) and data[at] == 0xFF:

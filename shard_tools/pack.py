@@ -32,6 +32,8 @@ from .remote import is_remote
 from .sources import Buffer, Keyframe, SourceFilm, open_source
 from .sources import annotations as annotations_folder
 
+_GATHER = 1 << 20  # bytes written at a time
+
 
 @dataclass(frozen=True)
 class PackedFilm:
@@ -72,17 +74,20 @@ def write_shard(
     Raises:
         SourceError: a key-frame cannot be read, is empty, truncated, no JPEG, or of another size than the film's first.
     """
-    frames = np.zeros((len(keyframes), len(keyframes[0])), fmt.FRAME)
-    digest, offset, size = hashlib.sha256(), 0, None
-    with open(path, "wb", buffering=1 << 20) as tar:
+    rows: list[tuple[int, int, int]] = []
+    digest, offset, written, size = hashlib.sha256(), 0, 0, None
+    parts: list[Buffer] = []
+    with open(path, "wb", buffering=0) as tar:
 
-        def write(data: Buffer) -> None:
-            nonlocal offset
-            tar.write(data)
-            digest.update(data)
-            offset += len(data)
+        def flush() -> None:
+            """Write what is gathered: kernel and checksum are fast on large pieces, and let other threads run."""
+            block = memoryview(b"".join(parts))
+            digest.update(block)
+            while block:
+                block = block[tar.write(block) :]
+            parts.clear()
 
-        for s, images in enumerate(keyframes):
+        for shot, images in zip(shots.tolist(), keyframes, strict=True):
             for k, image in enumerate(images):
                 data = image.read()
                 found = picture_size(data, image.name)
@@ -94,14 +99,18 @@ def write_shard(
                     )
                 if decode and (fault := decode_fault(data)):
                     raise SourceError(f"{image.name}: cannot be decoded ({fault}); extract this key-frame again")
-                write(fmt.tar_header(fmt.member_name(film, int(shots[s]), k), len(data)))
-                frames[s, k] = (offset, len(data), zlib.crc32(data))
-                write(data)
-                write(fmt.padding(len(data)))
-        write(fmt.END_OF_TAR)
-        tar.flush()
+                header, filling = fmt.tar_header(fmt.member_name(film, shot, k), len(data)), fmt.padding(len(data))
+                offset += len(header)
+                rows.append((offset, len(data), zlib.crc32(data)))
+                offset += len(data) + len(filling)
+                parts += (header, data, filling)
+            if offset - written > _GATHER:
+                flush()
+                written = offset
+        parts.append(fmt.END_OF_TAR)
+        flush()
         os.fsync(tar.fileno())
-    return frames, digest.hexdigest(), size
+    return np.array(rows, fmt.FRAME).reshape(len(keyframes), -1), digest.hexdigest(), size
 
 
 def pack_film(film: SourceFilm, place: Place, decode: bool = False, recheck: bool = False) -> PackedFilm:

@@ -120,7 +120,7 @@ class RemotePlace:
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
         self._fs, self._root = filesystem(uri)
-        self._scratch: tempfile.TemporaryDirectory | None = None
+        self._scratch = tempfile.TemporaryDirectory(prefix="bassl-fast-")
 
     def _try(self, name: str, action):
         return attempt(f"{self.uri}/{name}", action)
@@ -164,15 +164,12 @@ class RemotePlace:
         return self._try(name, read)
 
     def scratch(self) -> Path:
-        self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="bassl-fast-")
         return Path(self._scratch.name)
 
     def clear(self) -> None:
         for name in self.names(fmt.PARTS):
             self.delete(f"{fmt.PARTS}/{name}")
-        if self._scratch is not None:
-            self._scratch.cleanup()
-            self._scratch = None
+        self._scratch.cleanup()
 
     def writing(self):
         return nullcontext()

