@@ -31,10 +31,8 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import webdataset
 from PIL import Image
 
-from benchmarks.machine import machine
 from pipelines.store import Store
 from shard_tools import format as fmt
 from shard_tools import movienet
@@ -82,6 +80,8 @@ def make_zip(frames: Path, path: Path) -> None:
 
 def tar_writer(frames: Path, out: Path) -> None:
     """The loop one writes first: open each picture with PIL to see that it is one, add it to a tar a film."""
+    import webdataset  # here, as worker processes import this file too
+
     for film in sorted(frames.iterdir()):
         with webdataset.TarWriter(str(out / f"{film.name}.tar")) as writer:
             shots = sorted({path.name[:9] for path in film.iterdir()})
@@ -284,6 +284,8 @@ def main() -> None:
             print(f"index, {name}: open {found['seconds']:.2f} s, {found['opened'] / 1e6:.1f} MB resident; "
                   f"a tenth of the films: {found['bytes_a_keyframe']:.1f} bytes a key-frame touched")  # fmt: skip
     if args.out:
+        from benchmarks.machine import machine
+
         settings = {key: value for key, value in vars(args).items() if key != "out"}
         report = {"benchmark": "pack", "settings": settings, "machine": machine(), "bytes": size, **result}
         args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -8,17 +8,23 @@ manifest comes last: without it nothing downstream opens the folder.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import io
 import json
+import multiprocessing
 import os
+import signal
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -33,6 +39,14 @@ from .sources import Buffer, Keyframe, SourceFilm, open_source
 from .sources import annotations as annotations_folder
 
 _GATHER = 1 << 20  # bytes written at a time
+_WORTH_PROCESSES = 2.0  # seconds of work that processes, which take half a second to start, are started for
+
+
+class _Job(NamedTuple):
+    """How to pack: decode every key-frame, and read again what is done already."""
+
+    decode: bool = False
+    recheck: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +127,7 @@ def write_shard(
     return np.array(rows, fmt.FRAME).reshape(len(keyframes), -1), digest.hexdigest(), size
 
 
-def pack_film(film: SourceFilm, place: Place, decode: bool = False, recheck: bool = False) -> PackedFilm:
+def pack_film(film: SourceFilm, place: Place, job: _Job = _Job()) -> PackedFilm:  # noqa: B008 (frozen)
     """Pack one film into `place`, or take it as it stands if an earlier run finished it.
 
     The note under `.pack/` comes before the shard, so a shard without one is somebody else's and left alone.
@@ -128,13 +142,13 @@ def pack_film(film: SourceFilm, place: Place, decode: bool = False, recheck: boo
             )
         done = PackedFilm.load(film.name, note)
         whole = done and done.source == scan.fingerprint and place.size(idx) is not None and size == done.bytes
-        if whole and (not recheck or place.sha256(tar) == done.sha256):
+        if whole and (not job.recheck or place.sha256(tar) == done.sha256):
             return done
         place.delete(tar)
     tmp = place.scratch() / f"{film.name}.tar.tmp"
     try:
         shots, keyframes = scan.keyframes()
-        frames, sha256, picture = write_shard(tmp, film.name, shots, keyframes, decode)
+        frames, sha256, picture = write_shard(tmp, film.name, shots, keyframes, job.decode)
         packed = PackedFilm(film.name, scan.fingerprint, tmp.stat().st_size, sha256, picture, shots, frames)
         place.write(part, packed.note())
         place.write(idx, fmt.idx_text(film.name, shots, frames).encode())
@@ -252,7 +266,7 @@ def pack(
     with annotations_folder(source, annotations) as folder:
         labels = movienet.read_labels(folder)
         with _writing(place):
-            packed = _pack_films(films, place, workers, progress, check == "decode", recheck)
+            packed = _pack_films(source, place, films, _Job(check == "decode", recheck), workers, progress)
             _take_out_gone(place, {film.name for film in packed})
             known = [movienet.labels_of_film(folder, film.name, film.shots, labels) for film in packed]
             write_index(place, packed, known)
@@ -267,17 +281,62 @@ def gaps(shots: np.ndarray) -> list[range]:
 
 
 def _pack_films(
-    films: list[SourceFilm], place: Place, workers: int, progress: bool | None, decode: bool, recheck: bool
+    source: str | Path, place: Place, films: list[SourceFilm], job: _Job, workers: int, progress: bool | None
 ) -> list[PackedFilm]:
     """Pack films side by side; the first that fails stops those not yet begun."""
-    with ThreadPoolExecutor(workers) as pool:
-        jobs = [pool.submit(pack_film, film, place, decode, recheck) for film in films]
-        # tqdm reads disable=None as "only on a terminal".
-        quiet = None if progress is None else not progress
+    packed: list[PackedFilm] = []
+    # tqdm reads disable=None as "only on a terminal".
+    quiet = None if progress is None else not progress
+    with tqdm(total=len(films), desc="pack", unit="film", disable=quiet) as bar:
+        started = time.monotonic()
+        while len(packed) < len(films):
+            left = len(films) - len(packed)
+            spent = time.monotonic() - started
+            if workers > 1 and packed and left * spent / len(packed) > _WORTH_PROCESSES:
+                rest = [film.name for film in films[len(packed) :]]
+                return packed + _side_by_side(source, place, rest, job, min(workers, left), bar)
+            packed.append(pack_film(films[len(packed)], place, job))
+            bar.update()
+    return packed
+
+
+def _side_by_side(
+    source: str | Path, place: Place, names: list[str], job: _Job, workers: int, bar: tqdm
+) -> list[PackedFilm]:
+    """Processes, since a thread that copies small files spends half its time holding Python's lock."""
+    context = multiprocessing.get_context("spawn")
+    arguments = (str(source), place.uri, job, os.getpid())
+    with ProcessPoolExecutor(workers, context, _begin_work, arguments) as pool:
+        jobs = [pool.submit(_work, name) for name in names]
         try:
-            for job in tqdm(as_completed(jobs), total=len(jobs), desc="pack", unit="film", disable=quiet):
-                job.result()
+            for done in as_completed(jobs):
+                done.result()
+                bar.update()
+        except BrokenProcessPool:
+            raise ShardError(
+                f"{place.uri}: a worker died, perhaps for want of memory; run this again with fewer --workers"
+            ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return [job.result() for job in jobs]
+    return [done.result() for done in jobs]
+
+
+_working: tuple[dict[str, SourceFilm], Place, _Job]  # in a worker process: what it works on
+
+
+def _begin_work(source: str, dst: str, job: _Job, parent: int) -> None:
+    """Begin a worker: it keeps other packs away too, and dies with its own, whatever kills that."""
+    global _working
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    place = open_place(dst)
+    place.join()
+    _working = {film.name: film for film in open_source(source)}, place, job
+
+
+def _work(name: str) -> PackedFilm:
+    films, place, job = _working
+    return pack_film(films[name], place, job)

@@ -6,10 +6,11 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from . import format as fmt
 from .cache import sha256_of
@@ -51,6 +52,9 @@ class Place(Protocol):
 
     def writing(self) -> contextmanager:
         """Held by one process at a time where that can be made sure of."""
+
+    def join(self) -> None:
+        """Called by a worker process: nobody else may write here until it has ended too."""
 
 
 def open_place(uri: str | Path) -> Place:
@@ -102,9 +106,11 @@ class LocalPlace:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        with open(self.scratch() / "lock", "w") as lock:
+        scratch = self.scratch()
+        with open(scratch / "lock", "w") as lock, open(scratch / "workers", "w") as workers:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _wait_for_none(workers)
             except BlockingIOError:
                 raise ShardError(
                     f"{self.root}: another pack is writing here; wait for it or choose another folder"
@@ -112,6 +118,24 @@ class LocalPlace:
             except OSError:  # some network file systems have no locks
                 pass
             yield
+
+    def join(self) -> None:
+        self._joined = open(self.scratch() / "workers")  # noqa: SIM115 (held until the process ends)
+        with suppress(OSError):
+            fcntl.flock(self._joined, fcntl.LOCK_SH)
+
+
+def _wait_for_none(workers: TextIO) -> None:
+    """Return when no worker holds the file: those of a pack that was killed die a moment after it."""
+    for wait in (0.05, 0.1, 0.2, 0.5, 0):
+        try:
+            fcntl.flock(workers, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(workers, fcntl.LOCK_UN)
+            return
+        except BlockingIOError:
+            if not wait:
+                raise
+            time.sleep(wait)
 
 
 class RemotePlace:
@@ -173,3 +197,6 @@ class RemotePlace:
 
     def writing(self):
         return nullcontext()
+
+    def join(self) -> None:
+        pass

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import zlib
 from pathlib import Path
 
@@ -390,7 +391,7 @@ print(at)
 
 
 def test_a_pack_killed_at_any_moment_ends_with_the_same_bytes(tmp_path):
-    source, dst, random_kills = tmp_path / "source", tmp_path / "dst", 6
+    source, dst, random_kills = tmp_path / "source", tmp_path / "dst", 20
     write_set(source, {"a b": 1, "c": (1, 3)}, images=1)
     pack(source, tmp_path / "undisturbed")
     expected = digests(tmp_path / "undisturbed")
@@ -408,6 +409,34 @@ def test_a_pack_killed_at_any_moment_ends_with_the_same_bytes(tmp_path):
                 assert_unfinished(dst / name)
             pack(source, dst / name)
         assert digests(dst / name) == expected, name
+
+
+BY_PROCESSES = """
+import sys
+from shard_tools import pack as packing
+if __name__ == "__main__":
+    packing._WORTH_PROCESSES = 0
+    packing.pack(sys.argv[1], sys.argv[2], workers=3)
+"""
+
+
+def test_processes_pack_the_same_bytes_and_die_with_the_pack(source, packed, tmp_path):
+    script = tmp_path / "by_processes.py"
+    script.write_text(BY_PROCESSES)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, script, source]
+    subprocess.run([*command, tmp_path / "dst"], check=True, env=environment, timeout=60)
+    assert digests(tmp_path / "dst") == digests(packed)
+    for kill in range(8):
+        dst = tmp_path / f"killed{kill}"
+        running = subprocess.Popen([*command, dst], env=environment)
+        time.sleep(0.2 + 0.15 * kill)
+        running.kill()
+        running.wait()
+        if not (dst / fmt.MANIFEST).exists():
+            pack(source, dst, workers=1)
+        shutil.rmtree(dst / ".pack", ignore_errors=True)
+        assert digests(dst) == digests(packed), kill
 
 
 # --- where packs may go
