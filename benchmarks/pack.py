@@ -1,6 +1,6 @@
 """Packing, verifying and fetching shards, each beside the tool one would use instead, on the same bytes.
 
-    pack folder      `tar cf` of the same files; a webdataset.TarWriter loop over PIL-checked files
+    pack folder      `tar cf` of the same files, alone and with the checksum that we compute too; a webdataset.TarWriter loop over PIL-checked files
     pack zip         `unzip -p ZIP | cat > /dev/null`
     verify           `sha256sum` of the same shards
     S3, cold         `rclone copy` of the same shards from the same server (rclone serve s3, loopback) to the same disk
@@ -110,6 +110,11 @@ def packing(source: Path, archive: Path, scratch: Path, workers: int) -> tuple[C
     folder = {
         "ours": lambda: pack(source, fresh(scratch / "ours"), **quiet),
         "tar cf": lambda: subprocess.run(["tar", "cf", scratch / "all.tar", "-C", frames, "."], check=True),
+        "tar cf; sha256sum": lambda: subprocess.run(
+            f"tar cf '{scratch}/all.tar' -C '{frames}' . && sha256sum '{scratch}/all.tar' > /dev/null",
+            shell=True,
+            check=True,
+        ),
         "webdataset.TarWriter": loop,
     }
     zipped = {

@@ -19,7 +19,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +225,8 @@ class ShardIndex:
                 )
         index = cls(root, address, cache, shards, arrays[FRAMES], arrays[SEQUENCES], arrays[SHOTS])
         index._check()
+        # The check touched a page a film; maps made anew hold none, so memory grows with what is read from here on.
+        index = replace(index, **{Path(name).stem: np.lib.format.open_memmap(root / name, mode="r") for name in ARRAYS})
         if check_shards:
             for fault in index.shard_faults():
                 raise ShardError(fault)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 from PIL import Image
 
@@ -11,6 +12,8 @@ from .errors import SourceError
 # Start-of-frame markers carry the picture size; C4, C8 and CC look alike but are tables.
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
+# Marker and length of a segment; in a start of frame, precision, height and width follow.
+_SEGMENT = struct.Struct(">BBHBHH").unpack_from
 
 
 def picture_size(data: bytes, name: str) -> tuple[int, int]:
@@ -29,17 +32,19 @@ def picture_size(data: bytes, name: str) -> tuple[int, int]:
         raise SourceError(f"{name}: not a JPEG (starts with {data[:4].hex()}); extract this key-frame again")
     if data[-2:] != b"\xff\xd9" and bytes(data[-64:]).rstrip(b"\0\r\n ")[-2:] != b"\xff\xd9":
         raise SourceError(f"{name}: truncated JPEG ({len(data)} bytes, no end marker); extract this key-frame again")
-    at, height, width = 2, 0, 0
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
+    at, size, end = 2, None, len(data) - 9
+    while at <= end:
+        mark, marker, length, _, height, width = _SEGMENT(data, at)
+        if mark != 0xFF:
+            break
         if marker in _START_OF_FRAME:
-            height, width = int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
-        if marker == _START_OF_SCAN:
-            if height and width:
-                return height, width
+            size = height, width
+        elif marker == _START_OF_SCAN:
+            if size and all(size):
+                return size
             break
         # A fill byte stands alone; every other segment before the first scan carries its length.
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        at += 1 if marker == 0xFF else 2 + length
     raise SourceError(f"{name}: broken JPEG header (no picture size or no scan); extract this key-frame again")
 
 

@@ -12,6 +12,7 @@ a film is labelled 0, as MovieNet does: where a film ends need not be found.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -95,14 +96,15 @@ def list_films(frames: Path) -> list[Path]:
     return sorted(child for child in frames.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def list_keyframes(film_dir: Path) -> tuple[np.ndarray, list[list[Path]]]:
-    """Key-frames of one film's folder: shot numbers `[S]` and, per shot, its files in order of image number.
+def list_keyframes(film_dir: Path) -> tuple[np.ndarray, list[list[str]]]:
+    """Key-frames of one film's folder: shot numbers `[S]` and, per shot, the paths of its files in order.
 
     Raises:
         SourceError: see `arrange_keyframes`.
     """
-    shots, names = arrange_keyframes(str(film_dir), (path.name for path in film_dir.iterdir()))
-    return shots, [[film_dir / name for name in images] for images in names]
+    shots, names = arrange_keyframes(str(film_dir), os.listdir(film_dir))
+    folder = str(film_dir)
+    return shots, [[f"{folder}/{name}" for name in images] for images in names]
 
 
 def arrange_keyframes(film: str, names: Iterable[str]) -> tuple[np.ndarray, list[list[str]]]:

@@ -19,7 +19,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,8 +38,8 @@ from .remote import is_remote
 from .sources import Buffer, Keyframe, SourceFilm, open_source
 from .sources import annotations as annotations_folder
 
-_GATHER = 1 << 20  # bytes written at a time
-_WORTH_PROCESSES = 2.0  # seconds of work that processes, which take half a second to start, are started for
+_GATHER, _SYNC = 1 << 20, 16 << 20  # bytes written, and brought to disk, at a time
+_WORTH_PROCESSES = 5.0  # seconds of work that processes, which take half a second to start, are started for
 
 
 class _Job(NamedTuple):
@@ -89,18 +89,8 @@ def write_shard(
         SourceError: a key-frame cannot be read, is empty, truncated, no JPEG, or of another size than the film's first.
     """
     rows: list[tuple[int, int, int]] = []
-    digest, offset, written, size = hashlib.sha256(), 0, 0, None
-    parts: list[Buffer] = []
-    with open(path, "wb", buffering=0) as tar:
-
-        def flush() -> None:
-            """Write what is gathered: kernel and checksum are fast on large pieces, and let other threads run."""
-            block = memoryview(b"".join(parts))
-            digest.update(block)
-            while block:
-                block = block[tar.write(block) :]
-            parts.clear()
-
+    offset, size, parts, gathered = 0, None, [], 0
+    with _Writer(path) as writer:
         for shot, images in zip(shots.tolist(), keyframes, strict=True):
             for k, image in enumerate(images):
                 data = image.read()
@@ -114,17 +104,54 @@ def write_shard(
                 if decode and (fault := decode_fault(data)):
                     raise SourceError(f"{image.name}: cannot be decoded ({fault}); extract this key-frame again")
                 header, filling = fmt.tar_header(fmt.member_name(film, shot, k), len(data)), fmt.padding(len(data))
-                offset += len(header)
-                rows.append((offset, len(data), zlib.crc32(data)))
-                offset += len(data) + len(filling)
+                rows.append((offset + len(header), len(data), zlib.crc32(data)))
+                length = len(header) + len(data) + len(filling)
+                offset, gathered = offset + length, gathered + length
                 parts += (header, data, filling)
-            if offset - written > _GATHER:
-                flush()
-                written = offset
-        parts.append(fmt.END_OF_TAR)
-        flush()
-        os.fsync(tar.fileno())
-    return np.array(rows, fmt.FRAME).reshape(len(keyframes), -1), digest.hexdigest(), size
+            if gathered > _GATHER:
+                writer.write(parts)
+                parts, gathered = [], 0
+        sha256 = writer.finish([*parts, fmt.END_OF_TAR])
+    return np.array(rows, fmt.FRAME).reshape(len(keyframes), -1), sha256, size
+
+
+class _Writer:
+    """Writes large pieces and computes their sha256 in a thread of its own: neither needs Python's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._digest = open(path, "wb", buffering=0), hashlib.sha256()  # noqa: SIM115 (see __exit__)
+        self._thread, self._under_way = ThreadPoolExecutor(1), None
+        self._unsynced = 0
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+        self._file.close()
+
+    def write(self, parts: list[Buffer]) -> None:
+        """Write what is gathered, while the caller gathers the next."""
+        if self._under_way is not None:
+            self._under_way.result()
+        self._under_way = self._thread.submit(self._write, parts)
+
+    def finish(self, parts: list[Buffer]) -> str:
+        """Write the last parts, see to it that all is on disk, and return the sha256 of the whole."""
+        self.write(parts)
+        self._under_way.result()
+        os.fsync(self._file.fileno())
+        return self._digest.hexdigest()
+
+    def _write(self, parts: list[Buffer]) -> None:
+        block = memoryview(b"".join(parts))
+        self._digest.update(block)
+        self._unsynced += len(block)
+        while block:
+            block = block[self._file.write(block) :]
+        if self._unsynced > _SYNC:  # what is on its way to the disk now is not waited for at the end
+            os.fdatasync(self._file.fileno())
+            self._unsynced = 0
 
 
 def pack_film(film: SourceFilm, place: Place, job: _Job = _Job()) -> PackedFilm:  # noqa: B008 (frozen)

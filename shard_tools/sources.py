@@ -89,18 +89,18 @@ def _local_films(source: Path) -> list[SourceFilm]:
 def _folder_film(folder: Path) -> SourceFilm:
     def scan() -> Scan:
         shots, files = movienet.list_keyframes(folder)
-        keyframes = [[Keyframe(str(path), partial(_read, str(path))) for path in images] for images in files]
+        keyframes = [[Keyframe(path, partial(_read, path)) for path in images] for images in files]
         return Scan(_digest(_facts(path) for images in files for path in images), lambda: (shots, keyframes))
 
     return SourceFilm(folder.name, scan)
 
 
-def _facts(path: Path) -> str:
+def _facts(path: str) -> str:
     try:
         facts = os.stat(path)
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}; extract this key-frame again") from None
-    return f"{path.name} {facts.st_size} {facts.st_mtime_ns}"
+    return f"{os.path.basename(path)} {facts.st_size} {facts.st_mtime_ns}"
 
 
 def _read(path: str) -> bytes:
@@ -126,7 +126,7 @@ def _tar_film(path: Path) -> SourceFilm:
         except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
             raise SourceError(f"{path}: cannot be read ({error}); copy it again") from None
 
-    return SourceFilm(path.stem, lambda: Scan(_digest([_facts(path)]), keyframes))
+    return SourceFilm(path.stem, lambda: Scan(_digest([_facts(str(path))]), keyframes))
 
 
 def in_tar(data: Buffer, where: str) -> Keyframes:
