@@ -1,6 +1,7 @@
 """Packing, verifying and fetching shards, each beside the tool one would use instead, on the same bytes.
 
-    pack folder      `tar cf` of the same files, alone and with the checksum that we compute too; a webdataset.TarWriter loop over PIL-checked files
+    pack folder      `tar cf` of the same files, alone and with the checksum that we compute too; a
+                     webdataset.TarWriter loop over PIL-checked files
     pack zip         `unzip -p ZIP | cat > /dev/null`
     verify           `sha256sum` of the same shards
     S3, cold         `rclone copy` of the same shards from the same server (rclone serve s3, loopback) to the same disk
