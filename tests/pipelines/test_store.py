@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import tarfile
 import threading
@@ -12,10 +14,13 @@ import pytest
 import torch
 
 from pipelines.store import Store
+from shard_tools import format as fmt
 from shard_tools.cache import Cache
 from shard_tools.errors import PictureError
 from shard_tools.format import ShardIndex
 from shard_tools.movienet import keyframe_name
+from shard_tools.pack import pack
+from tests.films import write_film
 from tests.servers import BUCKET, s3_server, use_s3
 
 from .conftest import FILMS
@@ -156,3 +161,30 @@ def test_dali_reads_the_tars_from_s3_through_our_idx(remote: ShardIndex, shards:
     found = [bytes(bytearray(image.at(0))) for _ in range(FILMS["wide"][0]) for image in reader.run()]
     expected = Store(shards).read(np.arange(first, first + len(found)))
     assert found == [picture.tobytes() for picture in expected]
+
+
+def test_a_key_frame_beyond_four_gigabytes(shards: ShardIndex, tmp_path: Path):
+    """The tar is sparse: 5 GiB of nothing, then the last key-frame."""
+    folder = tmp_path / "shards"
+    write_film(tmp_path / "source", "long", 1, images=2)
+    pack(tmp_path / "source", folder)
+    index = ShardIndex.open(folder)
+    frames, whole = np.array(index.frames), (folder / "long.tar").read_bytes()
+    start, far = int(frames["offset"][1]) - 512, 5 << 30
+    with open(folder / "long.tar", "r+b") as tar:
+        tar.truncate(start)
+        tar.seek(far)
+        tar.write(whole[start:])
+    frames["offset"][1] = far + 512
+    data = fmt.npy_bytes(frames)
+    (folder / fmt.FRAMES).write_bytes(data)
+    manifest = json.loads((folder / fmt.MANIFEST).read_text())
+    manifest["index"][fmt.FRAMES] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest["shards"][0]["bytes"] = far + len(whole) - start
+    (folder / fmt.MANIFEST).write_text(json.dumps(manifest))
+    opened = ShardIndex.open(folder)
+    assert opened.locate(1) == (f"{folder}/long.tar", "long/shot_0000.1.jpg", far + 512)
+    first, second = Store(opened).read(np.array([0, 1]))
+    source = tmp_path / "source" / "240P_frames" / "long"
+    assert first.tobytes() == (source / "shot_0000_img_0.jpg").read_bytes()
+    assert second.tobytes() == (source / "shot_0000_img_1.jpg").read_bytes()

@@ -340,6 +340,24 @@ def test_a_disk_that_fails_at_any_write_is_one_line_and_once_mended_the_pack_goe
     assert digests(dst) == digests(packed)
 
 
+def test_a_disk_that_fills_up_is_one_line_and_with_more_room_the_pack_goes_on(source, packed, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", disk]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("may not mount a small disk here")
+    try:
+        with pytest.raises(ShardError, match="No space left on device; mend this and run the same command again"):
+            pack(source, disk / "dst")
+        assert not list(disk.rglob("*.tmp"))
+        assert_unfinished(disk / "dst")
+        subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+        pack(source, disk / "dst")
+        assert digests(disk / "dst") == digests(packed)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
