@@ -28,7 +28,7 @@ class Store:
 
     def __init__(self, index: ShardIndex) -> None:
         self.index = index
-        self._checked = np.full(len(index.frames), index.cache is not None)
+        self._checked = np.zeros(len(index.frames), bool)  # untouched, it takes no memory
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._coming: dict[int, Future] = {}
         self._fetchers: ThreadPoolExecutor | None = None
@@ -44,10 +44,12 @@ class Store:
         starts, sizes = rows["offset"].tolist(), rows["size"].tolist()
         shards = self._shards_of(frames).tolist()
         pictures = [self._map(s)[a : a + n] for s, a, n in zip(shards, starts, sizes, strict=True)]
-        for i in np.flatnonzero(~self._checked[frames]).tolist():
+        new = () if self.index.cache else np.flatnonzero(~self._checked[frames]).tolist()
+        for i in new:
             if zlib.crc32(pictures[i]) != rows["crc32"][i]:
                 raise PictureError(self.describe(int(frames[i]), "bytes differ from the index (crc32)"))
-        self._checked[frames] = True
+        if new:
+            self._checked[frames] = True
         return pictures
 
     def fetch_ahead(self, frames: np.ndarray) -> None:

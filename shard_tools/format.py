@@ -7,7 +7,7 @@
     <root>/shots.npy        a row a shot: number, boundary and scene label, first and last frame
     <root>/manifest.json    version, kind, bytes and sha256 of the arrays and of every shard, key-frames of every shard
 
-The three arrays are memory-mapped, so memory grows with what is read, not with what there is. The manifest is written
+The arrays are memory-mapped or read in blocks, so memory does not grow with what there is. The manifest is written
 last, so a folder without it was never finished. See docs/shard-format.md.
 """
 
@@ -19,7 +19,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from .cache import Cache, sha256_of
 from .errors import ShardError
 from .remote import is_remote
 from .remote import sizes as remote_sizes
+from .rows import Rows
 
 VERSION, KIND = 1, "films"
 FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc32", "<u4")])
@@ -149,14 +150,14 @@ def _size(path: str) -> int | None:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """A packed set of films, opened for reading; the arrays are memory maps.
+    """A packed set of films, opened for reading; the arrays stay on disk.
 
     Attributes:
         root: the folder of the arrays.
         address: what the set was opened by, for messages.
         cache: where shards are fetched to, None if they stand in `root`.
         shards: per shard `{"name", "bytes", "sha256", "frames"}`, from the manifest.
-        frames: `[F]` rows of `FRAME`, all key-frames, film by film, shot by shot.
+        frames: `[F]` rows of `FRAME`, read as needed: all key-frames, film by film, shot by shot.
         sequences: `[N]` rows of `sequence_dtype`, one a film.
         shots: `[S]` rows of `SHOT`, all shots.
     """
@@ -165,7 +166,7 @@ class ShardIndex:
     address: str
     cache: Cache | None
     shards: list[dict]
-    frames: np.ndarray
+    frames: Rows
     sequences: np.ndarray
     shots: np.ndarray
 
@@ -211,10 +212,10 @@ class ShardIndex:
         arrays = {}
         for name, columns in ((FRAMES, FRAME), (SEQUENCES, sequence_dtype([])), (SHOTS, SHOT)):
             try:
-                array = np.lib.format.open_memmap(root / name, mode="r")
+                array = Rows(root / name) if name == FRAMES else np.lib.format.open_memmap(root / name, mode="r")
             except Exception as error:  # numpy raises many kinds for a damaged header
                 raise ShardError(f"{root / name}: cannot be read ({error}); pack again") from None
-            if array.ndim != 1 or _columns(array.dtype) != _columns(columns):
+            if len(array.shape) != 1 or _columns(array.dtype) != _columns(columns):
                 raise ShardError(f"{root / name}: holds other columns than {name} does; pack again")
             arrays[name] = array
             # The one large array is read where it is needed; `verify` reads it all.
@@ -225,8 +226,6 @@ class ShardIndex:
                 )
         index = cls(root, address, cache, shards, arrays[FRAMES], arrays[SEQUENCES], arrays[SHOTS])
         index._check()
-        # The check touched a page a film; maps made anew hold none, so memory grows with what is read from here on.
-        index = replace(index, **{Path(name).stem: np.lib.format.open_memmap(root / name, mode="r") for name in ARRAYS})
         if check_shards:
             for fault in index.shard_faults():
                 raise ShardError(fault)

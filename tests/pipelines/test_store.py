@@ -56,7 +56,7 @@ def test_a_changed_byte_is_found_and_named(shards: ShardIndex, tmp_path: Path):
     root = shutil.copytree(shards.root, tmp_path / "shards")
     index = ShardIndex.open(root)
     frame = 17
-    offset = int(index.frames["offset"][frame])
+    offset = int(index.frames[:]["offset"][frame])
     shard, member, at = index.locate(frame)
     with tarfile.open(shard) as tar:
         assert tar.getmember(member).offset_data == at == offset
@@ -86,7 +86,7 @@ def served(shards: ShardIndex, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture
 def remote(served: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ShardIndex:
     use_s3(monkeypatch, served)
-    return ShardIndex.open(f"s3://{BUCKET}/shards", Cache(tmp_path / "cache", wait=5))
+    return ShardIndex.open(f"s3://{BUCKET}/shards", Cache(tmp_path / "cache", wait=30))
 
 
 def cached(index: ShardIndex) -> int:
@@ -101,7 +101,7 @@ def test_a_remote_store_gives_the_same_bytes(shards: ShardIndex, remote: ShardIn
 
 def test_a_cache_of_one_shard_is_enough_for_one_reader(shards: ShardIndex, remote: ShardIndex, tmp_path: Path):
     largest = max(shard["bytes"] for shard in shards.shards)
-    index = ShardIndex.open(remote.address, Cache(tmp_path / "small", limit=largest, wait=1))
+    index = ShardIndex.open(remote.address, Cache(tmp_path / "small", limit=largest, wait=30))
     store, rows = Store(index), np.random.default_rng(1).permutation(len(shards.frames))
     store.fetch_ahead(rows)
     for mine, theirs in zip(store.read(rows), Store(shards).read(rows), strict=True):
@@ -137,7 +137,7 @@ def test_a_shard_deleted_from_the_cache_while_reading(shards: ShardIndex, remote
 
 def test_a_loader_over_remote_shards_gives_the_same_batches(make_loader, remote: ShardIndex, tmp_path: Path):
     largest = max(shard["bytes"] for shard in remote.shards)
-    small = ShardIndex.open(remote.address, Cache(tmp_path / "small", limit=largest, wait=5))
+    small = ShardIndex.open(remote.address, Cache(tmp_path / "small", limit=largest, wait=30))
     for local, here, there in zip(make_loader(), make_loader(remote), make_loader(small), strict=True):
         torch.testing.assert_close(here["images"], local["images"], rtol=0, atol=0)
         torch.testing.assert_close(there["images"], local["images"], rtol=0, atol=0)

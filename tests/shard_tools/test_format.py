@@ -120,7 +120,7 @@ def test_index_counts_films_shots_and_keyframes(packed, source):
     assert (len(index.sequences), len(index.shots), len(index.frames)) == (3, 9, 27)
     assert index.frames.dtype == fmt.FRAME
     assert index.frames.dtype.itemsize == 16
-    assert all(isinstance(array, np.memmap) for array in (index.frames, index.sequences, index.shots))
+    assert all(isinstance(array, np.memmap) for array in (index.sequences, index.shots))
     assert index.shots_of(1)["shot"].tolist() == [0, 2, 5, 6]
     assert index.sequences[["height", "width"]].tolist() == [(32, 48)] * 3
 
