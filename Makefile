@@ -11,11 +11,14 @@ export OMP_NUM_THREADS ?= $(shell nproc)
 
 .PHONY: demo test test-cuda110 lint clean
 
-$(VENV)/.ready: requirements.lock setup.py
+$(VENV)/.ready: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "bassl-fast needs Python 3.10 or later; make PYTHON=python3.11")'
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	touch $@
+
+$(VENV)/.built: $(VENV)/.ready setup.py pipelines/fused.c
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -25,18 +28,18 @@ $(VENV)/.ready: requirements.lock setup.py
 	.venv-cuda110/bin/python -m pip install -q --disable-pip-version-check -r requirements-cuda110.lock
 	touch $@
 
-demo: $(VENV)/.ready
+demo: $(VENV)/.built
 	rm -rf demo
 	$(BIN)/bassl-fast demo --out demo $(if $(FILMS),--films "$(FILMS)")
 
-test: $(VENV)/.ready
+test: $(VENV)/.built
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
-test-cuda110: .venv-cuda110/.ready
+test-cuda110: .venv-cuda110/.ready $(VENV)/.built
 	.venv-cuda110/bin/python -m pytest tests/pipelines
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.built
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 clean:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 VIDEO = ["scenedetect-headless>=0.7", "av>=17"]
 
@@ -25,6 +25,10 @@ setup(
         "configs.finetune",
     ],
     package_data={"": ["*.yaml", "*.css"]},
+    # A plain C library that `pipelines/fused.py` loads; without a compiler DALI's own operators do its work.
+    ext_modules=[
+        Extension("pipelines._fused", ["pipelines/fused.c"], extra_compile_args=["-O3"], libraries=["m"], optional=True)
+    ],
     install_requires=[
         "torch>=2.6",
         "pytorch-lightning>=2.6",

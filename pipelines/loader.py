@@ -32,8 +32,8 @@ _AHEAD = 4  # steps that remote shards are fetched ahead of DALI
 class WindowLoader:
     """Iterable over the training batches of one epoch; iterating again goes on with the next epoch.
 
-    A batch is a dictionary: `images` float32 `[b, V, 3, size, size]`, what the sampler drew besides (`[b, ...]` each),
-    and `film`, `position` `[b]` of the centre shots, with b = global_batch / world_size.
+    A batch is a dictionary: `images` `[b, V, 3, size, size]` in channels-last memory, what the sampler drew besides
+    (`[b, ...]` each), and `film`, `position` `[b]` of the centre shots, with b = global_batch / world_size.
 
     Args:
         index: of the shards.
@@ -46,9 +46,10 @@ class WindowLoader:
         device: where the batches shall be; on "cuda" pictures are decoded and augmented there.
         threads: CPU threads of DALI.
         prefetch: batches under way.
+        dtype: of the images, torch.float32 or torch.bfloat16.
 
     Raises:
-        ConfigError: no samples, or a batch that does not divide among the processes.
+        ConfigError: no samples, another dtype, or a batch that does not divide among the processes.
         PictureError: while iterating; a picture differs from the index or cannot be decoded.
     """
 
@@ -66,14 +67,18 @@ class WindowLoader:
         device: str | torch.device = "cpu",
         threads: int = 2,
         prefetch: int = 2,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         _check_positive(threads=threads, prefetch=prefetch)
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise ConfigError(f"dtype {dtype}: choose torch.float32 or torch.bfloat16")
         self.index, self._table = index, ShotTable(index, films)
         self._sampler, self._store = sampler, Store(index)
         self.plan = Plan(len(self._table), global_batch, seed)
         self.epoch = self.step = 0  # of the next batch
         self._slice = process_slice(global_batch, rank, world_size)
-        self._device, self._size = torch.device(device), size
+        self._device, self._dtype = torch.device(device), dtype
+        self._make_graph, self._inputs = graph.train_path(size, self._device.type == "cuda", dtype == torch.bfloat16)
         self._kwargs = {"num_threads": threads, "prefetch_queue_depth": prefetch}
         self._stream: Stream | None = None
         self._stream_at = (0, 0)
@@ -121,7 +126,7 @@ class WindowLoader:
         centers = self._table[samples]
         rest = {"film": centers.film, "position": centers.position, **drawn.extras}
         return {
-            "images": images.view(*drawn.views.shape, *images.shape[1:]),
+            "images": images.view(*drawn.views.shape, *images.shape[1:]).to(self._dtype),
             **{name: torch.from_numpy(np.ascontiguousarray(rows)).to(self._device) for name, rows in rest.items()},
         }
 
@@ -136,11 +141,9 @@ class WindowLoader:
 
     def _open(self, epoch: int, step: int) -> Stream:
         _, drawn = self.draw(epoch, step)
-        make_graph = partial(graph.train_graph, size=self._size, gpu=self._device.type == "cuda")
         batch = drawn.views[self._slice].size
-        return Stream(
-            self._store, self._requests(epoch, step), make_graph, self._device, batch_size=batch, **self._kwargs
-        )
+        requests = self._requests(epoch, step)
+        return Stream(self._store, requests, self._make_graph, self._device, batch_size=batch, **self._kwargs)
 
 
 def _requests(loader: WindowLoader, epoch: int, step: int) -> Iterator[Request]:
@@ -156,7 +159,7 @@ def _requests(loader: WindowLoader, epoch: int, step: int) -> Iterator[Request]:
         extras = {name: rows[loader._slice] for name, rows in drawn.extras.items()}
         mine = Drawn(drawn.views[loader._slice], extras)
         rows = mine.views.ravel()
-        yield Request(rows["frame"], partial(graph.train_inputs, rows), (samples[loader._slice], mine))
+        yield Request(rows["frame"], partial(loader._inputs, rows), (samples[loader._slice], mine))
         epoch, step = loader._after(epoch, step)
 
 

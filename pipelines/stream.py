@@ -27,7 +27,7 @@ class Request:
 
 
 class Stream:
-    """Iterator of (tag, images `[N, 3, size, size]` float32) in the order of the requests.
+    """Iterator of (tag, images `[N, 3, size, size]` in channels-last memory) in the order of the requests.
 
     Args:
         store: where bytes come from.
@@ -48,6 +48,9 @@ class Stream:
         feed = WeakMethod(self._feed)  # no cycle: threads and maps end with the stream, not at some garbage collection
         self._pipe = make_graph(source=lambda: feed()(), device_id=device_id, **kwargs)
         self._pipe.build()
+        self._copier = torch.cuda.Stream(device) if device.type == "cuda" else None
+        # Since 2.0 DALI counts who holds an output; on a GPU it cannot know when a kernel is done with it.
+        self._owned = device.type == "cpu" and getattr(self._pipe, "exec_dynamic", False)
 
     def restart(self, requests: Iterator[Request]) -> None:
         """Go on with other requests; what is under way is finished and thrown away."""
@@ -65,7 +68,7 @@ class Stream:
             (pictures,) = self._pipe.run()
         except RuntimeError as error:
             raise PictureError(self._blame(str(error))) from None
-        return self._under_way.popleft().tag, _to_torch(pictures, self._device)
+        return self._under_way.popleft().tag, _to_torch(pictures, self._device, self._copier, self._owned)
 
     def _feed(self) -> tuple:
         request = next(self._requests)  # StopIteration is how DALI learns that no more will come
@@ -83,11 +86,34 @@ class Stream:
         return f"DALI failed although every picture under way decodes alone: {message}"
 
 
-def _to_torch(pictures, device: torch.device) -> torch.Tensor:
-    """Copy a dense DALI output to a tensor of its own: DALI writes its buffer anew two batches later."""
-    from nvidia.dali.plugin.pytorch import feed_ndarray
+def _to_torch(pictures, device: torch.device, copier: torch.cuda.Stream | None, owned: bool) -> torch.Tensor:
+    """A dense DALI output `[N, H, W, 3]` as a tensor `[N, 3, H, W]` in channels-last memory.
 
+    Args:
+        pictures: float32, or the bits of bfloat16 as int16.
+        copier: CUDA stream to copy on; on the trainer's own the host would wait for the step under way.
+        owned: DALI leaves an output alone while somebody holds it, so the tensor is that memory. Else it is a copy,
+            for DALI writes its buffer anew two batches later.
+    """
     source = pictures.as_tensor()
-    target = torch.empty(source.shape(), dtype=torch.float32, device=device)
-    feed_ndarray(source, target, cuda_stream=torch.cuda.current_stream(device) if device.type == "cuda" else None)
+    if owned:
+        images = torch.from_dlpack(source)
+    elif copier is None:
+        images = _copy(source, device)
+    else:
+        trainer = torch.cuda.current_stream(device)
+        with torch.cuda.stream(copier):
+            images = _copy(source, device, cuda_stream=copier)
+        trainer.wait_stream(copier)
+        images.record_stream(trainer)  # not to be allocated anew before the trainer is done with it
+    if images.dtype == torch.int16:
+        images = images.view(torch.bfloat16)
+    return images.permute(0, 3, 1, 2)
+
+
+def _copy(source, device: torch.device, **kwargs) -> torch.Tensor:
+    from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
+
+    target = torch.empty(source.shape(), dtype=to_torch_type[source.dtype], device=device)
+    feed_ndarray(source, target, **kwargs)
     return target

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from pipelines.views import ORDERS, STEPS, TestViews
+from pipelines.views import ORDERS, STEPS, TestViews, colour_matrices
 
 
 def psnr(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -69,3 +69,27 @@ def eval_view(jpeg: np.ndarray, views: TestViews) -> np.ndarray:
     picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     left, top = round((width - views.size) / 2), round((height - views.size) / 2)
     return np.asarray(picture.crop((left, top, left + views.size, top + views.size)))
+
+
+def fused_view(crop: np.ndarray, row: np.void, size: int) -> np.ndarray:
+    """`[size, size, 3]` in grey levels of a crop and its row, by dense matrices in float64: the arithmetic alone."""
+    pixel, mean = (matrix[0].astype(np.float64) for matrix in colour_matrices(np.array([row])))
+    down, across = _triangle(crop.shape[0], size), _triangle(crop.shape[1], size)
+    resized = np.einsum("yh,xw,hwc->yxc", down, across, crop)
+    view = np.clip(resized @ pixel.T + resized.mean((0, 1)) @ mean.T, 0, 255)
+    if row["blur"]:
+        radius = int(np.ceil(3 * row["blur"]))
+        taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / float(row["blur"])) ** 2)
+        for axis in (0, 1):
+            pad = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
+            windows = np.lib.stride_tricks.sliding_window_view(np.pad(view, pad, "reflect"), len(taps), axis)
+            view = windows @ (taps / taps.sum())
+    return view[:, ::-1] if row["flip"] else view
+
+
+def _triangle(source: int, size: int) -> np.ndarray:
+    """`[size, source]`: weights of the antialiased bilinear filter, cut at the edges."""
+    step = source / size
+    centre = (np.arange(size) + 0.5) * step - 0.5
+    weight = np.maximum(1 - np.abs(np.arange(source) - centre[:, None]) / max(step, 1), 0)
+    return weight / weight.sum(1, keepdims=True)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines import graph
+from pipelines import fused, graph
 from pipelines.views import ORDERS, STEPS, VIEW, TestViews, TrainViews, draw_groups
 
 from .conftest import draw_picture
-from .reference import eval_view, psnr, train_view
+from .reference import eval_view, fused_view, psnr, train_view
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "bassl"
 ORDER_OF = {tuple(STEPS[step] for step in order): number for number, order in enumerate(ORDERS)}
+
+
+TrainPictures = Callable[[np.ndarray, list[np.ndarray], int], np.ndarray]
 
 
 def jpeg_of(seed: int, height: int, width: int, **kwargs) -> np.ndarray:
@@ -27,25 +35,61 @@ def jpeg_of(seed: int, height: int, width: int, **kwargs) -> np.ndarray:
     return np.frombuffer(buffer.getvalue(), np.uint8)
 
 
-def run(make_graph, inputs: tuple, **kwargs) -> np.ndarray:
-    """Pictures `[N, ...]` of one batch through a graph."""
+def run(make_graph, inputs: tuple) -> np.ndarray:
+    """Normalised views `[N, size, size, 3]` of one batch through a graph."""
     batch = len(inputs[0])
     pipe = make_graph(
-        source=lambda: inputs, gpu=False, batch_size=batch, num_threads=2, device_id=None, prefetch_queue_depth=1,
-        **kwargs,
+        source=lambda: inputs, batch_size=batch, num_threads=2, device_id=None, prefetch_queue_depth=1
     )  # fmt: skip
     pipe.build()
     (pictures,) = pipe.run()
     return np.array(pictures.as_array())
 
 
-def train_pictures(rows: np.ndarray, jpegs: list[np.ndarray], size: int, **kwargs) -> np.ndarray:
-    return run(graph.train_graph, graph.train_inputs(rows, jpegs), size=size, **{"normalise": False, **kwargs})
+def grey_levels(normalised: np.ndarray) -> np.ndarray:
+    """Normalised `[..., 3]` to whole grey levels, uint8."""
+    return np.rint(normalised * graph.STD + graph.MEAN).astype(np.uint8)
 
 
-def eval_pictures(jpegs: list[np.ndarray], size: tuple[int, int], views: TestViews, **kwargs) -> np.ndarray:
+def by_operators(rows: np.ndarray, jpegs: list[np.ndarray], size: int) -> np.ndarray:
+    """Views of the graph of DALI's operators."""
+    return run(partial(graph.train_graph, size=size, gpu=False), graph.train_inputs(rows, jpegs))
+
+
+def on_gpu(rows: np.ndarray, jpegs: list[np.ndarray], size: int) -> np.ndarray:
+    return run(partial(graph.train_graph, size=size, gpu=True), graph.train_inputs(rows, jpegs), gpu=True)
+
+
+def by_fused(rows: np.ndarray, jpegs: list[np.ndarray], size: int, bfloat16: bool = False) -> np.ndarray:
+    """Views of the fused operator, which a CPU takes."""
+    return run(partial(graph.fused_graph, size=size, bfloat16=bfloat16), graph.fused_inputs(rows, jpegs))
+
+
+NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+@pytest.fixture(params=[by_operators, by_fused, pytest.param(on_gpu, marks=NEEDS_GPU)])
+def train_pictures(request: pytest.FixtureRequest) -> TrainPictures:
+    """`train_pictures(rows, jpegs, size)` by either graph, in grey levels."""
+    return lambda *arguments: grey_levels(request.param(*arguments))
+
+
+def call_fused(crop: np.ndarray, row: np.void, size: int) -> np.ndarray:
+    """The fused operator's function without DALI, on a crop `[h, w, 3]`, in grey levels, not rounded."""
+    out, canvas = np.full((size, size, 3), np.nan, np.float32), np.zeros(size, np.uint8)
+    parameters = fused.parameters(np.array([row]), np.zeros(3), np.ones(3))
+    inputs = (canvas, np.ascontiguousarray(crop), parameters)
+    shapes = [np.array(array.shape, np.int64) for array in (out, *inputs)]
+    pointer = lambda array: array.ctypes.data  # noqa: E731
+    outs, out_shapes = (ctypes.c_void_p * 1)(pointer(out)), (ctypes.c_void_p * 1)(pointer(shapes[0]))
+    ins, in_shapes = (ctypes.c_void_p * 3)(*map(pointer, inputs)), (ctypes.c_void_p * 3)(*map(pointer, shapes[1:]))
+    fused.library().view_float32(outs, out_shapes, None, 1, ins, in_shapes, None, 3)
+    return out
+
+
+def eval_pictures(jpegs: list[np.ndarray], size: tuple[int, int], views: TestViews) -> np.ndarray:
     inputs = graph.test_inputs(views, *size, jpegs)
-    return run(graph.test_graph, inputs, views=views, **{"normalise": False, **kwargs})
+    return grey_levels(run(partial(graph.test_graph, views=views, gpu=False), inputs))
 
 
 def drawn_rows(count: int, height: int, width: int, **laws) -> np.ndarray:
@@ -55,20 +99,24 @@ def drawn_rows(count: int, height: int, width: int, **laws) -> np.ndarray:
     return rows
 
 
-def against_pil(rows: np.ndarray, jpegs: list[np.ndarray], size: int) -> np.ndarray:
-    """PSNR in dB of every row."""
-    ours = train_pictures(rows, jpegs, size)
-    theirs = [train_view(jpeg, row, size) for row, jpeg in zip(rows, jpegs, strict=True)]
-    return np.array([psnr(a, b) for a, b in zip(ours, theirs, strict=True)])
+@pytest.fixture
+def against_pil(train_pictures: TrainPictures) -> TrainPictures:
+    """`against_pil(rows, jpegs, size)`: PSNR in dB of every row."""
+
+    def compare(rows: np.ndarray, jpegs: list[np.ndarray], size: int) -> np.ndarray:
+        theirs = [train_view(jpeg, row, size) for row, jpeg in zip(rows, jpegs, strict=True)]
+        return np.array([psnr(a, b) for a, b in zip(train_pictures(rows, jpegs, size), theirs, strict=True)])
+
+    return compare
 
 
 @pytest.mark.parametrize("size", [32, 224])
-def test_views_without_jitter_match_pil(size: int):
+def test_views_without_jitter_match_pil(size: int, against_pil: TrainPictures):
     jpegs = [jpeg_of(seed, 240, 428) for seed in range(24)]
     assert against_pil(drawn_rows(24, 240, 428, jitter=0), jpegs, size).min() >= 45
 
 
-def test_views_with_jitter_match_pil_in_every_order():
+def test_views_with_jitter_match_pil_in_every_order(against_pil: TrainPictures):
     jpegs = [jpeg_of(seed, 240, 428) for seed in range(48)]
     rows = drawn_rows(48, 240, 428, jitter=1)
     rows["order"] = np.arange(48) % 24
@@ -77,7 +125,7 @@ def test_views_with_jitter_match_pil_in_every_order():
     assert np.median(found) >= 38
 
 
-def test_each_colour_step_alone_matches_pil():
+def test_each_colour_step_alone_matches_pil(against_pil: TrainPictures):
     jpegs = [jpeg_of(seed, 64, 112) for seed in range(2)]
     for step, values, bar in (
         ("brightness", (0.8, 1.2), 50),
@@ -90,7 +138,7 @@ def test_each_colour_step_alone_matches_pil():
         assert against_pil(rows, jpegs, 64).min() >= bar, step
 
 
-def test_colours_clip_where_a_step_leaves_the_range():
+def test_colours_clip_where_a_step_leaves_the_range(train_pictures: TrainPictures):
     rows = drawn_rows(1, 64, 112, jitter=0, blur=0)
     rows["brightness"] = 3
     bright = train_pictures(rows, [jpeg_of(0, 64, 112)], 64)
@@ -99,13 +147,13 @@ def test_colours_clip_where_a_step_leaves_the_range():
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 2.0])
-def test_blur_is_a_gaussian_of_its_sigma(sigma: float):
+def test_blur_is_a_gaussian_of_its_sigma(sigma: float, against_pil: TrainPictures):
     rows = drawn_rows(1, 64, 112, jitter=0, blur=0)
     rows["blur"] = sigma
     assert against_pil(rows, [jpeg_of(0, 64, 112)], 64).min() >= 50
 
 
-def test_flip_mirrors_the_same_crop():
+def test_flip_mirrors_the_same_crop(train_pictures: TrainPictures):
     rows = np.repeat(drawn_rows(1, 64, 112, jitter=1, blur=1), 2)
     rows["flip"] = [False, True]
     plain, flipped = train_pictures(rows, [jpeg_of(0, 64, 112)] * 2, 40)
@@ -113,12 +161,12 @@ def test_flip_mirrors_the_same_crop():
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 128), (128, 8), (17, 33)])
-def test_small_and_narrow_pictures(height: int, width: int):
+def test_small_and_narrow_pictures(height: int, width: int, against_pil: TrainPictures):
     jpegs = [jpeg_of(seed, height, width) for seed in range(8)]
     assert against_pil(drawn_rows(8, height, width, jitter=0), jpegs, 32).min() >= 40
 
 
-def test_a_crop_of_one_pixel():
+def test_a_crop_of_one_pixel(train_pictures: TrainPictures):
     rows = np.zeros(1, VIEW)
     for name in ("height", "width", "brightness", "contrast", "saturation"):
         rows[name] = 1
@@ -128,12 +176,12 @@ def test_a_crop_of_one_pixel():
 
 
 @pytest.mark.parametrize("kwargs", [{"subsampling": 0}, {"progressive": True}, {"optimize": True}])
-def test_every_kind_of_jpeg(kwargs: dict):
+def test_every_kind_of_jpeg(kwargs: dict, against_pil: TrainPictures):
     jpegs = [jpeg_of(seed, 64, 112, **kwargs) for seed in range(4)]
     assert against_pil(drawn_rows(4, 64, 112, jitter=0), jpegs, 48).min() >= 45
 
 
-def test_grey_jpegs_become_three_equal_channels():
+def test_grey_jpegs_become_three_equal_channels(train_pictures: TrainPictures, against_pil: TrainPictures):
     buffer = io.BytesIO()
     Image.fromarray(draw_picture(0, 64, 112)).convert("L").save(buffer, "JPEG")
     jpegs = [np.frombuffer(buffer.getvalue(), np.uint8)]
@@ -142,17 +190,44 @@ def test_grey_jpegs_become_three_equal_channels():
     assert against_pil(rows, jpegs, 32).min() >= 45
 
 
-def test_normalised_views_are_the_same_pixels_in_imagenet_units():
+@pytest.mark.parametrize("size", [32, 65, 224])
+def test_both_graphs_make_the_same_views(size: int):
+    jpegs = [jpeg_of(seed, 240, 428) for seed in range(32)]
+    rows = drawn_rows(32, 240, 428)
+    operators, fused = by_operators(rows, jpegs, size), by_fused(rows, jpegs, size)
+    assert fused.dtype == operators.dtype == np.float32
+    assert fused.shape == operators.shape == (32, size, size, 3)
+    found = [psnr(a * graph.STD, b * graph.STD) for a, b in zip(operators, fused, strict=True)]
+    assert min(found) >= 50  # DALI rounds the resized crop to whole grey levels
+
+
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    size=st.integers(8, 70),
+    sigma=st.sampled_from([0, 0.1, 0.7, 2, 9]),
+    flip=st.booleans(),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_crop_to_any_size_is_the_arithmetic_in_numpy(
+    height: int, width: int, size: int, sigma: float, flip: bool, seed: int
+):
+    rng = np.random.default_rng(seed)
+    crop = rng.integers(0, 256, (height, width, 3), np.uint8)
+    (row,) = drawn_rows(1, height, width, jitter=1)
+    row["flip"], row["blur"] = flip, sigma
+    ours = call_fused(crop, row, size)
+    np.testing.assert_allclose(ours, fused_view(crop, row, size), atol=1e-3)
+
+
+def test_bfloat16_is_float32_rounded_to_nearest():
     rows, jpegs = drawn_rows(4, 64, 112), [jpeg_of(seed, 64, 112) for seed in range(4)]
-    plain, normal = train_pictures(rows, jpegs, 32), train_pictures(rows, jpegs, 32, normalise=True)
-    assert normal.dtype == np.float32
-    assert normal.shape == (4, 3, 32, 32)
-    expected = (plain / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    # `plain` is rounded to whole grey levels, `normal` is not.
-    np.testing.assert_allclose(normal.transpose(0, 2, 3, 1), expected, atol=0.51 / 255 / 0.224)
+    bits = torch.from_numpy(by_fused(rows, jpegs, 40, bfloat16=True)).view(torch.bfloat16)
+    assert torch.equal(bits, torch.from_numpy(by_fused(rows, jpegs, 40)).bfloat16())
 
 
-def test_a_picture_does_not_depend_on_the_batch_it_stands_in():
+def test_a_picture_does_not_depend_on_the_batch_it_stands_in(train_pictures: TrainPictures):
     rows, jpegs = drawn_rows(6, 64, 112), [jpeg_of(seed, 64, 112) for seed in range(6)]
     together = train_pictures(rows, jpegs, 32)
     alone = [train_pictures(rows[i : i + 1], jpegs[i : i + 1], 32)[0] for i in range(6)]
@@ -169,7 +244,7 @@ def test_test_views_match_pil(height: int, width: int, short_side: int, size: in
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="the reference implementation's answers are not here")
-def test_views_are_the_reference_implementations():
+def test_views_are_the_reference_implementations(train_pictures: TrainPictures):
     cases = json.loads((GOLDEN / "views.json").read_text())
     with np.load(GOLDEN / "views.npz") as arrays:
         jpegs = [arrays[f"jpeg_{i}"] for i in range(len(cases))]

@@ -74,6 +74,15 @@ def test_a_batch_has_the_promised_shapes(make_loader: MakeLoader):
     assert batch["images"].dtype == torch.float32
 
 
+def test_images_lie_channels_last_and_come_in_the_dtype_asked_for(make_loader: MakeLoader, two_epochs: list[Batch]):
+    for ours, theirs in zip(make_loader(dtype=torch.bfloat16), two_epochs, strict=False):
+        images = ours["images"].flatten(0, 1)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(images, theirs["images"].flatten(0, 1).bfloat16())
+    with pytest.raises(ConfigError, match="float16"):
+        make_loader(dtype=torch.float16)
+
+
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_processes_put_together_are_the_one_process(make_loader: MakeLoader, two_epochs: list[Batch], world_size: int):
     ranks = [make_loader(rank=rank, world_size=world_size) for rank in range(world_size)]
@@ -432,3 +441,19 @@ def test_gpu_and_cpu_give_the_same_views(make_loader: MakeLoader, shards: ShardI
     films = shards.select(None)
     for on_gpu, on_cpu in zip(FilmLoader(shards, films, EVAL, device="cuda"), FilmLoader(shards, films, EVAL)):  # noqa: B905
         assert min(map(psnr, pixels(on_gpu[2]), pixels(on_cpu[2]))) >= 40
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_are_whole_however_far_the_trainer_is_behind(make_loader: MakeLoader):
+    waited = []
+    for batch in make_loader(device="cuda"):
+        torch.cuda.synchronize()
+        waited.append(batch["images"].cpu())
+    load, kept = torch.randn(4096, 4096, device="cuda"), []
+    for batch in make_loader(device="cuda"):
+        for _ in range(20):  # the trainer's stream is some batches behind from here on
+            load = load @ load / 4096
+        kept.append(batch["images"] + 0 * load[0, 0])
+    torch.cuda.synchronize()
+    assert all(torch.equal(late.cpu(), early) for late, early in zip(kept, waited, strict=True))

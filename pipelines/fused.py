@@ -1,0 +1,87 @@
+"""The fused operator: a training view from its decoded crop in one pass over memory, inside DALI, on the CPU.
+
+`fused.c` holds the arithmetic. DALI runs compiled functions by address, in parallel over samples: of that its Numba
+operator is made, and ours is the same one with the address of a C function, so nothing is compiled at run time.
+`graph.train_graph` does the same by DALI's own operators; tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+import warnings
+from functools import lru_cache
+from importlib.util import find_spec
+
+import numpy as np
+
+from .dali import ops, types
+from .views import colour_matrices
+
+# What the operator is told of a view, as `fused.c` reads it.
+PARAMETERS = np.dtype(
+    [
+        ("pixel", "<f4", (3, 3)),
+        ("mean", "<f4", (3, 3)),
+        ("scale", "<f4", 3),
+        ("offset", "<f4", 3),
+        ("blur", "<f4"),
+        ("flip", "<f4"),
+    ]
+)
+
+
+def parameters(rows: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """`[N, 26]` float32 for view rows `[N]`; the output is (pixel - mean) / std, in grey levels `[3]` each."""
+    found = np.empty(len(rows), PARAMETERS)
+    found["pixel"], found["mean"] = colour_matrices(rows)
+    found["scale"], found["offset"] = 1 / std, -mean / std
+    found["blur"], found["flip"] = rows["blur"], rows["flip"]
+    return found.view(np.float32).reshape(len(rows), -1)
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """The compiled `fused.c`; None, with a warning, where it was not built."""
+    spec = find_spec("pipelines._fused")
+    if spec is None:
+        warnings.warn(
+            "pipelines/fused.c is not compiled, so training views on the CPU take several times longer; install a C "
+            "compiler and bassl-fast again",
+            stacklevel=2,
+        )
+        return None
+    return ctypes.CDLL(spec.origin)
+
+
+def view(crop, row, size: int, bfloat16: bool):
+    """Normalised views `[size, size, 3]`, float32 or the bits of bfloat16 as int16.
+
+    Args:
+        crop: DALI node of uint8 `[h, w, 3]`.
+        row: DALI node of `parameters`.
+    """
+    return _operator()(
+        types.Constant(np.zeros(size, np.uint8), device="cpu"),
+        crop,
+        row,
+        run_fn=_address("view_bfloat16" if bfloat16 else "view_float32"),
+        setup_fn=_address("view_shape"),
+        in_types=[types.UINT8, types.UINT8, types.FLOAT],
+        ins_ndim=[1, 3, 1],
+        out_types=[types.INT16 if bfloat16 else types.FLOAT],
+        outs_ndim=[3],
+        batch_processing=False,
+    )
+
+
+def _address(function: str) -> int:
+    return ctypes.cast(getattr(library(), function), ctypes.c_void_p).value
+
+
+@lru_cache(maxsize=1)
+def _operator():
+    """DALI's operator that calls a compiled function; DALI 2 keeps its schema under two names."""
+    if "internal_schema_name" in inspect.signature(ops.python_op_factory).parameters:
+        return ops.python_op_factory("FusedView", "NumbaFunction", "NumbaFuncImpl", generated=False)()
+    return ops.python_op_factory("FusedView", "NumbaFuncImpl")()
