@@ -22,10 +22,6 @@
 
 /* Three channels and a lane that nobody looks at: every row has room for it behind its end. */
 typedef float pixel __attribute__((vector_size(16), aligned(4)));
-/* Part of a row. */
-typedef float wide __attribute__((vector_size(64), aligned(4)));
-enum { WIDE = 16 };
-
 /* What a view asks for, in the order of `fused.PARAMETERS`. */
 typedef struct {
     float colour[9], mean[9];  /* 3x3: out = colour * pixel + mean * (mean pixel of the resized crop) */
@@ -57,8 +53,12 @@ INLINE void fill(axis *a) {
         if (first > a->in - a->taps) first = a->in - a->taps;
         if (first < 0) first = 0;
         a->first[i] = first;
-        for (int k = 0; k < a->taps; k++) sum += weight[k] = fmaxf(1 - fabsf(first + k - centre) / radius, 0);
-        for (int k = 0; k < a->taps; k++) weight[k] /= sum;
+        for (int k = 0; k < a->taps; k++) {
+            const float height = radius - fabsf(first + k - centre);
+            sum += weight[k] = height > 0 ? height : 0;
+        }
+        sum = 1 / sum;
+        for (int k = 0; k < a->taps; k++) weight[k] *= sum;
     }
 }
 
@@ -70,64 +70,74 @@ INLINE void weigh(float *weight, const axis *a) {
             weight[a->first[i] + k] += a->weight[i * a->taps + k] / a->out;
 }
 
-INLINE pixel transform(const float *matrix, pixel x) {
-    const pixel red = {matrix[0], matrix[3], matrix[6]}, green = {matrix[1], matrix[4], matrix[7]};
-    const pixel blue = {matrix[2], matrix[5], matrix[8]};
-    return red * x[0] + green * x[1] + blue * x[2];
-}
-
-/* Add weight[k] * (row k) of `count` rows of `length` bytes that follow each other to `out`, which starts at 0. */
-INLINE void add_bytes(int count, float *restrict out, const uint8_t *restrict rows, int length, const float *weight,
-                      int begun) {
-    for (int i = 0; i < length; i++) {
-        float sum = begun ? out[i] : 0;
-        for (int k = 0; k < count; k++) sum += weight[k] * rows[k * length + i];
-        out[i] = sum;
+/* Sum of weight[k] * rows[k] for rows of `type`, four rows at a time. */
+#define BLEND(name, type)                                                                                               \
+    INLINE void name##_some(int count, float *restrict out, const type *const *rows, const float *weight, int length,   \
+                            int begun) {                                                                                \
+        const type *restrict a = rows[0], *restrict b = rows[count > 1 ? 1 : 0];                                        \
+        const type *restrict c = rows[count > 2 ? 2 : 0], *restrict d = rows[count > 3 ? 3 : 0];                        \
+        for (int i = 0; i < length; i++) {                                                                              \
+            float sum = (begun ? out[i] : 0) + weight[0] * a[i];                                                        \
+            if (count > 1) sum += weight[1] * b[i];                                                                     \
+            if (count > 2) sum += weight[2] * c[i];                                                                     \
+            if (count > 3) sum += weight[3] * d[i];                                                                     \
+            out[i] = sum;                                                                                               \
+        }                                                                                                               \
+    }                                                                                                                   \
+    INLINE void name(float *out, const type *const *rows, const float *weight, int count, int length) {                 \
+        for (int k = 0; k < count; k += 4) switch (count - k) { /* known to the compiler */                             \
+            case 1: name##_some(1, out, rows + k, weight + k, length, k); break;                                        \
+            case 2: name##_some(2, out, rows + k, weight + k, length, k); break;                                        \
+            case 3: name##_some(3, out, rows + k, weight + k, length, k); break;                                        \
+            default: name##_some(4, out, rows + k, weight + k, length, k);                                              \
+            }                                                                                                           \
     }
-}
+BLEND(blend_bytes, uint8_t)
+BLEND(blend_floats, float)
 
-INLINE void blend_bytes(float *out, const uint8_t *rows, int length, const float *weight, int count) {
-    for (int k = 0; k < count; k += 4, rows += 4 * length, weight += 4) {
-        switch (count - k) { /* known to the compiler */
-        case 1: add_bytes(1, out, rows, length, weight, k); break;
-        case 2: add_bytes(2, out, rows, length, weight, k); break;
-        case 3: add_bytes(3, out, rows, length, weight, k); break;
-        default: add_bytes(4, out, rows, length, weight, k);
-        }
-    }
-}
-
-/* Sum of weight[k] * rows[k], whose length is a multiple of 3 WIDE. */
-INLINE void blend_rows(float *out, const float *const *rows, int length, const float *weight, int count) {
-    for (int i = 0; i < length; i += 3 * WIDE) {
-        wide left = {0}, middle = {0}, right = {0};
-        for (int k = 0; k < count; k++) {
-            const wide *from = (const wide *)(rows[k] + i);
-            left += weight[k] * from[0], middle += weight[k] * from[1], right += weight[k] * from[2];
-        }
-        wide *to = (wide *)(out + i);
-        to[0] = left, to[1] = middle, to[2] = right;
-    }
-}
-
-INLINE void across_by(int taps, float *row, const float *line, const axis *a, const view *v, pixel grey) {
+INLINE void across_by(int taps, float *row, const float *line, const axis *a, int flip) {
     for (int x = 0; x < a->out; x++) {
-        const int at = v->flip != 0 ? a->out - 1 - x : x;
+        const int at = flip ? a->out - 1 - x : x;
         const float *weight = a->weight + at * taps, *from = line + 3 * a->first[at];
         pixel value = weight[0] * *(const pixel *)from;
         for (int k = 1; k < taps; k++) value += weight[k] * *(const pixel *)(from + 3 * k);
-        *(pixel *)(row + 3 * x) = transform(v->colour, value) + grey;
+        *(pixel *)(row + 3 * x) = value;
     }
-    for (int i = 0; i < 3 * a->out; i++) row[i] = row[i] < 0 ? 0 : row[i] > 255 ? 255 : row[i];
 }
 
-INLINE void resample_across(float *row, const float *line, const axis *a, const view *v, pixel grey) {
+INLINE void resample_across(float *row, const float *line, const axis *a, int flip) {
     switch (a->taps) { /* known to the compiler for small pictures */
-    case 2: across_by(2, row, line, a, v, grey); break;
-    case 3: across_by(3, row, line, a, v, grey); break;
-    case 4: across_by(4, row, line, a, v, grey); break;
-    default: across_by(a->taps, row, line, a, v, grey);
+    case 2: across_by(2, row, line, a, flip); break;
+    case 3: across_by(3, row, line, a, flip); break;
+    case 4: across_by(4, row, line, a, flip); break;
+    default: across_by(a->taps, row, line, a, flip);
     }
+}
+
+/* A 3x3 matrix and a vector for pixels, so spread that they act on rows: number i of the result is the sum over
+   d = -2..2 of number i + d times matrix[d + 2][i], which is 0 where that belongs to another pixel. */
+enum { PART = 48 }; /* pixels and vectors of any width fit into it */
+typedef struct {
+    float matrix[5][PART], vector[PART];
+} colours;
+
+INLINE void spread(colours *to, const float *matrix, const float *vector) {
+    for (int i = 0; i < PART; i++) {
+        const int channel = i % 3;
+        to->vector[i] = vector[channel];
+        for (int d = -2; d <= 2; d++)
+            to->matrix[d + 2][i] = channel + d >= 0 && channel + d < 3 ? matrix[3 * channel + channel + d] : 0;
+    }
+}
+
+/* Rows of `length`, a multiple of PART; `from` has room for two numbers before it and behind it. */
+INLINE void colour_row(float *restrict to, const float *restrict from, int length, const colours *restrict by) {
+    for (; length; length -= PART, from += PART, to += PART)
+        for (int i = 0; i < PART; i++) {
+            float sum = by->vector[i];
+            for (int d = -2; d <= 2; d++) sum += by->matrix[d + 2][i] * from[i + d];
+            to[i] = sum < 0 ? 0 : sum > 255 ? 255 : sum;
+        }
 }
 
 /* Number i of a row or column, mirrored at the edges without repeating them. */
@@ -155,36 +165,44 @@ typedef void store_row(void *, int, const float *, const float *, const float *,
 INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *crop, int height, int width, int size,
                       const view *v) {
     const int radius = v->sigma > 0 ? (int)ceilf(3 * v->sigma) : 0, kept = 2 * radius + 1 < size ? 2 * radius + 1 : size;
-    const int length = 3 * size, padded = (length + 3 * WIDE - 1) / (3 * WIDE) * (3 * WIDE);
+    const int length = 3 * size, padded = (length + PART - 1) / PART * PART;
     axis down = {.in = height, .out = size, .taps = taps_of(height, size)};
     axis across = {.in = width, .out = size, .taps = taps_of(width, size)};
 
-    enum { DOWN, ACROSS, MEAN_DOWN, MEAN_ACROSS, LINE, ROW, BLURRED, SCALE, OFFSET, GAUSS, KEPT, FIRST, PARTS };
+    enum { DOWN, ACROSS, MEAN_DOWN, MEAN_ACROSS, LINE, RESIZED, ROW, BLURRED, SCALE, OFFSET, GAUSS, KEPT, FIRST, PARTS };
     const size_t counts[PARTS] = {
-        (size_t)size * down.taps, (size_t)size * across.taps, height, width, 3 * width + 1, padded + 6 * radius + 1,
-        padded, length, length, 2 * radius + 1, radius ? (size_t)kept * padded : 0, 2 * size};
+        (size_t)size * down.taps, (size_t)size * across.taps, height, width, 3 * width + 1, padded + 4,
+        padded + 6 * radius, length, length, length, 2 * radius + 1, radius ? (size_t)kept * length : 0, 2 * size};
     size_t total = 0, start[PARTS];
     for (int i = 0; i < PARTS; i++) start[i] = total, total += counts[i];
-    const float **rows = malloc((2 * radius + 1) * sizeof *rows + total * sizeof(float));
+    const int most = height > 2 * radius + 1 ? height : 2 * radius + 1; /* rows blended at a time */
+    const void **rows = malloc(most * sizeof *rows + total * sizeof(float));
     if (!rows) {
         memset(out, 0xff, bytes); /* no memory: not a number, which training stops at */
         return;
     }
-    float *memory = (float *)(rows + 2 * radius + 1);
-    float *line = memory + start[LINE], *row = memory + start[ROW] + 3 * radius, *blurred = memory + start[BLURRED];
+    float *memory = (float *)(rows + most);
+    float *line = memory + start[LINE], *resized = memory + start[RESIZED] + 2;
+    float *row = memory + start[ROW] + 3 * radius, *blurred = memory + start[BLURRED];
     float *scale = memory + start[SCALE], *offset = memory + start[OFFSET], *gauss = memory + start[GAUSS];
     down.weight = memory + start[DOWN], down.first = (int *)(memory + start[FIRST]);
     across.weight = memory + start[ACROSS], across.first = down.first + size;
     fill(&down), fill(&across);
     for (int i = 0; i < length; i++) scale[i] = v->scale[i % 3], offset[i] = v->offset[i % 3];
 
+    memset(resized - 2, 0, (padded + 4) * sizeof *resized);
+    line[3 * width] = 0; /* the fourth lane of a pixel meets weights of 0, which leave no NaN alone */
+
     /* The mean of the resized crop, without resizing it. */
-    float *mean_down = memory + start[MEAN_DOWN], *mean_across = memory + start[MEAN_ACROSS];
-    pixel mean = {0};
+    float *mean_down = memory + start[MEAN_DOWN], *mean_across = memory + start[MEAN_ACROSS], mean[3] = {0}, grey[3];
     weigh(mean_down, &down), weigh(mean_across, &across);
-    blend_bytes(line, crop, 3 * width, mean_down, height);
-    for (int x = 0; x < width; x++) mean += mean_across[x] * *(const pixel *)(line + 3 * x);
-    const pixel grey = transform(v->mean, mean);
+    for (int y = 0; y < height; y++) rows[y] = crop + (size_t)y * 3 * width;
+    blend_bytes(line, (const uint8_t *const *)rows, mean_down, height, 3 * width);
+    for (int i = 0; i < 3 * width; i++) mean[i % 3] += mean_across[i / 3] * line[i];
+    for (int c = 0; c < 3; c++)
+        grey[c] = v->mean[3 * c] * mean[0] + v->mean[3 * c + 1] * mean[1] + v->mean[3 * c + 2] * mean[2];
+    colours colour;
+    spread(&colour, v->colour, grey);
 
     float sum = 0;
     for (int k = -radius; k <= radius; k++)
@@ -193,20 +211,22 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
 
     for (int y = 0, made = 0; y < size; y++) {
         for (; made < size && made <= y + radius; made++) {
-            const uint8_t *from = crop + (size_t)down.first[made] * 3 * width;
-            blend_bytes(line, from, 3 * width, down.weight + made * down.taps, down.taps);
-            resample_across(row, line, &across, v, grey);
+            for (int k = 0; k < down.taps; k++) rows[k] = crop + (size_t)(down.first[made] + k) * 3 * width;
+            blend_bytes(line, (const uint8_t *const *)rows, down.weight + made * down.taps, down.taps, 3 * width);
+            resample_across(resized, line, &across, v->flip != 0);
+            colour_row(row, resized, padded, &colour);
             if (!radius) continue;
             for (int x = 1; x <= radius; x++) {
                 memcpy(row - 3 * x, row + 3 * reflect(-x, size), 3 * sizeof *row);
                 memcpy(row + 3 * (size - 1 + x), row + 3 * reflect(size - 1 + x, size), 3 * sizeof *row);
             }
             for (int k = -radius; k <= radius; k++) rows[k + radius] = row + 3 * k;
-            blend_rows(memory + start[KEPT] + (size_t)(made % kept) * padded, rows, padded, gauss, 2 * radius + 1);
+            float *smooth = memory + start[KEPT] + (size_t)(made % kept) * length;
+            blend_floats(smooth, (const float *const *)rows, gauss, 2 * radius + 1, length);
         }
         for (int k = -radius; radius && k <= radius; k++)
-            rows[k + radius] = memory + start[KEPT] + (size_t)(reflect(y + k, size) % kept) * padded;
-        if (radius) blend_rows(blurred, rows, padded, gauss, 2 * radius + 1);
+            rows[k + radius] = memory + start[KEPT] + (size_t)(reflect(y + k, size) % kept) * length;
+        if (radius) blend_floats(blurred, (const float *const *)rows, gauss, 2 * radius + 1, length);
         store(out, y, radius ? blurred : row, scale, offset, length);
     }
     free(rows);

