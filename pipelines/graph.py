@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -80,19 +81,21 @@ def fused_graph(source: Callable[[], tuple], size: int, bfloat16: bool):
     jpeg, anchor, shape, row = fn.external_source(
         source=source, num_outputs=4, dtype=[types.UINT8, types.INT32, types.INT32, types.FLOAT], ndim=[1, 1, 1, 1]
     )
-    return fused.view(_decode_region(jpeg, anchor, shape, gpu=False), row, size, bfloat16)
+    return fused.view(_decode_region(jpeg, anchor, shape, "cpu"), row, size, bfloat16)
 
 
 @pipeline_def(enable_conditionals=True)
-def train_graph(source: Callable[[], tuple], size: int, gpu: bool):
-    """Training views `[N, size, size, 3]` float32."""
+def train_graph(source: Callable[[], tuple], size: int, gpu: bool, decode: Literal["cpu", "mixed"] = "mixed"):
+    """Training views `[N, size, size, 3]` float32; on a GPU, `decode` says who reads the JPEGs."""
     jpeg, anchor, shape, pixel, mean, window, sigma, flip = fn.external_source(
         source=source,
         num_outputs=8,
         dtype=[types.UINT8, types.INT32, types.INT32, types.FLOAT, types.FLOAT, types.INT32, types.FLOAT, types.INT32],
         ndim=[1, 1, 1, 2, 2, 0, 0, 0],
     )
-    images = _decode_region(jpeg, anchor, shape, gpu)
+    images = _decode_region(jpeg, anchor, shape, decode if gpu else "cpu")
+    if gpu and decode == "cpu":
+        images = images.gpu()
     images = fn.resize(images, size=[size, size], interp_type=types.INTERP_LINEAR, antialias=True)
     mean_pixel = fn.reductions.mean(images, axes=[0, 1], keep_dims=True, dtype=types.FLOAT)
     images = fn.coord_transform(images, M=pixel) + fn.coord_transform(mean_pixel, M=mean)
@@ -117,8 +120,8 @@ def test_graph(source: Callable[[], tuple], views: TestViews, gpu: bool):
 test_inputs.__test__ = test_graph.__test__ = False  # not tests, whatever pytest thinks of the names
 
 
-def _decode_region(jpeg, anchor, shape, gpu: bool):
-    return fn.decoders.image_slice(jpeg, anchor, shape, device="mixed" if gpu else "cpu", **_PIXELS, **_DECODE)
+def _decode_region(jpeg, anchor, shape, device: str):
+    return fn.decoders.image_slice(jpeg, anchor, shape, device=device, **_PIXELS, **_DECODE)
 
 
 def _normalise(images, **kwargs):
