@@ -39,6 +39,7 @@ setup(
         "scikit-learn",
         "jsonargparse[signatures]>=4.40",
         "pillow",
+        "safetensors",
         "tensorboard",
         "fsspec[http]",
     ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +14,76 @@ from torch import nn
 
 from shard_tools.errors import CheckpointError
 
+# Packages whose objects Lightning checkpoints hold beside the weights, and which nobody here needs.
+_SKIPPED = ("pytorch_lightning", "omegaconf", "easydict", "yacs", "numpy", "pathlib", "argparse", "typing", "enum")
+_SKIPPED_BUILTINS = ("dict", "list", "tuple", "set", "int", "float", "str", "bool", "object")
 
-def load(path: str | Path, kind: str) -> dict[str, Any]:
+
+def load(path: str | Path, *kinds: str) -> dict[str, Any]:
     """Read a checkpoint of ours onto the CPU; tensors and plain values only.
 
     Args:
-        kind: verb that must have written it, "pretrain" or "finetune".
+        kinds: verbs one of which must have written it, "pretrain" or "finetune".
 
     Raises:
         CheckpointError: missing, broken, not ours, or of another kind.
     """
-    path = Path(path)
+    path, wanted = Path(path), " or ".join(f"`bassl-fast {kind}`" for kind in kinds)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; give the .ckpt file that `bassl-fast {kind}` wrote")
+        raise CheckpointError(f"{path}: no such checkpoint; give the .ckpt file that {wanted} wrote")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # torch raises many kinds for a broken file, and its advice is to trust it
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint; copy it again or train it again") from None
+        raise CheckpointError(
+            f"{path}: cannot be read as a checkpoint; copy it again (from elsewhere: `bassl-fast import-checkpoint`)"
+        ) from None
     recipe = state.get("recipe") if isinstance(state, dict) else None
     if not isinstance(recipe, dict) or "verb" not in recipe:
-        raise CheckpointError(f"{path}: not a checkpoint of bassl-fast; train one with `bassl-fast {kind}`")
-    if recipe["verb"] != kind:
-        raise CheckpointError(f"{path}: written by `bassl-fast {recipe['verb']}`, one of `bassl-fast {kind}` is needed")
+        raise CheckpointError(
+            f"{path}: not a checkpoint of bassl-fast; train one with {wanted}, or `bassl-fast import-checkpoint` this"
+        )
+    if recipe["verb"] not in kinds:
+        raise CheckpointError(f"{path}: written by `bassl-fast {recipe['verb']}`, one of {wanted} is needed")
     return state
+
+
+def read_foreign(path: Path) -> Any:
+    """Read what `torch.save` wrote elsewhere: tensors and plain values. Of all else in it nothing is run or imported:
+    objects of packages that training leaves in a checkpoint become empty dictionaries, anything more is refused.
+
+    Raises:
+        CheckpointError: it is broken, or holds what no checkpoint needs, which is named.
+    """
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # not of the present format; if torch can read it, then weights alone
+        names = []
+    for name in sorted(names):
+        root, _, rest = name.partition(".")
+        if root not in _SKIPPED and not (root == "builtins" and rest in _SKIPPED_BUILTINS):
+            raise CheckpointError(f"{path}: holds {name}, which weights do not need; do not use this file")
+    try:
+        with torch.serialization.safe_globals([(_Skipped, name) for name in names]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's words to developers
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint; get the file again") from None
+
+
+class _Called(type):
+    def __call__(cls, *_: Any) -> _Skipped:
+        return object.__new__(cls)
+
+
+class _Skipped(metaclass=_Called):
+    """Takes the place of a class or function in a pickle: called, it gives an object that takes any state; made by
+    `__new__`, as pickle makes the objects that it fills with items or attributes, an empty dictionary."""
+
+    def __new__(cls, *_: Any) -> OrderedDict:
+        return OrderedDict()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
 def load_weights(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, path: str | Path) -> None:
@@ -55,6 +104,10 @@ def load_weights(module: nn.Module, state: dict[str, torch.Tensor], prefix: str,
                 f"{path}: {prefix}{name} is {list(theirs.shape)}, the recipe wants {list(value.shape)}; "
                 "the checkpoint is of another recipe, use its own"
             )
+    if surplus := sorted(mine.keys() - module.state_dict().keys()):
+        raise CheckpointError(
+            f"{path}: {prefix}{surplus[0]} has no place in the model; the checkpoint is of another recipe, use its own"
+        )
     module.load_state_dict(mine)
 
 

@@ -56,6 +56,18 @@ VERBS = {
         "bassl-fast pretrain --config configs/pretrain/bassl.yaml --data.shards shards --out runs/bassl",
         positional=False,
     ),
+    "import-checkpoint": Verb(
+        "bassl_fast.exchange",
+        "import_checkpoint",
+        "released checkpoints of the reference, ImageNet weights -> a checkpoint of ours",
+        "bassl-fast import-checkpoint bassl.tar.gz bassl.ckpt",
+    ),
+    "export-checkpoint": Verb(
+        "bassl_fast.exchange",
+        "export_checkpoint",
+        "a checkpoint's weights as safetensors",
+        "bassl-fast export-checkpoint runs/bassl/last.ckpt bassl.safetensors",
+    ),
     "extract": Verb(
         "bassl_fast.extract",
         "extract",

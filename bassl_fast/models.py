@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +14,49 @@ from .encoders import Encoder
 from .methods import Method
 
 
-def build_pretrained(path: str | Path) -> tuple[Encoder, Method, dict[str, Any]]:
-    """Encoder, method and recipe of a checkpoint of `bassl-fast pretrain`.
+def build_pretrained(path: str | Path) -> tuple[Encoder, Method | None, dict[str, Any]]:
+    """Encoder, method and recipe of a checkpoint of `bassl-fast pretrain` or `import-checkpoint`.
+
+    The method is None for weights that are an encoder and no more.
 
     Raises:
         CheckpointError: it cannot be read, its run was stopped early, or its weights do not fit its recipe.
     """
-    from .pretrain import pretrain
-
     state = checkpoint.load(path, "pretrain")
     done, total = state["global_step"], state["total_steps"]
     if done < total:
         raise CheckpointError(f"{path}: stopped at step {done} of {total}; go on with the same command and --resume")
+    return from_state(state, path)
+
+
+def from_state(state: dict[str, Any], path: str | Path) -> tuple[Encoder, Method | None, dict[str, Any]]:
+    """As `build_pretrained`, from the checkpoint's content; `path` stands in errors."""
+    from .pretrain import pretrain
+
     _check_classes(state["recipe"], path)
     recipe = {key: value for key, value in state["recipe"].items() if key != "verb"}
-    parser = config.make_parser(pretrain)
+    parser = config.make_parser(pretrain if "method" in recipe else _encoder_alone)
     arguments = parser.instantiate(config.parse_dict(parser, recipe, str(path)))
-    encoder = arguments.encoder()
-    method = arguments.method(encoder.dim)
+    encoder, method = arguments.encoder(), None
     checkpoint.load_weights(encoder, state["state_dict"], "encoder.", path)
-    checkpoint.load_weights(method, state["state_dict"], "method.", path)
+    if "method" in recipe:
+        method = arguments.method(encoder.dim)
+        checkpoint.load_weights(method, state["state_dict"], "method.", path)
     return encoder, method, recipe
+
+
+def encoder_recipe(encoder: dict[str, Any]) -> dict[str, Any]:
+    """Recipe of a checkpoint that holds an encoder (`class_path`, `init_args`) and no method."""
+    parser = config.make_parser(_encoder_alone)
+    return {"verb": "pretrain", **config.as_dict(parser, config.parse_dict(parser, {"encoder": encoder}, "encoder"))}
+
+
+def _encoder_alone(encoder: Callable[[], Encoder]) -> None:
+    """Its signature is the schema of such a recipe.
+
+    Args:
+        encoder: class and arguments of the shot encoder.
+    """
 
 
 def _check_classes(recipe: Any, path: str | Path) -> None:

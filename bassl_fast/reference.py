@@ -1,30 +1,49 @@
-"""Names of the reference implementation's checkpoints, in ours."""
+"""Names of the reference implementation's checkpoints and methods, and ours for them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-# Applied in order to a reference key; the first that matches renames it.
-_RENAMES = [
-    (r"shot_encoder\.(.+)", r"encoder.\1"),
-    (r"loss\.head_nce\.model\.(\d)\.(.+)", r"method.head_nce.\1.\2"),
-    (r"loss\.head_msm\.predictions\.transform\.dense\.(.+)", r"method.head_msm.0.\1"),
-    (r"loss\.head_msm\.predictions\.transform\.LayerNorm\.(.+)", r"method.head_msm.2.\1"),
-    (r"loss\.head_msm\.predictions\.decoder\.(.+)", r"method.head_msm.3.\1"),
-    (r"loss\.(head_pp|head_cgm)\.(.+)", r"method.\1.\2"),
-    (r"crn\.shot_embedding\.shot_embedding\.(.+)", r"method.crn.project.\1"),
-    (r"crn\.shot_embedding\.position_embedding\.(.+)", r"method.crn.position.\1"),
-    (r"crn\.shot_embedding\.mask_embedding\.(.+)", r"method.crn.mask_embedding.\1"),
-    (r"crn\.shot_embedding\.LayerNorm\.(.+)", r"method.crn.norm.\1"),
-    (r"crn\.encoder\.layer\.(\d+)\.attention\.self\.(query|key|value)\.(.+)", r"method.crn.layers.\1.\2.\3"),
-    (r"crn\.encoder\.layer\.(\d+)\.attention\.output\.dense\.(.+)", r"method.crn.layers.\1.attention_out.\2"),
-    (r"crn\.encoder\.layer\.(\d+)\.attention\.output\.LayerNorm\.(.+)", r"method.crn.layers.\1.attention_norm.\2"),
-    (r"crn\.encoder\.layer\.(\d+)\.intermediate\.dense\.(.+)", r"method.crn.layers.\1.up.\2"),
-    (r"crn\.encoder\.layer\.(\d+)\.output\.dense\.(.+)", r"method.crn.layers.\1.down.\2"),
-    (r"crn\.encoder\.layer\.(\d+)\.output\.LayerNorm\.(.+)", r"method.crn.layers.\1.output_norm.\2"),
+import torch
+from torch import Tensor
+
+# `LOSS.sampling_method.name` of the reference's config.json -> our class.
+METHODS = {
+    "instance": "bassl_fast.methods.Instance",
+    "temporal": "bassl_fast.methods.Temporal",
+    "shotcol": "bassl_fast.methods.ShotCoL",
+    "bassl": "bassl_fast.methods.BaSSL",
+    "bassl+shotcol": "bassl_fast.methods.BaSSLShotCoL",
+}
+
+# (reference, ours); a star is the same on both sides. The first that matches a name translates it.
+_NAMES = [
+    ("shot_encoder.*", "encoder.*"),
+    ("loss.head_nce.model.*", "method.head_nce.*"),
+    ("loss.head_msm.predictions.transform.dense.*", "method.head_msm.0.*"),
+    ("loss.head_msm.predictions.transform.LayerNorm.*", "method.head_msm.2.*"),
+    ("loss.head_msm.predictions.decoder.*", "method.head_msm.3.*"),
+    ("loss.head_pp.*", "method.head_pp.*"),
+    ("loss.head_cgm.*", "method.head_cgm.*"),
+    ("crn.shot_embedding.shot_embedding.*", "method.crn.project.*"),
+    ("crn.shot_embedding.position_embedding.*", "method.crn.position.*"),
+    ("crn.shot_embedding.mask_embedding.*", "method.crn.mask_embedding.*"),
+    ("crn.shot_embedding.LayerNorm.*", "method.crn.norm.*"),
+    ("crn.encoder.layer.*.attention.self.query.*", "method.crn.layers.*.query.*"),
+    ("crn.encoder.layer.*.attention.self.key.*", "method.crn.layers.*.key.*"),
+    ("crn.encoder.layer.*.attention.self.value.*", "method.crn.layers.*.value.*"),
+    ("crn.encoder.layer.*.attention.output.dense.*", "method.crn.layers.*.attention_out.*"),
+    ("crn.encoder.layer.*.attention.output.LayerNorm.*", "method.crn.layers.*.attention_norm.*"),
+    ("crn.encoder.layer.*.intermediate.dense.*", "method.crn.layers.*.up.*"),
+    ("crn.encoder.layer.*.output.dense.*", "method.crn.layers.*.down.*"),
+    ("crn.encoder.layer.*.output.LayerNorm.*", "method.crn.layers.*.output_norm.*"),
 ]
-# Constant buffers, and a second name of `decoder.bias`.
-_UNUSED = {"crn.attention_mask", "crn.shot_embedding.pos_ids", "loss.head_msm.predictions.bias"}
+_MASK, _POSITIONS, _DECODER_BIAS = (
+    "crn.attention_mask",
+    "crn.shot_embedding.pos_ids",
+    "loss.head_msm.predictions.bias",
+)
 
 
 def rename(key: str) -> str | None:
@@ -33,9 +52,28 @@ def rename(key: str) -> str | None:
     Raises:
         KeyError: not a name of the reference.
     """
-    if key in _UNUSED:
-        return None
-    for pattern, ours in _RENAMES:
-        if match := re.fullmatch(pattern, key):
-            return match.expand(ours)
+    # Constant buffers, and a second name of `decoder.bias`.
+    return None if key in (_MASK, _POSITIONS, _DECODER_BIAS) else _translate(key, _NAMES)
+
+
+def in_reference_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a pretraining checkpoint by their names in the reference, with what only it stores.
+
+    Raises:
+        KeyError: a weight that the reference has not.
+    """
+    theirs = {_translate(name, [(ours, reference) for reference, ours in _NAMES]): w for name, w in state.items()}
+    if (positions := theirs.get("crn.shot_embedding.position_embedding.weight")) is not None:
+        theirs[_MASK] = torch.zeros(1, 1, 1, len(positions))  # added to attention: nothing is hidden
+        theirs[_POSITIONS] = torch.arange(len(positions))
+    if (bias := theirs.get("loss.head_msm.predictions.decoder.bias")) is not None:
+        theirs[_DECODER_BIAS] = bias.clone()
+    return theirs
+
+
+def _translate(key: str, names: list[tuple[str, str]]) -> str:
+    for source, target in names:
+        if match := re.fullmatch(re.escape(source).replace(r"\*", "(.+)"), key):
+            parts = iter(match.groups())
+            return re.sub(r"\*", lambda _: next(parts), target)  # noqa: B023 (used at once)
     raise KeyError(key)

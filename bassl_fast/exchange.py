@@ -1,0 +1,247 @@
+"""`bassl-fast import-checkpoint` and `export-checkpoint`: weights from elsewhere, and for elsewhere.
+
+A released checkpoint of the reference, or ImageNet weights, become a checkpoint of ours; its recipe is read off the
+shapes of the tensors. What comes from elsewhere is data: see `checkpoint.read_foreign`.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import shutil
+import tarfile
+import zlib
+from gzip import BadGzipFile
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from shard_tools.errors import CheckpointError
+
+from . import checkpoint, config
+from .encoders import ResNet
+from .models import encoder_recipe, from_state
+from .pretrain import pretrain
+from .reference import METHODS, in_reference_names, rename
+
+CONFIG = "config.json"
+MODELS = ("model-v1.ckpt", "model.ckpt")  # the first that is there; the reference takes no other than this first
+_SAFE = ".safetensors"
+_DEPTHS = (18, 34, 50, 101)
+
+
+def import_checkpoint(
+    source: str,
+    out: str,
+    method: Literal["instance", "temporal", "shotcol", "bassl", "bassl+shotcol"] | None = None,
+) -> Path:
+    """Make a checkpoint of ours from a released one of the reference, or from ImageNet weights of a ResNet.
+
+    Args:
+        source: released folder or .tar.gz with config.json and model-v1.ckpt or model.ckpt; such a .ckpt alone; or
+            weights in torchvision's names, .pth or .safetensors.
+        out: file to write.
+        method: pretext task the weights were trained by, where no config.json says.
+
+    Raises:
+        CheckpointError: it cannot be read, holds more than weights, or is of another architecture.
+    """
+    target = Path(out)
+    if target.exists():
+        raise CheckpointError(f"{target}: exists; delete it or choose another place")
+    with TemporaryDirectory(prefix="bassl-fast-") as scratch:
+        path, config_file = _find(Path(source), Path(scratch))
+        weights = _weights(path, source)
+        state, what = (
+            _imagenet(weights, source)
+            if "conv1.weight" in weights
+            else _reference(weights, method or _method_of(config_file), source)
+        )
+        state["imported"] = {"file": str(Path(source).resolve()), "sha256": checkpoint.sha256(path)}
+    # As of a finished run, and of no shards to go on with.
+    state |= {"global_step": 0, "total_steps": 0, "manifest_sha256": ""}
+    from_state(state, source)
+    checkpoint.save(target, state)
+    print(f"checkpoint: {target} ({what})", flush=True)
+    return target
+
+
+def export_checkpoint(source: str, out: str, names: Literal["ours", "reference"] = "ours") -> Path:
+    """Write the weights of a checkpoint as safetensors, its recipe in the metadata.
+
+    Args:
+        source: checkpoint that `bassl-fast pretrain`, `finetune` or `import-checkpoint` wrote.
+        out: file to write, named .safetensors.
+        names: what to call the tensors; "reference" is for pretraining checkpoints.
+
+    Raises:
+        CheckpointError: it cannot be read, or has weights that the reference has no name for.
+    """
+    target = Path(out)
+    if target.suffix != _SAFE:
+        raise CheckpointError(f"{target}: weights are exported as safetensors; name the file {target.stem}{_SAFE}")
+    state = checkpoint.load(source, "pretrain", "finetune")
+    weights = state["state_dict"]
+    if names == "reference":
+        try:
+            weights = in_reference_names(weights)
+        except KeyError as error:
+            raise CheckpointError(
+                f"{source}: the reference has no name for {error.args[0]}; leave out --names"
+            ) from None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    tmp = target.with_name(target.name + ".tmp")
+    try:
+        safetensors.torch.save_file(
+            {name: value.contiguous() for name, value in weights.items()},
+            tmp,
+            metadata={"format": "pt", "recipe": json.dumps(state["recipe"])},
+        )
+        os.replace(tmp, target)
+    finally:
+        tmp.unlink(missing_ok=True)
+    print(f"weights: {target} ({len(weights)} tensors)", flush=True)
+    return target
+
+
+def _find(source: Path, scratch: Path) -> tuple[Path, Path]:
+    """The file of the weights, and where its config.json would stand."""
+    if not source.exists():
+        raise CheckpointError(f"{source}: no such file or folder; give a released checkpoint or weights")
+    if source.is_file():
+        if not (source.name.endswith((".tar.gz", ".tgz")) or tarfile.is_tarfile(source)):
+            return source, source.with_name(CONFIG)
+        _unpack(source, scratch)
+        folder = scratch
+    else:
+        folder = source
+    for name in MODELS:
+        if (folder / name).is_file():
+            return folder / name, folder / CONFIG
+    raise CheckpointError(f"{source}: holds neither {' nor '.join(MODELS)}; give the folder or archive of one model")
+
+
+def _unpack(archive: Path, scratch: Path) -> None:
+    """Copy the model and its config.json out of an archive; no other member touches the disk."""
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                name = PurePosixPath(member.name)
+                if name.is_absolute() or ".." in name.parts or not (member.isreg() or member.isdir()):
+                    raise CheckpointError(
+                        f"{archive}: member {member.name!r} is a link or leads out of the folder; do not use this file"
+                    )
+                if member.isreg() and name.name in (CONFIG, *MODELS):
+                    if (scratch / name.name).exists():
+                        raise CheckpointError(f"{archive}: holds {name.name} twice; unpack it and give one folder")
+                    with tar.extractfile(member) as packed, open(scratch / name.name, "wb") as file:
+                        shutil.copyfileobj(packed, file)
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, BadGzipFile) as error:
+        raise CheckpointError(f"{archive}: cut short or damaged ({error}); get the archive again") from None
+
+
+def _method_of(config_file: Path) -> str | None:
+    """The pretext task that the reference's config.json names, if there is one."""
+    if not config_file.is_file():
+        return None
+    try:
+        name = json.loads(config_file.read_text(encoding="utf-8"))["LOSS"]["sampling_method"]["name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{config_file.name}: no LOSS.sampling_method.name in it ({error!r}); say which by --method"
+        ) from None
+    if name not in METHODS:
+        raise CheckpointError(f"{config_file.name}: unknown method {name!r}; say by --method: {', '.join(METHODS)}")
+    return name
+
+
+def _weights(path: Path, source: str) -> dict[str, Tensor]:
+    """Tensors by name, from a checkpoint of Lightning or a plain file of weights."""
+    if path.suffix == _SAFE:
+        try:
+            state = safetensors.torch.load_file(path)
+        except Exception as error:  # safetensors has one type of its own, and raises others too
+            raise CheckpointError(f"{source}: cannot be read as safetensors ({error}); get the file again") from None
+    else:
+        state = checkpoint.read_foreign(path)
+    if isinstance(state, dict) and "recipe" in state:
+        raise CheckpointError(f"{source}: is a checkpoint of bassl-fast already; use it as it is")
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{source}: holds no weights by name; give a released checkpoint or ImageNet weights")
+    return state
+
+
+def _imagenet(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Any], str]:
+    """State of a checkpoint that is an encoder and no more."""
+    encoder = {f"encoder.{name}": value for name, value in weights.items() if not name.startswith("fc.")}
+    recipe = _encoder(encoder, source)
+    return {"recipe": encoder_recipe(recipe), "state_dict": encoder}, f"ResNet-{recipe['init_args']['depth']}"
+
+
+def _reference(weights: dict[str, Tensor], name: str | None, source: str) -> tuple[dict[str, Any], str]:
+    """State of a checkpoint of pretraining, its sizes read off the tensors.
+
+    The number of attention heads leaves no trace in them; it is 8 in every released model.
+    """
+    try:
+        state = {ours: value for key, value in weights.items() if (ours := rename(key)) is not None}
+    except KeyError as error:
+        raise CheckpointError(
+            f"{source}: {error.args[0]} is no weight of the reference's models nor of a ResNet; "
+            "give a released checkpoint of BaSSL or weights in torchvision's names"
+        ) from None
+    encoder = _encoder(state, source)
+    contextual = "method.crn.project.weight" in state
+    if name is None and not contextual:
+        raise CheckpointError(
+            f"{source}: its weights do not tell which shot-level method it is, and there is no {CONFIG}; "
+            "say --method instance, temporal or shotcol"
+        )
+    name = name or "bassl"
+    if contextual != name.startswith("bassl"):
+        has = "a" if contextual else "no"
+        raise CheckpointError(f"{source}: has {has} contextual relation network, so it is not of {name}; mend --method")
+    if "method.head_nce.2.weight" not in state:
+        raise CheckpointError(f"{source}: has no NCE head, which every method has; get the file again")
+    nce_dim, nce_hidden = state["method.head_nce.2.weight"].shape
+    sizes = {"nce_hidden": nce_hidden, "nce_dim": nce_dim}
+    if contextual:
+        sizes |= {
+            "hidden": len(state["method.crn.project.weight"]),
+            "intermediate": len(state.get("method.crn.layers.0.up.weight", ())),
+            "layers": sum(key.endswith(".up.weight") for key in state),
+            "radius": len(state.get("method.crn.position.weight", ())) // 2 - 1,
+            "contextual_group_matching": "method.head_cgm.weight" in state,
+            "pseudo_boundary_prediction": "method.head_pp.weight" in state,
+            "masked_shot_modelling": "method.head_msm.0.weight" in state,
+        }
+    parser = config.make_parser(pretrain)
+    recipe = {
+        "data": {"shards": "imported"},
+        "encoder": encoder,
+        "method": {"class_path": METHODS[name], "init_args": sizes},
+    }
+    recipe = config.as_dict(parser, config.parse_dict(parser, recipe, source))
+    return {"recipe": {"verb": "pretrain", **recipe}, "state_dict": state}, f"{name} of the reference"
+
+
+def _encoder(state: dict[str, Tensor], source: str) -> dict[str, Any]:
+    """Recipe of the ResNet under `encoder.`; adds the counters of BN to `state` where an old file has none."""
+    for name in [name for name in state if name.startswith("encoder.") and name.endswith("running_mean")]:
+        state.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.tensor(0))
+    found = {name.removeprefix("encoder."): value.shape for name, value in state.items() if name.startswith("encoder.")}
+    width = len(state.get("encoder.conv1.weight", (0,)))
+    for depth in _DEPTHS:
+        with torch.device("meta"):
+            expected = {name: value.shape for name, value in ResNet(depth, width).state_dict().items()}
+        if found == expected:
+            return {"class_path": "bassl_fast.encoders.ResNet", "init_args": {"depth": depth, "width": width}}
+    names = ", ".join(f"ResNet-{depth}" for depth in _DEPTHS)
+    raise CheckpointError(f"{source}: its encoder is none of {names}; only these can be imported")
