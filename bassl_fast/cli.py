@@ -74,6 +74,12 @@ VERBS = {
         "checkpoint and shards -> one feature a shot",
         "bassl-fast extract runs/bassl/last.ckpt shards features",
     ),
+    "import-features": Verb(
+        "bassl_fast.features",
+        "import_features",
+        "features in the reference's layout, a file a shot -> features for finetune",
+        "bassl-fast import-features data/movienet/features/bassl data/movienet features",
+    ),
     "finetune": Verb(
         "bassl_fast.finetune",
         "finetune",

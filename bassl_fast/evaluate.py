@@ -39,8 +39,7 @@ def score(finetuned: str | Path, features: str | Path, split: str | None) -> tup
         raise FeatureError(f"{features}: no film in split '{split}'; choose another --split")
     hardware.say_device()
     device = hardware.device()
-    windows = Windows(films, model.crn.shape["shots"] // 2, device)
-    return windows.scores(model.to(device)), state
+    return Windows.load(films, model.shots, device).scores(model.to(device)), state
 
 
 def evaluate(
@@ -49,6 +48,7 @@ def evaluate(
     out: str | None = None,
     split: str = "test",
     threshold: float | None = None,
+    reference_quirks: bool = False,
     pages: int = 8,
     comparison: str | None = None,
     notes: str | None = None,
@@ -61,6 +61,7 @@ def evaluate(
         out: folder for the results; `evaluate-<split>/` beside the checkpoint if left out.
         split: "train", "val" or "test".
         threshold: probability from which a shot is called a boundary; the checkpoint's own if left out.
+        reference_quirks: score as the published code does, to compare with its numbers; the threshold is its 0.5 then.
         pages: films drawn in the report, the worst first; all count in its numbers.
         comparison: JSON file with rows `{"name": ..., column: value}` for a table in the report.
         notes: text file whose paragraphs end the report, such as whose films these are.
@@ -72,13 +73,25 @@ def evaluate(
     feature_set = FeatureSet.open(features)
     numbers = {film.name: film.shots["shot"] for film in feature_set.films(split)}
     rows = _read_rows(comparison) if comparison else None
-    threshold = state["threshold"] if threshold is None else threshold
+    threshold_from = "--threshold"
+    if threshold is None:
+        stands = (0.5, "the reference") if reference_quirks else (state["threshold"], state["threshold_from"])
+        threshold, threshold_from = stands
+    if not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold {threshold}: a probability, within 0..1")
     out_dir = Path(finetuned).parent / f"evaluate-{split}" if out is None else Path(out)
-    found = metrics.scene_metrics(films, threshold)
+    found = metrics.scene_metrics(films, threshold, reference_quirks)
     (out_dir / "scores").mkdir(parents=True, exist_ok=True)
     for film in films:
         _write_scores(out_dir / "scores" / f"{film.film}.csv", film, numbers[film.film], threshold)
-    summary = {"split": split, "threshold": threshold, "threshold_from": state["threshold_from"], **found}
+    summary = {
+        "split": split,
+        "threshold": threshold,
+        "threshold_from": threshold_from,
+        "best_epoch_from": state["best_epoch_from"],
+        "reference_quirks": reference_quirks,
+        **found,
+    }
     write_atomically(out_dir / "metrics.json", (json.dumps(summary, indent=1) + "\n").encode())
     write_report(
         out_dir / "report.html",
@@ -90,6 +103,8 @@ def evaluate(
         rows,
         [line for line in Path(notes).read_text("utf-8", "replace").splitlines() if line.strip()] if notes else (),
     )
+    if split == state["best_epoch_from"]:
+        print(f"note: the best epoch was chosen on these films (split '{split}'), so their scores flatter")
     for name, value in found.items():
         print(f"{name:14s} {value:6.2f}")
     print(f"report: {out_dir / 'report.html'}")
@@ -109,6 +124,8 @@ def film_pages(
         films, key=lambda film: metrics.scene_metrics([film]).get("ap", 101.0) if film.labelled.any() else 102.0
     )
     try:
+        if provenance["shards"] is None:
+            raise ShardError("the features were imported, so it is not known which shards are theirs")
         index = ShardIndex.open(provenance["shards"])
         if sha256(index.root / MANIFEST) != provenance["manifest_sha256"]:
             raise ShardError(f"{index.address}: packed anew since the features were extracted; extract them again")
@@ -139,7 +156,7 @@ def training_curves(finetuned: Path, pretrained: str | None) -> dict[str, list[t
             with open(path, newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
                     for column, value in row.items():
-                        if column.startswith(("loss", "val/")) and value:
+                        if column.startswith(("loss", "val/", "test/")) and value:
                             curves.setdefault(f"{stage}: {column}", {})[int(row["step"])] = float(value)
     return {name: sorted(points.items()) for name, points in curves.items()}
 

@@ -4,21 +4,30 @@
 <root>/sequences.npy     films, splits, first rows: as in the shards
 <root>/shots.npy         shot numbers, labels, times: as in the shards
 <root>/features.json     size, and the checksums of checkpoint and shards; written last
+
+`bassl-fast import-features` makes such a folder of the reference's: a file a shot, `<film>/shot_0000.npy`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from shard_tools import movienet
 from shard_tools.errors import FeatureError
-from shard_tools.format import SEQUENCES, SHOTS
+from shard_tools.format import SEQUENCES, SHOT, SHOTS, npy_bytes, sequence_dtype, write_atomically
+
+from . import checkpoint as checkpoints
 
 PROVENANCE = "features.json"
+STARTED = PROVENANCE + ".part"
+_SHOT = re.compile(r"shot_([0-9]{1,9})\.npy")
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,8 @@ class FeatureSet:
 
     Attributes:
         root: the folder.
-        provenance: `dim`, `dtype`, `checkpoint`, `checkpoint_sha256`, `shards`, `manifest_sha256`, `transform`.
+        provenance: `dim`, `dtype`, `checkpoint`, `checkpoint_sha256`, `shards`, `manifest_sha256`, `transform`; of
+            imported features what is not known is None.
         sequences, shots: as in the shards.
     """
 
@@ -50,14 +60,18 @@ class FeatureSet:
         """Open a finished feature folder.
 
         Raises:
-            FeatureError: it is not there, not finished, or cannot be read.
+            FeatureError: it is not there, not finished, in the reference's layout, or cannot be read.
         """
         root = Path(root)
         path = root / PROVENANCE
         if not path.is_file():
+            if any(root.glob("*/shot_*.npy")):
+                raise FeatureError(f"{root}: in the reference's layout; make features of it by `import-features`")
             raise FeatureError(f"{path}: missing, so these features are not finished; run `bassl-fast extract` (again)")
         try:
             provenance = json.loads(path.read_text(encoding="utf-8"))
+            if provenance.get("layout") == "reference":
+                raise FeatureError(f"{root}: in the reference's layout; make features of it by `import-features`")
             arrays = [np.load(root / name, allow_pickle=False) for name in (SEQUENCES, SHOTS)]
         except (OSError, ValueError) as error:
             raise FeatureError(f"{root}: cannot be read ({error}); extract the features again") from None
@@ -67,7 +81,7 @@ class FeatureSet:
         """The films of a split ("train", "val", "test"), or all for None; an unknown split has none.
 
         Raises:
-            FeatureError: a film's array is missing, or has another shape than its labels.
+            FeatureError: a film's array is missing, or has another shape or type than the others.
         """
         chosen = [row for row in self.sequences if split is None or row["split"].decode() == split]
         return [self._film(row) for row in chosen]
@@ -79,8 +93,115 @@ class FeatureSet:
             features = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise FeatureError(f"{path}: cannot be read ({error}); extract the features again") from None
-        if features.shape != (count, self.provenance["dim"]):
+        if features.shape != (count, self.provenance["dim"]) or features.dtype != self.provenance["dtype"]:
             raise FeatureError(
-                f"{path}: shape {list(features.shape)}, expected [{count}, {self.provenance['dim']}]; extract again"
+                f"{path}: {features.dtype} {list(features.shape)}, expected {self.provenance['dtype']} "
+                f"[{count}, {self.provenance['dim']}]; extract again"
             )
         return Film(name, features, self.shots[first : first + count])
+
+
+def write_index(root: Path, sequences: np.ndarray, shots: np.ndarray, provenance: dict[str, Any]) -> None:
+    """Finish a folder whose arrays are there.
+
+    Args:
+        sequences: rows of its films as in the shards; `first_shot` is set here.
+        shots: rows of `SHOT`, film by film.
+    """
+    sequences = sequences.copy()
+    sequences["first_shot"] = np.cumsum(sequences["shots"]) - sequences["shots"]
+    write_atomically(root / SEQUENCES, npy_bytes(sequences))
+    write_atomically(root / SHOTS, npy_bytes(shots))
+    write_atomically(root / PROVENANCE, (json.dumps(provenance, indent=1) + "\n").encode())
+
+
+def shot_name(number: int) -> str:
+    """File of one shot in the reference's layout."""
+    return f"shot_{number:04d}.npy"
+
+
+def import_features(source: str, annotations: str, features: str, checkpoint: str | None = None) -> Path:
+    """Make features for `finetune` of those that the reference extracted, a file a shot.
+
+    Args:
+        source: folder of `<film>/shot_0000.npy`, such as data/movienet/features/<LOAD_FROM>.
+        annotations: MovieNet folder whose anno/ and scene318/ label the shots.
+        features: new folder for the features.
+        checkpoint: checkpoint of ours whose encoder made them, for `finetune --pretrained` to know.
+
+    Raises:
+        FeatureError: a folder or file is missing, or a file is not the feature of one shot.
+        CheckpointError: `checkpoint` cannot be used.
+        SourceError: the annotations cannot be read.
+    """
+    root, anno, out = Path(source), Path(annotations), Path(features)
+    folders = sorted({path.parent for path in root.glob("*/shot_*.npy")})
+    if not folders:
+        raise FeatureError(f"{root}: holds no <film>/{shot_name(0)}; give the folder of all films")
+    if (root / STARTED).exists():
+        raise FeatureError(f"{root}: these features are not finished; run `bassl-fast extract` again")
+    if out.exists() and any(out.iterdir()):
+        raise FeatureError(f"{out}: is not empty; choose a new folder")
+    labelled = movienet.read_labels(anno)
+    if not labelled:
+        raise FeatureError(f"{anno}: holds no anno/anno.{{train,val,test}}.ndjson; give the MovieNet folder")
+    provenance = _provenance_of(root, checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    sequences, labels = np.zeros(len(folders), sequence_dtype([folder.name.encode() for folder in folders])), []
+    for row, folder in zip(sequences, tqdm(folders, desc="import", unit="film", disable=None), strict=True):
+        numbers, array = _read_film(folder)
+        if provenance.setdefault("dim", array.shape[1]) != array.shape[1]:
+            raise FeatureError(f"{folder}: features of size {array.shape[1]}, others have {provenance['dim']}")
+        known = movienet.labels_of_film(anno, folder.name, numbers, labelled)
+        row["name"], row["split"], row["shots"] = folder.name.encode(), known.split.encode(), len(numbers)
+        rows = np.zeros(len(numbers), SHOT)
+        for column in SHOT.names:
+            rows[column] = getattr(known, column)
+        labels.append(rows)
+        write_atomically(out / f"{folder.name}.npy", npy_bytes(array))
+    write_index(out, sequences, np.concatenate(labels), provenance)
+    if missing := sorted(labelled.keys() - {folder.name for folder in folders}):
+        print(f"{len(missing)} labelled films have no features: {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}")
+    print(f"features: {out} ({len(folders)} films, {int(sequences['shots'].sum())} shots)", flush=True)
+    return out
+
+
+def _read_film(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Shot numbers `[S]` and features `[S, D]` float32 of one film's folder."""
+    numbers = {int(match[1]): path for path in folder.iterdir() if (match := _SHOT.fullmatch(path.name))}
+    rows = []
+    for _, path in sorted(numbers.items()):
+        try:
+            row = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise FeatureError(f"{path}: cannot be read ({error}); extract it again") from None
+        if row.shape[-1:] != (row.size,) or not np.issubdtype(row.dtype, np.floating) or not np.isfinite(row).all():
+            raise FeatureError(f"{path}: {row.dtype} {list(row.shape)} is not one finite feature; extract it again")
+        rows.append(row.reshape(-1).astype(np.float32))
+    if len({len(row) for row in rows}) > 1:
+        raise FeatureError(f"{folder}: features of different size in one film; extract it again")
+    return np.array(sorted(numbers), np.int64), np.stack(rows)
+
+
+def _provenance_of(root: Path, checkpoint: str | None) -> dict[str, Any]:
+    """What is known of features in the reference's layout: all, if `extract` wrote them; else what the user says."""
+    if checkpoint is not None:
+        checkpoints.load(checkpoint, "pretrain")
+    if (root / PROVENANCE).is_file():
+        try:
+            noted = json.loads((root / PROVENANCE).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise FeatureError(f"{root / PROVENANCE}: damaged ({error}); extract the features again") from None
+        if checkpoint is not None and noted["checkpoint_sha256"] != checkpoints.sha256(checkpoint):
+            raise FeatureError(f"{root}: extracted with another checkpoint than {checkpoint}; leave out --checkpoint")
+        return {**noted, "layout": "film"}
+    return {
+        "dtype": "float32",
+        "layout": "film",
+        "imported": str(root.resolve()),
+        "checkpoint": checkpoint and str(Path(checkpoint).resolve()),
+        "checkpoint_sha256": checkpoint and checkpoints.sha256(checkpoint),
+        "shards": None,
+        "manifest_sha256": None,
+        "transform": None,
+    }

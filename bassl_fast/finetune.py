@@ -1,15 +1,16 @@
 """`bassl-fast finetune`: cached features and labels -> a contextual relation network that finds scene boundaries.
 
 All features live on the device; a batch is a gather by a table of windows. There is nothing to load, so there are no
-worker processes.
+worker processes. Where only the head is trained, what it sees of every shot is computed once.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -32,6 +33,8 @@ from .optim import Optimiser
 from .pretrain import check_seed, progress
 
 BEST = "best.ckpt"
+TEST = "test"
+BestEpoch = Literal["validation", "last", "test_as_the_reference_does"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class Data:
     Args:
         features: folder that `bassl-fast extract` wrote.
         train: split to train on.
-        val: split that chooses the best epoch and the threshold; where it has no boundary, the last epoch is kept
-            and the threshold comes from the training films.
+        val: split that chooses the best epoch and the threshold, not that of the test; where it has no boundary, the
+            last epoch is kept and the threshold comes from the training films.
         batch: windows a step.
     """
 
@@ -70,48 +73,90 @@ class CRN:
 
 
 class SceneBoundary(nn.Module):
-    """Contextual relation network and a linear head: is the centre shot the last of its scene?"""
+    """Contextual relation network and a linear head: is the centre shot the last of its scene?
 
-    def __init__(self, crn: ContextualRelationNetwork) -> None:
+    Args:
+        crn: the network; None for a linear probe, which sees the centre shot alone.
+        dim: size D of a shot feature.
+    """
+
+    def __init__(self, crn: ContextualRelationNetwork | None, dim: int) -> None:
         super().__init__()
-        self.crn, self.head = crn, nn.Linear(crn.hidden, 2)
+        self.crn, self.dim = crn, dim
+        self.head = nn.Linear(dim if crn is None else crn.hidden, 2)
+
+    @property
+    def shots(self) -> int:
+        """Length T of its windows."""
+        return 1 if self.crn is None else self.crn.shape["shots"]
+
+    def represent(self, windows: Tensor) -> Tensor:
+        """What the head sees, `[B, hidden]` or `[B, D]`, of windows of features `[B, T, D]` of any precision."""
+        windows = windows.float()
+        return windows[:, 0] if self.crn is None else self.crn.pool(self.crn(windows))
 
     def forward(self, windows: Tensor) -> Tensor:
         """Logits `[B, 2]` from windows of features `[B, T, D]`."""
-        return self.head(self.crn.pool(self.crn(windows)))
+        return self.head(self.represent(windows))
 
 
 class Windows:
     """Features and windows of some films, resident on a device.
 
     Attributes:
-        features: `[S, D]` float32, all films end to end.
+        features: `[S, D]`, all films end to end, as precise as on disk.
         window: `[S, T]` rows of `features` around each shot, clipped at the ends of its film.
         boundary: `[S]` labels.
     """
 
-    def __init__(self, films: list[Film], radius: int, device: torch.device) -> None:
+    def __init__(self, films: list[Film], features: Tensor, shots: int) -> None:
         tables, first = [], 0
         for film in films:
-            shots = len(film.shots)
-            tables.append(first + clipped_window(np.arange(shots), np.full(shots, shots), radius))
-            first += shots
-        self.films = films
-        self.features = torch.cat([torch.from_numpy(film.features.astype(np.float32)) for film in films]).to(device)
-        self.window = torch.from_numpy(np.concatenate(tables)).to(device)
+            count = len(film.shots)
+            tables.append(first + clipped_window(np.arange(count), np.full(count, count), shots // 2))
+            first += count
+        self.films, self.features = films, features
+        self.window = torch.from_numpy(np.concatenate(tables)).to(features.device)
         labels = np.concatenate([film.shots["boundary"] for film in films]).astype(np.int64)
-        self.boundary = torch.from_numpy(labels).to(device)
+        self.boundary = torch.from_numpy(labels).to(features.device)
+        self._batch = features.new_empty(0)
+
+    @classmethod
+    def load(cls, films: list[Film], shots: int, device: torch.device) -> Windows:
+        """Windows of `shots` shots, the features read onto `device`.
+
+        Raises:
+            FeatureError: they do not fit there.
+        """
+        arrays = (torch.from_numpy(np.array(film.features)) for film in films)
+        try:
+            return cls(films, torch.cat([array.to(device) for array in arrays]), shots)
+        except torch.OutOfMemoryError:
+            gigabytes = sum(film.features.nbytes for film in films) / 1e9
+            raise FeatureError(
+                f"{gigabytes:.1f} GB of features do not fit the GPU; extract with --dtype float16 for half of that"
+            ) from None
 
     def __getitem__(self, shots: Tensor) -> Tensor:
-        """Windows `[B, T, D]` around the shots `[B]`."""
-        return self.features[self.window[shots]]
+        """Windows `[B, T, D]` around the shots `[B]`, in memory that the next call fills anew."""
+        rows = self.window[shots].flatten()
+        if len(self._batch) < len(rows):
+            # Taking so much memory from the system for every batch takes longer than filling it.
+            self._batch = self.features.new_empty(len(rows), self.features.shape[1])
+        out = self._batch[: len(rows)]
+        torch.index_select(self.features, 0, rows, out=out)
+        return out.view(len(shots), -1, out.shape[1])
 
-    @torch.inference_mode()
-    def scores(self, model: SceneBoundary, batch: int = 4096) -> list[FilmScores]:
+    @torch.no_grad()
+    def each(self, function: Callable[[Tensor], Tensor], batch: int = 1024) -> Tensor:
+        """Rows `[S, ...]` that `function` makes of the windows of all shots."""
+        shots = torch.arange(len(self.window), device=self.window.device)
+        return torch.cat([function(self[some]) for some in shots.split(batch)])
+
+    def scores(self, model: SceneBoundary) -> list[FilmScores]:
         """Boundary probability of every shot, film by film."""
         model.eval()
-        shots = torch.arange(len(self.window), device=self.window.device)
-        probability = torch.cat([model(self[some]).softmax(-1)[:, 1] for some in shots.split(batch)]).cpu().numpy()
+        probability = self.each(lambda windows: model(windows).softmax(-1)[:, 1]).cpu().numpy()
         parts = np.split(probability, np.cumsum([len(film.shots) for film in self.films])[:-1])
         return [
             FilmScores(film.name, part, film.shots["boundary"], film.shots["start"], film.shots["end"])
@@ -137,13 +182,20 @@ class _Batches:
 
 
 class Finetuning(pl.LightningModule):
-    """Class-balanced cross-entropy of windows; keeps the weights of the best validation epoch."""
+    """Class-balanced cross-entropy of windows; keeps the weights of the epoch that is best on the judge's films.
+
+    Args:
+        model: what is trained.
+        train: windows to train on.
+        judge: name and windows of the split that chooses the best epoch; None keeps the last.
+        batches, optimiser, epochs: order, and how to learn.
+    """
 
     def __init__(
         self,
         model: SceneBoundary,
         train: Windows,
-        val: Windows | None,
+        judge: tuple[str, Windows] | None,
         batches: _Batches,
         optimiser: Optimiser,
         epochs: int,
@@ -151,7 +203,7 @@ class Finetuning(pl.LightningModule):
         super().__init__()
         self.model = model
         # Plain attributes: Lightning must neither move nor save the features.
-        self.data, self._batches, self._optimiser, self._epochs = (train, val), batches, optimiser, epochs
+        self.data, self._batches, self._optimiser, self._epochs = (train, judge), batches, optimiser, epochs
         self.best_ap, self.best_epoch, self.best = -1.0, epochs - 1, None
 
     def configure_optimizers(self) -> dict:
@@ -168,11 +220,12 @@ class Finetuning(pl.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        _, val = self.data
-        if val is not None:
-            ap = scene_metrics(val.scores(self.model)).get("ap", 0.0)
+        _, judge = self.data
+        if judge is not None:
+            split, windows = judge
+            ap = scene_metrics(windows.scores(self.model))["ap"]
             self.model.train()
-            self.log("val/ap", ap, prog_bar=True)
+            self.log(f"{split}/ap", ap, prog_bar=True)
             if ap > self.best_ap:
                 self.best_ap, self.best_epoch = ap, self.current_epoch
                 self.best = copy.deepcopy(self.model.state_dict())
@@ -182,9 +235,12 @@ def finetune(
     data: Data,
     pretrained: str | None = None,
     new_crn: bool = False,
+    freeze_crn: bool = False,
+    linear_probe: bool = False,
     crn: CRN = CRN(),
     optimiser: Optimiser = Optimiser(name="adam", lr=2.5e-6, weight_decay=0.0, warmup=0.0),  # noqa: B008
     epochs: int = 20,
+    best_epoch: BestEpoch = "validation",
     out: str = "runs/finetune",
     seed: int = 0,
     recipe: dict[str, Any] | None = None,
@@ -195,16 +251,20 @@ def finetune(
         data: what to train on.
         pretrained: checkpoint whose contextual relation network to start from; the features must be its own.
         new_crn: start from a new network of the same shape instead.
+        freeze_crn: train the head alone, on what the pretrained network makes of a window.
+        linear_probe: train the head alone, on the feature of the centre shot, without a network.
         crn: shape of the network where there is no `pretrained`.
         optimiser: recipe of the optimiser.
         epochs: passes over all labelled shots.
+        best_epoch: "validation" keeps the epoch of highest AP on the films of `data.val`, "last" the last one;
+            "test_as_the_reference_does" chooses on the test films, so their scores flatter: only to compare with it.
         out: folder for checkpoint, resolved config and curves.
         seed: of weights, order and dropout.
 
     Raises:
         FeatureError: no features, no labelled film in the split, or features of another checkpoint.
         CheckpointError: `pretrained` cannot be used.
-        ConfigError: `out` holds a finished run.
+        ConfigError: `out` holds a finished run, or options that do not go together.
     """
     check_seed(seed)
     out_dir = Path(out)
@@ -214,11 +274,23 @@ def finetune(
         raise ConfigError(f"epochs {epochs}: must be at least 1")
     if new_crn and pretrained is None:
         raise ConfigError("new_crn: without --pretrained the network is new anyway; leave it out")
+    if freeze_crn and (pretrained is None or new_crn):
+        raise ConfigError("freeze_crn: a new network knows nothing; give --pretrained and leave out --new_crn")
+    if linear_probe and (freeze_crn or new_crn):
+        raise ConfigError("linear_probe: has no contextual relation network; leave out --freeze_crn and --new_crn")
+    if data.val == TEST and best_epoch == "validation":
+        raise ConfigError(f"data.val {TEST}: say it by --best_epoch test_as_the_reference_does")
     feature_set = FeatureSet.open(data.features)
     pl.seed_everything(seed, verbose=False)
-    network = _network(feature_set, pretrained, new_crn, crn)
-    radius, device = network.shape["shots"] // 2, hardware.device()
-    train = _windows(feature_set, data.train, radius, device)
+    _check_same_checkpoint(feature_set, pretrained)
+    dim, device = feature_set.provenance["dim"], hardware.device()
+    model = SceneBoundary(None if linear_probe else _network(dim, pretrained, new_crn, crn), dim).to(device)
+
+    def windows(split: str) -> Windows | None:
+        films = feature_set.films(split)
+        return Windows.load(films, model.shots, device) if films else None
+
+    train = windows(data.train)
     if train is None:
         raise FeatureError(f"{data.features}: no film in split '{data.train}'; choose another --data.train")
     if not (train.boundary == 1).any():
@@ -229,15 +301,22 @@ def finetune(
     if data.batch > labelled:
         raise ConfigError(f"data.batch {data.batch}: there are {labelled} labelled shots; choose fewer")
     hardware.say_device()
-    val = _windows(feature_set, data.val, radius, device)
+    val = windows(data.val)
     if val is not None and not (val.boundary == 1).any():
         val = None
+    judge = None if val is None or best_epoch == "last" else ("val", val)
+    if best_epoch == "test_as_the_reference_does":
+        judge = (TEST, windows(TEST))
+        if judge[1] is None or not (judge[1].boundary == 1).any():
+            raise FeatureError(f"{data.features}: split '{TEST}' has no boundary to choose an epoch by")
     batches = _Batches(train, data.batch, seed)
 
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    model = SceneBoundary(network).to(device)
-    module = Finetuning(model, train, val, batches, optimiser, epochs)
+    if freeze_crn:
+        module = _train_head(model, train, judge, batches, optimiser, epochs)
+    else:
+        module = Finetuning(model, train, judge, batches, optimiser, epochs)
     bar, callbacks = progress()
     trainer = pl.Trainer(
         accelerator="auto",
@@ -254,20 +333,43 @@ def finetune(
     trainer.fit(module)
     model.to(device)
     if module.best is not None:
-        model.load_state_dict(module.best)
-    judge = train if val is None else val
+        module.model.load_state_dict(module.best)
+    split, films = (data.train, train) if val is None else (data.val, val)
     state = {
         "recipe": recipe,
         "state_dict": {name: value.cpu() for name, value in model.state_dict().items()},
-        "crn": network.shape,
-        "threshold": best_threshold(judge.scores(model)),
-        "threshold_from": data.train if val is None else data.val,
+        "crn": None if model.crn is None else model.crn.shape,
+        "dim": dim,
+        "threshold": best_threshold(films.scores(model)),
+        "threshold_from": split,
         "best_epoch": module.best_epoch,
+        "best_epoch_from": None if judge is None else data.val if judge[0] == "val" else TEST,
         "checkpoint_sha256": feature_set.provenance["checkpoint_sha256"],
     }
     checkpoint.save(out_dir / BEST, state)
-    print(f"checkpoint: {out_dir / BEST} (epoch {module.best_epoch + 1} of {epochs})", flush=True)
+    chosen = f", chosen on the {state['best_epoch_from']} films" if judge else ""
+    print(f"checkpoint: {out_dir / BEST} (epoch {module.best_epoch + 1} of {epochs}{chosen})", flush=True)
     return out_dir / BEST
+
+
+def _train_head(
+    model: SceneBoundary,
+    train: Windows,
+    judge: tuple[str, Windows] | None,
+    batches: _Batches,
+    optimiser: Optimiser,
+    epochs: int,
+) -> Finetuning:
+    """Fine-tuning of the head of `model`, in place, on what its network makes of every window, computed once."""
+    model.eval()
+
+    def fixed(windows: Windows) -> Windows:
+        return Windows(windows.films, windows.each(model.represent), shots=1)
+
+    probe = SceneBoundary(None, model.crn.hidden)
+    probe.head = model.head
+    judge = judge and (judge[0], fixed(judge[1]))
+    return Finetuning(probe, fixed(train), judge, batches, optimiser, epochs)
 
 
 def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
@@ -277,27 +379,36 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
         CheckpointError: it cannot be read, or its weights do not fit its shape.
     """
     state = checkpoint.load(path, "finetune")
-    model = SceneBoundary(ContextualRelationNetwork(**state["crn"]))
+    crn = None if state["crn"] is None else ContextualRelationNetwork(**state["crn"])
+    model = SceneBoundary(crn, state["dim"])
     checkpoint.load_weights(model, state["state_dict"], "", path)
     return model, state
 
 
-def _windows(feature_set: FeatureSet, split: str, radius: int, device: torch.device) -> Windows | None:
-    films = feature_set.films(split)
-    return Windows(films, radius, device) if films else None
-
-
-def _network(feature_set: FeatureSet, pretrained: str | None, new_crn: bool, crn: CRN) -> ContextualRelationNetwork:
-    """The network to start from."""
+def _check_same_checkpoint(feature_set: FeatureSet, pretrained: str | None) -> None:
     if pretrained is None:
-        return ContextualRelationNetwork(feature_set.provenance["dim"], **asdict(crn))
-    if checkpoint.sha256(pretrained) != feature_set.provenance["checkpoint_sha256"]:
+        return
+    noted = feature_set.provenance["checkpoint_sha256"]
+    if noted is None:
+        raise FeatureError(
+            f"{feature_set.root}: nothing says which checkpoint these features are of; "
+            f"import them again with --checkpoint {pretrained}"
+        )
+    if not Path(pretrained).is_file():
+        raise CheckpointError(f"{pretrained}: no such checkpoint; give the one the features were extracted with")
+    if checkpoint.sha256(pretrained) != noted:
         raise FeatureError(
             f"{feature_set.root}: extracted with another checkpoint than {pretrained}; "
             f"use {feature_set.provenance['checkpoint']} or extract again"
         )
+
+
+def _network(dim: int, pretrained: str | None, new_crn: bool, crn: CRN) -> ContextualRelationNetwork:
+    """The network to start from."""
+    if pretrained is None:
+        return ContextualRelationNetwork(dim, **asdict(crn))
     _, method, _ = build_pretrained(pretrained)
     if not hasattr(method, "crn"):
-        raise CheckpointError(f"{pretrained}: its method trains no contextual relation network; leave --pretrained out")
+        raise CheckpointError(f"{pretrained}: trained no contextual relation network; leave --pretrained out")
     network = ContextualRelationNetwork(**method.crn.shape) if new_crn else method.crn
     return network.requires_grad_(True)  # some pretext losses leave it, or parts of it, frozen
