@@ -143,7 +143,9 @@ def _encode_films(
             clock.lap("encoder")
             shots, per_shot = int(shots_of[film]), int(index.sequences[film]["frames_per_shot"])
             if first + len(images) == shots * per_shot:
-                array = torch.cat(found).unflatten(0, (shots, per_shot)).mean(1).numpy().astype(provenance["dtype"])
+                mean = torch.cat(found).unflatten(0, (shots, per_shot)).mean(1).numpy()
+                with np.errstate(over="ignore"):  # infinite then, and refused
+                    array = mean.astype(provenance["dtype"])
                 if not np.isfinite(array).all():
                     raise FeatureError(
                         f"{index.films[film]}: a feature is not finite in {provenance['dtype']}; extract with --dtype "

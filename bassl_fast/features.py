@@ -140,13 +140,14 @@ def import_features(source: str, annotations: str, features: str, checkpoint: st
         raise FeatureError(f"{root}: holds no <film>/{shot_name(0)}; give the folder of all films")
     if (root / STARTED).exists():
         raise FeatureError(f"{root}: these features are not finished; run `bassl-fast extract` again")
-    if out.exists() and any(out.iterdir()):
+    if any(out.glob("[!.]*")) and not (out / STARTED).exists():
         raise FeatureError(f"{out}: is not empty; choose a new folder")
     labelled = movienet.read_labels(anno)
     if not labelled:
         raise FeatureError(f"{anno}: holds no anno/anno.{{train,val,test}}.ndjson; give the MovieNet folder")
     provenance = _provenance_of(root, checkpoint)
     out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / STARTED, b"")
     sequences, labels = np.zeros(len(folders), sequence_dtype([folder.name.encode() for folder in folders])), []
     for row, folder in zip(sequences, tqdm(folders, desc="import", unit="film", disable=None), strict=True):
         numbers, array = _read_film(folder)
@@ -160,6 +161,7 @@ def import_features(source: str, annotations: str, features: str, checkpoint: st
         labels.append(rows)
         write_atomically(out / f"{folder.name}.npy", npy_bytes(array))
     write_index(out, sequences, np.concatenate(labels), provenance)
+    (out / STARTED).unlink()
     if missing := sorted(labelled.keys() - {folder.name for folder in folders}):
         print(f"{len(missing)} labelled films have no features: {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}")
     print(f"features: {out} ({len(folders)} films, {int(sequences['shots'].sum())} shots)", flush=True)
