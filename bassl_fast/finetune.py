@@ -128,14 +128,18 @@ class Windows:
         Raises:
             FeatureError: they do not fit there.
         """
-        arrays = (torch.from_numpy(np.array(film.features)) for film in films)
+        counts = [len(film.features) for film in films]
+        dtype = torch.from_numpy(np.empty(0, films[0].features.dtype)).dtype
         try:
-            return cls(films, torch.cat([array.to(device) for array in arrays]), shots)
+            features = torch.empty(sum(counts), films[0].features.shape[1], dtype=dtype, device=device)
         except torch.OutOfMemoryError:
             gigabytes = sum(film.features.nbytes for film in films) / 1e9
             raise FeatureError(
                 f"{gigabytes:.1f} GB of features do not fit the GPU; extract with --dtype float16 for half of that"
             ) from None
+        for film, part in zip(films, features.split(counts), strict=True):
+            part.copy_(torch.from_numpy(np.array(film.features)))
+        return cls(films, features, shots)
 
     def __getitem__(self, shots: Tensor) -> Tensor:
         """Windows `[B, T, D]` around the shots `[B]`, in memory that the next call fills anew."""

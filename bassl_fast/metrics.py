@@ -200,8 +200,7 @@ def knn_precision(
         if len(x) < 2:
             continue
         with torch.autocast(x.device.type, enabled=False):  # half precision would swap near neighbours
-            x = torch.nn.functional.normalize(x, dim=1)
-            similarity = (x @ x.T).fill_diagonal_(-torch.inf)
+            similarity = _similarity(torch.nn.functional.normalize(x, dim=1)).fill_diagonal_(-torch.inf)
         nearest = similarity.topk(min(max(ks), len(x) - 1), dim=1).indices  # [S, K]
         found = (scene[nearest] == scene[:, None]).cumsum(1)  # [S, K] neighbours in the scene among the first k
         size = torch.bincount(scene)[scene]  # [S]
@@ -210,6 +209,16 @@ def knn_precision(
             hits[k] += int(found[asks, min(k, len(x) - 1) - 1].sum())
             asked[k] += k * int(asks.sum())
     return {k: 100 * hits[k] / asked[k] for k in ks if asked[k]}
+
+
+def _similarity(x: torch.Tensor, block: int = 512) -> torch.Tensor:
+    """Scalar products `[S, S]` of the rows of `x` `[S, D]`, each pair of blocks multiplied once."""
+    similarity = x.new_empty(len(x), len(x))
+    for first in range(0, len(x), block):
+        rows = slice(first, first + block)
+        torch.mm(x[rows], x[first:].T, out=similarity[rows, first:])
+        similarity[first + block :, rows] = similarity[rows, first + block :].T
+    return similarity
 
 
 def _pool(films: Sequence[FilmScores]) -> tuple[np.ndarray, np.ndarray]:
