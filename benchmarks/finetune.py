@@ -6,15 +6,14 @@ batches of 1,024, in random order:
     ours     `Windows`: one gather by index out of float32 or float16 features
     peer     torch DataLoader, 2 workers: np.load of 17 files `<film>/shot_0000.npy` a sample, stacked and collated
 
-The peer's files are in the page cache. A whole set would be 285,000 of them, so it has those of `--peer-films` films, and
-reads some batches of an epoch; its epoch is reckoned from the time a batch takes once the workers are under way. Ours
-goes through whole epochs. They take turns, round by round.
+The peer's files are in the page cache. A whole set would be 285,000 of them, so it has those of `--peer-films` films,
+and reads some batches of an epoch; its epoch is reckoned from the time a batch takes once the workers are under way.
+Ours goes through whole epochs. They take turns, round by round.
 
 What a batch costs to deliver is one thing, the whole epoch another: the contextual relation network takes the same time
 whoever feeds it, and on a CPU nearly all of it. Its step (forward, backward, Adam) is timed on a small batch, and the
 whole epoch reckoned from it: for ours gather + step; for the peer the longer of loading and step, as its workers run
-beside (with no core to spare they would take longer). Epochs of the head alone (`--linear_probe`, `--freeze_crn`) are
-timed whole.
+beside (with no core to spare they would take longer). An epoch of the head alone (`--linear_probe`) is timed whole.
 
     python -m benchmarks.finetune                                     about ten minutes and 6 GB of memory on 2 cores
     python -m benchmarks.finetune --out benchmarks/results/finetune.json
@@ -174,7 +173,6 @@ def main() -> None:
         "ours": deliver + step,
         "peer, workers on cores of their own": max(load, step),
         "ours, head alone": head,
-        "peer, head alone": load,
     }
     print(f"\na step of the network takes {step / plan.steps:.2f} s (from batches of {args.step_batch} windows)")
     for name, seconds in epochs.items():

@@ -5,8 +5,8 @@
     threshold         the best of all
     kNN precision     precision@{1, 5, 10, 15, 20} inside a film (benchmarks/knn.py has its peer)
 
-The peer of the scene metrics computes recall@3s and mIoU pair by pair in Python, on `--peer-films` of the films; its time
-is scaled to all of them, and its answer must be ours. They take turns, round by round.
+The peer of the scene metrics computes recall@3s and mIoU pair by pair in Python, on `--peer-films` of the films; its
+time is scaled to all of them, and its answer must be ours. They take turns, round by round.
 
     python -m benchmarks.metrics                                      about a minute on 2 cores
     python -m benchmarks.metrics --out benchmarks/results/metrics.json
