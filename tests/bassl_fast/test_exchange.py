@@ -108,7 +108,7 @@ def test_every_released_method_finds_its_class(released, tmp_path: Path, method:
     assert hasattr(task, "crn") == method.startswith("bassl")
     assert torch.equal(encoder.conv1.weight, weights["shot_encoder.conv1.weight"])
     assert torch.equal(task.head_nce[2].bias, weights["loss.head_nce.model.2.bias"])
-    assert recipe["encoder"]["init_args"] == {"depth": 18, "width": 4}
+    assert (recipe["encoder"]["init_args"]["depth"], recipe["encoder"]["init_args"]["width"]) == (18, 4)
 
 
 def test_the_checkpoint_alone_needs_the_method_where_weights_do_not_tell(released, tmp_path: Path, capsys):

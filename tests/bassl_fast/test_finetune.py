@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -140,9 +141,14 @@ def test_options_that_do_not_go_together(project: Project, tmp_path: Path, capsy
 
 
 def test_the_numbers_of_the_reference_by_its_rules(project: Project, tmp_path: Path, capsys):
-    argv = ["evaluate", project.finetuned, project.features, "--out", str(tmp_path)]
+    state = torch.load(project.finetuned, weights_only=True)
+    state["state_dict"]["head.bias"] += torch.tensor([-10.0, 10.0])  # the reference needs a predicted boundary
+    torch.save(state, tmp_path / "eager.ckpt")
+    argv = ["evaluate", str(tmp_path / "eager.ckpt"), project.features, "--out", str(tmp_path)]
     assert cli.main([*argv, "--reference_quirks", "true"]) == 0
-    films, _ = score(project.finetuned, project.features, "test")
+    films, _ = score(tmp_path / "eager.ckpt", project.features, "test")
     expected = scene_metrics(films, 0.5, reference_quirks=True)
-    assert f"miou           {expected['miou']:6.2f}" in capsys.readouterr().out
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert (found["threshold"], found["miou"]) == (0.5, pytest.approx(expected["miou"]))
+    assert expected["miou"] != scene_metrics(films, 0.5)["miou"]
     assert "threshold 2.0: a probability, within 0..1" in refused(capsys, *argv, "--threshold", "2")
