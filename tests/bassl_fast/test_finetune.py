@@ -150,5 +150,8 @@ def test_the_numbers_of_the_reference_by_its_rules(project: Project, tmp_path: P
     expected = scene_metrics(films, 0.5, reference_quirks=True)
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert (found["threshold"], found["miou"]) == (0.5, pytest.approx(expected["miou"]))
+    page = (tmp_path / "report.html").read_text()
+    assert 'id="pr"' in page  # the precision-recall curve, and below the table of films
+    assert 'id="films"' in page
     assert expected["miou"] != scene_metrics(films, 0.5)["miou"]
     assert "threshold 2.0: a probability, within 0..1" in refused(capsys, *argv, "--threshold", "2")
