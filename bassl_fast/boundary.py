@@ -19,5 +19,6 @@ def pseudo_boundary(sparse: Tensor, dense: Tensor) -> Tensor:
         dense: `[B, T, D]` L2-normalised embeddings of all shots.
     """
     difference = (sparse[:, 0] - sparse[:, 1]).float()
-    gain = torch.einsum("bd,btd->bt", difference, dense.float()).cumsum(1)
+    with torch.autocast(dense.device.type, enabled=False):  # in half precision neighbouring splits would tie
+        gain = torch.einsum("bd,btd->bt", difference, dense.float()).cumsum(1)
     return gain[:, :-1].argmax(1)

@@ -19,10 +19,28 @@ def info_nce(anchor: Tensor, positive: Tensor, temperature: float = 0.1) -> Tens
         temperature: divides the cosines.
     """
     z = torch.cat([gather(anchor), gather(positive)]).float()
-    logits = z @ z.T / temperature
+    with torch.autocast(z.device.type, enabled=False):  # half precision is too coarse for cosines over a temperature
+        logits = z @ z.T / temperature
     logits = logits.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), float("-inf"))
     partner = torch.arange(len(z), device=z.device).roll(len(z) // 2)
     return F.cross_entropy(logits, partner)
+
+
+def shotcol(sparse: Tensor, dense: Tensor, temperature: float = 0.1) -> Tensor:
+    """InfoNCE of the centre shot and the shot of its window most like it (ShotCoL; Chen et al., arXiv:2104.13537).
+
+    Likeness is the cosine to the dense view of the centre; no gradient flows through the choice.
+
+    Args:
+        sparse: `[B, D]` L2-normalised embeddings of the centre's sparse view.
+        dense: `[B, T, D]` L2-normalised embeddings of the window, its centre at T // 2.
+        temperature: of InfoNCE.
+    """
+    centre, rows = dense.shape[1] // 2, torch.arange(len(dense), device=dense.device)
+    with torch.no_grad(), torch.autocast(dense.device.type, enabled=False):
+        cosine = torch.einsum("bd,btd->bt", dense[:, centre], dense)
+        cosine[:, centre] = -torch.inf
+    return info_nce(sparse, dense[rows, cosine.argmax(1)], temperature)
 
 
 def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

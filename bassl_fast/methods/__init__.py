@@ -1,6 +1,10 @@
 """Pretraining methods: each one a file that reads top to bottom, a subclass of `Method` named by a config."""
 
 from .bassl import BaSSL
+from .bassl_shotcol import BaSSLShotCoL
+from .instance import Instance
 from .method import Method
+from .shotcol import ShotCoL
+from .temporal import Temporal
 
-__all__ = ["BaSSL", "Method"]
+__all__ = ["BaSSL", "BaSSLShotCoL", "Instance", "Method", "ShotCoL", "Temporal"]

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipelines.samples import Centers, Drawn
-from pipelines.views import TrainViews, draw_groups, spread
-from pipelines.windows import dense_window
+from pipelines.views import TrainViews
 from shard_tools.errors import ConfigError
 
 from ..boundary import pseudo_boundary
@@ -24,6 +23,7 @@ from ..crn import ContextualRelationNetwork
 from ..distributed import global_mean
 from ..losses import info_nce
 from .method import Method, Projection
+from .window import draw_window
 
 
 class BaSSL(Method):
@@ -72,61 +72,70 @@ class BaSSL(Method):
         if not (
             shot_scene_matching or contextual_group_matching or pseudo_boundary_prediction or masked_shot_modelling
         ):
-            raise ConfigError("method: all four losses are off; switch one on, e.g. shot_scene_matching")
+            raise ConfigError(
+                "method: all four losses of BaSSL are off, so there is nothing to learn; switch one on, "
+                "e.g. shot_scene_matching, or choose a shot-level method"
+            )
         self.views, self.radius, self.temperature, self.mask_rate = views, radius, temperature, mask_rate
         self.ssm, self.cgm = shot_scene_matching, contextual_group_matching
         self.pp, self.msm = pseudo_boundary_prediction, masked_shot_modelling
-        self.crn = ContextualRelationNetwork(
-            dim, hidden, intermediate, heads, layers, 2 * radius + 1, dropout, similarity_init=similarity_init
-        )
-        self.head_nce = Projection(dim, nce_hidden, nce_dim)
-        self.head_cgm = nn.Linear(2 * hidden, 2) if self.cgm else None
-        self.head_pp = nn.Linear(hidden, 2) if self.pp else None
-        self.head_msm = _masked_shot_head(hidden, dim) if self.msm else None
-        # Processes wait for the gradient of every parameter that wants one.
-        self.head_nce.requires_grad_(self.ssm)
-        self.crn.requires_grad_(self.cgm or self.pp or self.msm)
-        self.crn.mask_embedding.requires_grad_(self.msm)
+        # Processes wait for the gradient of every parameter that wants one, so none is built or left free for nothing.
+        self.finds_boundary = self.ssm or self.cgm or self.pp
+        if self.finds_boundary or self.trains_nce:
+            self.head_nce = Projection(dim, nce_hidden, nce_dim).requires_grad_(self.trains_nce)
+        if self.cgm or self.pp or self.msm:
+            self.crn = ContextualRelationNetwork(
+                dim, hidden, intermediate, heads, layers, 2 * radius + 1, dropout, similarity_init=similarity_init
+            )
+            self.crn.mask_embedding.requires_grad_(self.msm)
+        if self.cgm:
+            self.head_cgm = nn.Linear(2 * hidden, 2)
+        if self.pp:
+            self.head_pp = nn.Linear(hidden, 2)
+        if self.msm:
+            self.head_msm = _masked_shot_head(hidden, dim)
+
+    @property
+    def sparse(self) -> list[int]:
+        """Positions in the window of the shots with a sparse view; the first two are its ends."""
+        return [0, 2 * self.radius]
+
+    @property
+    def trains_nce(self) -> bool:
+        """Whether a loss trains the NCE head. Otherwise it stays as it was drawn, and finds the pseudo-boundary."""
+        return self.ssm
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
-        """Sparse then dense views `[B, 2 + T]`, the mask `[B, T]`, and uniform numbers `[B, 3]` to pick shots by."""
-        window = dense_window(centers.position, centers.shots, self.radius)
-        image = rng.integers(0, centers.frames_per_shot[:, None], window.shape)
-        dense = centers.frames(window, image)
-        groups = draw_groups(rng, self.views, *(np.stack([side] * 2, 1) for side in (centers.height, centers.width)))
-        views = np.concatenate(
-            [
-                spread(rng, self.views, groups[:, 0], dense[:, [0, -1]]),
-                spread(rng, self.views, groups[:, 1], dense),
-            ],
-            axis=1,
-        )
-        mask = rng.random(window.shape) < self.mask_rate
-        fallback = rng.integers(0, window.shape[1], len(window))
-        mask[np.arange(len(window)), fallback] |= ~mask.any(1)
-        return Drawn(views, {"mask": mask, "pick": rng.random((len(window), 3), dtype=np.float32)})
+        """Sparse then dense views `[B, S + T]`, the mask `[B, T]`, and uniform numbers `[B, 3]` to pick shots by."""
+        views = draw_window(centers, rng, self.views, self.radius, self.sparse)
+        mask = rng.random((len(views), 2 * self.radius + 1)) < self.mask_rate
+        fallback = rng.integers(0, mask.shape[1], len(mask))
+        mask[np.arange(len(mask)), fallback] |= ~mask.any(1)
+        return Drawn(views, {"mask": mask, "pick": rng.random((len(mask), 3), dtype=np.float32)})
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The losses that are on, from features `[B, 2 + T, D]`, `mask` `[B, T]` and `pick` `[B, 3]`."""
-        mask, u = batch["mask"], batch["pick"]
-        dense = features[:, 2:]
-        nce = self.head_nce(features)
-        nce_sparse, nce_dense = nce[:, :2], nce[:, 2:]
-        boundary = pseudo_boundary(nce_sparse, nce_dense)
-        first = torch.arange(dense.shape[1], device=boundary.device) <= boundary[:, None]  # [B, T] the first group
+        """The losses that are on, from features `[B, S + T, D]`, `mask` `[B, T]` and `pick` `[B, 3]`."""
+        nce = self.head_nce(features) if self.finds_boundary or self.trains_nce else None
+        return self.losses(features[:, len(self.sparse) :], nce, batch)
 
-        losses = {}
+    def losses(self, dense: Tensor, nce: Tensor | None, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses that are on, from features `[B, T, D]` of the dense views and NCE embeddings of all views."""
+        found = {}
+        if self.finds_boundary:
+            nce_sparse, nce_dense = nce[:, :2], nce[:, len(self.sparse) :]
+            boundary = pseudo_boundary(nce_sparse, nce_dense)
+            first = torch.arange(dense.shape[1], device=boundary.device) <= boundary[:, None]  # [B, T] the first group
         if self.ssm:
-            losses["ssm"] = self._shot_scene_matching(nce_sparse, nce_dense, first)
+            found["ssm"] = self._shot_scene_matching(nce_sparse, nce_dense, first)
         if self.cgm or self.pp:
-            contextual = self.crn(dense)[:, 1:]
+            contextual, u = self.crn(dense)[:, 1:], batch["pick"]
         if self.cgm:
-            losses["cgm"] = self._contextual_group_matching(contextual, first, u[:, 1], u[:, 2])
+            found["cgm"] = self._contextual_group_matching(contextual, first, u[:, 1], u[:, 2])
         if self.pp:
-            losses["pp"] = self._pseudo_boundary_prediction(contextual, boundary, u[:, 0])
+            found["pp"] = self._pseudo_boundary_prediction(contextual, boundary, u[:, 0])
         if self.msm:
-            losses["msm"] = self._masked_shot_modelling(dense, mask)
-        return losses
+            found["msm"] = self._masked_shot_modelling(dense, batch["mask"])
+        return found
 
     def _shot_scene_matching(self, sparse: Tensor, dense: Tensor, first: Tensor) -> Tensor:
         """The first shot matches the scene of the first group, the last shot that of the second (section 3.3.1)."""

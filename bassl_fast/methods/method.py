@@ -14,8 +14,10 @@ from pipelines.views import TrainViews
 class Method(nn.Module, ABC):
     """A pretext task: which views of which shots it looks at, its heads, and its losses.
 
-    A new method is a file with a subclass, named in a config by its class path. It draws all its random numbers about
-    the data in `sample`, for the global batch; `forward` draws none.
+    A new method is a file with a subclass, named in a config by its class path (docs/methods.md). It draws all its
+    random numbers about the data in `sample`, for the global batch; `forward` draws none. Every parameter that requires
+    a gradient must get one in every step. A method with a contextual relation network calls it `crn`: fine-tuning
+    starts from it.
     """
 
     views: TrainViews

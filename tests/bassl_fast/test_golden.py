@@ -13,11 +13,13 @@ from bassl_fast.boundary import pseudo_boundary
 from bassl_fast.crn import ContextualRelationNetwork
 from bassl_fast.encoders import ResNet
 from bassl_fast.losses import balanced_cross_entropy
-from bassl_fast.methods import BaSSL
+from bassl_fast.methods import BaSSL, BaSSLShotCoL, Instance, Method, ShotCoL, Temporal
 from bassl_fast.optim import LARS, split_parameters, warmup_cosine
 from bassl_fast.reference import rename
+from shard_tools.errors import ConfigError
 from tests.golden_weights import GOLDEN, load
 
+SHARED = GOLDEN.parents[2] / "shared" / "golden" / "bassl"
 REFERENCE_KEYS = list(json.loads((GOLDEN / "pretrain_bassl_state_dict_keys.json").read_text()))
 
 
@@ -69,59 +71,118 @@ def test_pseudo_boundary():
     assert found.tolist() == arrays["boundary"].tolist()
 
 
-def small_bassl(**switches: bool) -> BaSSL:
-    method = BaSSL(64, hidden=48, intermediate=96, dropout=0.0, nce_hidden=64, nce_dim=32, **switches)
+SWITCHES = ("shot_scene_matching", "contextual_group_matching", "pseudo_boundary_prediction", "masked_shot_modelling")
+SMALL_HEAD = {"nce_hidden": 64, "nce_dim": 32}
+
+
+def small_bassl(kind: type[BaSSL] = BaSSL, **switches: bool) -> BaSSL:
+    method = kind(64, hidden=48, intermediate=96, dropout=0.0, **SMALL_HEAD, **switches)
     load(method, "method.", REFERENCE_KEYS)
     return method
 
 
-def test_bassl_losses_and_their_gradient():
-    arrays = golden("loss_bassl.npz")
+def small_shot_level(kind: type[Method]) -> Method:
+    method = kind(64, **SMALL_HEAD)
+    load(method, "method.", REFERENCE_KEYS)
+    return method
+
+
+def golden_batch(arrays: dict[str, np.ndarray]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Shot features that want a gradient, and a batch by which the first candidate is taken wherever one is drawn."""
     x = torch.from_numpy(arrays["x"]).requires_grad_()
-    first_candidate = torch.zeros(len(x), 3)
-    losses = small_bassl()(x, {"mask": torch.from_numpy(arrays["mask"]).bool(), "pick": first_candidate})
+    return x, {"mask": torch.from_numpy(arrays["mask"]).bool(), "pick": torch.zeros(len(x), 3)}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(BaSSL, "bassl"), (BaSSLShotCoL, "bassl_shotcol")])
+def test_bassl_losses_and_their_gradient(kind: type[BaSSL], name: str):
+    arrays = golden(f"loss_{name}.npz")
+    x, batch = golden_batch(arrays)
+    losses = small_bassl(kind)(x, batch)
     sum(losses.values()).backward()
-    assert list(losses) == ["ssm", "cgm", "pp", "msm"]
-    for name, loss in losses.items():
-        close(loss, arrays[f"{name}_loss"])
+    expected = {key.removesuffix("_loss"): arrays[key] for key in arrays if key.endswith("_loss") or key == "shotcol"}
+    assert set(losses) == set(expected)
+    for loss, value in losses.items():
+        close(value, expected[loss])
     close(x.grad, arrays["grad_x"])
 
 
-@pytest.mark.parametrize(
-    ("switch", "loss"),
-    [
-        ("shot_scene_matching", "ssm"),
-        ("contextual_group_matching", "cgm"),
-        ("pseudo_boundary_prediction", "pp"),
-        ("masked_shot_modelling", "msm"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "name", "read"), [
+    (Instance, "instance", slice(0, None)),
+    (Temporal, "temporal", slice(0, None)),
+    (ShotCoL, "shotcol", slice(2, None)),  # the reference encodes both ends of the window too, for no loss
+])  # fmt: skip
+def test_shot_level_losses_and_their_gradient(kind: type[Method], name: str, read: slice):
+    arrays = golden(f"loss_{name}.npz")
+    x = torch.from_numpy(arrays["x"]).requires_grad_()
+    (loss,) = small_shot_level(kind)(x[:, read], {}).values()
+    loss.backward()
+    close(loss, arrays["simclr_loss"])
+    close(x.grad, arrays["grad_x"])
+
+
+@pytest.mark.parametrize(("switch", "loss"), list(zip(SWITCHES, ("ssm", "cgm", "pp", "msm"), strict=True)))
 def test_each_loss_works_alone_and_can_be_left_out(switch: str, loss: str):
     arrays = golden("loss_bassl.npz")
-    switches = (
-        "shot_scene_matching",
-        "contextual_group_matching",
-        "pseudo_boundary_prediction",
-        "masked_shot_modelling",
-    )
-    batch = {"mask": torch.from_numpy(arrays["mask"]).bool(), "pick": torch.zeros(6, 3)}
-    x = torch.from_numpy(arrays["x"])
-    alone = small_bassl(**{other: other == switch for other in switches})(x, batch)
+    x, batch = golden_batch(arrays)
+    alone = small_bassl(**{other: other == switch for other in SWITCHES})(x, batch)
     assert list(alone) == [loss]
     close(alone[loss], arrays[f"{loss}_loss"])
     assert loss not in small_bassl(**{switch: False})(x, batch)
+    arrays = golden("loss_bassl_shotcol.npz")
+    x, batch = golden_batch(arrays)
+    beside = small_bassl(BaSSLShotCoL, **{other: other == switch for other in SWITCHES})(x, batch)
+    assert set(beside) == {loss, "shotcol"}
+    close(beside[loss], arrays[f"{loss}_loss"])
+    close(beside["shotcol"], arrays["shotcol"])
 
 
-def test_every_parameter_that_wants_a_gradient_gets_one_whatever_is_on():
-    arrays = golden("loss_bassl.npz")
-    batch = {"mask": torch.from_numpy(arrays["mask"]).bool(), "pick": torch.zeros(6, 3)}
-    names = ("shot_scene_matching", "contextual_group_matching", "pseudo_boundary_prediction", "masked_shot_modelling")
+@pytest.mark.parametrize("kind", [BaSSL, BaSSLShotCoL])
+def test_what_is_built_is_used_and_gets_a_gradient_whatever_is_on(kind: type[BaSSL]):
+    arrays = golden("loss_bassl.npz" if kind is BaSSL else "loss_bassl_shotcol.npz")
     for on in itertools.product((True, False), repeat=4):
-        if any(on):
-            method = small_bassl(**dict(zip(names, on, strict=True)))
-            sum(method(torch.from_numpy(arrays["x"]), batch).values()).backward()
-            wanting = {name for name, p in method.named_parameters() if p.requires_grad and p.grad is None}
-            assert not wanting, on
+        switches = dict(zip(SWITCHES, on, strict=True))
+        if not any(on):
+            with pytest.raises(ConfigError, match="all four losses of BaSSL are off"):
+                small_bassl(kind, **switches)
+            continue
+        method = small_bassl(kind, **switches)
+        x, batch = golden_batch(arrays)
+        sum(method(x, batch).values()).backward()
+        wanting = {name for name, p in method.named_parameters() if p.requires_grad and p.grad is None}
+        assert not wanting, on
+        ssm, cgm, pp, msm = on
+        assert hasattr(method, "crn") == (cgm or pp or msm)
+        # The NCE head finds the pseudo-boundary; without one, and without a loss of its own, there is no head.
+        assert hasattr(method, "head_nce") == (ssm or cgm or pp or kind is BaSSLShotCoL)
+        frozen = {name.split(".")[0] for name, p in method.named_parameters() if not p.requires_grad}
+        assert frozen <= {"head_nce", "crn"}
+        assert ("head_nce" in frozen) == (kind is BaSSL and not ssm and (cgm or pp))
+        assert ("crn" in frozen) == ((cgm or pp) and not msm)  # its mask vector
+
+
+@pytest.mark.parametrize("kind", [Instance, Temporal, ShotCoL])
+def test_a_shot_level_method_builds_its_head_alone(kind: type[Method]):
+    assert [name for name, _ in small_shot_level(kind).named_children()] == ["head_nce"]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
+def test_full_model():
+    """Encoder, contextual relation network and every head at full size, by the weights rule."""
+    with np.load(SHARED / "full_model.npz") as file:
+        arrays = {name: file[name] for name in file if name != "weights_rule"}
+    encoder, method = ResNet(50).eval(), BaSSL(2048).eval()
+    load(encoder, "encoder.", REFERENCE_KEYS)
+    load(method, "method.", REFERENCE_KEYS)
+    shots = torch.from_numpy(arrays["shots"]).float()
+    with torch.no_grad():
+        contextual = method.crn(shots)
+        center = method.crn.pool(contextual)
+        close(encoder(torch.from_numpy(arrays["x"]).float()), arrays["shot_features"])
+        close(contextual, arrays["crn_hidden"])
+        close(method.head_pp(contextual), arrays["head_pp"])
+        close(method.head_cgm(torch.cat([center, center], 1)), arrays["head_cgm"])
+        close(method.head_msm(contextual[:, 1:]), arrays["head_msm"])
+        close(method.head_nce(shots), arrays["head_nce"])
 
 
 def test_lars():

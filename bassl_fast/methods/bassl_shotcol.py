@@ -1,0 +1,29 @@
+"""BaSSL and ShotCoL together (Mun et al., arXiv:2201.05277): one more sparse view, one more loss.
+
+sparse   first, last, centre      3 views, their own augmentation      V = 3 + 17
+dense    shots 0 .. 16           17 views, one augmentation
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..losses import shotcol
+from .bassl import BaSSL
+
+
+class BaSSLShotCoL(BaSSL):
+    """The losses of `BaSSL`, each with its switch, and that of `ShotCoL`; without any of BaSSL's take `ShotCoL`."""
+
+    @property
+    def sparse(self) -> list[int]:
+        return [*super().sparse, self.radius]
+
+    @property
+    def trains_nce(self) -> bool:
+        return True
+
+    def losses(self, dense: Tensor, nce: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        centre = len(self.sparse) - 1
+        found = shotcol(nce[:, centre], nce[:, centre + 1 :], self.temperature)
+        return super().losses(dense, nce, batch) | {"shotcol": found}

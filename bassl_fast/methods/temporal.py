@@ -1,0 +1,74 @@
+"""Temporal discrimination: a shot and one near it (a baseline of BaSSL, arXiv:2201.05277).
+
+centre, neighbour      a view each, each with its own augmentation      V = 2
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from pipelines.samples import Centers, Drawn
+from pipelines.views import TrainViews, draw_groups, spread
+from shard_tools.errors import ConfigError
+
+from ..losses import info_nce
+from .method import Method, Projection
+
+
+class Temporal(Method):
+    """A shot near by is the positive, all other shots of the global batch are negatives.
+
+    Args:
+        dim: size D of a shot feature.
+        views: laws of the training views.
+        radius: the neighbour is at most so many shots away.
+        nce_hidden, nce_dim: of the NCE head.
+        temperature: of InfoNCE.
+
+    Raises:
+        ConfigError: a radius below 1.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        radius: int = 8,
+        nce_hidden: int = 2048,
+        nce_dim: int = 128,
+        temperature: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if radius < 1:
+            raise ConfigError(f"method.radius {radius}: must be at least 1")
+        self.views, self.radius, self.temperature = views, radius, temperature
+        self.head_nce = Projection(dim, nce_hidden, nce_dim)
+
+    def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
+        """Views `[B, 2]` of the centre shot and of its neighbour."""
+        shots = np.stack([centers.position, neighbour(centers.position, centers.shots, self.radius, rng)], 1)
+        image = rng.integers(0, centers.frames_per_shot[:, None], shots.shape)
+        frames = centers.frames(shots, image)
+        pair = [
+            spread(rng, self.views, draw_groups(rng, self.views, centers.height, centers.width), frames[:, i : i + 1])
+            for i in range(2)
+        ]
+        return Drawn(np.concatenate(pair, axis=1))
+
+    def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """InfoNCE of features `[B, 2, D]`."""
+        nce = self.head_nce(features)
+        return {"temporal": info_nce(nce[:, 0], nce[:, 1], self.temperature)}
+
+
+def neighbour(position: np.ndarray, shots: np.ndarray, radius: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions `[B]` of other shots, uniform among those of the film within `radius`; itself in a film of one shot.
+
+    Args:
+        position: `[B]` of the centre shots in their films.
+        shots: `[B]` number of shots of these films.
+    """
+    first, last = np.maximum(position - radius, 0), np.minimum(position + radius, shots - 1)
+    other = rng.integers(first, np.maximum(last, first + 1))  # one number fewer than there are shots: the centre's
+    return np.minimum(other + (other >= position), last)

@@ -1,0 +1,30 @@
+"""The views of a window: what BaSSL and ShotCoL look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipelines.samples import Centers
+from pipelines.views import TrainViews, draw_groups, spread
+from pipelines.windows import dense_window
+
+
+def draw_window(
+    centers: Centers, rng: np.random.Generator, laws: TrainViews, radius: int, sparse: Sequence[int]
+) -> np.ndarray:
+    """View rows `[B, S + T]`: S sparse shots, then the T = 2 * radius + 1 shots of the dense window.
+
+    One key-frame is drawn for each shot; a sparse view and the dense view of a shot are of the same key-frame. Sparse
+    and dense views have an augmentation of their own (BaSSL, arXiv:2201.05277).
+
+    Args:
+        sparse: positions in the window, of S shots.
+    """
+    window = dense_window(centers.position, centers.shots, radius)
+    image = rng.integers(0, centers.frames_per_shot[:, None], window.shape)
+    dense = centers.frames(window, image)
+    groups = draw_groups(rng, laws, *(np.stack([side] * 2, 1) for side in (centers.height, centers.width)))
+    views = [spread(rng, laws, groups[:, 0], dense[:, sparse]), spread(rng, laws, groups[:, 1], dense)]
+    return np.concatenate(views, axis=1)
