@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 
 def world_size() -> int:
@@ -18,17 +19,52 @@ def world_size() -> int:
 
 
 def gather(rows: Tensor) -> Tensor:
-    """Rows `[B, ...]` of all processes as `[W * B, ...]`, in order of rank, with gradient."""
-    return rows if world_size() == 1 else torch.cat(all_gather(rows.contiguous()), 0)
+    """Rows `[B, ...]` of all processes as `[W * B, ...]`, in order of rank, with gradient.
+
+    Every process computes the same loss of these rows. Each sends a gradient to their owner, which adds up W of them,
+    and the mean over processes, which DDP takes, makes that the gradient of the one loss.
+    """
+    return rows if world_size() == 1 else _Gather.apply(rows)
 
 
-def global_mean(total: Tensor, count: Tensor) -> Tensor:
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        everyone = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(everyone, rows.contiguous())
+        return torch.cat(everyone)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return total(gradient).chunk(world_size())[dist.get_rank()]
+
+
+def total(values: Tensor) -> Tensor:
+    """Sum of `values` over all processes, without gradient."""
+    values = values.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def any_process(flags: list[bool], device: torch.device) -> list[bool]:
+    """Each of the flags, raised if it is on any process; `device` is where processes talk to each other from."""
+    return flags if world_size() == 1 else (total(torch.tensor(flags, dtype=torch.int32, device=device)) > 0).tolist()
+
+
+def gather_objects(mine: Any) -> list[Any]:
+    """The (small) object of every process, in order of rank."""
+    if world_size() == 1:
+        return [mine]
+    everyone: list[Any] = [None] * world_size()
+    dist.all_gather_object(everyone, mine)
+    return everyone
+
+
+def global_mean(sum_: Tensor, count: Tensor) -> Tensor:
     """Sum over count, where the count is taken over all processes.
 
     Scaled so that the mean over processes, which DDP takes of gradients, is the mean over all counted things, however
     unevenly they fall on the processes.
     """
-    if world_size() > 1:
-        count = count.detach().clone()
-        dist.all_reduce(count)
-    return total * world_size() / count
+    return sum_ * world_size() / total(count)

@@ -7,6 +7,10 @@ from functools import cache
 from typing import Literal
 
 import torch
+from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+from shard_tools.errors import ConfigError
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
@@ -17,6 +21,7 @@ def device() -> torch.device:
 
 
 @cache
+@rank_zero_only
 def say_device() -> None:
     """Say in one line, once, when there is no GPU."""
     if not torch.cuda.is_available():
@@ -24,7 +29,13 @@ def say_device() -> None:
 
 
 def precision(wanted: Precision) -> str:
-    """Lightning's name of the precision; "auto" is bfloat16 where the hardware multiplies it, else float32."""
+    """Lightning's name of the precision; "auto" is bfloat16 where the hardware multiplies it, else float32.
+
+    Raises:
+        ConfigError: float16 without a GPU.
+    """
+    if wanted == "16-mixed" and not torch.cuda.is_available():
+        raise ConfigError("training.precision 16-mixed: needs a GPU; choose bf16-mixed or 32-true")
     if wanted != "auto":
         return wanted
     fast = (
@@ -33,6 +44,28 @@ def precision(wanted: Precision) -> str:
         else torch.cpu._is_avx512_bf16_supported()
     )
     return "bf16-mixed" if fast else "32-true"
+
+
+def launched() -> tuple[int, int] | None:
+    """Processes a machine and machines, as torchrun or srun started them; None where neither did."""
+    if torch.distributed.is_torchelastic_launched():  # before SLURM: srun may have started torchrun
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        return local, int(os.environ["WORLD_SIZE"]) // local
+    if SLURMEnvironment.detect() and (tasks := int(os.environ["SLURM_NTASKS"])) > 1:
+        nodes = int(os.environ.get("SLURM_NNODES", 1))
+        return tasks // nodes, nodes
+    return None
+
+
+def cluster() -> list[ClusterEnvironment]:
+    """Plugins that tell Lightning who starts the processes, where it would guess wrong.
+
+    Under SLURM it would requeue the job by itself, into a folder of its own; and it would take a job of one task, which
+    may use all GPUs of its machine, for one process.
+    """
+    if torch.distributed.is_torchelastic_launched() or not SLURMEnvironment.detect():
+        return []
+    return [SLURMEnvironment(auto_requeue=False) if launched() else LightningEnvironment()]
 
 
 def threads(wanted: int, processes: int = 1) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,6 +16,8 @@ from pipelines import rng
 from pipelines.loader import WindowLoader
 from shard_tools.errors import TrainingError
 
+from .accumulate import MicroBatches
+from .distributed import gather_objects, total
 from .encoders import Encoder
 from .methods import Method
 from .optim import Optimiser
@@ -47,23 +51,35 @@ class Pretraining(pl.LightningModule):
         self._optimiser, self._make_loader = optimiser, make_loader
         self._global_batch, self._seed, self._facts = global_batch, seed, facts
         self._data_state: dict[str, int] | None = None
-        self._loader: WindowLoader | None = None
-        self._step_ended: float | None = None
+        self._batches: MicroBatches | None = None
+        # Of the step under way: losses of its micro-batches, when it began, seconds of waiting for data and of work.
+        self._losses: list[dict[str, float]] = []
+        self._began = self._waited = self._computed = 0.0
+        self._idle_since: float | None = None
+        self._warm = False
 
     def configure_optimizers(self) -> dict:
         return self._optimiser.build(self, self._global_batch, self._facts["total_steps"])
 
-    def train_dataloader(self) -> WindowLoader:
+    def train_dataloader(self) -> MicroBatches:
         world_size, local = self.trainer.world_size, self.trainer.num_devices
-        self._loader = self._make_loader(self.global_rank, world_size, local, self.device)
+        loader = self._make_loader(self.global_rank, world_size, local, self.device)
         if self._data_state is not None:
-            self._loader.load_state_dict(self._data_state)
-        return self._loader
+            loader.load_state_dict(self._data_state)
+        self._batches = MicroBatches(loader, self.trainer.accumulate_grad_batches)
+        return self._batches
+
+    def ends_step(self, batch_idx: int) -> bool:
+        """Whether the micro-batch is the last of its step."""
+        return (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        if self._step_ended is not None:
-            self.log("time/data", time.perf_counter() - self._step_ended, prog_bar=True)
-        draw = rng.generator(self._seed, rng.MODEL, self.global_step, self.global_rank)
+        micro_batch, now = batch_idx % self.trainer.accumulate_grad_batches, time.perf_counter()
+        if micro_batch == 0:
+            self._losses, self._waited, self._began = [], 0.0, now
+        if self._idle_since is not None:
+            self._waited += now - self._idle_since
+        draw = rng.generator(self._seed, rng.MODEL, self.global_step, (micro_batch << 32) + self.global_rank)
         torch.manual_seed(int(draw.integers(2**63)))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -71,28 +87,44 @@ class Pretraining(pl.LightningModule):
         pictures = batch["images"].flatten(0, 1).contiguous(memory_format=torch.channels_last)
         losses = self.method(self.encoder(pictures).unflatten(0, (samples, views)), batch)
         loss = sum(losses.values())
-        if not torch.isfinite(loss):
-            films = [self._loader.index.films[film] for film in sorted(set(batch["film"].tolist()))]
-            raise TrainingError(
-                f"loss is {loss.item()} at step {self.global_step} (films {', '.join(films)}); lower optimiser.lr or "
-                "train in training.precision 32-true"
-            )
-        self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()})
-        self.log("loss", loss.detach(), prog_bar=True)
+        means = total(torch.stack([value.double() for value in losses.values()])) / self.trainer.world_size
+        self._losses.append(dict(zip(losses, means.tolist(), strict=True)))
+        if not all(map(math.isfinite, self._losses[-1].values())):
+            self._refuse(bool(torch.isfinite(loss)), batch["film"])
+        if self.ends_step(batch_idx):
+            step = {name: sum(part[name] for part in self._losses) / len(self._losses) for name in losses}
+            self.log_dict({f"loss/{name}": value for name, value in step.items()})
+            self.log("loss", sum(step.values()), prog_bar=True)
         return loss
 
+    def _refuse(self, mine_is_finite: bool, films: Tensor) -> None:
+        """Raise on every process, naming the films of those whose loss is not finite."""
+        names = self._batches.index.films
+        mine = [] if mine_is_finite else [names[film] for film in films.tolist()]
+        found = sorted(set(chain.from_iterable(gather_objects(mine))))
+        raise TrainingError(
+            f"loss is {sum(self._losses[-1].values())} at step {self.global_step} (films {', '.join(found)}); "
+            "lower optimiser.lr or train in training.precision 32-true"
+        )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self._computed = time.perf_counter() - self._began
+
     def on_train_batch_end(self, outputs: Any, batch: dict[str, Tensor], batch_idx: int) -> None:
-        now = time.perf_counter()
-        if self._step_ended is not None:
-            whole = now - self._step_ended
-            views = batch["images"].shape[0] * batch["images"].shape[1] * self.trainer.world_size
-            self.log("time/step", whole, prog_bar=True)
-            self.log("views_per_second", views / whole, prog_bar=True)
-        self._step_ended = now
+        if self.ends_step(batch_idx):
+            if self._warm:  # the first step opens the data
+                whole = self._waited + self._computed
+                self.log("time/data", self._waited, prog_bar=True)
+                self.log("time/step", whole, prog_bar=True)
+                self.log("views_per_second", self._global_batch * batch["images"].shape[1] / whole, prog_bar=True)
+            self._warm = True
+        # Callbacks have been before: what they took, to save or to validate, is no part of a step.
+        self._idle_since = time.perf_counter()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= self._facts
-        checkpoint["data"] = self._data_state if self._loader is None else self._loader.state_dict()
+        checkpoint["data"] = self._data_state if self._batches is None else self._batches.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._data_state = checkpoint.get("data")

@@ -9,26 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
 from lightning_fabric.plugins import TorchCheckpointIO
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.rank_zero import rank_zero_only
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from pipelines.loader import WindowLoader
 from pipelines.plan import Plan
 from pipelines.samples import ShotTable
+from pipelines.views import TestViews
 from shard_tools.errors import CheckpointError, ConfigError, TrainingError
 from shard_tools.format import MANIFEST, ShardIndex
 
 from . import checkpoint, hardware
+from .accumulate import InterleavedLoader
 from .encoders import Encoder
 from .methods import Method
 from .module import Pretraining
 from .optim import Optimiser
+from .saver import Saver
+from .validation import NearestNeighbours
 
 LAST = "last.ckpt"
 CURVES = "metrics.csv"
@@ -61,31 +65,33 @@ class Training:
         epochs: passes over all shots.
         steps: so many steps instead; 0 saves the untrained model.
         precision: "auto" is bfloat16 where the hardware multiplies it, else float32.
-        devices: GPUs or processes on this machine; 0 takes all there are.
-        nodes: machines.
+        accumulate: micro-batches a step. Their gradients add up to one step; each loss sees its micro-batch alone.
+        compile: compile the encoder (torch.compile).
         clip: largest norm of the gradient; 0 does not clip.
-        checkpoint_steps: also save every so many steps; 0 saves once an epoch.
+        devices: GPUs or processes on this machine; 0 takes what torchrun or srun started, or else all GPUs.
+        nodes: machines; 0 takes what torchrun or srun started, or else this one.
+        checkpoint_steps: save every so many steps; 0 saves once an epoch.
+        checkpoint_minutes: save at least so often as well; 0 goes by steps alone.
+        validate_every: epochs between measures of nearest neighbours on labelled "val" films; 0 never does.
     """
 
     epochs: int = 10
     steps: int | None = None
     precision: hardware.Precision = "auto"
-    devices: int = 0
-    nodes: int = 1
+    accumulate: int = 1
+    compile: bool = False
     clip: float = 0.0
+    devices: int = 0
+    nodes: int = 0
     checkpoint_steps: int = 0
+    checkpoint_minutes: float = 0.0
+    validate_every: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("epochs", 1),
-            ("steps", 0),
-            ("devices", 0),
-            ("nodes", 1),
-            ("clip", 0),
-            ("checkpoint_steps", 0),
-        ):
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ConfigError(f"training.{name} {value}: must be at least {least}")
+        least = {"epochs": 1, "accumulate": 1}
+        for name, value in vars(self).items():
+            if isinstance(value, int | float) and value < least.get(name, 0):
+                raise ConfigError(f"training.{name} {value}: must be at least {least.get(name, 0)}")
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -101,8 +107,10 @@ class LogLines(Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._started, self._first = time.monotonic(), trainer.global_step
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if not trainer.is_global_zero:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         step, total = trainer.global_step, trainer.estimated_stepping_batches
         if step == total or step % max(1, total // 10) == 0:
@@ -168,19 +176,22 @@ def pretrain(
         raise ConfigError(f"data.global_batch {data.global_batch}: there are {plan.samples} shots; choose fewer")
     hardware.say_device()
     if plan.padding:
-        print(f"{plan.padding} of {plan.samples} shots come twice an epoch, to fill its last batch", flush=True)
+        _say(f"{plan.padding} of {plan.samples} shots come twice an epoch, to fill its last batch")
 
     pl.seed_everything(seed, verbose=False)
     shot_encoder = encoder()
     task = method(shot_encoder.dim)
+    if training.compile:
+        shot_encoder.compile()
 
-    def make_loader(rank: int, world_size: int, local: int, device: torch.device) -> WindowLoader:
-        return WindowLoader(
+    def make_loader(rank: int, world_size: int, local: int, device: torch.device) -> InterleavedLoader:
+        return InterleavedLoader(
             index,
             films,
             task.sample,
             task.views.size,
             global_batch=data.global_batch,
+            micro_batches=training.accumulate,
             seed=seed,
             rank=rank,
             world_size=world_size,
@@ -191,35 +202,33 @@ def pretrain(
 
     facts = {"recipe": recipe or {}, "total_steps": total_steps, "manifest_sha256": manifest}
     module = Pretraining(shot_encoder, task, optimiser, make_loader, data.global_batch, seed, facts)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    _keep_curves(out_dir)
-    (out_dir / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    processes, nodes = hardware.launched() or ("auto", 1)
     bar, callbacks = progress()
-    saver = ModelCheckpoint(
-        out_dir,
-        filename="last",
-        save_top_k=1,
-        every_n_train_steps=training.checkpoint_steps or plan.steps,
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )
+    saver = Saver(last, training.checkpoint_steps or plan.steps, training.checkpoint_minutes)
+    callbacks += [saver, *_validation(index, task.views.size, plan.steps * training.validate_every, data.threads)]
     trainer = _trainer(
         accelerator="auto",
-        devices=training.devices or "auto",
-        num_nodes=training.nodes,
+        devices=training.devices or processes,
+        num_nodes=training.nodes or nodes,
         precision=hardware.precision(training.precision),
         max_steps=total_steps,
         max_epochs=-1,
+        accumulate_grad_batches=training.accumulate,
         gradient_clip_val=training.clip or None,
         logger=[CSVLogger(out_dir, name="", version=""), TensorBoardLogger(out_dir, name="", version="tensorboard")],
-        callbacks=[*callbacks, saver],
+        callbacks=callbacks,
         enable_progress_bar=bar,
         enable_model_summary=False,
+        enable_checkpointing=False,  # `Saver` does it
         log_every_n_steps=max(1, min(50, total_steps // 50)),
         num_sanity_val_steps=0,
         sync_batchnorm=torch.cuda.is_available(),
-        plugins=[WholeCheckpoints()],
+        plugins=[WholeCheckpoints(), *hardware.cluster()],
     )
+    if trainer.is_global_zero:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        _keep_curves(out_dir)
+        (out_dir / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     try:
         trainer.fit(module, ckpt_path=last if resume else None, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
@@ -227,21 +236,43 @@ def pretrain(
             f"{out_dir}: interrupted at step {trainer.global_step} of {total_steps}; "
             + ("go on with --resume" if last.exists() else "no checkpoint was saved yet")
         ) from None
+    except TrainingError:
+        if trainer.is_global_zero:
+            raise
+        # All processes stop at the same step for the same reason. One says so and carries the exit code: whoever
+        # started them kills the others, it among them, when the first fails.
+        raise SystemExit(0) from None
+    if saver.ended:
+        _say(f"{last}: ended by SIGTERM at step {trainer.global_step} of {total_steps} and saved; go on with --resume")
+        return last
     trainer.save_checkpoint(last, weights_only=False)
-    if trainer.is_global_zero:
-        print(f"checkpoint: {last}", flush=True)
+    _say(f"checkpoint: {last}")
     return last
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _validation(index: ShardIndex, size: int, steps: int, threads: int) -> list[Callback]:
+    """The measure of nearest neighbours every so many steps, where there is a labelled "val" film to take it on."""
+    labelled = [film for film in range(len(index.films)) if (index.shots_of(film)["scene"] >= 0).any()]
+    films = [film for film in labelled if index.sequences["split"][film] == b"val"]
+    if not steps or not films:
+        return []
+    views = TestViews(round(size * 256 / 224), size)
+    return [NearestNeighbours(index, np.array(films), views, steps, hardware.threads(threads))]
 
 
 def _trainer(**arguments: Any) -> pl.Trainer:
     """Raises: ConfigError for devices or a precision that this machine has not."""
     try:
         return pl.Trainer(**arguments)
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())}") from None
 
 
-@rank_zero_only
 def _keep_curves(out_dir: Path) -> None:
     """Put the curves of a stopped run aside: Lightning begins `metrics.csv` anew."""
     curves = out_dir / CURVES
@@ -259,7 +290,7 @@ def _check_same_recipe(path: Path, earlier: dict[str, Any], now: dict[str, Any])
     """What makes a batch or a step must be as it was; threads, places and precision may change."""
     for section, keys in (
         ("data", ("split", "global_batch")),
-        ("training", ("epochs", "steps", "clip")),
+        ("training", ("epochs", "steps", "clip", "accumulate")),
         *((name, None) for name in ("encoder", "method", "optimiser", "seed")),
     ):
         for key in keys or (None,):

@@ -1,0 +1,97 @@
+"""Validation while pretraining: do the shots nearest to a shot share its scene?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from tqdm import tqdm
+
+from pipelines.loader import FilmLoader
+from pipelines.views import TestViews
+from shard_tools.format import ShardIndex
+
+from .distributed import total
+from .encoders import Encoder
+from .metrics import knn_precision
+from .module import Pretraining
+
+KS = (1, 5, 10, 15, 20)
+
+
+def shot_features(encoder: Encoder, loader: FilmLoader, index: ShardIndex) -> Iterator[tuple[int, Tensor]]:
+    """(film, features `[S, D]` float32) of every film of the loader: the mean over the key-frames of each shot."""
+    parts: list[Tensor] = []
+    for film, first, images in loader:
+        # By its method, not by calling it: what was compiled is compiled for training batches.
+        parts.append(encoder.forward(images.contiguous(memory_format=torch.channels_last)).float())
+        row = index.sequences[film]
+        shots, key_frames = int(row["shots"]), int(row["frames_per_shot"])
+        if first + len(images) == shots * key_frames:
+            yield film, torch.cat(parts).unflatten(0, (shots, key_frames)).mean(1)
+            parts = []
+
+
+class NearestNeighbours(Callback):
+    """Logs `val/precision@k`, in percent, of nearest neighbours inside a film (`metrics.knn_precision`).
+
+    Films are shared out among the processes. The encoder is used in eval mode on test views, all key-frames of a shot
+    averaged, as `bassl-fast extract` does. Nothing of the training changes by it.
+
+    Args:
+        index: of the shards.
+        films: `[N]` labelled films.
+        views: test views.
+        steps: measure every so many steps.
+        threads: CPU threads of the data pipeline.
+    """
+
+    def __init__(self, index: ShardIndex, films: np.ndarray, views: TestViews, steps: int, threads: int) -> None:
+        self.index, self.films, self.views, self.steps, self.threads = index, films, views, steps, threads
+
+    def on_train_start(self, trainer: pl.Trainer, module: Pretraining) -> None:
+        # The checkpoint is saved before it is validated, so a run that goes on from one may have missed it.
+        if trainer.global_step and trainer.global_step % self.steps == 0:
+            self.measure(trainer, module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: Pretraining, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        due = module.ends_step(batch_idx) and trainer.global_step % self.steps == 0
+        if due and not trainer.should_stop:
+            self.measure(trainer, module)
+
+    @torch.no_grad()
+    def measure(self, trainer: pl.Trainer, module: Pretraining) -> None:
+        """Measure and log now; on all processes at once."""
+        mine = self.films[trainer.global_rank :: trainer.world_size]
+        loader = FilmLoader(self.index, mine, self.views, device=module.device, threads=self.threads)
+        hits, asked = torch.zeros(2, len(KS), dtype=torch.float64, device=module.device)
+        module.encoder.eval()
+        with trainer.precision_plugin.forward_context():
+            for film, features in shot_features(module.encoder, loader, self.index):
+                scenes = torch.from_numpy(self.index.shots_of(film)["scene"].astype(np.int64))
+                counts = neighbours_asked(scenes)
+                found = knn_precision({"film": features}, {"film": scenes}, KS)
+                asked += asked.new_tensor(counts)
+                hits += hits.new_tensor([found.get(k, 0.0) * n for k, n in zip(KS, counts, strict=True)])
+        module.encoder.train()
+        rates = (total(hits) / total(asked)).tolist()
+        found = {f"val/precision@{k}": rate for k, rate in zip(KS, rates, strict=True) if rate == rate}  # NaN: unasked
+        for logger in trainer.loggers:
+            logger.log_metrics(found, step=trainer.global_step - 1)
+        if trainer.is_global_zero:
+            shown = "  ".join(f"@{name.partition('@')[2]} {rate:.1f}" for name, rate in found.items())
+            tqdm.write(f"step {trainer.global_step}: precision of nearest neighbours in percent  {shown}")
+
+
+def neighbours_asked(scenes: Tensor) -> list[int]:
+    """How many neighbours `knn_precision` looks at for each k: k for every shot in a scene of at least k shots."""
+    scenes = scenes[scenes >= 0]
+    size = torch.bincount(scenes)[scenes] if len(scenes) else scenes
+    return [k * int((size >= k).sum()) for k in KS]

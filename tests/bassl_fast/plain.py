@@ -1,0 +1,18 @@
+"""An encoder without batch normalisation: what it says of a picture does not depend on the pictures beside it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bassl_fast.encoders import Encoder
+
+
+class Plain(Encoder):
+    """One convolution, ReLU, and the mean over the picture."""
+
+    def __init__(self, dim: int = 16) -> None:
+        super().__init__()
+        self.dim, self.conv = dim, nn.Conv2d(3, dim, 8, 4)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.conv(pictures).relu().mean((2, 3))
