@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from shard_tools.errors import ConfigError
 
@@ -75,13 +79,16 @@ class ResNet(Encoder):
     Args:
         depth: 18, 34, 50 or 101.
         width: channels of the first stage; 64 as published, less for small machines (features shrink with it).
+        activation_checkpointing: keep only the inputs of the blocks for the backward pass and compute the rest again
+            (Chen et al., arXiv:1604.06174): less memory for more time, the same numbers.
 
     Raises:
         ConfigError: another depth, or a width below 1.
     """
 
-    def __init__(self, depth: int = 50, width: int = 64) -> None:
+    def __init__(self, depth: int = 50, width: int = 64, activation_checkpointing: bool = False) -> None:
         super().__init__()
+        self._activation_checkpointing = activation_checkpointing
         if depth not in _SHAPES:
             raise ConfigError(f"encoder depth {depth}: choose one of {', '.join(map(str, _SHAPES))}")
         if width < 1:
@@ -110,7 +117,41 @@ class ResNet(Encoder):
         self._channels = outputs
         return nn.Sequential(*layers)
 
+    def compile(self, *args, **kwargs) -> None:
+        """As of `nn.Module`.
+
+        Raises:
+            ConfigError: with activation checkpointing, which torch.compile does in its own way.
+        """
+        if self._activation_checkpointing:
+            raise ConfigError(
+                "training.compile and encoder.activation_checkpointing exclude each other: torch.compile chooses by "
+                "itself what to compute again; switch one off"
+            )
+        super().compile(*args, **kwargs)
+
     def forward(self, pictures: Tensor) -> Tensor:
         x = self.maxpool(torch.relu(self.bn1(self.conv1(pictures))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
+                x = self._checkpointed(block, x) if self._activation_checkpointing and self.training else block(x)
         return x.mean((2, 3))
+
+    @staticmethod
+    def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(block)))
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Running statistics of batch normalisation stay as they are while the same batch is computed again."""
+    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta, batches = [norm.momentum for norm in norms], [norm.num_batches_tracked.clone() for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:  # torch leaves by an exception as soon as it has what it needs
+        for norm, momentum, count in zip(norms, momenta, batches, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)

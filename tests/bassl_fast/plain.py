@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from torch import Tensor, nn
 
 from bassl_fast.encoders import Encoder
@@ -16,3 +18,14 @@ class Plain(Encoder):
 
     def forward(self, pictures: Tensor) -> Tensor:
         return self.conv(pictures).relu().mean((2, 3))
+
+
+class BreaksOnOneProcess(Plain):
+    """NaN on the second process alone, from its second batch on."""
+
+    batches = 0
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        self.batches += 1
+        broken = os.environ.get("LOCAL_RANK") == "1" and self.batches > 1
+        return super().forward(pictures) * (float("nan") if broken else 1)
