@@ -1,7 +1,8 @@
 """Configuration: the signature of a verb's function is its schema; YAML and `--a.b value` fill it, by jsonargparse.
 
 An unknown key ends in one line with the nearest name, wherever it stands: on the command line, in the YAML file, or
-among the arguments of a class that the file names.
+among the arguments of a class that the file names. On the command line a class goes by its name alone, in any spelling
+(`--method bassl+shotcol`), and its arguments without `init_args` (`--method.radius 4`).
 """
 
 from __future__ import annotations
@@ -83,17 +84,52 @@ def call(function: Callable, parser: ArgumentParser, config: Namespace) -> Any:
 
 
 def _spelt_out(parser: ArgumentParser, argv: list[str]) -> Iterable[str]:
-    """`--resume` is `--resume true`."""
+    """`--resume` is `--resume true`, and `--method bassl+shotcol` is `--method BaSSLShotCoL`."""
     switches = {
         option
         for action in parser._actions
         if getattr(action, "_typehint", None) is bool
         for option in action.option_strings
     }
+    bases, before = _class_options(parser), ""
     for word, after in zip(argv, [*argv[1:], "--"], strict=False):
-        yield word
+        option, equals, value = word.partition("=")
+        if before in bases:
+            yield _class_name(bases[before], word)
+        elif option in bases and equals:
+            yield f"{option}={_class_name(bases[option], value)}"
+        else:
+            yield word
         if word in switches and after.startswith("--"):
             yield "true"
+        before = word
+
+
+def _class_options(parser: ArgumentParser) -> dict[str, type]:
+    """Option -> base of the classes that it takes."""
+    hints = {
+        option: getattr(action, "_typehint", None) for action in parser._actions for option in action.option_strings
+    }
+    return {option: typing.get_args(hint)[1] for option, hint in hints.items() if typing.get_origin(hint) is Callable}
+
+
+def _class_name(base: type, word: str) -> str:
+    """The class that `word` names by its letters; a class path stays as it is."""
+    if "." in word:
+        return word
+
+    def letters(name: str) -> str:
+        return re.sub(r"\W|_", "", name).lower()
+
+    def below(kind: type) -> Iterable[type]:
+        for subclass in kind.__subclasses__():
+            yield subclass
+            yield from below(subclass)
+
+    names = {letters(kind.__name__): kind.__name__ for kind in below(base)}
+    if letters(word) not in names:
+        raise ConfigError(f"no {base.__name__.lower()} '{word}'{nearest(word, names)}")
+    return names[letters(word)]
 
 
 def _config_files(argv: list[str]) -> Iterable[str]:
@@ -125,8 +161,12 @@ def _check_options(parser: ArgumentParser, argv: list[str]) -> None:
     known = {option for action in parser._actions for option in action.option_strings}
     for word in argv:
         option = word.split("=")[0]
-        # What a class takes (`--encoder.init_args.depth`) is known to jsonargparse alone.
-        of_class = any(option.startswith(f"{k}.init_args.") for k in known)
+        if re.match(r"\+*config\.\w", word):
+            raise ConfigError(
+                f"{word}: options are written --key value; docs/pretraining.md has ours for each of BaSSL's"
+            )
+        # What a class takes (`--encoder.depth`) is known to jsonargparse alone.
+        of_class = any(option.startswith(f"{k}.") for k in _class_options(parser))
         if option.startswith("--") and option not in known and not of_class:
             raise ConfigError(f"unknown option {option}{nearest(option, known)}")
 
@@ -188,8 +228,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def _one_line(message: str, parser: ArgumentParser) -> str:
     """jsonargparse's message on one line, without the names of its types."""
     line = " ".join(message.split())
-    if match := re.search(r"Option '([\w.]+)' is not accepted", line):
-        return f"unknown key '{match[1]}'; `{parser.prog} --help` lists them"
+    if match := re.search(r"Option '([\w.]+)' is not accepted.*class_path='([\w.]+)\.(\w+)'", line):
+        known = inspect.signature(getattr(importlib.import_module(match[2]), match[3])).parameters
+        return f"unknown key '{match[1]}' of {match[3]}{nearest(match[1], known)}"
     if "arguments are required" in line:
         return f"missing arguments: {line.split('required: ')[1]}; `{parser.prog} --help` shows an example"
     line = re.sub(r"Parser key \"([\w.]+)\": ", r"\1: ", line)

@@ -73,7 +73,7 @@ class BaSSL(Method):
             shot_scene_matching or contextual_group_matching or pseudo_boundary_prediction or masked_shot_modelling
         ):
             raise ConfigError(
-                "method: all four losses of BaSSL are off, so there is nothing to learn; switch one on, "
+                "method: all four losses are off, so BaSSL has nothing to learn; switch one on, "
                 "e.g. shot_scene_matching, or choose a shot-level method"
             )
         self.views, self.radius, self.temperature, self.mask_rate = views, radius, temperature, mask_rate

@@ -123,3 +123,12 @@ def test_every_config_builds_the_method_it_is_named_after(path: Path):
 
 def test_there_are_five():
     assert {path.stem for path in CONFIGS} == {"instance", "temporal", "shotcol", "bassl", "bassl_shotcol"}
+
+
+@pytest.mark.parametrize("name", ["instance", "temporal", "shotcol", "bassl", "bassl+shotcol", "BaSSL_ShotCoL"])
+def test_a_method_goes_by_its_name_on_the_command_line(name: str):
+    parser = config.make_parser(pretrain)
+    options = ["--config", str(CONFIGS[0]), f"--method={name}", "--method.nce_dim", "4"]
+    method = parser.instantiate(config.parse(parser, options)).method(8)
+    assert type(method).__name__.lower() == name.lower().replace("+", "").replace("_", "")
+    assert method.head_nce[2].out_features == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -108,19 +109,23 @@ def test_a_micro_batch_is_a_slice_of_the_global_batch_for_any_number_of_processe
     whole = next(iter(loader(project, WindowLoader)))
     for world_size in (1, 2, 4):
         parts = [
-            list(zip(range(2), MicroBatches(loader(project, micro_batches=2, rank=r, world_size=world_size), 2)))
+            [*islice(MicroBatches(loader(project, micro_batches=2, rank=r, world_size=world_size), 2), 2)]
             for r in range(world_size)
         ]
         for m in range(2):
             for name, expected in whole.items():
-                micro_batch = torch.cat([parts[r][m][1][name] for r in range(world_size)])
+                micro_batch = torch.cat([parts[r][m][name] for r in range(world_size)])
                 assert torch.equal(micro_batch, expected[4 * m : 4 * m + 4]), (world_size, m, name)
 
 
 def test_micro_batches_are_counted_and_end_with_the_epoch(project: Project):
     batches = MicroBatches(loader(project, micro_batches=4), 4)
     assert len(batches) == 32
-    positions = [(int(film), int(at)) for batch in batches for film, at in zip(batch["film"], batch["position"])]
+    positions = [
+        (int(film), int(at))
+        for batch in batches
+        for film, at in zip(*map(batch.get, ("film", "position")), strict=True)
+    ]
     assert len(positions) == 64
     assert len(set(positions)) == 60
     assert batches.state_dict() == {"epoch": 1, "step": 0}
