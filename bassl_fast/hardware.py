@@ -62,10 +62,16 @@ def cluster() -> list[ClusterEnvironment]:
 
     Under SLURM it would requeue the job by itself, into a folder of its own; and it would take a job of one task, which
     may use all GPUs of its machine, for one process.
+
+    Raises:
+        ConfigError: tasks were asked for in a way that does not say how many a machine has.
     """
     if torch.distributed.is_torchelastic_launched() or not SLURMEnvironment.detect():
         return []
-    return [SLURMEnvironment(auto_requeue=False) if launched() else LightningEnvironment()]
+    try:
+        return [SLURMEnvironment(auto_requeue=False) if launched() else LightningEnvironment()]
+    except RuntimeError as error:
+        raise ConfigError(f"SLURM: {' '.join(str(error).split())}") from None
 
 
 def threads(wanted: int, processes: int = 1) -> int:

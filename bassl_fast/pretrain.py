@@ -262,14 +262,14 @@ def _validation(index: ShardIndex, size: int, steps: int, threads: int) -> list[
     if not steps or not films:
         return []
     views = TestViews(round(size * 256 / 224), size)
-    return [NearestNeighbours(index, np.array(films), views, steps, hardware.threads(threads))]
+    return [NearestNeighbours(index, np.array(films), views, steps, threads)]
 
 
 def _trainer(**arguments: Any) -> pl.Trainer:
     """Raises: ConfigError for devices or a precision that this machine has not."""
     try:
         return pl.Trainer(**arguments)
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
+    except (MisconfigurationException, ValueError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())}") from None
 
 

@@ -16,6 +16,7 @@ from pipelines.loader import FilmLoader
 from pipelines.views import TestViews
 from shard_tools.format import ShardIndex
 
+from . import hardware
 from .distributed import total
 from .encoders import Encoder
 from .metrics import knn_precision
@@ -48,7 +49,7 @@ class NearestNeighbours(Callback):
         films: `[N]` labelled films.
         views: test views.
         steps: measure every so many steps.
-        threads: CPU threads of the data pipeline.
+        threads: CPU threads of the data pipeline; 0 takes this process's share of the cores.
     """
 
     def __init__(self, index: ShardIndex, films: np.ndarray, views: TestViews, steps: int, threads: int) -> None:
@@ -70,7 +71,8 @@ class NearestNeighbours(Callback):
     def measure(self, trainer: pl.Trainer, module: Pretraining) -> None:
         """Measure and log now; on all processes at once."""
         mine = self.films[trainer.global_rank :: trainer.world_size]
-        loader = FilmLoader(self.index, mine, self.views, device=module.device, threads=self.threads)
+        threads = hardware.threads(self.threads, trainer.num_devices)
+        loader = FilmLoader(self.index, mine, self.views, device=module.device, threads=threads)
         hits, asked = torch.zeros(2, len(KS), dtype=torch.float64, device=module.device)
         module.encoder.eval()
         with trainer.precision_plugin.forward_context():

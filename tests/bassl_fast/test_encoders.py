@@ -27,7 +27,7 @@ def train_step(encoder: ResNet) -> int:
 
 def test_activation_checkpointing_changes_nothing_but_memory():
     torch.manual_seed(0)
-    plain, frugal = ResNet(18, 8), ResNet(18, 8, activation_checkpointing=True)
+    plain, frugal = ResNet(50, 8), ResNet(50, 8, activation_checkpointing=True)
     frugal.load_state_dict(plain.state_dict())
     for _ in range(2):
         memory = [train_step(encoder) for encoder in (plain, frugal)]

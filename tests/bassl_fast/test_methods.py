@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +11,17 @@ import pytest
 import torch
 import yaml
 
-from bassl_fast import config
+from bassl_fast import cli, config, methods
 from bassl_fast.losses import shotcol
 from bassl_fast.methods import BaSSL, BaSSLShotCoL, Instance, Method, ShotCoL, Temporal
 from bassl_fast.methods.temporal import neighbour
 from bassl_fast.pretrain import pretrain
 from pipelines.samples import Centers
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "pretrain").glob("*.yaml"))
+from .conftest import Project
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
 SHARED = ("flip", "brightness", "contrast", "saturation", "hue", "order", "top", "left", "height", "width")
 
 
@@ -132,3 +137,18 @@ def test_a_method_goes_by_its_name_on_the_command_line(name: str):
     method = parser.instantiate(config.parse(parser, options)).method(8)
     assert type(method).__name__.lower() == name.lower().replace("+", "").replace("_", "")
     assert method.head_nce[2].out_features == 4
+
+
+def test_the_example_of_the_docs_trains_and_its_features_can_be_extracted(project: Project, tmp_path, monkeypatch):
+    """`docs/methods.md` as it stands: a file that is put beside the others, and a config."""
+    text = (ROOT / "docs" / "methods.md").read_text()
+    for language, name in (("python", "order.py"), ("yaml", "order.yaml")):
+        (code,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+        (tmp_path / name).write_text(code)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    small = ["--data.shards", project.shards, "--data.global_batch", "8", "--training.steps", "2"]
+    small += ["--encoder.depth", "18", "--encoder.width", "8", "--method.views", "{size: 32}"]
+    out = str(tmp_path / "run")
+    assert cli.main(["pretrain", "--config", str(tmp_path / "order.yaml"), *small, "--out", out]) == 0
+    assert cli.main(["extract", f"{out}/last.ckpt", project.shards, str(tmp_path / "features")]) == 0
+    sys.modules.pop("bassl_fast.methods.order")
