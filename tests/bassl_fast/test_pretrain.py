@@ -90,6 +90,17 @@ def test_checkpoints_are_saved_by_steps_and_by_time(argv: list[str], tmp_path: P
     assert saved == steps
 
 
+def test_the_gradient_is_clipped_to_its_norm(argv: list[str], tmp_path: Path):
+    """LARS moves biases by the gradient itself, times a learning rate of one."""
+    argv += [f"--optimiser.{key}" for key in ("name=lars", "lr=1", "lr_batch=0", "warmup=0")]
+    for name, options in (("start", ["--training.steps=0"]), ("free", []), ("clipped", ["--training.clip=1e-3"])):
+        assert cli.main([*argv, "--training.steps=1", *options, "--out", str(tmp_path / name)]) == 0
+    start, *ends = (weights(tmp_path / name) for name in ("start", "free", "clipped"))
+    free, clipped = (sum((end[n] - start[n]).square().sum() for n in start if "bias" in n) ** 0.5 for end in ends)
+    assert free > 1e-2
+    assert 1e-5 < clipped <= 1e-3
+
+
 def test_a_compiled_encoder_trains_alike(argv: list[str], tmp_path: Path):
     for name in ("true", "false"):
         assert cli.main([*argv, "--training.compile", name, "--out", str(tmp_path / name)]) == 0
