@@ -2,8 +2,8 @@
 
     data         waiting for the batch, which is made ahead beside the rest; and what making it takes alone
     encoder      forward and backward
-    CRN          forward and backward of the passes that the losses need
-    losses       heads, pseudo-boundary and losses: the rest of the method, forward and backward
+    CRN          forward and backward of its two passes, without and with a mask
+    losses       heads, pseudo-boundary and losses, forward and backward
     optimiser    LARS
 Every part is waited for, so together they take a little longer than a step that is left alone. The switches of the
 encoder are then measured on whole steps, taking turns: plain, activation checkpointing, torch.compile.
@@ -47,6 +47,7 @@ METHODS = {
     "bassl": methods.BaSSL,
     "bassl+shotcol": methods.BaSSLShotCoL,
 }
+PARTS = ("data", "encoder", "CRN", "losses", "optimiser")
 SWITCHES = {"plain": {}, "activation checkpointing": {"activation_checkpointing": True}, "compile": {}}
 
 
@@ -104,34 +105,31 @@ class Training:
         self.update()
 
     def step_in_parts(self, batches: Iterator[dict[str, Tensor]]) -> dict[str, float]:
+        """The same step, cut by the chain rule where one part hands over to the next."""
         watch = Watch()
         with watch("data"):
             batch = next(batches)
-        with watch("CRN"):
-            self.relation_network(batch)
-        self.optimiser.zero_grad()
         with watch("encoder"):
             features = self.features(batch)
-        leaf = features.detach().requires_grad_()
+        handed = features.detach().requires_grad_()
+        crn = getattr(self.method, "crn", None)
+        if crn is not None:
+            with watch("CRN"), self.autocast:
+                dense = handed[:, -2 * self.method.radius - 1 :]
+                contextual = [crn(dense), crn(dense, batch["mask"])]
+            found = [output.detach().requires_grad_() for output in contextual]
+            crn.forward = lambda shots, mask=None: found[mask is not None]
         with watch("losses"):
-            self.loss(leaf, batch).backward()
+            self.loss(handed, batch).backward()
+        if crn is not None:
+            del crn.forward
+            with watch("CRN"):
+                torch.autograd.backward(contextual, [output.grad for output in found])
         with watch("encoder"):
-            features.backward(leaf.grad)
+            features.backward(handed.grad)
         with watch("optimiser"):
             self.update()
-        watch.seconds["losses"] -= watch.seconds["CRN"]
-        return dict(watch.seconds)
-
-    def relation_network(self, batch: dict[str, Tensor]) -> None:
-        """The passes that the losses make through it, alone; none in a shot-level method."""
-        if not hasattr(self.method, "crn"):
-            return
-        shots = torch.randn(
-            len(batch["images"]), 2 * self.method.radius + 1, self.encoder.dim, device=batch["mask"].device
-        )
-        with self.autocast:
-            outputs = [self.method.crn(shots.requires_grad_(), mask) for mask in (None, batch["mask"])]
-        sum(output.float().sum() for output in outputs).backward()
+        return {part: watch.seconds[part] for part in PARTS}
 
 
 def open_data(args: argparse.Namespace, index: ShardIndex, method: Method) -> Iterator[dict[str, Tensor]]:
@@ -159,7 +157,7 @@ def measure_parts(args: argparse.Namespace, index: ShardIndex, method: str) -> d
         next(batches)
         wait()
         alone.append(time.perf_counter() - start)
-    parts = {part: 1000 * median(step[part] for step in steps) for part in steps[0]}
+    parts = {part: 1000 * median(step[part] for step in steps) for part in PARTS}
     return parts | {"making a batch alone": 1000 * median(alone[args.warm_up :])}
 
 
@@ -214,11 +212,10 @@ def main() -> None:
     print(
         f"{device}, {precision}, ResNet-{args.depth}, {args.size} px, {args.batch} windows a step: ms (part of a step)"
     )
-    columns = ("data", "encoder", "CRN", "losses", "optimiser")
-    print(f"{'':14s}" + "".join(f"{column:>18s}" for column in columns) + f"{'step':>10s}{'batch alone':>14s}")
+    print(f"{'':14s}" + "".join(f"{column:>18s}" for column in PARTS) + f"{'step':>10s}{'batch alone':>14s}")
     for method, found in parts.items():
-        whole = sum(found[column] for column in columns)
-        cells = "".join(f"{found[c]:10.1f} ({100 * found[c] / whole:4.1f}%)" for c in columns)
+        whole = sum(found[column] for column in PARTS)
+        cells = "".join(f"{found[c]:10.1f} ({100 * found[c] / whole:4.1f}%)" for c in PARTS)
         print(f"{method:14s}{cells}{whole:10.1f}{found['making a batch alone']:14.1f}")
     for switch, found in switches.items():
         memory = f"{found['peak_GiB']:8.1f} GiB" if gpu else ""
