@@ -12,7 +12,7 @@ from bassl_fast import cli
 
 PRETRAIN = {
     "data": {"global_batch": 8},
-    "encoder": {"class_path": "bassl_fast.encoders.ResNet", "init_args": {"depth": 18}},
+    "encoder": {"class_path": "bassl_fast.encoders.ResNet", "init_args": {"depth": 18, "width": 8}},
     "method": {
         "class_path": "bassl_fast.methods.BaSSL",
         "init_args": {

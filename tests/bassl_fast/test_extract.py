@@ -141,10 +141,10 @@ def test_features_that_cannot_be_imported(project: Project, tmp_path: Path, caps
         assert said in message
         assert "shot_0004.npy" in message
     for feature, said in (
-        (np.zeros((2, 512), np.float32), "is not one finite feature"),
-        (np.full(512, np.nan, np.float32), "is not one finite feature"),
-        (np.zeros(512, np.int64), "is not one finite feature"),
-        (np.zeros(64, np.float32), "different size in one film"),
+        (np.zeros((2, 64), np.float32), "is not one finite feature"),
+        (np.full(64, np.nan, np.float32), "is not one finite feature"),
+        (np.zeros(64, np.int64), "is not one finite feature"),
+        (np.zeros(65, np.float32), "different size in one film"),
     ):
         np.save(spoilt, feature)
         assert said in refused(capsys, *argv)
@@ -176,5 +176,5 @@ def test_an_array_of_another_kind_is_named(project: Project, tmp_path: Path, cap
         np.save(tmp_path / "f" / "tt9000000.npy", spoilt)
         said = refused(capsys, "finetune", "--data.features", tmp_path / "f", "--out", tmp_path / "s")
         assert "tt9000000.npy: " in said
-        assert "expected float32 [20, 512]; extract again" in said
+        assert "expected float32 [20, 64]; extract again" in said
     assert json.loads((tmp_path / "f" / "features.json").read_text())["transform"]["size"] == 32

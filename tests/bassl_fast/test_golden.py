@@ -19,7 +19,6 @@ from bassl_fast.reference import rename
 from shard_tools.errors import ConfigError
 from tests.golden_weights import GOLDEN, load
 
-SHARED = GOLDEN.parents[2] / "shared" / "golden" / "bassl"
 REFERENCE_KEYS = list(json.loads((GOLDEN / "pretrain_bassl_state_dict_keys.json").read_text()))
 
 
@@ -163,26 +162,6 @@ def test_what_is_built_is_used_and_gets_a_gradient_whatever_is_on(kind: type[BaS
 @pytest.mark.parametrize("kind", [Instance, Temporal, ShotCoL])
 def test_a_shot_level_method_builds_its_head_alone(kind: type[Method]):
     assert [name for name, _ in small_shot_level(kind).named_children()] == ["head_nce"]
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
-def test_full_model():
-    """Encoder, contextual relation network and every head at full size, by the weights rule."""
-    with np.load(SHARED / "full_model.npz") as file:
-        arrays = {name: file[name] for name in file if name != "weights_rule"}
-    encoder, method = ResNet(50).eval(), BaSSL(2048).eval()
-    load(encoder, "encoder.", REFERENCE_KEYS)
-    load(method, "method.", REFERENCE_KEYS)
-    shots = torch.from_numpy(arrays["shots"]).float()
-    with torch.no_grad():
-        contextual = method.crn(shots)
-        center = method.crn.pool(contextual)
-        close(encoder(torch.from_numpy(arrays["x"]).float()), arrays["shot_features"])
-        close(contextual, arrays["crn_hidden"])
-        close(method.head_pp(contextual), arrays["head_pp"])
-        close(method.head_cgm(torch.cat([center, center], 1)), arrays["head_cgm"])
-        close(method.head_msm(contextual[:, 1:]), arrays["head_msm"])
-        close(method.head_nce(shots), arrays["head_nce"])
 
 
 def test_lars():

@@ -89,7 +89,7 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_all(argv: list[str], tmp
 def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(project: Project, tmp_path: Path):
     """Told to end in the middle of an epoch and of a step of two micro-batches: the weights of a run without stops."""
     argv = ["pretrain", "--config", project.config, "--data.shards", project.shards, "--training.accumulate", "2"]
-    argv += ["--encoder.width", "8", "--training.steps", "12", "--training.checkpoint_steps", "1000"]
+    argv += ["--training.steps", "12", "--training.checkpoint_steps", "1000"]
     broken = [*argv, "--out", str(tmp_path / "broken")]
     running = subprocess.Popen(
         [*PYTHON, "bassl_fast.cli", *broken], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
