@@ -1,193 +1,318 @@
-"""How much faster does DALI make the views than PIL does, on this machine's CPU?
+"""Windows of views a second: our loader beside what one would use instead, on this machine's CPU.
 
-Both get the same view rows of the same windows from the same packed shards, and as many workers as threads:
-    PIL     torch DataLoader, worker processes, each key-frame decoded once a window, then crop and resize, flip,
-            colour jitter (ImageEnhance, hue in HSV), Gaussian blur, float and normalise: torchvision's way
-    ours    WindowLoader: plan, sampler and DALI graph, threads
-They take turns, round by round, each from an empty queue, so what slows the machine slows both. A round of ours builds
-its pipeline and draws its rows within its time; PIL's workers are up before and its rows are drawn.
+    DataLoader + PIL     worker processes, as the reference does it; ratios are to this one
+    WebDataset + PIL     the same work from shards read through
+    DALI, naive graph    decode, random_resized_crop, color_twist, gaussian_blur, crop_mirror_normalize
+    FFCV + torch         its file, its crop and flip; jitter, blur and normalisation in torch
+    SPDL + torch         decode, crop and resize by FFmpeg; the rest in torch
+    ours                 WindowLoader, float32 and bfloat16
+    decoding alone       the limit: the crop regions of the same rows by DALI, nothing else
 
-    python -m benchmarks.loader                            draws films, about half a minute on 2 cores
-    python -m benchmarks.loader --shards DIR --threads 8 --steps 10 --out loader.json
+Each is a file in `benchmarks/peers`, which says what it does and what the time of its round holds. All have the same
+JPEGs in the page cache, the same windows, the same laws of the views and, where the library lets them, the same view
+rows; each `--threads` worker processes or threads, all on the same `--threads` cores. They take turns, round by round,
+each from an empty queue, until the last batch `[b, V, 3, S, S]` of the round is there, normalised. Our rounds are four
+times as long, for they would be through too soon to be timed. Beside the rate stands the processor time of a view,
+which a busy machine spoils less; two threads that never wait make 2000 / it views a second.
+
+In a first round, not timed, the pictures of each are held against ours: PSNR where the rows are the same, else mean,
+deviation and mean step between neighbouring pixels, in grey levels, and the mean part of a picture that a crop keeps.
+
+FFCV and SPDL are left out where they are not installed: they are no part of this project's requirements.
+
+    apt-get install libturbojpeg0-dev libopencv-dev pkg-config ffmpeg
+    pip install ffcv spdl-io spdl-core
+
+    python -m benchmarks.loader                            draws films; about four minutes on 2 quiet cores
+    python -m benchmarks.loader --out benchmarks/results/loader.json           and loader.svg beside it
+    python -m benchmarks.loader --shards DIR --threads 8 --steps 16            or --films DIR, of video files
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
+import multiprocessing
+import os
 import tempfile
 import time
-from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from bassl_fast.methods import BaSSL
 from benchmarks.machine import machine
-from pipelines.graph import MEAN, STD
-from pipelines.loader import WindowLoader
+from benchmarks.peers import Contestant, Work
+from pipelines import graph
 from pipelines.store import Store
-from pipelines.views import ORDERS, STEPS, TrainViews
+from pipelines.stream import Request, Stream
+from pipelines.views import TrainViews, draw_groups
 from shard_tools.draw import draw_films
 from shard_tools.format import ShardIndex
 from shard_tools.pack import pack
+from shard_tools.video import extract_folder
 
-# --- The PIL way ---
-
-
-def turn_hue(picture: Image.Image, turns: float) -> Image.Image:
-    hue, saturation, value = picture.convert("HSV").split()
-    hue = hue.point([round(level + turns * 256) % 256 for level in range(256)])
-    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
-
-
-COLOUR = {
-    "brightness": lambda picture, factor: ImageEnhance.Brightness(picture).enhance(factor),
-    "contrast": lambda picture, factor: ImageEnhance.Contrast(picture).enhance(factor),
-    "saturation": lambda picture, factor: ImageEnhance.Color(picture).enhance(factor),
-    "hue": turn_hue,
+# Those with worker processes first: they are forked before there are threads.
+CONTESTANTS = {
+    "pil": "pil.Pil",
+    "web": "web.Web",
+    "dali": "dali.NaiveDali",
+    "ffcv": "ffcv.Ffcv",
+    "spdl": "spdl.Spdl",
+    "ours": "ours.Ours",
+    "ours-bfloat16": "ours.OursBfloat16",
+    "decode": "ours.Decode",
 }
+OPTIONAL = ("ffcv", "spdl")
+STD = torch.tensor(graph.STD, dtype=torch.float32).view(3, 1, 1)
+MEAN = torch.tensor(graph.MEAN, dtype=torch.float32).view(3, 1, 1)
 
 
-def pil_view(picture: Image.Image, row: np.void, size: int) -> np.ndarray:
-    """`[size, size, 3]` uint8 of a decoded key-frame and its row."""
-    left, top = int(row["left"]), int(row["top"])
-    view = picture.crop((left, top, left + int(row["width"]), top + int(row["height"])))
-    view = view.resize((size, size), Image.Resampling.BILINEAR)
-    if row["flip"]:
-        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if row["brightness"] != 1 or row["hue"] != 0:  # jittered
-        for step in ORDERS[row["order"]]:
-            view = COLOUR[STEPS[step]](view, float(row[STEPS[step]]))
-    if row["blur"]:
-        view = view.filter(ImageFilter.GaussianBlur(float(row["blur"])))
-    return np.asarray(view)
+def start(names: list[str], work: Work) -> tuple[dict[str, Contestant], dict[str, str]]:
+    """The contestants of these names, and why others are left out."""
+    found, left_out = {}, {}
+    for name in names:
+        module, _, kind = CONTESTANTS[name].partition(".")
+        try:
+            found[name] = getattr(import_module(f"benchmarks.peers.{module}"), kind)(work)
+        except (ImportError, RuntimeError) as error:  # SPDL without FFmpeg raises the latter
+            if name not in OPTIONAL:
+                raise
+            left_out[name] = str(error).splitlines()[0][:80]
+    if not found:
+        raise SystemExit(f"nothing to measure: {left_out}")
+    return found, left_out
 
 
-class PilWindows(Dataset):
-    """Windows `[V, 3, size, size]` float32 of view rows `[N, V]`."""
-
-    def __init__(self, index: ShardIndex, rows: np.ndarray, size: int) -> None:
-        self.store, self.rows, self.size = Store(index), rows, size
-        self.mean, self.std = (torch.tensor(x, dtype=torch.float32).view(3, 1, 1) for x in (MEAN, STD))
-
-    def __getitem__(self, window: int) -> Tensor:
-        rows = self.rows[window]
-        frames, which = np.unique(rows["frame"], return_inverse=True)
-        pictures = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in self.store.read(frames)]
-        views = np.stack([pil_view(pictures[i], row, self.size) for i, row in zip(which, rows, strict=True)])
-        return torch.from_numpy(views).permute(0, 3, 1, 2).float().div_(255).sub_(self.mean).div_(self.std)
+def draw_rows(work: Work, rounds: int, steps: int) -> np.ndarray:
+    """View rows `[rounds, steps, b, V]`, those that ours draws for its steps one after another."""
+    loader = import_module("benchmarks.peers.ours").open_loader(work)
+    rows = [loader.draw(*divmod(step, len(loader)))[1].views for step in range(rounds * steps)]
+    return np.stack(rows).reshape(rounds, steps, *rows[0].shape)
 
 
-class Batches:
-    """The window numbers of one round; `round` is set from outside, so the workers stay up from round to round."""
+def seconds(contestant: Contestant, number: int, rows: np.ndarray) -> tuple[float, float]:
+    """Time to make the batches of a round, and processor time; a value of each is looked at, so none is lazy."""
+    torch.set_num_threads(contestant.torch_threads)
+    count, started = 0, clocks()
+    for images, _ in contestant.round(number, rows):
+        images[(-1,) * images.ndim].item()
+        ended, count = clocks(), count + 1
+    if count != len(rows):
+        raise RuntimeError(f"{contestant.name}: {count} batches where {len(rows)} were asked for")
+    return ended[0] - started[0], ended[1] - started[1]
 
-    round = 0
 
-    def __init__(self, steps: int, batch: int) -> None:
-        self.steps, self.batch = steps, batch
+def clocks() -> tuple[float, float]:
+    """Seconds on the wall, and of processors in this process and its workers."""
+    stats = [Path(f"/proc/{worker.pid}/stat").read_text() for worker in multiprocessing.active_children()]
+    ticks = sum(int(field) for stat in stats for field in stat.rpartition(")")[2].split()[11:13])  # user, system
+    return time.perf_counter(), time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.round * self.steps, (self.round + 1) * self.steps):
-            yield list(range(step * self.batch, (step + 1) * self.batch))
+
+# --- Do all make the same pictures? ---
+
+
+class Painter:
+    """Makes the views of any rows, as ours does."""
+
+    def __init__(self, work: Work) -> None:
+        self._store, self._size, self._threads = Store(work.index), work.views.size, work.threads
+
+    def __call__(self, rows: np.ndarray) -> Tensor:
+        """`[b, V, 3, S, S]` of rows `[b, V]`."""
+        make_graph, inputs = graph.train_path(self._size, gpu=False)
+        request = Request(rows["frame"].ravel(), lambda jpegs: inputs(rows.ravel(), jpegs))
+        kwargs = {"batch_size": rows.size, "num_threads": self._threads, "prefetch_queue_depth": 1}
+        ((_, images),) = Stream(self._store, iter([request]), make_graph, torch.device("cpu"), **kwargs)
+        return images.view(*rows.shape, *images.shape[1:])
+
+
+def check(contestant: Contestant, work: Work, rows: np.ndarray, paint: Painter) -> dict:
+    """Run round 0 and hold what comes out against ours: PSNR in dB, or statistics of theirs and ours."""
+    torch.set_num_threads(contestant.torch_threads)
+    decibels, theirs, ours = [], [], []
+    for (images, made_by), step in zip(contestant.round(0, rows), rows, strict=True):
+        if images.ndim != 5:  # no views
+            continue
+        if made_by is None:
+            theirs.append(statistics(images))
+            ours.append(statistics(paint(step)))
+        else:
+            error = ((paint(made_by) - images) * STD / 255).square().mean((-3, -2, -1))
+            decibels.append(-10 * error.clamp(min=1e-12).log10().flatten())
+    if decibels:
+        return {"psnr_db": float(torch.cat(decibels).median())}
+    if not theirs:
+        return {}
+    film, draws = work.index.sequences[0], 1000
+    sides = (np.full(draws, int(film[side])) for side in ("height", "width"))
+    crops = draw_groups(np.random.default_rng(work.seed), work.views, *sides)
+    area = float((crops["height"] * crops["width"]).mean() / (int(film["height"]) * int(film["width"])))
+    names = ("mean", "deviation", "step", "crop_area")
+    return {
+        "theirs": dict(zip(names, [*np.mean(theirs, 0).tolist(), contestant.crop_area()], strict=True)),
+        "ours": dict(zip(names, [*np.mean(ours, 0).tolist(), area], strict=True)),
+    }
+
+
+def statistics(images: Tensor) -> tuple[float, float, float]:
+    """Mean, deviation, and mean step from a pixel to the next of the row, in grey levels."""
+    levels = images * STD + MEAN
+    return float(levels.mean()), float(levels.std()), float(levels.diff(dim=-1).abs().mean())
 
 
 # --- The measurement ---
 
 
-def seconds(batches: Iterator, steps: int) -> float:
-    """Time to make `steps` batches; the last value of each is looked at, so none is lazy."""
-    start, count = time.perf_counter(), 0
-    for images in batches:
-        images.view(-1)[-1].item()
-        count += 1
-        if count == steps:
-            return time.perf_counter() - start
-    raise RuntimeError(f"{count} batches where {steps} were asked for")
-
-
-def likeness(ours: Tensor, theirs: Tensor) -> float:
-    """Median PSNR in dB over the views of a batch: are both making the same pictures?"""
-    std = torch.tensor(STD, dtype=torch.float32).view(3, 1, 1)
-    error = ((ours - theirs) * std).square().mean((-3, -2, -1))
-    return float((-10 * error.log10()).median())
-
-
-def measure(args: argparse.Namespace, index: ShardIndex) -> dict:
+def measure(args: argparse.Namespace, index: ShardIndex, scratch: Path) -> dict:
     method = BaSSL(8, hidden=8, intermediate=8, heads=2, nce_hidden=8, nce_dim=8, views=TrainViews(size=args.size))
+    work = Work(index, method.sample, method.views, args.batch, args.steps, args.threads, args.seed, scratch)
+    contestants, left_out = start(args.only, work)
+    longest = max(contestant.stretch for contestant in contestants.values())
+    rows = draw_rows(work, args.rounds + 1, longest * args.steps)
+    paint, windows, views = Painter(work), args.steps * args.batch, rows.shape[-1]
+    pictures, rates, costs = {}, {name: [] for name in contestants}, {name: [] for name in contestants}
+    bar = tqdm(total=(args.rounds + 1) * len(contestants), desc="rounds", disable=None)
+    for number in range(args.rounds + 1):
+        for name, contestant in contestants.items():
+            mine = rows[number, : contestant.stretch * args.steps]
+            if number == 0:  # warms up, too
+                pictures[name] = check(contestant, work, mine[: args.steps], paint)
+            else:
+                wall, processors = seconds(contestant, number, mine)
+                rates[name].append(contestant.stretch * windows / wall)
+                costs[name].append(1000 * processors / mine.size)
+            bar.update()
+    bar.close()
 
-    def ours(round_: int) -> WindowLoader:
-        kwargs = {"global_batch": args.batch, "seed": args.seed, "threads": args.threads}
-        loader = WindowLoader(index, index.select(None), method.sample, args.size, **kwargs)
-        loader.load_state_dict({"epoch": round_, "step": 0})
-        return loader
+    def over(name: str, other: str) -> dict:
+        return spread([rate / base for rate, base in zip(rates[name], rates[other], strict=True)])
 
-    drawn = ours(0)
-    if args.steps > len(drawn):
-        raise SystemExit(f"--steps {args.steps}: these films have {len(drawn)} steps of {args.batch} windows")
-    rounds = range(args.rounds + 1)  # the first warms up
-    rows = np.concatenate([drawn.draw(r, step)[1].views for r in rounds for step in range(args.steps)])
-    plan = Batches(args.steps, args.batch)
-    pil = DataLoader(
-        PilWindows(index, rows, args.size), batch_sampler=plan, num_workers=args.threads, persistent_workers=True
-    )
-    same = likeness(next(iter(pil)), next(iter(drawn))["images"])
-
-    times: dict[str, list[float]] = {"pil": [], "ours": []}
-    for plan.round in rounds:
-        times["pil"].append(seconds(iter(pil), args.steps))
-        loader = ours(plan.round)
-        times["ours"].append(seconds((batch["images"] for batch in loader), args.steps))
-        del loader  # its threads end here, so what it was doing ahead costs PIL nothing
-    windows, views = args.steps * args.batch, rows.shape[1]
-    rates = {name: [windows / t for t in measured[1:]] for name, measured in times.items()}
-    ratios = [a / b for a, b in zip(rates["ours"], rates["pil"], strict=True)]
+    first = next(iter(contestants))
     return {
-        "windows_per_s": {name: median(values) for name, values in rates.items()},
-        "views_per_s": {name: views * median(values) for name, values in rates.items()},
-        "ratio": {"median": median(ratios), "min": min(ratios), "max": max(ratios)},
-        "rounds_windows_per_s": rates,
-        "median_psnr_db": same,
         "views_a_window": views,
+        "left_out": left_out,
+        "of_the_limit": {
+            name: over(name, "decode") for name in ("ours", "ours-bfloat16") if {name, "decode"} <= {*rates}
+        },
+        "contestants": {
+            name: {
+                "name": contestant.name,
+                "a_round_includes": contestant.includes,
+                "pictures": pictures[name],
+                "windows_per_s": spread(rates[name]),
+                "views_per_s": spread([views * rate for rate in rates[name]]),
+                "cpu_ms_a_view": spread(costs[name]),
+                "ratio": over(name, first),
+            }
+            for name, contestant in contestants.items()
+        },
     }
+
+
+def spread(rounds: list[float]) -> dict:
+    return {"median": median(rounds), "min": min(rounds), "max": max(rounds), "rounds": rounds}
+
+
+def likeness(pictures: dict) -> str:
+    """One contestant's check in words."""
+    if "psnr_db" in pictures:
+        return f"{pictures['psnr_db']:.1f} dB"
+    if not pictures:
+        return "makes none"
+    pairs = [(theirs, pictures["ours"][name]) for name, theirs in pictures["theirs"].items()]
+    return "mean, deviation, step, crop: " + ", ".join(f"{theirs:.3g} for {ours:.3g}" for theirs, ours in pairs)
+
+
+def table(result: dict) -> str:
+    """The contestants, one a line."""
+    lines = [f"{'':20} {'windows/s':>20} {'views/s':>8} {'CPU ms':>7} {'ratio':>20}  pictures"]
+    for one in result["contestants"].values():
+        rate, ratio = one["windows_per_s"], one["ratio"]
+        views, cost = one["views_per_s"]["median"], one["cpu_ms_a_view"]["median"]
+        rate = f"{rate['median']:.1f} ({rate['min']:.1f}..{rate['max']:.1f})"
+        ratio = f"{ratio['median']:.2f} ({ratio['min']:.2f}..{ratio['max']:.2f})"
+        lines.append(f"{one['name']:20} {rate:>20} {views:8.0f} {cost:7.2f} {ratio:>20}  {likeness(one['pictures'])}")
+    for name, ratio in result["of_the_limit"].items():
+        name = result["contestants"][name]["name"]
+        lines.append(f"{name} / decoding alone: {ratio['median']:.2f} ({ratio['min']:.2f}..{ratio['max']:.2f})")
+    return "\n".join([*lines, *(f"left out: {name} ({why})" for name, why in result["left_out"].items())])
+
+
+def chart(result: dict) -> str:
+    """Views/s of every contestant as an SVG document: a bar to the median, a line from least to greatest."""
+    rates = {one["name"]: (one["views_per_s"], one["ratio"]["median"]) for one in result["contestants"].values()}
+    scale = 380 / max(rate["max"] for rate, _ in rates.values())
+    body = []
+    for i, (name, (rate, ratio)) in enumerate(rates.items()):
+        y = 36 + 30 * i
+        low, middle, high = (150 + scale * rate[key] for key in ("min", "median", "max"))
+        colour = "#2a5a9b" if name.startswith("ours") else "#9aa5b1"
+        body.append(f'<text x="142" y="{y + 14}" text-anchor="end">{name}</text>')
+        body.append(f'<rect x="150" y="{y}" width="{middle - 150:.1f}" height="20" fill="{colour}"/>')
+        body.append(f'<path d="M{low:.1f} {y + 10}H{high:.1f}" stroke="#222" stroke-width="1.5"/>')
+        body.append(f'<text x="{high + 8:.1f}" y="{y + 14}">{rate["median"]:.0f}, {ratio:.1f} x</text>')
+    title = f"views/s on {result['settings']['threads']} cores ({result['machine']['cpu']}), least to greatest round"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 {46 + 30 * len(rates)}" font-family="sans-serif" '
+        f'font-size="12"><text x="150" y="20">{title}</text>{"".join(body)}</svg>\n'
+    )
+
+
+def packed(args: argparse.Namespace, folder: Path) -> Path:
+    """The shards to read: those given, or of the given videos, or of drawn films."""
+    if args.shards:
+        return args.shards
+    if args.films:
+        extract_folder(args.films, folder / "films", join="film")  # one film, as short ones repeat their last shot
+    else:
+        draw_films(folder / "films", films=8, shots=60, seed=args.seed, test=0)
+    pack(folder / "films", folder / "shards", progress=False)
+    return folder / "shards"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shards", type=Path, help="packed films; none: draw some")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--shards", type=Path, help="packed films; none: draw some")
+    source.add_argument("--films", type=Path, help="folder of video files to take key-frames from")
     parser.add_argument("--size", type=int, default=224, help="side of a view in pixels (%(default)s)")
     parser.add_argument("--batch", type=int, default=16, help="windows a step (%(default)s)")
-    parser.add_argument("--steps", type=int, default=4, help="steps a round (%(default)s)")
+    parser.add_argument("--steps", type=int, default=8, help="steps a round, a multiple of --threads (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds after the one that warms up (%(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="DALI threads, and PIL worker processes (%(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="cores, threads or worker processes (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument(
+        "--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), help="contestants; ratios are to the first"
+    )
+    parser.add_argument("--out", type=Path, help="write the figures as JSON, and a plot as SVG beside it")
     args = parser.parse_args()
+    if args.steps % args.threads:
+        parser.error(f"--steps {args.steps}: worker processes would idle; give a multiple of {args.threads}")
+    facts, cores = machine(), sorted(os.sched_getaffinity(0))
+    if args.threads > len(cores):
+        parser.error(f"--threads {args.threads}: there are {len(cores)} cores")
+    os.sched_setaffinity(0, cores[: args.threads])
     with tempfile.TemporaryDirectory() as folder:
-        shards = args.shards
-        if shards is None:
-            shards = Path(folder, "shards")
-            draw_films(Path(folder, "films"), films=4, shots=60, seed=args.seed, test=0)
-            pack(Path(folder, "films"), shards, progress=False)
-        result = measure(args, ShardIndex.open(shards))
+        index = ShardIndex.open(packed(args, Path(folder)))
+        sizes = sorted({f"{w}x{h}" for h, w in index.sequences[["height", "width"]].tolist()})
+        jpegs = {"count": len(index.frames), "mean_bytes": float(index.frames[:]["size"].mean()), "sizes": sizes}
+        result = measure(args, index, Path(folder))
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    result = {"benchmark": "loader", "settings": settings, "machine": machine(), **result}
-
-    print(f"{args.size} px, {result['views_a_window']} views a window, {args.batch} windows a step, "
-          f"{args.threads} threads on {result['machine']['cores']} cores of {result['machine']['cpu']}")  # fmt: skip
-    for name in ("pil", "ours"):
-        print(f"{name:5} {result['windows_per_s'][name]:8.1f} windows/s {result['views_per_s'][name]:9.0f} views/s")
-    ratio = result["ratio"]
-    print(f"ours / PIL: {ratio['median']:.2f} ({ratio['min']:.2f}..{ratio['max']:.2f} over {args.rounds} rounds); "
-          f"same pictures to {result['median_psnr_db']:.1f} dB in the median")  # fmt: skip
+    result = {"benchmark": "loader", "settings": settings, "machine": facts, "jpegs": jpegs, **result}
+    print(f"{args.size} px, {result['views_a_window']} views a window, {args.batch} windows a step, {args.steps} steps "
+          f"a round, {args.rounds} rounds, {args.threads} of {facts['cores']} cores of {facts['cpu']}; "
+          f"{jpegs['count']} JPEGs of {jpegs['mean_bytes']:.0f} bytes in the mean, {', '.join(sizes)} px")  # fmt: skip
+    print(table(result))
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        args.out.with_suffix(".svg").write_text(chart(result), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,29 +5,31 @@ from __future__ import annotations
 import os
 import platform
 from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
-import PIL
-import torch
 from nvidia.dali import __version__ as dali_version
+
+# By the names they are installed by; those that are not are left out.
+LIBRARIES = ("torch", "pillow", "numpy", "webdataset", "ffcv", "numba", "spdl_io", "spdl_core")
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores, date and versions, for the JSON of a benchmark."""
+    """Processor, cores, load, date and versions, for the JSON of a benchmark."""
     cpu = platform.processor()
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+    versions = {"python": platform.python_version(), "dali": dali_version}
+    for library in LIBRARIES:
+        try:
+            versions[library] = version(library)
+        except PackageNotFoundError:
+            continue
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[0],  # processes that ran or waited, in the mean of the last minute
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {
-            "python": platform.python_version(),
-            "dali": dali_version,
-            "torch": torch.__version__,
-            "pillow": PIL.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": versions,
     }
