@@ -112,10 +112,8 @@ def idx_text(film: str, shots: np.ndarray, frames: np.ndarray) -> str:
         frames: `[S, K]` rows of dtype `FRAME`.
     """
     lines, label = [f"v1.2 {len(shots)}"], re.sub(r"\s", "_", film, flags=re.ASCII)
-    for shot, images in zip(shots.tolist(), frames, strict=True):
-        parts = (
-            f"{k}.jpg {image['offset']} {image['size']} {member_name(label, shot, k)}" for k, image in enumerate(images)
-        )
+    for shot, images in zip(shots.tolist(), frames.tolist(), strict=True):
+        parts = [f"{k}.jpg {at} {size} {member_name(label, shot, k)}" for k, (at, size, _) in enumerate(images)]
         lines.append(" ".join(parts))
     return "\n".join(lines) + "\n"
 

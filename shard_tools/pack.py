@@ -18,10 +18,10 @@ import signal
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +38,7 @@ from .remote import is_remote
 from .sources import Buffer, Keyframe, SourceFilm, open_source
 from .sources import annotations as annotations_folder
 
-_GATHER, _SYNC = 1 << 20, 16 << 20  # bytes written, and brought to disk, at a time
+_PIECE = 1 << 20  # bytes written at a time
 _WORTH_PROCESSES = 5.0  # seconds of work that processes, which take half a second to start, are started for
 
 
@@ -80,84 +80,98 @@ class PackedFilm:
             return None
 
 
-def write_shard(
-    path: Path, film: str, shots: np.ndarray, keyframes: list[list[Keyframe]], decode: bool = False
-) -> tuple[np.ndarray, str, tuple[int, int]]:
-    """Write one film's tar: returns its frame rows `[S, K]`, sha256 and picture size (height, width).
+class ShardWriter:
+    """Writes one film's tar. Writing and sha256 have a thread of their own, as neither needs Python's lock.
 
-    Raises:
-        SourceError: a key-frame cannot be read, is empty, truncated, no JPEG, or of another size than the film's first.
+    Leaving the context deletes the file, unless somebody moved it away before.
     """
-    rows: list[tuple[int, int, int]] = []
-    offset, size, parts, gathered = 0, None, [], 0
-    with _Writer(path) as writer:
-        for shot, images in zip(shots.tolist(), keyframes, strict=True):
-            for k, image in enumerate(images):
-                data = image.read()
-                found = picture_size(data, image.name)
-                size = size or found
-                if found != size:
-                    raise SourceError(
-                        f"{image.name}: {found[1]}x{found[0]} pixels where the film has {size[1]}x{size[0]}; "
-                        "extract its key-frames again at one size"
-                    )
-                if decode and (fault := decode_fault(data)):
-                    raise SourceError(f"{image.name}: cannot be decoded ({fault}); extract this key-frame again")
-                header, filling = fmt.tar_header(fmt.member_name(film, shot, k), len(data)), fmt.padding(len(data))
-                rows.append((offset + len(header), len(data), zlib.crc32(data)))
-                length = len(header) + len(data) + len(filling)
-                offset, gathered = offset + length, gathered + length
-                parts += (header, data, filling)
-            if gathered > _GATHER:
-                writer.write(parts)
-                parts, gathered = [], 0
-        sha256 = writer.finish([*parts, fmt.END_OF_TAR])
-    return np.array(rows, fmt.FRAME).reshape(len(keyframes), -1), sha256, size
-
-
-class _Writer:
-    """Writes large pieces and computes their sha256 in a thread of its own: neither needs Python's lock."""
 
     def __init__(self, path: Path) -> None:
+        self.path, self.bytes = path, 0
         self._file, self._digest = open(path, "wb", buffering=0), hashlib.sha256()  # noqa: SIM115 (see __exit__)
         self._thread, self._under_way = ThreadPoolExecutor(1), None
-        self._unsynced = 0
+        self._parts, self._written = [], 0
+        self._rows: list[tuple[int, int, int]] = []
 
-    def __enter__(self) -> _Writer:
+    def __enter__(self) -> ShardWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown()
         self._file.close()
+        self.path.unlink(missing_ok=True)
 
-    def write(self, parts: list[Buffer]) -> None:
-        """Write what is gathered, while the caller gathers the next."""
-        if self._under_way is not None:
-            self._under_way.result()
-        self._under_way = self._thread.submit(self._write, parts)
+    def add(self, member: str, data: Buffer) -> None:
+        """Append a member; it is written beside what the caller does next."""
+        size = len(data)
+        header, filling = fmt.tar_header(member, size), fmt.padding(size)
+        start = self.bytes + len(header)
+        self._rows.append((start, size, zlib.crc32(data)))
+        self._parts += (header, data, filling)
+        self.bytes = start + size + len(filling)
+        if self.bytes - self._written > _PIECE:
+            self._hand_over()
 
-    def finish(self, parts: list[Buffer]) -> str:
-        """Write the last parts, see to it that all is on disk, and return the sha256 of the whole."""
-        self.write(parts)
+    def end(self) -> None:
+        """No member comes any more."""
+        self._parts.append(fmt.END_OF_TAR)
+        self.bytes += len(fmt.END_OF_TAR)
+        self._hand_over()
+
+    def settle(self) -> tuple[np.ndarray, str]:
+        """Return when all is on disk: rows `[F]` of FRAME, and the sha256 of the file."""
         self._under_way.result()
         os.fsync(self._file.fileno())
-        return self._digest.hexdigest()
+        return np.array(self._rows, fmt.FRAME), self._digest.hexdigest()
+
+    def _hand_over(self) -> None:
+        if self._under_way is not None:
+            self._under_way.result()
+        self._under_way = self._thread.submit(self._write, self._parts)
+        self._parts, self._written = [], self.bytes
 
     def _write(self, parts: list[Buffer]) -> None:
-        block = memoryview(b"".join(parts))
-        self._digest.update(block)
-        self._unsynced += len(block)
-        while block:
-            block = block[self._file.write(block) :]
-        if self._unsynced > _SYNC:  # what is on its way to the disk now is not waited for at the end
-            os.fdatasync(self._file.fileno())
-            self._unsynced = 0
+        # One piece: a thread that takes Python's lock for every part is in the reader's way.
+        piece = memoryview(b"".join(parts))
+        self._digest.update(piece)
+        while piece:
+            piece = piece[self._file.write(piece) :]
 
 
-def pack_film(film: SourceFilm, place: Place, job: _Job = _Job()) -> PackedFilm:  # noqa: B008 (frozen)
-    """Pack one film into `place`, or take it as it stands if an earlier run finished it.
+def copy_keyframes(
+    film: str, shots: np.ndarray, keyframes: list[list[Keyframe]], writer: ShardWriter, decode: bool = False
+) -> tuple[int, int]:
+    """Hand all key-frames of a film to `writer`; returns their size (height, width).
 
-    The note under `.pack/` comes before the shard, so a shard without one is somebody else's and left alone.
+    Raises:
+        SourceError: a key-frame cannot be read, is empty, truncated, no JPEG, or of another size than the film's first.
+    """
+    size = None
+    for shot, images in zip(shots.tolist(), keyframes, strict=True):
+        for k, image in enumerate(images):
+            data = image.read()
+            found = picture_size(data, image.name)
+            size = size or found
+            if found != size:
+                raise SourceError(
+                    f"{image.name}: {found[1]}x{found[0]} pixels where the film has {size[1]}x{size[0]}; "
+                    "extract its key-frames again at one size"
+                )
+            if decode and (fault := decode_fault(data)):
+                raise SourceError(f"{image.name}: cannot be decoded ({fault}); extract this key-frame again")
+            writer.add(fmt.member_name(film, shot, k), data)
+    writer.end()
+    return size
+
+
+def begin_film(film: SourceFilm, place: Place, job: _Job = _Job()) -> Callable[[], PackedFilm]:  # noqa: B008 (frozen)
+    """Read one film, or see that an earlier run finished it.
+
+    Returns:
+        What brings it to disk and to its place in `place`; the next film may be read meanwhile.
+
+    The note under `.pack/` comes before the shard, so a shard without one is somebody else's and left alone; it comes
+    after the shard's bytes are on disk, so it vouches for them even if the machine fails.
     """
     tar, idx, part = f"{film.name}.tar", f"{film.name}.idx", note_name(film.name)
     scan = film.scan()
@@ -170,19 +184,25 @@ def pack_film(film: SourceFilm, place: Place, job: _Job = _Job()) -> PackedFilm:
         done = PackedFilm.load(film.name, note)
         whole = done and done.source == scan.fingerprint and place.size(idx) is not None and size == done.bytes
         if whole and (not job.recheck or place.sha256(tar) == done.sha256):
-            return done
+            return lambda: done
         place.delete(tar)
-    tmp = place.scratch() / f"{film.name}.tar.tmp"
-    try:
+    with ExitStack() as stack:
+        writer = stack.enter_context(ShardWriter(place.scratch() / f"{film.name}.tar.tmp"))
         shots, keyframes = scan.keyframes()
-        frames, sha256, picture = write_shard(tmp, film.name, shots, keyframes, job.decode)
-        packed = PackedFilm(film.name, scan.fingerprint, tmp.stat().st_size, sha256, picture, shots, frames)
-        place.write(part, packed.note())
-        place.write(idx, fmt.idx_text(film.name, shots, frames).encode())
-        place.take(tmp, tar)
-    finally:
-        tmp.unlink(missing_ok=True)
-    return packed
+        picture = copy_keyframes(film.name, shots, keyframes, writer, job.decode)
+        ending = stack.pop_all()
+
+    def finish() -> PackedFilm:
+        with ending:
+            rows, sha256 = writer.settle()
+            frames = rows.reshape(len(shots), -1)
+            packed = PackedFilm(film.name, scan.fingerprint, writer.bytes, sha256, picture, shots, frames)
+            place.write(part, packed.note())
+            place.write(idx, fmt.idx_text(film.name, shots, frames).encode())
+            place.take(writer.path, tar)
+        return packed
+
+    return finish
 
 
 def note_name(film: str) -> str:
@@ -253,7 +273,9 @@ def write_index(place: Place, films: list[PackedFilm], labels: list[movienet.Sho
             for film in films
         ],
     }
+    place.settle()  # the manifest vouches for the shards, so it must not outlive one of them
     place.write(fmt.MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+    place.settle()  # notes, which vouch for the shards until now, go next
 
 
 def pack(
@@ -311,25 +333,28 @@ def _pack_films(
     source: str | Path, place: Place, films: list[SourceFilm], job: _Job, workers: int, progress: bool | None
 ) -> list[PackedFilm]:
     """Pack films side by side; the first that fails stops those not yet begun."""
-    packed: list[PackedFilm] = []
+    packed: list[Future[PackedFilm]] = []
     # tqdm reads disable=None as "only on a terminal".
     quiet = None if progress is None else not progress
-    with tqdm(total=len(films), desc="pack", unit="film", disable=quiet) as bar:
+    with tqdm(total=len(films), desc="pack", unit="film", disable=quiet) as bar, ThreadPoolExecutor(1) as finisher:
         started = time.monotonic()
         while len(packed) < len(films):
             left = len(films) - len(packed)
             spent = time.monotonic() - started
             if workers > 1 and packed and left * spent / len(packed) > _WORTH_PROCESSES:
                 rest = [film.name for film in films[len(packed) :]]
-                return packed + _side_by_side(source, place, rest, job, min(workers, left), bar)
-            packed.append(pack_film(films[len(packed)], place, job))
-            bar.update()
-    return packed
+                packed += _side_by_side(source, place, rest, job, min(workers, left), bar)
+            else:
+                packed.append(finisher.submit(begin_film(films[len(packed)], place, job)))
+                bar.update()
+                for before in packed[-2:-1]:
+                    before.result()
+    return [film.result() for film in packed]
 
 
 def _side_by_side(
     source: str | Path, place: Place, names: list[str], job: _Job, workers: int, bar: tqdm
-) -> list[PackedFilm]:
+) -> list[Future[PackedFilm]]:
     """Processes, since a thread that copies small files spends half its time holding Python's lock."""
     context = multiprocessing.get_context("spawn")
     arguments = (str(source), place.uri, job, os.getpid())
@@ -346,7 +371,7 @@ def _side_by_side(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return [done.result() for done in jobs]
+    return jobs
 
 
 _working: tuple[dict[str, SourceFilm], Place, _Job]  # in a worker process: what it works on
@@ -366,4 +391,4 @@ def _begin_work(source: str, dst: str, job: _Job, parent: int) -> None:
 
 def _work(name: str) -> PackedFilm:
     films, place, job = _working
-    return pack_film(films[name], place, job)
+    return begin_film(films[name], place, job)()

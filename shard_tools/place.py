@@ -38,6 +38,9 @@ class Place(Protocol):
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
 
+    def settle(self) -> None:
+        """Return when the disk knows the names of all files written so far."""
+
     def names(self, folder: str) -> list[str]:
         """Names of the files in a folder, none if that is not there."""
 
@@ -88,6 +91,13 @@ class LocalPlace:
 
     def delete(self, name: str) -> None:
         (self.root / name).unlink(missing_ok=True)
+
+    def settle(self) -> None:
+        folder = os.open(self.root, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def names(self, folder: str) -> list[str]:
         return sorted(path.name for path in (self.root / folder).glob("*"))
@@ -171,6 +181,9 @@ class RemotePlace:
     def delete(self, name: str) -> None:
         with suppress(FileNotFoundError):
             self._try(name, lambda: self._fs.rm_file(f"{self._root}/{name}"))
+
+    def settle(self) -> None:
+        pass
 
     def names(self, folder: str) -> list[str]:
         where = f"{self._root}/{folder}".rstrip("/")

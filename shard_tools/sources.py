@@ -90,7 +90,7 @@ def _folder_film(folder: Path) -> SourceFilm:
     def scan() -> Scan:
         shots, files = movienet.list_keyframes(folder)
         keyframes = [[Keyframe(path, partial(_read, path)) for path in images] for images in files]
-        return Scan(_digest(_facts(path) for images in files for path in images), lambda: (shots, keyframes))
+        return Scan(_digest([_facts(path) for images in files for path in images]), lambda: (shots, keyframes))
 
     return SourceFilm(folder.name, scan)
 
@@ -100,7 +100,7 @@ def _facts(path: str) -> str:
         facts = os.stat(path)
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}; extract this key-frame again") from None
-    return f"{os.path.basename(path)} {facts.st_size} {facts.st_mtime_ns}"
+    return f"{path[path.rindex('/') + 1 :]} {facts.st_size} {facts.st_mtime_ns}"
 
 
 def _read(path: str) -> bytes:
@@ -322,10 +322,7 @@ def _remote_facts(entry: dict[str, Any]) -> str:
 
 
 def _digest(lines) -> str:
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(f"{line}\n".encode())
-    return digest.hexdigest()
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
 @contextmanager

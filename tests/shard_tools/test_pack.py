@@ -273,6 +273,37 @@ def test_a_broken_source_stops_the_pack_and_once_mended_it_goes_on(copy, source,
 # --- stopped packs
 
 
+def test_nothing_vouches_for_bytes_that_are_not_on_disk_yet(source, tmp_path, monkeypatch):
+    """What a machine that fails may lose is whatever was not flushed: note every flush and every renaming, in order."""
+    dst, events, fsync, replace = tmp_path / "dst", [], os.fsync, os.replace
+
+    def flush(fd: int) -> None:
+        fsync(fd)
+        events.append(("flushed", os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), dst)))
+
+    def rename(old: Path, new: Path) -> None:
+        replace(old, new)
+        events.append(("named", os.path.relpath(new, dst)))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", rename)
+    pack(source, dst, workers=1)
+    for film in FILMS:
+        shard, note, idx, place = (
+            events.index(event)
+            for event in (
+                ("flushed", f".pack/{film}.tar.tmp"),
+                ("named", f".pack/{film}.npz"),
+                ("named", f"{film}.idx"),
+                ("named", f"{film}.tar"),
+            )
+        )
+        assert shard < note < idx < place
+        assert place < events.index(("flushed", "."))
+    manifest = [("flushed", f"{fmt.MANIFEST}.tmp"), ("named", fmt.MANIFEST)]
+    assert events[-4:] == [("flushed", "."), *manifest, ("flushed", ".")]
+
+
 def stop_before_the_index(copy: Path, dst: Path) -> None:
     """Pack all films of `copy`, then fail: shot times are read last."""
     times = copy / "scene318" / "shot_movie318" / "d.v1.txt"
@@ -318,7 +349,7 @@ def test_damaged_notes_of_a_stopped_pack_only_cost_time(copy, packed, tmp_path):
 def test_a_disk_that_fails_at_any_write_is_one_line_and_once_mended_the_pack_goes_on(
     source, packed, tmp_path, monkeypatch
 ):
-    dst, fsync, flushes = tmp_path / "dst", os.fsync, 3 * len(FILMS) + 4
+    dst, fsync, flushes = tmp_path / "dst", os.fsync, 3 * len(FILMS) + 5
     for good in range(flushes):
         left = [None] * good
 
@@ -381,7 +412,7 @@ def dies(at):  # SIGKILL at event number `at`: an open, rename, removal, new fol
     def count(torn=None):
         nonlocal left
         if left == 0:
-            if torn is not None:
+            if torn is not None and os.path.isfile(f"/proc/self/fd/{torn}"):
                 os.ftruncate(torn, os.fstat(torn).st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
         left -= 1
