@@ -16,11 +16,11 @@ from shard_tools import pack as packing
 from shard_tools import verify as verifying
 from shard_tools import video
 from shard_tools.download import File
-from shard_tools.errors import ConfigError, ShardError
+from shard_tools.errors import ConfigError, ShardError, SourceError
 from shard_tools.format import ShardIndex, write_atomically
 from shard_tools.movienet import FRAMES_DIR
 from shard_tools.place import open_place
-from shard_tools.remote import attempt, filesystem, is_remote, sizes
+from shard_tools.remote import attempt, fetch, filesystem, is_remote, listing
 
 
 def draw(
@@ -76,17 +76,20 @@ def pack(
     """
     if workers < 1:
         raise ConfigError(f"workers {workers}: must be at least 1")
+    packing.refuse_finished(open_place(destination))  # known before the long work
     with tempfile.TemporaryDirectory(prefix="bassl-fast-") as scratch:
         if (videos := _videos(source, Path(scratch))) is None:
             for name, value in (("join", join), ("split", split), ("detector", detector)):
                 if value is not None:
                     raise ConfigError(f"--{name} is for videos, and {source} holds none; leave it out")
         else:
-            packing.refuse_finished(open_place(destination))  # known before the long work
-            source, keyframes = "", Path(scratch) / "keyframes"
-            seconds = 2 * sum(video.duration(path) for path in video.list_videos(videos))
-            with tqdm(total=round(seconds), desc="shots and key-frames", unit="s", disable=None) as bar:
-                video.extract_folder(videos, keyframes, join, split or "test", detector or "adaptive", bar.update)
+            address, source, keyframes = source.rstrip("/"), "", Path(scratch) / "keyframes"
+            try:
+                seconds = 2 * sum(video.duration(path) for path in video.list_videos(videos))
+                with tqdm(total=round(seconds), desc="shots and key-frames", unit="s", disable=None) as bar:
+                    video.extract_folder(videos, keyframes, join, split or "test", detector or "adaptive", bar.update)
+            except SourceError as error:  # names a copy, where the videos are remote
+                raise SourceError(str(error).replace(str(videos), address)) from None
         gaps = packing.pack(
             source or keyframes, destination, workers, annotations=annotations, check=check, recheck=recheck
         )
@@ -105,13 +108,17 @@ def _videos(source: str, scratch: Path) -> Path | None:
         if not folder.is_dir() or (folder / FRAMES_DIR).is_dir():
             return None
         return folder if any(path.suffix.lower() in video.VIDEO_SUFFIXES for path in folder.iterdir()) else None
-    names = [name for name in sizes(source) if Path(name).suffix.lower() in video.VIDEO_SUFFIXES]
-    if not names:
+    try:
+        videos = [entry for entry in listing(source) if Path(entry.name).suffix.lower() in video.VIDEO_SUFFIXES]
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    fs, root = filesystem(source)
+    if not videos:
+        return None
+    fs, _ = filesystem(source)
     (scratch / "videos").mkdir()
-    for name in tqdm(names, desc="fetch", unit="file", disable=None):
-        attempt(f"{source}/{name}", lambda name=name: fs.get_file(f"{root}/{name}", str(scratch / "videos" / name)))
+    for entry in tqdm(videos, desc="fetch", unit="file", disable=None):
+        to = scratch / "videos" / entry.name
+        attempt(f"{source}/{entry.name}", lambda entry=entry, to=to: fetch(fs, entry.path, to, entry.size))
     return scratch / "videos"
 
 

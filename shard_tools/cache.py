@@ -25,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 
 from .errors import ConfigError, RemoteError, ShardError
-from .remote import WAIT, attempt, filesystem
+from .remote import WAIT, attempt, child, fetch, filesystem
 
 _POLL = 0.02  # seconds between two looks at what another process does
 
@@ -80,7 +80,7 @@ class Cache:
         """
         fs, root = filesystem(address)
         try:
-            manifest = attempt(f"{address}/{manifest_name}", lambda: fs.cat_file(f"{root}/{manifest_name}"), self.wait)
+            manifest = attempt(f"{address}/{manifest_name}", lambda: fs.cat_file(child(root, manifest_name)), self.wait)
         except FileNotFoundError:
             raise ShardError(
                 f"{address}/{manifest_name}: missing, so this is no finished set of shards; run `bassl-fast pack` to "
@@ -104,7 +104,7 @@ class Cache:
                 path = folder / name
                 if not (path.is_file() and path.stat().st_size == facts["bytes"]):
                     tmp = folder / f"{name}.{os.getpid()}.tmp"
-                    self._fetch(fs, f"{root}/{name}", f"{address}/{name}", tmp, facts["bytes"], facts["sha256"])
+                    self._fetch(fs, child(root, name), f"{address}/{name}", tmp, facts["bytes"], facts["sha256"])
                     os.replace(tmp, path)
             (folder / f"{os.getpid()}.tmp").write_bytes(manifest)
             os.replace(folder / f"{os.getpid()}.tmp", folder / manifest_name)
@@ -132,7 +132,7 @@ class Cache:
                 if reserved is not None:
                     with reserved:
                         fs, root = filesystem(address)
-                        self._fetch(fs, f"{root}/{shard['name']}", name, tmp, size, sha256)
+                        self._fetch(fs, child(root, shard["name"]), name, tmp, size, sha256)
                         os.replace(tmp, path)
                     continue
                 if full and release():
@@ -189,7 +189,7 @@ class Cache:
         try:
             for _ in range(2):
                 try:
-                    attempt(name, lambda: _get(fs, remote, tmp, size), self.wait)
+                    attempt(name, lambda: fetch(fs, remote, tmp, size), self.wait)
                 except FileNotFoundError:
                     raise ShardError(f"{name}: missing; copy it there again or pack again") from None
                 with open(tmp, "rb") as file:
@@ -208,12 +208,6 @@ class Cache:
         with open(self.folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-
-def _get(fs: Any, remote: str, tmp: Path, size: int) -> None:
-    fs.get_file(remote, str(tmp))
-    if (found := tmp.stat().st_size) != size:
-        raise ConnectionError(f"{found} bytes of {size} came")
 
 
 def _progress(tmp: Path) -> int | None:

@@ -14,8 +14,8 @@ from typing import Protocol, TextIO
 
 from . import format as fmt
 from .cache import sha256_of
-from .errors import ShardError
-from .remote import attempt, filesystem, is_remote
+from .errors import RemoteError, ShardError
+from .remote import attempt, filesystem, is_remote, listing
 
 
 class Place(Protocol):
@@ -61,7 +61,13 @@ class Place(Protocol):
 
 
 def open_place(uri: str | Path) -> Place:
-    """The folder at a path or address."""
+    """The folder at a path or address.
+
+    Raises:
+        RemoteError: an address that cannot be written to.
+    """
+    if str(uri).startswith(("http://", "https://")):
+        raise RemoteError(f"{uri}: can only be read; give a path, or an s3:// or gs:// address")
     return RemotePlace(str(uri)) if is_remote(uri) else LocalPlace(Path(uri))
 
 
@@ -186,12 +192,10 @@ class RemotePlace:
         pass
 
     def names(self, folder: str) -> list[str]:
-        where = f"{self._root}/{folder}".rstrip("/")
         try:
-            found = self._try(folder, lambda: self._fs.ls(where, detail=False))
+            return sorted(entry.name for entry in listing(f"{self.uri}/{folder}"))
         except FileNotFoundError:
             return []
-        return sorted(path.rstrip("/").rsplit("/", 1)[1] for path in found)
 
     def sha256(self, name: str) -> str:
         def read() -> str:

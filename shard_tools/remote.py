@@ -9,7 +9,9 @@ import errno
 import random
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote, unquote
 
 import fsspec
 from fsspec import AbstractFileSystem
@@ -71,19 +73,19 @@ def attempt(what: str, action: Callable[[], Result], wait: float = WAIT) -> Resu
 
     Raises:
         FileNotFoundError, OSError of this machine's disk: at once, as trying again mends neither.
-        RemoteError: no permission, or nothing helped in time.
+        RemoteError: no permission, no such address, or nothing helped in time.
     """
     deadline, pause = time.monotonic() + wait, 0.1
     while True:
         try:
             return action()
-        except (FileNotFoundError, MemoryError):
+        except (FileNotFoundError, NotADirectoryError, MemoryError):
             raise
-        except PermissionError as error:
-            raise RemoteError(f"{what}: no permission ({_short(error)}); set the keys in the environment") from None
         except Exception as error:  # every library behind fsspec has errors of its own
             if isinstance(error, OSError) and error.errno in _DISK:
                 raise
+            if fix := _what_mends(error):
+                raise RemoteError(f"{what}: {fix} ({_short(error)})") from None
             if time.monotonic() + pause > deadline:
                 raise RemoteError(
                     f"{what}: given up after {wait:.0f} s ({_short(error)}); look after the server and try again"
@@ -92,19 +94,91 @@ def attempt(what: str, action: Callable[[], Result], wait: float = WAIT) -> Resu
         pause = min(2 * pause, 5.0)
 
 
+def _what_mends(error: Exception) -> str:
+    """What to do about an error that another try would only repeat; "" for one that may pass."""
+    status, kind = getattr(error, "status", 0), type(error).__name__
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return "no permission; set the keys in the environment"
+    if kind in ("NoCredentialsError", "PartialCredentialsError"):
+        return "no keys; set them in the environment"
+    if (
+        type(error) is ValueError
+        or kind == "ParamValidationError"
+        or (400 <= status < 500 and status not in (408, 429))
+    ):
+        return "refused; mend the address"
+    return ""
+
+
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def sizes(uri: str) -> dict[str, int]:
-    """Name -> bytes of the files in a remote folder.
+class Entry(NamedTuple):
+    """A file or folder in a remote folder."""
+
+    name: str
+    path: str  # as its file system wants it
+    is_folder: bool
+    size: int | None  # bytes; None where a listing does not tell
+    version: str  # changes with the file, as far as a listing tells
+
+
+def listing(uri: str) -> list[Entry]:
+    """What is in a remote folder. Over http, it is what the server's own index page links to.
+
+    Raises:
+        FileNotFoundError: no such folder, or the server shows none.
+        RemoteError: it cannot be listed in time.
+    """
+    fs, root = filesystem(uri)
+    found = attempt(uri, lambda: fs.ls(f"{root}/" if _is_url(root) else root, detail=True))
+    entries = []
+    for facts in found:
+        name = facts["name"].rstrip("/").rsplit("/", 1)[-1]
+        if _is_url(root):
+            if (
+                "?" in name or facts["name"].rstrip("/") != f"{root}/{name}"
+            ):  # another view of the page, or another page
+                continue
+            name = unquote(name)
+        if name in ("", ".", "..") or "/" in name:
+            continue
+        version = next(filter(None, map(facts.get, ("ETag", "md5Hash", "etag", "mtime", "LastModified"))), "")
+        path, is_folder = facts["name"].rstrip("/"), facts["type"] == "directory"
+        entries.append(Entry(name, path, is_folder, facts.get("size"), str(version)))
+    return entries
+
+
+def sizes(uri: str) -> dict[str, int] | None:
+    """Name -> bytes of the files in a remote folder; None over http, which does not tell.
 
     Raises:
         RemoteError: it cannot be listed in time.
     """
-    fs, root = filesystem(uri)
+    if _is_url(uri):
+        return None
     try:
-        entries = attempt(uri, lambda: fs.ls(root, detail=True))
+        return {entry.name: entry.size for entry in listing(uri) if not entry.is_folder}
     except FileNotFoundError:
         return {}
-    return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in entries if entry["type"] == "file"}
+
+
+def child(root: str, name: str) -> str:
+    """The path of a file below a folder, both as their file system wants them."""
+    return f"{root}/{quote(name) if _is_url(root) else name}"
+
+
+def fetch(fs: AbstractFileSystem, path: str, to: Path, size: int | None) -> None:
+    """Copy a remote file to this machine.
+
+    Raises:
+        ConnectionError: other than `size` bytes came.
+    """
+    fs.get_file(path, str(to))
+    if size is not None and (found := to.stat().st_size) != size:
+        raise ConnectionError(f"{found} bytes of {size} came")
+
+
+def _is_url(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))

@@ -26,7 +26,7 @@ from fsspec import AbstractFileSystem
 
 from . import movienet
 from .errors import SourceError
-from .remote import attempt, filesystem, is_remote
+from .remote import Entry, attempt, filesystem, is_remote, listing
 
 Buffer = bytes | memoryview
 _SMALL = 1 << 16  # bytes; most key-frames are smaller
@@ -203,6 +203,8 @@ def _zip_films(where: str, open_file: Callable[[], Any]) -> list[SourceFilm]:
     try:
         with open_file() as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
+    except FileNotFoundError:
+        raise SourceError(f"{where}: not there; give the zip of key-frames, or a folder") from None
     except (zipfile.BadZipFile, OSError) as error:
         raise SourceError(f"{where}: not a whole zip ({error}); download it again") from None
     tars = [m for m in members if m.filename.endswith(".tar") and not m.filename.startswith("__MACOSX/")]
@@ -253,72 +255,55 @@ def _remote_films(uri: str) -> list[SourceFilm]:
     if root.endswith(".zip"):
         # One request for each 8 MiB read onwards; the directory at the end is read apart.
         return _zip_films(uri, lambda: attempt(uri, lambda: fs.open(root, "rb", block_size=8 << 20)))
-    for folder in (f"{root}/{name}" for name in (*TAR_FOLDERS, "")):
-        folder = folder.rstrip("/")
+    for name in (*TAR_FOLDERS, ""):
+        folder = f"{uri.rstrip('/')}/{name}".rstrip("/")
         try:
-            entries = attempt(uri, lambda folder=folder: fs.ls(folder, detail=True))
+            entries = listing(folder)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        tars = [entry for entry in entries if entry["name"].endswith(".tar")]
-        folders = [entry for entry in entries if entry["type"] == "directory" and entry["name"].rstrip("/") != folder]
+        tars = [entry for entry in entries if entry.name.endswith(".tar")]
         if tars:
-            return [_remote_tar(fs, entry) for entry in tars]
-        films = [_remote_folder(fs, entry["name"].rstrip("/")) for entry in folders]
-        if films and (folder != root or _has_keyframes(fs, uri, folders[0]["name"])):
-            return films
+            return [_remote_tar(fs, f"{folder}/{entry.name}", entry) for entry in tars]
+        films = [entry.name for entry in entries if entry.is_folder]
+        if films and (
+            name or any(movienet.KEYFRAME.fullmatch(entry.name) for entry in listing(f"{folder}/{films[0]}"))
+        ):
+            return [_remote_folder(fs, film, f"{folder}/{film}") for film in films]
     raise SourceError(
         f"{uri}: no films there; expected {movienet.FRAMES_DIR}/<film>/{movienet.keyframe_name(0, 0)}, "
         "<film>.tar or a zip of those"
     )
 
 
-def _has_keyframes(fs: AbstractFileSystem, uri: str, folder: str) -> bool:
-    names = attempt(uri, lambda: fs.ls(folder, detail=False))
-    return any(movienet.KEYFRAME.fullmatch(name.rsplit("/", 1)[-1]) for name in names)
-
-
-def _remote_tar(fs: AbstractFileSystem, entry: dict[str, Any]) -> SourceFilm:
-    path = entry["name"]
-    where = fs.unstrip_protocol(path)
-
+def _remote_tar(fs: AbstractFileSystem, where: str, entry: Entry) -> SourceFilm:
     def keyframes() -> Keyframes:
-        return in_tar(attempt(where, lambda: fs.cat_file(path)), where)
+        return in_tar(attempt(where, lambda: fs.cat_file(entry.path)), where)
 
-    return SourceFilm(Path(path).stem, lambda: Scan(_digest([_remote_facts(entry)]), keyframes))
+    return SourceFilm(Path(entry.name).stem, lambda: Scan(_digest([_remote_facts(entry)]), keyframes))
 
 
-def _remote_folder(fs: AbstractFileSystem, folder: str) -> SourceFilm:
-    where = fs.unstrip_protocol(folder)
-
+def _remote_folder(fs: AbstractFileSystem, film: str, where: str) -> SourceFilm:
     def scan() -> Scan:
-        listed = attempt(where, lambda: fs.ls(folder, detail=True))
-        entries = {entry["name"].rsplit("/", 1)[1]: entry for entry in listed if entry["type"] == "file"}
-        shots, names = movienet.arrange_keyframes(where, filter(None, entries))
+        entries = {entry.name: entry for entry in listing(where) if not entry.is_folder}
+        shots, names = movienet.arrange_keyframes(where, entries)
 
         def keyframes() -> Keyframes:
             # At once: a request a key-frame, many under way.
-            paths = [entries[name]["name"] for images in names for name in images]
+            paths = [entries[name].path for images in names for name in images]
             data = attempt(where, lambda: fs.cat(paths, on_error="raise"))
             data = data if isinstance(data, dict) else {paths[0]: data}
             return shots, [
-                [Keyframe(f"{where}/{name}", partial(data.get, entries[name]["name"])) for name in images]
+                [Keyframe(f"{where}/{name}", partial(data.get, entries[name].path)) for name in images]
                 for images in names
             ]
 
         return Scan(_digest(_remote_facts(entries[name]) for images in names for name in images), keyframes)
 
-    return SourceFilm(Path(folder).name, scan)
+    return SourceFilm(film, scan)
 
 
-def _remote_facts(entry: dict[str, Any]) -> str:
-    version = (
-        entry.get("ETag")
-        or entry.get("md5Hash")
-        or entry.get("etag")
-        or entry.get("mtime")
-        or entry.get("LastModified")
-    )
-    return f"{entry['name']} {entry.get('size')} {version}"
+def _remote_facts(entry: Entry) -> str:
+    return f"{entry.path} {entry.size} {entry.version}"
 
 
 def _digest(lines) -> str:
@@ -339,17 +324,16 @@ def annotations(source: str | Path, given: str | Path | None = None) -> Iterator
             raise SourceError(f"{where}: no folder anno/ in it; give the folder that holds anno/anno.train.ndjson")
         yield Path(where)
         return
-    fs, root = filesystem(where)
+    fs, _ = filesystem(where)
     with tempfile.TemporaryDirectory(prefix="bassl-fast-") as folder:
         for part in ("anno", "scene318/shot_movie318"):
             try:
-                files = attempt(where, lambda part=part: fs.ls(f"{root}/{part}", detail=False))
+                entries = listing(f"{where}/{part}")
             except (FileNotFoundError, NotADirectoryError):
                 continue
             (Path(folder) / part).mkdir(parents=True)
-            for file in files:
-                name = file.rstrip("/").rsplit("/", 1)[-1]
-                if name.endswith((".ndjson", ".txt")):
-                    data = attempt(f"{where}/{part}/{name}", lambda file=file: fs.cat_file(file))
-                    (Path(folder) / part / name).write_bytes(data)
+            for entry in entries:
+                if entry.name.endswith((".ndjson", ".txt")):
+                    data = attempt(f"{where}/{part}/{entry.name}", lambda entry=entry: fs.cat_file(entry.path))
+                    (Path(folder) / part / entry.name).write_bytes(data)
         yield Path(folder)

