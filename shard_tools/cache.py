@@ -17,7 +17,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -98,7 +98,6 @@ class Cache:
             )
         folder = self.folder / "index" / hashlib.sha256(manifest).hexdigest()
         with _disk(self.folder):
-            self._shards.mkdir(parents=True, exist_ok=True)
             folder.mkdir(parents=True, exist_ok=True)
             for name, facts in expected.items():
                 path = folder / name
@@ -125,6 +124,7 @@ class Cache:
         path, tmp = self._shards / f"{sha256}.tar", self._shards / f"{sha256}.{size}.tmp"
         deadline, seen = time.monotonic() + self.wait, None
         with _disk(self.folder):
+            self._shards.mkdir(parents=True, exist_ok=True)
             while True:
                 if found := _open_locked(path):
                     return found
@@ -137,14 +137,14 @@ class Cache:
                     continue
                 if full and release():
                     continue
-                if (now := _progress(tmp)) != seen:  # somebody else is fetching it, and gets on
+                if (now := _size(tmp)) != seen:  # somebody else is fetching it, and gets on
                     deadline, seen = time.monotonic() + self.wait, now
                 if time.monotonic() > deadline:
                     raise RemoteError(
                         f"{name}: no room in {self.folder} for {self.wait:.0f} s, all {self.limit / 2**30:.3g} GiB of "
                         "its shards are in use; set BASSL_FAST_CACHE_GIB higher"
                         if full
-                        else f"{name}: another process is to fetch it and stands still for {self.wait:.0f} s; stop it"
+                        else f"{name}: another process has it and stands still for {self.wait:.0f} s; stop it"
                     )
                 time.sleep(_POLL)
 
@@ -155,7 +155,7 @@ class Cache:
                 return None, False
             if self._make_room(size, tmp):
                 return file, False
-            tmp.unlink()
+            tmp.unlink(missing_ok=True)
             file.close()
             return None, True
 
@@ -167,19 +167,20 @@ class Cache:
                 continue
             if path.suffix == ".tmp":
                 if (left := _lock(path, create=False)) is not None:  # its process died
-                    path.unlink()
+                    path.unlink(missing_ok=True)
                     left.close()
                 else:
                     total += int(path.name.split(".")[1])
             elif path.suffix == ".tar":
-                facts = path.stat()
-                total += facts.st_size
-                candidates.append((facts.st_mtime_ns, facts.st_size, path))
+                with suppress(FileNotFoundError):  # somebody tidies up
+                    facts = path.stat()
+                    total += facts.st_size
+                    candidates.append((facts.st_mtime_ns, facts.st_size, path))
         for _, freed, path in sorted(candidates):
             if total <= self.limit:
                 break
             if (unused := _lock(path, create=False)) is not None:
-                path.unlink()
+                path.unlink(missing_ok=True)
                 unused.close()
                 total -= freed
         return total <= self.limit
@@ -205,12 +206,18 @@ class Cache:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Held while it is decided what goes and who fetches; never while fetching."""
+        deadline = time.monotonic() + self.wait
         with open(self.folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            while not _flock(lock, fcntl.LOCK_EX):
+                if time.monotonic() > deadline:
+                    raise RemoteError(
+                        f"{lock.name}: another process holds it and stands still for {self.wait:.0f} s; stop it"
+                    )
+                time.sleep(_POLL)
             yield
 
 
-def _progress(tmp: Path) -> int | None:
+def _size(tmp: Path) -> int | None:
     try:
         return tmp.stat().st_size
     except FileNotFoundError:
@@ -223,24 +230,28 @@ def _lock(path: Path, create: bool = True) -> IO[bytes] | None:
         file = open(path, "ab" if create else "rb")  # noqa: SIM115
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(file.fileno()).st_nlink:
-            return file
-    except BlockingIOError:
-        pass
+    if _flock(file, fcntl.LOCK_EX) and os.fstat(file.fileno()).st_nlink:
+        return file
     file.close()
     return None
 
 
+def _flock(file: IO[Any], kind: int) -> bool:
+    """Lock a file unless others have it; nobody waits in the kernel, where a wait has no end."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _open_locked(path: Path) -> OpenShard | None:
-    """A shard of the cache with a shared lock on it, moved to the front; None if it is not here."""
+    """A shard of the cache with a shared lock on it, moved to the front; None if it is not here, or about to go."""
     try:
         file = open(path, "rb")  # noqa: SIM115
     except FileNotFoundError:
         return None
-    fcntl.flock(file, fcntl.LOCK_SH)
-    if os.fstat(file.fileno()).st_nlink == 0:  # deleted while we waited for the lock
+    if not _flock(file, fcntl.LOCK_SH) or os.fstat(file.fileno()).st_nlink == 0:
         file.close()
         return None
     os.utime(path, ns=(time.time_ns(),) * 2)  # the kernel's own "now" moves in steps of milliseconds

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -21,7 +24,7 @@ from shard_tools.format import ShardIndex
 from shard_tools.movienet import keyframe_name
 from shard_tools.pack import pack
 from tests.films import write_film
-from tests.servers import BUCKET, s3_server, use_s3
+from tests.servers import BUCKET, KEY, SECRET, s3_server, use_s3
 
 from .conftest import FILMS
 
@@ -161,6 +164,27 @@ def test_dali_reads_the_tars_from_s3_through_our_idx(remote: ShardIndex, shards:
     found = [bytes(bytearray(image.at(0))) for _ in range(FILMS["wide"][0]) for image in reader.run()]
     expected = Store(shards).read(np.arange(first, first + len(found)))
     assert found == [picture.tobytes() for picture in expected]
+
+
+def test_tar_and_webdataset_read_what_is_streamed_from_s3(remote: ShardIndex, shards: ShardIndex, monkeypatch):
+    webdataset = pytest.importorskip("webdataset")
+    for key, value in {
+        "TYPE": "s3",
+        "PROVIDER": "Rclone",
+        "ENDPOINT": os.environ["AWS_ENDPOINT_URL"],
+        "ACCESS_KEY_ID": KEY,
+        "SECRET_ACCESS_KEY": SECRET,
+    }.items():
+        monkeypatch.setenv(f"RCLONE_CONFIG_THERE_{key}", value)
+    stream = f"{Path(sys.executable).with_name('rclone')} cat --config '' there:{BUCKET}/shards/wide.tar"
+    names = subprocess.run(f"{stream} | tar t", shell=True, check=True, capture_output=True, text=True, timeout=30)
+    film = shards.films.index("wide")
+    first = int(shards.sequences["first_frame"][film])
+    rows = np.arange(first, first + FILMS["wide"][0] * FILMS["wide"][1])
+    assert names.stdout.splitlines() == [shards.locate(int(row))[1] for row in rows]
+    samples = webdataset.WebDataset(f"pipe:{stream}", shardshuffle=False)
+    found = [sample[f"{k}.jpg"] for sample in samples for k in range(FILMS["wide"][1])]
+    assert found == [picture.tobytes() for picture in Store(shards).read(rows)]
 
 
 def test_a_key_frame_beyond_four_gigabytes(shards: ShardIndex, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.server
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -142,8 +144,7 @@ def test_the_caller_may_make_room_itself(shards, tmp_path):
 def test_a_shard_deleted_from_the_cache_stays_readable_and_is_fetched_again(shards, tmp_path):
     index = ShardIndex.open(URI)
     opened = index.cache.open(URI, index.shards[1])
-    for path in (index.cache.folder / "shards").iterdir():
-        path.unlink()
+    shutil.rmtree(index.cache.folder)
     expected = (shards / "b c.tar").read_bytes()
     assert bytes(opened.data) == expected
     assert bytes(index.cache.open(URI, index.shards[1]).data) == expected
@@ -226,8 +227,11 @@ def test_two_processes_share_a_cache_too_small_for_all(shards, tmp_path):
     most = 0
     while any(reader.is_alive() for reader in readers):
         folder = tmp_path / "cache" / "shards"
-        found = [path for path in folder.iterdir() if path.suffix == ".tar"] if folder.is_dir() else []
-        most = max(most, sum(path.stat().st_size for path in found if path.exists()))
+        taken = 0
+        for path in folder.glob("*.tar"):
+            with suppress(FileNotFoundError):  # went meanwhile
+                taken += path.stat().st_size
+        most = max(most, taken)
         time.sleep(0.005)
     for reader in readers:
         reader.join(60)
@@ -276,6 +280,39 @@ def test_what_a_killed_process_left_is_taken_over(proxy, shards):
     index.cache.open(URI, index.shards[2]).close()  # making room looks at every file
     assert held(index.cache) == {f"{index.shards[2]['sha256']}.tar"}
     assert bytes(index.cache.open(URI, index.shards[1]).data) == (shards / "b c.tar").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["lock", "shards/{sha256}.tar", "shards/{sha256}.{bytes}.tmp"])
+def test_a_process_that_stands_still_holding_a_lock_is_waited_for_no_longer_than_said(shards, tmp_path, name):
+    cache = Cache(tmp_path / "cache", wait=0.3)
+    index = ShardIndex.open(URI, cache)
+    path = cache.folder / name.format(**index.shards[0])
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        started = time.monotonic()
+        with pytest.raises(RemoteError, match="stands still for 0 s; stop it"):
+            cache.open(URI, index.shards[0])
+        assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("now", [0, 4e9])
+def test_no_clock_need_be_right(shards, tmp_path, monkeypatch, now):
+    """Neither this machine's, which may jump, nor those of the server and of others that share the cache."""
+    copy = shutil.copytree(shards, shards.parent / f"skewed{now:.0f}")
+    for path in copy.iterdir():
+        os.utime(path, (now, now))
+    uri = f"s3://{BUCKET}/{copy.name}"
+    index = ShardIndex.open(uri)
+    cache = Cache(tmp_path / "small", limit=max(sizes(index)))
+    for seconds in (now, 2e9 - now / 3, 1e9):
+        monkeypatch.setattr(time, "time_ns", lambda seconds=seconds: int(seconds * 1e9))
+        for facts in index.shards:
+            opened = cache.open(uri, facts)
+            assert bytes(opened.data) == (copy / facts["name"]).read_bytes()
+            opened.close()
+            assert held(cache) == {f"{facts['sha256']}.tar"}
+    shutil.rmtree(copy)
 
 
 def test_a_full_disk_is_said_at_once(shards, tmp_path):
