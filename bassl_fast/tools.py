@@ -17,7 +17,7 @@ from shard_tools import verify as verifying
 from shard_tools import video
 from shard_tools.download import File
 from shard_tools.errors import ConfigError, ShardError, SourceError
-from shard_tools.format import ShardIndex, write_atomically
+from shard_tools.format import MANIFEST, ShardIndex, write_atomically
 from shard_tools.movienet import FRAMES_DIR
 from shard_tools.place import open_place
 from shard_tools.remote import attempt, fetch, filesystem, is_remote, listing
@@ -143,13 +143,16 @@ def verify(
     """
     if workers < 1:
         raise ConfigError(f"workers {workers}: must be at least 1")
+    if not is_remote(shards) and not (Path(shards) / MANIFEST).is_file():
+        ShardIndex.open(shards)  # says what is missing
     faults = _verify(shards, decode, workers)
     if faults and repair is not None:
-        print(f"{len(faults)} faults; packing what is broken again from {repair}", flush=True)
+        print(f"faults: {len(faults)}; packing what is broken again from {repair}", flush=True)
         verifying.repair(shards, repair, annotations, workers)
         faults = _verify(shards, decode, workers)
     if faults:
-        raise ShardError(f"{shards}: {len(faults)} faults, see above; copy those files again or --repair SOURCE")
+        many = f"{len(faults)} faults, see above" if len(faults) > 1 else "1 fault, see above"
+        raise ShardError(f"{shards}: {many}; copy those files again or --repair SOURCE")
     print(f"{shards}: whole ({_summary(ShardIndex.open(shards))})")
 
 
@@ -194,6 +197,8 @@ def info(shards: str, json: bool = False, plot: str | None = None) -> None:
     Raises:
         ShardError: the folder cannot be opened.
     """
+    if plot is not None and not Path(plot).parent.is_dir():
+        raise ConfigError(f"plot {plot}: no folder {Path(plot).parent}; make it first")
     index = ShardIndex.open(shards)
     facts = _facts(index)
     if plot is not None:

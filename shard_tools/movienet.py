@@ -79,7 +79,8 @@ def find_frames_dir(source: Path) -> Path:
     frames = frames_dir(source)
     if not any(KEYFRAME.fullmatch(path.name) for film in list_films(frames) for path in film.iterdir()):
         raise SourceError(
-            f"{frames}: not a key-frame folder (no film's folder with key-frames in it); expected {layout}"
+            f"{frames}: not a key-frame folder (no film's folder with key-frames in it); expected {layout}, "
+            "<film>.tar or video files"
         )
     return frames
 

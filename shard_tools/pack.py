@@ -359,7 +359,10 @@ def _side_by_side(
     context = multiprocessing.get_context("spawn")
     arguments = (str(source), place.uri, job, os.getpid())
     with ProcessPoolExecutor(workers, context, _begin_work, arguments) as pool:
+        # Ctrl-C is this process's to answer: the workers inherit the mask.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         jobs = [pool.submit(_work, name) for name in names]
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:
             for done in as_completed(jobs):
                 done.result()
@@ -383,7 +386,6 @@ def _begin_work(source: str, dst: str, job: _Job, parent: int) -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     place = open_place(dst)
     place.join()
     _working = {film.name: film for film in open_source(source)}, place, job

@@ -164,7 +164,8 @@ def _members(view: memoryview, where: str) -> list[tuple[str, int | None, int]]:
             raise SourceError(f"{where}: not a whole tar ({error}); copy it again") from None
     # tarfile takes the end of a file for the end of the archive; a whole one says so by a block of zeros.
     if view[end : end + tarfile.BLOCKSIZE] != bytes(tarfile.BLOCKSIZE):
-        raise SourceError(f"{where}: cut short (no end mark at byte {len(view)}); copy it again")
+        what = "cut short" if members else "no tar, or cut short"
+        raise SourceError(f"{where}: {what} (no end mark at byte {len(view)}); copy it again")
     return members
 
 
@@ -201,8 +202,11 @@ def _plain_members(view: memoryview) -> tuple[list[tuple[str, int | None, int]] 
 
 def _zip_films(where: str, open_file: Callable[[], Any]) -> list[SourceFilm]:
     try:
-        with open_file() as file, zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
+        with open_file() as file:
+            if file.read(2) != b"PK":
+                raise SourceError(f"{where}: no zip; give the zip of key-frames, or the folder that holds the films")
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
     except FileNotFoundError:
         raise SourceError(f"{where}: not there; give the zip of key-frames, or a folder") from None
     except (zipfile.BadZipFile, OSError) as error:

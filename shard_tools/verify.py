@@ -113,6 +113,8 @@ def repair(root: str | Path, source: str | Path, annotations: str | Path | None 
     if is_remote(root):
         raise ShardError(f"{root}: repair works on a folder of this machine; copy the set here, or pack it again")
     root, place = Path(root), LocalPlace(Path(root))
+    if not (root / fmt.MANIFEST).is_file():  # whoever has none may have tars of his own there
+        raise ShardError(f"{root / fmt.MANIFEST}: missing, so there is no set to repair; `bassl-fast pack` makes one")
     try:
         shards = json.loads((root / fmt.MANIFEST).read_text(encoding="utf-8"))["shards"]
         known = {shard["name"]: shard["sha256"] for shard in shards}

@@ -1,16 +1,18 @@
-"""The verbs of `shard_tools` on what only they join: videos behind an address."""
+"""The verbs of `shard_tools` as a user meets them."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from bassl_fast import cli
-from tests.films import digests
+from tests.films import digests, write_set
 from tests.servers import BUCKET, Proxy, s3_server, use_s3
 
 av = pytest.importorskip("av")
@@ -29,6 +31,121 @@ def make_clip(path: Path, shots: list[tuple[int, int, int]]) -> None:
                 pixels = np.broadcast_to(np.array(colour, np.uint8), (48, 64, 3))
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
+
+
+VIDEOS = f"s3://{BUCKET}/videos"
+
+
+def refused(capsys, *argv: object) -> str:
+    capsys.readouterr()
+    assert cli.main([str(word) for word in argv]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("bassl-fast: ")
+    return line
+
+
+# --- shards
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("set")
+    write_set(root / "films", {"a": (0, 1, 5, 9), "b": 3, "c": 2}, {"c": "test"})
+    assert cli.main(["pack", str(root / "films"), str(root / "shards")]) == 0
+    return root / "shards"
+
+
+def test_pack_tells_of_shots_without_key_frames(shards, tmp_path, capsys):
+    assert cli.main(["pack", str(shards.parent / "films"), str(tmp_path / "again")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "a: no key-frames of shots 2-4, 6-8",
+        f"shards: {tmp_path / 'again'} (3 films, 9 shots, 27 key-frames, 9 shots labelled)",
+    ]
+
+
+def test_info_as_text_json_and_plot(shards, tmp_path, capsys):
+    assert cli.main(["info", str(shards), "--plot", str(tmp_path / "plot.svg")]) == 0
+    text = capsys.readouterr().out
+    assert cli.main(["info", str(shards), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts == {
+        "films": 3,
+        "shots": 9,
+        "key-frames": 27,
+        "bytes": sum(path.stat().st_size for path in shards.glob("*.tar")),
+        "picture sizes": ["48x32"],
+        "films by split": {"test": 1, "train": 2},
+        "labelled shots": 9,
+        "scene boundaries": 1,
+        "shots a film": {"2-3": 1, "3-3": 1, "3-4": 1},
+    }
+    assert text.split() == [word for name, fact in facts.items() for word in f"{name} {shown(fact)}".split()]
+    plot = ElementTree.parse(tmp_path / "plot.svg")
+    assert len(plot.findall("{*}rect")) == 3
+    assert "no folder" in refused(capsys, "info", shards, "--plot", tmp_path / "absent" / "plot.svg")
+
+
+def shown(fact: object) -> str:
+    if isinstance(fact, dict):
+        return ", ".join(f"{key}: {value}" for key, value in fact.items())
+    return ", ".join(fact) if isinstance(fact, list) else str(fact)
+
+
+def test_verify_prints_every_fault_and_repairs_them(shards, tmp_path, capsys):
+    broken = Path(shutil.copytree(shards, tmp_path / "shards"))
+    (broken / "a.tar").unlink()
+    data = bytearray((broken / "b.tar").read_bytes())
+    data[1000] ^= 1
+    (broken / "b.tar").write_bytes(data)
+    capsys.readouterr()
+    assert cli.main(["verify", str(broken)]) == 1
+    said = capsys.readouterr()
+    assert [line.split(": ")[0] for line in said.out.splitlines()] == [f"{broken}/a.tar", f"{broken}/b.tar"]
+    assert said.err == f"bassl-fast: {broken}: 2 faults, see above; copy those files again or --repair SOURCE\n"
+    assert cli.main(["verify", str(broken), "--repair", str(shards.parent / "films"), "--decode", "all"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{broken}: whole (3 films")
+    assert digests(broken) == digests(shards)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["pack", "absent", "new"], "absent: no such folder; give the folder that holds 240P_frames/"),
+        (
+            ["pack", ".", "new"],
+            ".: not a key-frame folder (no film's folder with key-frames in it); expected 240P_frames/",
+        ),
+        (["pack", "films", "file/new"], "file/new/.pack: Not a directory; mend this"),
+        (["pack", "films", "shards"], "shards: already holds a finished set of shards; choose another"),
+        (["pack", "file", "new"], "file: no zip; give the zip of key-frames, or the folder that holds the films"),
+        (["pack", "text", "new"], "text/film.tar: no tar, or cut short (no end mark at byte 6); copy it again"),
+        (["pack", "films", "new", "--worker", "2"], "unknown option --worker; did you mean '--workers'?"),
+        (["pack", "films", "new", "--workers", "0"], "workers 0: must be at least 1"),
+        (["pack", "films", "new", "--annotations", "text"], "text: no folder anno/ in it; give the folder"),
+        (["pack", "films"], "missing arguments: destination; `bassl-fast pack --help` shows an example"),
+        (["verify", "absent"], "absent: no such folder; give the one that `bassl-fast pack` wrote"),
+        (
+            ["verify", "films", "--repair", "films"],
+            "films/manifest.json: missing, so this is no finished set of shards;",
+        ),
+        (["verify", "shards", "--workers", "0"], "workers 0: must be at least 1"),
+        (["info", "version"], "version/manifest.json: format version 7, this program reads version 1 of films; pack"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_thing_and_the_fix(shards, tmp_path, monkeypatch, capsys, argv, said):
+    monkeypatch.chdir(tmp_path)
+    for name in ("films", "shards"):
+        Path(name).symlink_to(shards.parent / name)
+    Path("file").write_text("notes\n")
+    for name in ("text/film.tar", "version/manifest.json"):
+        Path(name).parent.mkdir()
+    Path("text/film.tar").write_text("notes\n")
+    Path("version/manifest.json").write_text('{"version": 7}')
+    assert refused(capsys, *argv).startswith(f"bassl-fast: {said}")
+    assert not list(Path("new").glob("[!.]*"))
+
+
+# --- videos
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +176,6 @@ def served(tmp_path_factory, clips) -> Iterator[tuple[Path, int]]:
 def bucket(served, monkeypatch) -> Path:
     use_s3(monkeypatch, served[1])
     return served[0]
-
-
-VIDEOS = f"s3://{BUCKET}/videos"
-
-
-def refused(capsys, *argv: object) -> str:
-    capsys.readouterr()
-    assert cli.main([str(word) for word in argv]) == 1
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bassl-fast:")]
-    return line
 
 
 def test_remote_videos_pack_as_local_ones_from_and_to_an_address(bucket, packed, tmp_path):

@@ -113,6 +113,7 @@ GOOD = ("f/shot_0000_img_0.jpg", picture())
         (tar_of(GOOD)[:1024], "not a whole tar|cut short"),
         (tar_of(GOOD).rstrip(b"\0"), "not a whole tar|cut short"),
         (b"PK" + bytes(5000), "not a whole tar"),
+        (b"notes\n", "no tar, or cut short"),
         (b"", "cannot be read"),
     ],
 )
@@ -142,7 +143,8 @@ def test_a_zip_cut_or_changed_is_found(source, tmp_path):
     for data, said in (
         (whole[:-30], "not a whole zip"),
         (whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:], "cannot be read"),
-        (b"", "not a whole zip"),
+        (b"", "no zip; give the zip of key-frames, or the folder"),
+        (tar_of(GOOD), "no zip; give the zip of key-frames, or the folder"),
     ):
         (tmp_path / "films.zip").write_bytes(data)
         with pytest.raises(SourceError, match=said):

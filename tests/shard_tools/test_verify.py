@@ -179,6 +179,14 @@ def test_repair_of_a_missing_shard(shards, packed, source):
     assert digests(shards) == digests(packed)
 
 
+def test_a_folder_that_holds_no_set_is_not_repaired(source, tmp_path):
+    """Its tars may be the very source."""
+    (tmp_path / "c.tar").write_bytes(b"precious")
+    with pytest.raises(ShardError, match=r"manifest\.json: missing, so there is no set to repair"):
+        repair(tmp_path, source)
+    assert [path.name for path in tmp_path.iterdir()] == ["c.tar"]
+
+
 def test_a_stopped_repair_is_a_stopped_pack(shards, packed, source, monkeypatch):
     spoil(shards, "c.tar")
     with monkeypatch.context() as patch:
