@@ -1,0 +1,117 @@
+"""The commands that README and docs show are commands that work."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from bassl_fast import cli, config
+from shard_tools.pack import pack
+from tests.bassl_fast.test_tools import make_clip
+from tests.films import write_set
+from tests.servers import BUCKET, s3_server, use_s3
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"((?:[A-Z_]+=\S+ )*)bassl-fast (.+)")
+Shown = tuple[dict[str, str], list[str], list[str]]  # environment, words after `bassl-fast`, lines shown below
+
+
+def commands(page: Path) -> list[Shown]:
+    """The commands in the code blocks of a page, fenced or indented; a backslash joins lines, a comment is left out."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    text = re.sub(
+        r"^```\w*\n(.*?)^```", lambda block: re.sub("^", "    ", block[1], flags=re.M), text, flags=re.M | re.S
+    )
+    found: list[Shown] = []
+    last = None  # the command that a line may be shown by
+    for line in text.split("\n"):
+        code = line.removeprefix("    ")
+        match = COMMAND.fullmatch(code)
+        if code == line or not code:
+            last = None
+        elif match:
+            environment = dict(word.split("=", 1) for word in shlex.split(match[1]))
+            last = (environment, shlex.split(match[2], comments=True), [])
+            found.append(last)
+        elif last:
+            last[2].append(code)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), [(page.name, words) for page in PAGES for _, words, _ in commands(page)], ids=str
+)
+def test_every_command_shown_is_understood(page: str, words: list[str], monkeypatch):
+    monkeypatch.chdir(ROOT)
+    name, *rest = words
+    verb = cli.VERBS[name]
+    function = getattr(importlib.import_module(verb.module), verb.function)
+    config.parse(config.make_parser(function, verb.positional), rest)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A folder that has all that docs/data-preparation.md speaks of, much smaller."""
+    pytest.importorskip("av")
+    pytest.importorskip("scenedetect")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    films = {"tt0032138": (0, 1, 5, 6), "tt0047396": 4, "tt0083658": 4}
+    source = write_set(tmp_path / "data" / "movienet", films, {"tt0083658": "test"})
+    archive = source / "movie1K.keyframes.240p.v1.zip"
+    (source / "240P").mkdir()
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for film in sorted(films):
+            with tarfile.open(source / "240P" / f"{film}.tar", "w") as tar:
+                tar.add(source / "240P_frames" / film, film)
+            zipped.write(source / "240P" / f"{film}.tar", f"240P/{film}.tar")
+    for name, colour in (("one", (220, 30, 30)), ("two", (20, 40, 60))):
+        Path("clips").mkdir(exist_ok=True)
+        make_clip(Path("clips", f"{name}.mp4"), [colour])
+    shutil.copytree(source, Path("s3", BUCKET, "movienet"))
+    Path("cut.zip").write_bytes(archive.read_bytes()[:-30])
+    for name in ("broken", "other-version", "half-copied", "unfinished"):
+        pack(source, name)
+    tar = bytearray(Path("broken/tt0032138.tar").read_bytes())
+    tar[6756] ^= 1
+    Path("broken/tt0032138.tar").write_bytes(tar)
+    Path("other-version/manifest.json").write_text('{"version": 7}')
+    Path("half-copied/tt0047396.tar").unlink()
+    Path("unfinished/manifest.json").unlink()
+    for name in ("cut-keyframe", "missing-keyframe"):
+        shutil.copytree(source / "240P_frames", Path(name, "240P_frames"))
+    keyframe = "240P_frames/tt0047396/shot_0001_img_2.jpg"
+    Path("cut-keyframe", keyframe).write_bytes((source / keyframe).read_bytes()[:400])
+    Path("missing-keyframe", keyframe).unlink()
+    return tmp_path
+
+
+def test_data_preparation_does_what_the_page_says(project, monkeypatch, capsys):
+    monkeypatch.setenv("BASSL_FAST_CACHE", str(project / "cache"))
+    with s3_server(project / "s3") as port:
+        use_s3(monkeypatch, port)
+        for environment, words, lines in commands(ROOT / "docs" / "data-preparation.md"):
+            capsys.readouterr()
+            with monkeypatch.context() as patch:
+                for name, value in environment.items():
+                    patch.setenv(name, value)
+                pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()  # it keeps keys
+                code = cli.main(words)
+            said = capsys.readouterr()
+            printed = [
+                line for line in (said.out + said.err).splitlines() if not line.startswith(("fetch", "shots and"))
+            ]
+            if words[0] == "download":  # the addresses are the user's to fill in
+                assert "is no http(s) address; fill in where the file is served" in said.err
+                continue
+            if lines:
+                assert printed == lines, words
+            assert code == any(line.startswith("bassl-fast: ") for line in lines), (words, printed)
