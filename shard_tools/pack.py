@@ -293,7 +293,8 @@ def pack(
         source: key-frame folder, zip of per-film tars or folder of per-film tars, here or behind an address; see
             `sources.open_source`.
         dst: folder or address for the shards; made if missing.
-        workers: films packed at a time.
+        workers: films packed at a time; by processes if it is long work, so a script that calls this must be guarded
+            by `if __name__ == "__main__"`.
         progress: show a bar; None shows one on a terminal.
         annotations: folder that holds `anno/` and `scene318/`; by default the source, or the folder the zip lies in.
         check: "header" looks at the ends of each JPEG and its size, "decode" decodes it.
