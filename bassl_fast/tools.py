@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from json import dumps as to_json
 from pathlib import Path
 from typing import Any, Literal
@@ -77,7 +80,7 @@ def pack(
     if workers < 1:
         raise ConfigError(f"workers {workers}: must be at least 1")
     packing.refuse_finished(open_place(destination))  # known before the long work
-    with tempfile.TemporaryDirectory(prefix="bassl-fast-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="bassl-fast-") as scratch, _room(scratch):
         if (videos := _videos(source, Path(scratch))) is None:
             for name, value in (("join", join), ("split", split), ("detector", detector)):
                 if value is not None:
@@ -99,6 +102,17 @@ def pack(
     if len(gaps) > 10:
         print(f"... and gaps in {len(gaps) - 10} more films")
     print(f"shards: {destination} ({_summary(ShardIndex.open(destination))})")
+
+
+@contextmanager
+def _room(folder: str) -> Iterator[None]:
+    """Say what helps when the disk of temporary files is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise SourceError(f"{folder}: {error.strerror}; set TMPDIR to a folder with room") from None
 
 
 def _videos(source: str, scratch: Path) -> Path | None:

@@ -59,7 +59,7 @@ def download(
         progress: called with (bytes here, bytes in all or None).
 
     Raises:
-        RemoteError: nothing came for `wait` seconds, the server refuses, or the checksum is another.
+        RemoteError: nothing came for `wait` seconds, the server refuses, the disk is full, or the checksum is another.
     """
     path = Path(destination) / file.name
     if path.is_file() and (not file.sha256 or _digest(path) == file.sha256):
@@ -80,6 +80,8 @@ def download(
             reason = f"{error.code} {error.reason}"
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
+        except OSError as error:  # this machine's disk
+            raise RemoteError(f"{part}: {error.strerror}; mend this and run the same command to go on") from None
         if part.exists() and part.stat().st_size > before:
             deadline, pause = time.monotonic() + wait, 0.1
         if time.monotonic() + pause > deadline:

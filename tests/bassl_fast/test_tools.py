@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from bassl_fast import cli
-from tests.films import digests, write_set
+from tests.films import digests, small_disk, write_set
 from tests.servers import BUCKET, Proxy, s3_server, use_s3
 
 av = pytest.importorskip("av")
@@ -221,3 +222,12 @@ def test_a_finished_destination_is_refused_before_a_video_is_asked_for(served, t
 def test_options_for_videos_are_refused_where_there_are_none(bucket, tmp_path, capsys):
     said = refused(capsys, "pack", f"s3://{BUCKET}/nothing", tmp_path / "dst", "--join", "film")
     assert said == f"bassl-fast: --join is for videos, and s3://{BUCKET}/nothing holds none; leave it out"
+
+
+@pytest.mark.parametrize(("source", "size"), [("clips", "16k"), (VIDEOS, "16k"), (VIDEOS, "4k")])
+def test_no_room_for_videos_or_their_key_frames(bucket, clips, tmp_path, monkeypatch, capsys, source, size):
+    with small_disk(tmp_path / "disk", size) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        said = refused(capsys, "pack", source.replace("clips", str(clips)), tmp_path / "dst")
+        assert said.endswith("No space left on device; set TMPDIR to a folder with room")
+        assert list(disk.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from bassl_fast import cli
 from shard_tools.download import File, download
 from shard_tools.errors import ConfigError, RemoteError
+from tests.films import small_disk
 from tests.servers import Proxy, http_server
 
 DATA = np.random.default_rng(0).bytes(300_000)
@@ -88,6 +90,14 @@ def test_a_server_that_stalls_is_given_up_in_time(proxy, tmp_path):
     with pytest.raises(RemoteError, match="nothing came for 1 s"):
         download(file(proxy, data=None), tmp_path, wait=1, timeout=0.3)
     assert time.monotonic() - started < 20
+
+
+def test_a_full_disk_is_said_and_with_more_room_it_goes_on(proxy, tmp_path):
+    with small_disk(tmp_path / "disk", "200k") as disk:
+        with pytest.raises(RemoteError, match=r"film\.zip\.part: No space left on device; mend this and run the same"):
+            download(file(proxy), disk)
+        subprocess.run(["mount", "-o", "remount,size=1m", disk], check=True)
+        assert download(file(proxy), disk).read_bytes() == DATA
 
 
 def test_another_checksum_and_a_missing_file(proxy, tmp_path):
