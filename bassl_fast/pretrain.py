@@ -48,6 +48,7 @@ class Data:
         global_batch: windows a step, over all processes.
         threads: CPU threads of the data pipeline; 0 takes this process's share of the cores.
         prefetch: batches made ahead.
+        pool: films that are shuffled with each other; all if left out. For remote shards that the cache cannot hold.
     """
 
     shards: str
@@ -55,6 +56,7 @@ class Data:
     global_batch: int = 256
     threads: int = 0
     prefetch: int = 2
+    pool: int | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,7 @@ def pretrain(
             device=device,
             threads=hardware.threads(data.threads, local),
             prefetch=data.prefetch,
+            pool=data.pool,
         )
 
     facts = {"recipe": recipe or {}, "total_steps": total_steps, "manifest_sha256": manifest}
@@ -289,7 +292,7 @@ def check_seed(seed: int) -> None:
 def _check_same_recipe(path: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
     """What makes a batch or a step must be as it was; threads, places and precision may change."""
     for section, keys in (
-        ("data", ("split", "global_batch")),
+        ("data", ("split", "global_batch", "pool")),
         ("training", ("epochs", "steps", "clip", "accumulate")),
         *((name, None) for name in ("encoder", "method", "optimiser", "seed")),
     ):

@@ -9,6 +9,7 @@ could be missed or met twice.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 from weakref import proxy
@@ -20,13 +21,15 @@ from shard_tools.errors import ConfigError, PictureError
 from shard_tools.format import ShardIndex
 
 from . import graph, rng
-from .plan import Plan, process_slice
+from .plan import Plan, Pools, process_slice
 from .samples import Drawn, Sampler, ShotTable
-from .store import Store
+from .store import MAPPED, Store
 from .stream import Request, Stream
 from .views import TestViews
 
-_AHEAD = 4  # steps that remote shards are fetched ahead of DALI
+_AHEAD = 4  # steps that remote shards are fetched ahead of DALI; with pools, a whole pool
+
+_log = logging.getLogger(__name__)
 
 
 class WindowLoader:
@@ -47,6 +50,8 @@ class WindowLoader:
         threads: CPU threads of DALI.
         prefetch: batches under way.
         dtype: of the images, torch.float32 or torch.bfloat16.
+        pool: films that are shuffled with each other, see `plan.Pools`; None for all. Remote shards of which the
+            cache holds only a part are then fetched once an epoch, a pool ahead of need.
 
     Raises:
         ConfigError: no samples, another dtype, or a batch that does not divide among the processes.
@@ -68,13 +73,17 @@ class WindowLoader:
         threads: int = 2,
         prefetch: int = 2,
         dtype: torch.dtype = torch.float32,
+        pool: int | None = None,
     ) -> None:
         _check_positive(threads=threads, prefetch=prefetch)
         if dtype not in (torch.float32, torch.bfloat16):
             raise ConfigError(f"dtype {dtype}: choose torch.float32 or torch.bfloat16")
         self.index, self._table = index, ShotTable(index, films)
-        self._sampler, self._store = sampler, Store(index)
-        self.plan = Plan(len(self._table), global_batch, seed)
+        self._sampler, self._store = sampler, Store(index, min(pool or MAPPED, MAPPED))
+        pools = None if pool is None else Pools(self._table.shots, pool)
+        self.plan = Plan(len(self._table), global_batch, seed, pools)
+        self._ahead = _AHEAD if pools is None else self.plan.pool_steps
+        _warn_of_small_cache(index, films, pool)
         self.epoch = self.step = 0  # of the next batch
         self._slice = process_slice(global_batch, rank, world_size)
         self._device, self._dtype = torch.device(device), dtype
@@ -149,13 +158,13 @@ class WindowLoader:
 def _requests(loader: WindowLoader, epoch: int, step: int) -> Iterator[Request]:
     """What `loader` wants from (epoch, step) on. It holds the stream that holds these, so it comes as a weak proxy."""
     ahead = epoch, step
-    for _ in range(_AHEAD):
-        ahead = loader._after(*ahead)
+    for _ in range(loader._ahead):
         loader._fetch_ahead(*ahead)
+        ahead = loader._after(*ahead)
     while True:
         samples, drawn = loader.draw(epoch, step)
-        ahead = loader._after(*ahead)
         loader._fetch_ahead(*ahead)
+        ahead = loader._after(*ahead)
         extras = {name: rows[loader._slice] for name, rows in drawn.extras.items()}
         mine = Drawn(drawn.views[loader._slice], extras)
         rows = mine.views.ravel()
@@ -201,6 +210,22 @@ class FilmLoader:
                 frames = int(row["first_frame"]) + np.arange(first, min(first + self._batch, count))
                 inputs = partial(graph.test_inputs, self._views, int(row["height"]), int(row["width"]))
                 yield Request(frames, inputs, (film, first))
+
+
+def _warn_of_small_cache(index: ShardIndex, films: np.ndarray, pool: int | None) -> None:
+    """Say so where a cache of remote shards is too small for the order of samples."""
+    if index.cache is None or not len(films):
+        return
+    total = sum(index.shards[shard]["bytes"] for shard in set(index.sequences["shard"][films].tolist()))
+    share, held = 1 if pool is None else min(1, 2 * pool / len(films)), index.cache.limit
+    if total * share > held:
+        fitting = max(1, int(len(films) * held / total / 2))
+        _log.warning(
+            "%s: the cache holds %.3g GiB, %s needs %.3g GiB, so shards will be fetched again and again; "
+            "choose a pool of at most %d films, or set BASSL_FAST_CACHE_GIB higher",
+            *(index.address, held / 2**30, "shuffling all films" if pool is None else f"a pool of {pool} films"),
+            *(total * share / 2**30, fitting),
+        )
 
 
 def _check_positive(**values: int) -> None:

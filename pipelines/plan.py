@@ -4,12 +4,17 @@ epoch order   | 7 2 9 4 | 0 5 8 1 | 3 6 7 2 |     10 samples, global batch 4: th
                 step 0    step 1    step 2        filled up from the front of the order
 process 0       7 2       0 5       3 6
 process 1           9 4       8 1       7 2
+
+With pools, the order goes through a few films at a time; a batch may begin in one pool and end in the next.
+
+films         | d a f   | b e c   |
+their samples | fadaffd | cbbecbe |
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -18,14 +23,82 @@ from shard_tools.errors import ConfigError
 from . import rng
 
 
+@dataclass(frozen=True, eq=False)
+class Pools:
+    """Films are shuffled into pools and samples inside a pool, so that only the shards of two pools need be at hand.
+
+    A film longer than twice the mean is cut into parts that are shuffled as films are: it would fill its pool alone.
+
+    Args:
+        shots: `[F]` samples of every film; they are numbered film by film.
+        size: most films, or parts of long ones, in a pool; pools of an epoch are as even as can be.
+
+    Raises:
+        ConfigError: size below 1.
+    """
+
+    shots: np.ndarray
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigError(f"pool {self.size}: must be at least 1 film")
+
+    @property
+    def count(self) -> int:
+        """Pools an epoch."""
+        return -(-len(self._parts[0]) // self.size)
+
+    @cached_property
+    def _parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """First sample, and number of samples, of every film or part of one."""
+        shots = self.shots.astype(np.int64)
+        cuts = np.maximum(1, np.ceil(shots / (2 * shots.mean())).astype(np.int64))
+        film = np.repeat(np.arange(len(shots)), cuts)
+        part = np.arange(len(film)) - (np.cumsum(cuts) - cuts)[film]
+        begin, end = (shots[film] * p // cuts[film] for p in (part, part + 1))
+        return (np.cumsum(shots) - shots)[film] + begin, end - begin
+
+    def samples(self, positions: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+        """Sample numbers `[B]` at `positions` `[B]` of the order of (seed, epoch); beyond it, its last pool."""
+        firsts, begins, bounds = _deal(self, seed, epoch)
+        last, stop = bounds[-2:].tolist()
+        positions = np.where(positions < stop, positions, last + (positions - last) % (stop - last))
+        pools = np.searchsorted(bounds, positions, side="right") - 1
+        places = np.empty_like(positions)
+        for pool in np.unique(pools).tolist():
+            mine, (start, stop) = pools == pool, bounds[pool : pool + 2].tolist()
+            shuffle = rng.generator(seed, rng.ORDER, epoch, pool)
+            places[mine] = start + rng.permute(positions[mine] - start, stop - start, shuffle)
+        parts = np.searchsorted(begins, places, side="right") - 1
+        return firsts[parts] + places - begins[parts]
+
+
+@lru_cache(maxsize=2)
+def _deal(pools: Pools, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Parts `[P]` dealt into pools: their first samples `[P]`, their first places `[P + 1]`, those of pools `[K + 1]`.
+
+    Inside a pool, parts stand as they do in the set: one pool of all films is no pool at all.
+    """
+    firsts, counts = pools._parts
+    order = rng.generator(seed, rng.POOL, epoch).permutation(len(firsts))
+    hands = [np.sort(hand) for hand in np.array_split(order, pools.count)]
+    dealt = np.concatenate(hands)
+    begins = np.concatenate([[0], np.cumsum(counts[dealt])])
+    return firsts[dealt], begins, begins[np.concatenate([[0], np.cumsum([len(hand) for hand in hands])])]
+
+
 @dataclass(frozen=True)
 class Plan:
     """Every sample exactly once an epoch, in an order that depends on (seed, epoch) alone.
+
+    The order is computed for the samples that are asked for; it takes no memory, however many there are.
 
     Args:
         samples: number of samples N.
         global_batch: samples B a step takes over all processes.
         seed: of the run.
+        pools: how samples are kept together; None shuffles all with all.
 
     Raises:
         ConfigError: no samples, or a batch below 1.
@@ -34,6 +107,7 @@ class Plan:
     samples: int
     global_batch: int
     seed: int = 0
+    pools: Pools | None = None
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -51,16 +125,17 @@ class Plan:
         """Samples that come twice in an epoch, to fill its last step."""
         return self.steps * self.global_batch - self.samples
 
+    @property
+    def pool_steps(self) -> int:
+        """Steps that a pool lasts, rounded up."""
+        return -(-self.steps // (self.pools.count if self.pools else 1))
+
     def batch(self, epoch: int, step: int) -> np.ndarray:
         """Sample indices `[B]` of the global batch at `step` (0-based) of `epoch`."""
-        order = _order(self.samples, self.seed, epoch)
         positions = np.arange(step * self.global_batch, (step + 1) * self.global_batch)
-        return order[positions % self.samples]
-
-
-@lru_cache(maxsize=2)
-def _order(samples: int, seed: int, epoch: int) -> np.ndarray:
-    return rng.generator(seed, rng.ORDER, epoch).permutation(samples)
+        if self.pools:
+            return self.pools.samples(positions, self.seed, epoch)
+        return rng.permute(positions % self.samples, self.samples, rng.generator(self.seed, rng.ORDER, epoch))
 
 
 def process_slice(global_batch: int, rank: int, world_size: int) -> slice:

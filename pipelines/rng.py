@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 # What a generator is for; two purposes never share numbers.
-ORDER, SAMPLE, MODEL = range(3)
+ORDER, SAMPLE, MODEL, POOL = range(4)
+
+_SMALL = 4096  # numbers that are shuffled faster than a few of them are computed
+_ROUNDS = 4  # of two halves each
 
 
 def generator(seed: int, purpose: int, epoch: int, step: int = 0) -> np.random.Generator:
@@ -17,3 +20,38 @@ def generator(seed: int, purpose: int, epoch: int, step: int = 0) -> np.random.G
     # As uint64: numpy makes floats of a list with a number beyond 2^63, and then neighbouring seeds are one.
     key, counter = np.array([seed % 2**64, purpose], np.uint64), np.array([0, 0, step, epoch], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def permute(numbers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Where a random permutation of range(`count`) takes `numbers` `[N]`, computed for these alone: no order is stored.
+
+    A small one is drawn whole. Else a Feistel network (Luby and Rackoff, SIAM J. Comput. 1988) permutes range(2^bits),
+    the least that holds `count`; a number that it takes out of range(count) goes through it again until it is back
+    (Black and Rogaway, CT-RSA 2002).
+    """
+    if count <= _SMALL:
+        return rng.permutation(count)[numbers]
+    bits = (count - 1).bit_length()
+    keys = rng.integers(0, 2**64, (_ROUNDS, 2), np.uint64)
+    found = numbers.astype(np.uint64)
+    out = np.arange(len(found))
+    while len(out):
+        found[out] = _feistel(found[out], bits, keys)
+        out = out[found[out] >= count]
+    return found.astype(np.int64)
+
+
+def _feistel(numbers: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
+    half = bits // 2
+    high, low = numbers >> half, numbers & np.uint64(2**half - 1)
+    for first, second in keys:
+        high ^= _mix(low ^ first) >> (64 - bits + half)
+        low ^= _mix(high ^ second) >> (64 - half)
+    return high << half | low
+
+
+def _mix(words: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix (Steele, Lea and Flood, OOPSLA 2014): each bit of a word changes half of the others."""
+    words = (words ^ (words >> 30)) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> 27)) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> 31)

@@ -51,12 +51,16 @@ class ShotTable:
 
     Args:
         index: of the shards.
-        films: `[N]` film numbers, see `ShardIndex.select`.
+        films: `[F]` film numbers, see `ShardIndex.select`.
+
+    Attributes:
+        shots: `[F]` samples of every film; they are numbered film by film.
     """
 
     def __init__(self, index: ShardIndex, films: np.ndarray) -> None:
         self._rows, self._films = index.sequences[films], films
-        self._ends = np.cumsum(self._rows["shots"].astype(np.int64))
+        self.shots = self._rows["shots"].astype(np.int64)
+        self._ends = np.cumsum(self.shots)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0

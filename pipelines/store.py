@@ -15,7 +15,7 @@ from shard_tools.errors import PictureError, RemoteError
 from shard_tools.format import ShardIndex
 
 # Shards mapped at a time: each holds a file descriptor or two, and 1,024 of those is a common limit.
-_MAPPED = 256
+MAPPED = 256
 _FETCHERS = 2  # remote shards fetched at a time
 
 
@@ -24,10 +24,11 @@ class Store:
 
     Args:
         index: of the opened shards.
+        mapped: most shards held open at a time; those of a cache cannot leave it.
     """
 
-    def __init__(self, index: ShardIndex) -> None:
-        self.index = index
+    def __init__(self, index: ShardIndex, mapped: int = MAPPED) -> None:
+        self.index, self._mapped = index, mapped
         self._checked = np.zeros(len(index.frames), bool)  # untouched, it takes no memory
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._coming: dict[int, Future] = {}
@@ -53,13 +54,13 @@ class Store:
         return pictures
 
     def fetch_ahead(self, frames: np.ndarray) -> None:
-        """Begin to fetch the remote shards that hold the key-frame rows `frames`; errors show when they are read."""
+        """Begin to fetch the remote shards of key-frame rows `frames`, in order; errors show when they are read."""
         if self._fetchers is None:
             self._fetchers = ThreadPoolExecutor(_FETCHERS, "fetch")
             weakref.finalize(self, self._fetchers.shutdown, wait=False, cancel_futures=True)
-        for shard in np.unique(self._shards_of(frames)).tolist():
+        for shard in dict.fromkeys(self._shards_of(frames).tolist()):
             coming = self._coming.get(shard)
-            if shard not in self._open and (coming is None or coming.done()):
+            if shard not in self._open and (coming is None or (coming.done() and coming.exception())):
                 self._coming[shard] = self._fetchers.submit(_fetch, self.index, shard)
 
     def describe(self, frame: int, fault: str) -> str:
@@ -76,7 +77,7 @@ class Store:
         if found is None:
             if coming := self._coming.pop(shard, None):
                 coming.exception()  # wait; if it failed, opening tells why
-            if len(self._open) >= _MAPPED:
+            if len(self._open) >= self._mapped:
                 self._release()
             found = self._open[shard] = open_shard(self.index, shard, self._release)
         self._open.move_to_end(shard)

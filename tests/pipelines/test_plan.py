@@ -7,17 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.plan import Plan, process_slice
+from pipelines import rng
+from pipelines.plan import Plan, Pools, _deal, process_slice
 from shard_tools.errors import ConfigError
 
-SAMPLES, BATCH, SEED = st.integers(1, 400), st.integers(1, 64), st.integers(0, 2**63)
+SAMPLES, BATCH, SEED, EPOCH = st.integers(1, 400), st.integers(8, 64), st.integers(0, 2**63), st.integers(0, 20)
+WORLD_SIZE = st.sampled_from([1, 2, 4, 8])
+FILMS, POOL = st.lists(st.integers(1, 60), min_size=1, max_size=12), st.integers(1, 14)
 
 
 def epoch_of(plan: Plan, epoch: int) -> np.ndarray:
     return np.concatenate([plan.batch(epoch, step) for step in range(plan.steps)])
 
 
-@given(SAMPLES, BATCH, SEED, st.integers(0, 20))
+def pooled(shots: list[int], size: int, batch: int, seed: int) -> Plan:
+    return Plan(sum(shots), batch, seed, Pools(np.array(shots), size))
+
+
+@given(SAMPLES, BATCH, SEED, EPOCH)
 def test_every_sample_comes_once_an_epoch_and_padding_is_counted(samples: int, batch: int, seed: int, epoch: int):
     plan = Plan(samples, batch, seed)
     order = epoch_of(plan, epoch)
@@ -27,13 +34,19 @@ def test_every_sample_comes_once_an_epoch_and_padding_is_counted(samples: int, b
     assert (order[samples:] == np.resize(order[:samples], plan.padding)).all()
 
 
-@given(SAMPLES, st.integers(1, 8), SEED, st.sampled_from([1, 2, 4, 8]))
-def test_slices_of_the_processes_are_the_global_batch(samples: int, share: int, seed: int, world_size: int):
-    plan = Plan(samples, share * world_size, seed)
-    batch = plan.batch(2, plan.steps - 1)
-    slices = [batch[process_slice(plan.global_batch, rank, world_size)] for rank in range(world_size)]
-    assert {len(part) for part in slices} == {share}
-    assert (np.concatenate(slices) == batch).all()
+@given(FILMS, POOL, st.integers(1, 8), SEED, EPOCH, WORLD_SIZE)
+def test_processes_make_equal_steps_and_together_take_every_sample_once(
+    shots: list[int], size: int, share: int, seed: int, epoch: int, world_size: int
+):
+    samples = sum(shots)
+    for plan in (pooled(shots, size, share * world_size, seed), Plan(samples, share * world_size, seed)):
+        slices = [process_slice(plan.global_batch, rank, world_size) for rank in range(world_size)]
+        parts = [[plan.batch(epoch, step)[mine] for step in range(plan.steps)] for mine in slices]
+        assert {len(batch) for part in parts for batch in part} == {share}
+        order = np.stack([np.concatenate(batches) for batches in zip(*parts, strict=True)]).ravel()
+        assert (order == epoch_of(plan, epoch)).all()
+        assert sorted(order[:samples]) == list(range(samples))
+        assert len(order) == samples + plan.padding < samples + plan.global_batch
 
 
 @given(BATCH, st.integers(2, 64))
@@ -57,9 +70,9 @@ def test_epochs_and_seeds_differ_in_order(samples: int, batch: int, seed: int):
     assert len({tuple(order) for order in orders}) == 3
 
 
-@given(SAMPLES, SEED, st.integers(0, 5))
+@given(SAMPLES, SEED, EPOCH)
 def test_the_order_does_not_depend_on_the_batch(samples: int, seed: int, epoch: int):
-    orders = [epoch_of(Plan(samples, batch, seed), epoch)[:samples] for batch in (1, 7, 64)]
+    orders = [epoch_of(Plan(samples, batch, seed), epoch)[:samples] for batch in (7, 64, samples)]
     assert (orders[0] == orders[1]).all()
     assert (orders[0] == orders[2]).all()
 
@@ -74,3 +87,102 @@ def test_a_small_film_fills_a_batch_many_times_its_size():
 def test_nothing_to_do_is_refused(samples: int, batch: int, says: str):
     with pytest.raises(ConfigError, match=says):
         Plan(samples, batch)
+
+
+# --- Pools ---
+
+
+@given(FILMS, POOL, BATCH, SEED, EPOCH)
+def test_pools_partition_the_films(shots: list[int], size: int, batch: int, seed: int, epoch: int):
+    """Runs of the order that share no sample: each holds whole films, or whole parts of a long one, `size` at most."""
+    plan = pooled(shots, size, batch, seed)
+    firsts, counts = plan.pools._parts
+    order, (*_, bounds) = epoch_of(plan, epoch)[: plan.samples], _deal(plan.pools, seed, epoch)
+    assert sorted(order) == list(range(plan.samples))
+    found = [np.unique(np.searchsorted(firsts, pool, side="right") - 1) for pool in np.split(order, bounds[1:-1])]
+    assert sorted(np.concatenate(found)) == list(range(len(firsts)))
+    assert [counts[parts].sum() for parts in found] == np.diff(bounds).tolist()
+    sizes = [len(parts) for parts in found]
+    assert len(sizes) == plan.pools.count
+    assert max(sizes) <= size
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(FILMS)
+def test_parts_of_films_are_whole_films_but_for_long_ones(shots: list[int]):
+    firsts, counts = Pools(np.array(shots), 1)._parts
+    most = 2 * np.mean(shots)
+    whole = [(sum(shots[:film]), count) for film, count in enumerate(shots) if count <= most]
+    assert set(whole) <= set(zip(firsts.tolist(), counts.tolist(), strict=True))
+    assert counts.max() <= most + 1
+    assert (np.cumsum(counts) - counts == firsts).all()
+    assert counts.sum() == sum(shots)
+
+
+@given(FILMS, BATCH, SEED, EPOCH)
+def test_one_pool_of_all_films_is_the_shuffle_of_all_samples(shots: list[int], batch: int, seed: int, epoch: int):
+    everything = Plan(sum(shots), batch, seed)
+    assert (epoch_of(pooled(shots, 2 * len(shots), batch, seed), epoch) == epoch_of(everything, epoch)).all()
+
+
+@given(FILMS, POOL, SEED, EPOCH)
+def test_padding_comes_from_the_last_pool(shots: list[int], size: int, seed: int, epoch: int):
+    plan = pooled(shots, size, sum(shots) + 5, seed)
+    order = plan.batch(epoch, 0)
+    *_, bounds = _deal(plan.pools, seed, epoch)
+    assert (order[sum(shots) :] == np.resize(order[bounds[-2] : bounds[-1]], 5)).all()
+
+
+def test_films_meet_other_films_in_every_epoch():
+    plan = pooled([20] * 64, 8, 160, 0)
+    pools = [{tuple(np.unique(plan.batch(epoch, step) // 20)) for step in range(8)} for epoch in range(2)]
+    assert {len(films) for films in pools[0]} == {8}  # a batch is as long as a pool here
+    assert not pools[0] & pools[1]
+
+
+def test_a_pool_of_none_is_refused():
+    with pytest.raises(ConfigError, match="pool 0"):
+        Pools(np.array([3]), 0)
+
+
+# --- Permutations ---
+
+
+@given(st.integers(1, 3000), SEED, EPOCH)
+def test_a_permutation_takes_every_number_once(count: int, seed: int, epoch: int):
+    numbers = rng.permute(np.arange(count), count, rng.generator(seed, rng.ORDER, epoch))
+    assert (np.sort(numbers) == np.arange(count)).all()
+
+
+@pytest.mark.parametrize("count", [1_600_000, 10**8, 10**12])
+def test_a_permutation_of_many_is_computed_where_it_is_asked_for(count: int):
+    asked = np.concatenate([np.arange(2000), count - 1 - np.arange(2000), np.arange(0, count, count // 2000)])
+    asked = np.unique(asked)
+    numbers = rng.permute(asked, count, rng.generator(0, rng.ORDER, 0))
+    assert len(np.unique(numbers)) == len(asked)
+    assert 0 <= numbers.min() < numbers.max() < count
+    again = np.concatenate(
+        [rng.permute(some, count, rng.generator(0, rng.ORDER, 0)) for some in np.array_split(asked, 2)]
+    )
+    assert (again == numbers).all()
+
+
+def test_permutations_of_many_are_uniform():
+    """Where 65 numbers go, and where with their neighbours; each chi-square fails for one seed in 10,000."""
+    count, cells = 5000, 50
+    asked = np.arange(0, count, count // 64)
+    draws = [rng.generator(seed, rng.ORDER, 0) for seed in range(1000)]
+    found = np.array([rng.permute(np.concatenate([asked, asked + 1]), count, draw) for draw in draws])
+    here, there = np.split(found * cells // count, 2, 1)
+    places = here + cells * np.arange(len(asked))
+    assert_uniform(np.bincount(places.ravel(), minlength=cells * len(asked)), cells * len(asked))
+    assert_uniform(np.bincount((here * cells + there).ravel(), minlength=cells**2), cells**2)
+
+
+def assert_uniform(counts: np.ndarray, cells: int) -> None:
+    """Chi-square by the Wilson-Hilferty approximation; 3.72 standard deviations are passed once in 10,000."""
+    assert len(counts) == cells
+    expected, freedom = counts.sum() / cells, cells - 1
+    square = ((counts - expected) ** 2 / expected).sum()
+    spread = 2 / (9 * freedom)
+    assert ((square / freedom) ** (1 / 3) - (1 - spread)) / spread**0.5 < 3.72

@@ -47,9 +47,8 @@ def test_rows_come_in_any_order_and_repeated(shards: ShardIndex):
     assert all((picture == every[row]).all() for picture, row in zip(store.read(rows), rows, strict=True))
 
 
-def test_more_shards_than_may_be_mapped(shards: ShardIndex, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("pipelines.store._MAPPED", 1)
-    store, whole = Store(shards), Store(shards)
+def test_more_shards_than_may_be_mapped(shards: ShardIndex):
+    store, whole = Store(shards, mapped=1), Store(shards)
     first_rows = shards.sequences["first_frame"].astype(np.int64)
     for rows in (first_rows, first_rows[::-1]):
         assert all((a == b).all() for a, b in zip(store.read(rows), whole.read(rows), strict=True))
@@ -144,6 +143,36 @@ def test_a_loader_over_remote_shards_gives_the_same_batches(make_loader, remote:
     for local, here, there in zip(make_loader(), make_loader(remote), make_loader(small), strict=True):
         torch.testing.assert_close(here["images"], local["images"], rtol=0, atol=0)
         torch.testing.assert_close(there["images"], local["images"], rtol=0, atol=0)
+
+
+def test_pools_fetch_a_shard_once_an_epoch_though_the_cache_does_not_hold_all(
+    make_loader, shards: ShardIndex, remote: ShardIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fetched, fetch = [], Cache._fetch
+
+    def counting(self, fs, path, name, *rest):
+        fetched.append(name)
+        return fetch(self, fs, path, name, *rest)
+
+    monkeypatch.setattr(Cache, "_fetch", counting)
+    two = sum(sorted(shard["bytes"] for shard in remote.shards)[-2:])
+    index = ShardIndex.open(remote.address, Cache(tmp_path / "small", limit=two, wait=30))
+    fetched.clear()
+    for ours, theirs in zip(*(make_loader(i, pool=1, global_batch=1) for i in (index, shards)), strict=True):
+        torch.testing.assert_close(ours["images"], theirs["images"], rtol=0, atol=0)
+    assert len(fetched) <= 6  # two films, one in two parts, and two ahead of the next epoch
+
+
+def test_a_cache_too_small_for_the_order_is_said(
+    make_loader, remote: ShardIndex, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    largest = max(shard["bytes"] for shard in remote.shards)
+    index = ShardIndex.open(remote.address, Cache(tmp_path / "small", limit=largest, wait=30))
+    make_loader(index, pool=1)
+    assert not caplog.records
+    make_loader(index)
+    assert "shuffling all films needs" in caplog.text
+    assert "choose a pool of at most 1 films" in caplog.text
 
 
 def test_dali_reads_the_tars_from_s3_through_our_idx(remote: ShardIndex, shards: ShardIndex):
