@@ -49,6 +49,7 @@ class Data:
         threads: CPU threads of the data pipeline; 0 takes this process's share of the cores.
         prefetch: batches made ahead.
         pool: films that are shuffled with each other; all if left out. For remote shards that the cache cannot hold.
+        max_broken: part of the views that may show another key-frame because theirs is broken; 0 stops at the first.
     """
 
     shards: str
@@ -57,6 +58,7 @@ class Data:
     threads: int = 0
     prefetch: int = 2
     pool: int | None = None
+    max_broken: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,7 @@ def pretrain(
             threads=hardware.threads(data.threads, local),
             prefetch=data.prefetch,
             pool=data.pool,
+            max_broken=data.max_broken,
         )
 
     facts = {"recipe": recipe or {}, "total_steps": total_steps, "manifest_sha256": manifest}

@@ -10,24 +10,28 @@ could be missed or met twice.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from functools import partial
 from weakref import proxy
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from shard_tools.errors import ConfigError, PictureError
 from shard_tools.format import ShardIndex
 
 from . import graph, rng
+from .faults import Substitutes
 from .plan import Plan, Pools, process_slice
 from .samples import Drawn, Sampler, ShotTable
 from .store import MAPPED, Store
-from .stream import Request, Stream
-from .views import TestViews
+from .stream import Request, Stream, device_id
+from .views import VIEW, TestViews
 
 _AHEAD = 4  # steps that remote shards are fetched ahead of DALI; with pools, a whole pool
+_COUNTED = 50  # steps after which the processes add up what was broken
 
 _log = logging.getLogger(__name__)
 
@@ -52,10 +56,14 @@ class WindowLoader:
         dtype: of the images, torch.float32 or torch.bfloat16.
         pool: films that are shuffled with each other, see `plan.Pools`; None for all. Remote shards of which the
             cache holds only a part are then fetched once an epoch, a pool ahead of need.
+        max_broken: largest part of the views that may show another key-frame, the nearest of its film, because theirs
+            is broken. Every 50 steps and at the end of an epoch all processes add up theirs and stop together above it.
+            0 raises at the first one, in the process that meets it.
 
     Raises:
-        ConfigError: no samples, another dtype, or a batch that does not divide among the processes.
-        PictureError: while iterating; a picture differs from the index or cannot be decoded.
+        ConfigError: no samples, another dtype, or a batch that does not divide among the processes; while iterating,
+            the process was forked with batches under way.
+        PictureError: while iterating; a picture differs from the index or cannot be decoded, or too many are so.
     """
 
     def __init__(
@@ -74,10 +82,13 @@ class WindowLoader:
         prefetch: int = 2,
         dtype: torch.dtype = torch.float32,
         pool: int | None = None,
+        max_broken: float = 0.0,
     ) -> None:
         _check_positive(threads=threads, prefetch=prefetch)
         if dtype not in (torch.float32, torch.bfloat16):
             raise ConfigError(f"dtype {dtype}: choose torch.float32 or torch.bfloat16")
+        if not 0 <= max_broken <= 1:
+            raise ConfigError(f"max_broken {max_broken}: must be within [0, 1]")
         self.index, self._table = index, ShotTable(index, films)
         self._sampler, self._store = sampler, Store(index, min(pool or MAPPED, MAPPED))
         pools = None if pool is None else Pools(self._table.shots, pool)
@@ -85,12 +96,15 @@ class WindowLoader:
         self._ahead = _AHEAD if pools is None else self.plan.pool_steps
         _warn_of_small_cache(index, films, pool)
         self.epoch = self.step = 0  # of the next batch
-        self._slice = process_slice(global_batch, rank, world_size)
+        self._slice, self._world_size = process_slice(global_batch, rank, world_size), world_size
         self._device, self._dtype = torch.device(device), dtype
         self._make_graph, self._inputs = graph.train_path(size, self._device.type == "cuda", dtype == torch.bfloat16)
+        self._max_broken = max_broken
+        self._substitutes = Substitutes(self._store, device_id(self._device)) if max_broken else None
+        self._views = self._replaced = 0  # since the processes last added up
         self._kwargs = {"num_threads": threads, "prefetch_queue_depth": prefetch}
         self._stream: Stream | None = None
-        self._stream_at = (0, 0)
+        self._stream_at, self._process = (0, 0), 0
 
     def __len__(self) -> int:
         """Steps an epoch, equal on every process."""
@@ -111,27 +125,41 @@ class WindowLoader:
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for step in range(self.step, len(self)):
             batch = self._at(self.epoch, step)
+            if self._max_broken and (step % _COUNTED == _COUNTED - 1 or step == len(self) - 1):
+                self._stop_above_max_broken()
             # Moved on before the batch is handed out: a checkpoint taken while it is in use resumes with the next one.
             self.epoch, self.step = self._after(self.epoch, step)
             yield batch
+
+    def _stop_above_max_broken(self) -> None:
+        """Called at the same step by all processes, which therefore decide alike."""
+        counts = torch.tensor([self._views, self._replaced], device=self._device)
+        self._views = self._replaced = 0
+        if self._world_size > 1 and dist.is_available() and dist.is_initialized():
+            dist.all_reduce(counts)
+        views, replaced = counts.tolist()
+        if replaced > self._max_broken * views:
+            raise PictureError(
+                f"{self.index.address}: {replaced} of the last {views} views show another key-frame because theirs is "
+                f"broken, more than max_broken {self._max_broken:g} allows; run `bassl-fast verify` on the shards"
+            )
 
     def _after(self, epoch: int, step: int) -> tuple[int, int]:
         return (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
 
     def _at(self, epoch: int, step: int) -> dict[str, torch.Tensor]:
-        if self._stream is None:
-            self._stream = self._open(epoch, step)
+        stream, self._stream = self._stream, None  # an error or interrupt from here on leaves none half read
+        if stream is None:
+            stream, self._process = self._open(epoch, step), os.getpid()
+        elif self._process != os.getpid():
+            self._stream = stream  # to end it would wait for threads that only the parent has
+            raise ConfigError("this process was forked from one that uses the loader; make a loader in each process")
         elif self._stream_at != (epoch, step):
-            try:
-                self._stream.restart(self._requests(epoch, step))
-            except PictureError:  # in a batch under way that nobody wants any more
-                self._stream = self._open(epoch, step)
-        try:
-            (samples, drawn), images = next(self._stream)
-        except Exception:
-            self._stream = None
-            raise
-        self._stream_at = self._after(epoch, step)
+            stream.restart(self._requests(epoch, step))
+        replaced = stream.replaced
+        (samples, drawn), images = next(stream)
+        self._views, self._replaced = self._views + drawn.views.size, self._replaced + stream.replaced - replaced
+        self._stream_at, self._stream = self._after(epoch, step), stream
         centers = self._table[samples]
         rest = {"film": centers.film, "position": centers.position, **drawn.extras}
         return {
@@ -151,8 +179,8 @@ class WindowLoader:
     def _open(self, epoch: int, step: int) -> Stream:
         _, drawn = self.draw(epoch, step)
         batch = drawn.views[self._slice].size
-        requests = self._requests(epoch, step)
-        return Stream(self._store, requests, self._make_graph, self._device, batch_size=batch, **self._kwargs)
+        kwargs = {"substitutes": self._substitutes, "batch_size": batch, **self._kwargs}
+        return Stream(self._store, self._requests(epoch, step), self._make_graph, self._device, **kwargs)
 
 
 def _requests(loader: WindowLoader, epoch: int, step: int) -> Iterator[Request]:
@@ -168,7 +196,7 @@ def _requests(loader: WindowLoader, epoch: int, step: int) -> Iterator[Request]:
         extras = {name: rows[loader._slice] for name, rows in drawn.extras.items()}
         mine = Drawn(drawn.views[loader._slice], extras)
         rows = mine.views.ravel()
-        yield Request(rows["frame"], partial(loader._inputs, rows), (samples[loader._slice], mine))
+        yield Request(rows["frame"], rows, partial(loader._inputs, rows), (samples[loader._slice], mine))
         epoch, step = loader._after(epoch, step)
 
 
@@ -208,8 +236,10 @@ class FilmLoader:
             count = int(row["shots"]) * int(row["frames_per_shot"])
             for first in range(0, count, self._batch):
                 frames = int(row["first_frame"]) + np.arange(first, min(first + self._batch, count))
+                regions = np.zeros(len(frames), VIEW)
+                regions["height"], regions["width"] = row["height"], row["width"]
                 inputs = partial(graph.test_inputs, self._views, int(row["height"]), int(row["width"]))
-                yield Request(frames, inputs, (film, first))
+                yield Request(frames, regions, inputs, (film, first))
 
 
 def _warn_of_small_cache(index: ShardIndex, films: np.ndarray, pool: int | None) -> None:

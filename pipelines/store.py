@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import mmap
+import threading
 import weakref
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import NamedTuple
 
 import numpy as np
 
 from shard_tools.cache import OpenShard
-from shard_tools.errors import PictureError, RemoteError
+from shard_tools.errors import PictureError, RemoteError, ShardError
 from shard_tools.format import ShardIndex
 
 # Shards mapped at a time: each holds a file descriptor or two, and 1,024 of those is a common limit.
 MAPPED = 256
+CHANGED = "bytes differ from the index (crc32)"
 _FETCHERS = 2  # remote shards fetched at a time
 
 
@@ -29,66 +33,90 @@ class Store:
 
     def __init__(self, index: ShardIndex, mapped: int = MAPPED) -> None:
         self.index, self._mapped = index, mapped
-        self._checked = np.zeros(len(index.frames), bool)  # untouched, it takes no memory
-        self._open: OrderedDict[int, OpenShard] = OrderedDict()
-        self._coming: dict[int, Future] = {}
-        self._fetchers: ThreadPoolExecutor | None = None
+        self._first_frame = index.sequences["first_frame"].astype(np.int64)
+        self._checked = np.zeros(-(-len(index.frames) // 8), np.uint8)  # a bit a key-frame
+        self._open: OrderedDict[int, _Mapped] = OrderedDict()
+        self._fetchers: _Fetchers | None = None
 
     def read(self, frames: np.ndarray) -> list[np.ndarray]:
         """JPEG bytes of the key-frame rows `frames` `[N]`, as N uint8 views into the shards (no copy).
 
         Raises:
             PictureError: bytes that differ from the index; names shard, member and offset.
-            ShardError, RemoteError: a remote shard cannot be fetched.
+            ShardError, RemoteError: a shard cannot be opened or fetched.
         """
+        pictures, differing = self.look(frames)
+        if differing:
+            raise PictureError(self.describe(differing[0], CHANGED))
+        return pictures
+
+    def look(self, frames: np.ndarray) -> tuple[list[np.ndarray], list[int]]:
+        """As `read`, and the key-frame rows whose bytes differ from the index, instead of an error."""
         rows = self.index.frames[frames]
         starts, sizes = rows["offset"].tolist(), rows["size"].tolist()
-        shards = self._shards_of(frames).tolist()
-        pictures = [self._map(s)[a : a + n] for s, a, n in zip(shards, starts, sizes, strict=True)]
-        new = () if self.index.cache else np.flatnonzero(~self._checked[frames]).tolist()
-        for i in new:
-            if zlib.crc32(pictures[i]) != rows["crc32"][i]:
-                raise PictureError(self.describe(int(frames[i]), "bytes differ from the index (crc32)"))
-        if new:
-            self._checked[frames] = True
-        return pictures
+        shards = self.index.sequences["shard"][self.films_of(frames)].tolist()
+        mapped = {shard: self._map(shard) for shard in dict.fromkeys(shards)}
+        pictures = [mapped[shard].view(start, size) for shard, start, size in zip(shards, starts, sizes, strict=True)]
+        return pictures, [] if self.index.cache else self._differing(frames, rows["crc32"], pictures)
+
+    def _differing(self, frames: np.ndarray, crc32: np.ndarray, pictures: list[np.ndarray]) -> list[int]:
+        bytes_, bits = frames >> 3, np.uint8(1) << (frames & 7).astype(np.uint8)
+        differing = {}
+        for i in np.flatnonzero(self._checked[bytes_] & bits == 0).tolist():
+            if zlib.crc32(pictures[i]) == crc32[i]:
+                self._checked[bytes_[i]] |= bits[i]
+            else:
+                differing[int(frames[i])] = None
+        return list(differing)
 
     def fetch_ahead(self, frames: np.ndarray) -> None:
         """Begin to fetch the remote shards of key-frame rows `frames`, in order; errors show when they are read."""
         if self._fetchers is None:
-            self._fetchers = ThreadPoolExecutor(_FETCHERS, "fetch")
-            weakref.finalize(self, self._fetchers.shutdown, wait=False, cancel_futures=True)
-        for shard in dict.fromkeys(self._shards_of(frames).tolist()):
-            coming = self._coming.get(shard)
-            if shard not in self._open and (coming is None or (coming.done() and coming.exception())):
-                self._coming[shard] = self._fetchers.submit(_fetch, self.index, shard)
+            self._fetchers = _Fetchers(self.index)
+        for shard in dict.fromkeys(self.index.sequences["shard"][self.films_of(frames)].tolist()):
+            if shard not in self._open:
+                self._fetchers.ask(shard)
 
     def describe(self, frame: int, fault: str) -> str:
         """One line that names the key-frame, its shard and offset, and what to do."""
         shard, member, offset = self.index.locate(frame)
         return f"{shard}: {member} at byte {offset}: {fault}; run `bassl-fast verify` on the shards"
 
-    def _shards_of(self, frames: np.ndarray) -> np.ndarray:
-        films = np.searchsorted(self.index.sequences["first_frame"], frames, side="right") - 1
-        return self.index.sequences["shard"][films]
+    def films_of(self, frames: np.ndarray) -> np.ndarray:
+        """Film numbers of key-frame rows."""
+        return np.searchsorted(self._first_frame, frames, side="right") - 1
 
-    def _map(self, shard: int) -> np.ndarray:
+    def _map(self, shard: int) -> _Mapped:
         found = self._open.get(shard)
         if found is None:
-            if coming := self._coming.pop(shard, None):
-                coming.exception()  # wait; if it failed, opening tells why
+            if self._fetchers is not None:
+                self._fetchers.asked.discard(shard)
             if len(self._open) >= self._mapped:
                 self._release()
-            found = self._open[shard] = open_shard(self.index, shard, self._release)
+            opened = open_shard(self.index, shard, self._release)
+            found = self._open[shard] = _Mapped(opened, np.asarray(opened.data), opened.data.base)
         self._open.move_to_end(shard)
-        return found.data
+        return found
 
     def _release(self) -> bool:
         """Close the shard used least recently; views into it stay valid. False if none is open."""
         if not self._open:
             return False
-        self._open.popitem(last=False)[1].close()
+        self._open.popitem(last=False)[1].shard.close()
         return True
+
+
+class _Mapped(NamedTuple):
+    shard: OpenShard
+    bytes: np.ndarray  # as a plain array: a slice of a memmap takes ten times as long
+    pages: mmap.mmap
+
+    def view(self, start: int, size: int) -> np.ndarray:
+        """The bytes, asked of the disk at once: so key-frames come side by side, and nothing around them."""
+        if start + size <= len(self.bytes):
+            skip = start % mmap.PAGESIZE
+            self.pages.madvise(mmap.MADV_WILLNEED, start - skip, skip + size)
+        return self.bytes[start : start + size]
 
 
 def open_shard(index: ShardIndex, shard: int, release: Callable[[], bool]) -> OpenShard:
@@ -96,13 +124,49 @@ def open_shard(index: ShardIndex, shard: int, release: Callable[[], bool]) -> Op
     facts = index.shards[shard]
     if index.cache is not None:
         return index.cache.open(index.address, facts, release)
-    return OpenShard(np.memmap(index.root / facts["name"], np.uint8, mode="r"))
+    path = index.root / facts["name"]
+    try:
+        data = np.memmap(path, np.uint8, mode="r")
+    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+        raise ShardError(f"{path}: cannot be read ({error}); copy it here or pack again") from None
+    if len(data) != facts["bytes"]:
+        raise ShardError(f"{path}: {len(data)} bytes, the manifest says {facts['bytes']}; copy it again or pack again")
+    return OpenShard(data)
 
 
-def _fetch(index: ShardIndex, shard: int) -> None:
-    """Bring a shard into the cache; not if there is no room, for the reader who waits for this may hold it."""
+class _Fetchers:
+    """Threads that bring remote shards into the cache.
 
+    Nobody waits for them: who reads a shard opens it through the cache, which fetches what is not there, and waits
+    while another does so. They are daemons, so a program that ends does not first fetch what it will not read.
+    """
+
+    def __init__(self, index: ShardIndex) -> None:
+        self.asked: set[int] = set()
+        self._shards: SimpleQueue[int | None] = SimpleQueue()
+        for _ in range(_FETCHERS):
+            threading.Thread(target=_fetch, args=(index, self._shards, self.asked), name="fetch", daemon=True).start()
+        weakref.finalize(self, _end, self._shards)
+
+    def ask(self, shard: int) -> None:
+        if shard not in self.asked:
+            self.asked.add(shard)
+            self._shards.put(shard)
+
+
+def _fetch(index: ShardIndex, shards: SimpleQueue[int | None], asked: set[int]) -> None:
     def no_room() -> bool:
-        raise RemoteError("no room to fetch ahead")
+        raise RemoteError("no room to fetch ahead: the reader who would release a shard is not here")
 
-    open_shard(index, shard, no_room).close()
+    while (shard := shards.get()) is not None:
+        try:
+            open_shard(index, shard, no_room).close()
+        except Exception:  # the reader will meet it too
+            asked.discard(shard)
+
+
+def _end(shards: SimpleQueue[int | None]) -> None:
+    while not shards.empty():
+        shards.get_nowait()
+    for _ in range(_FETCHERS):
+        shards.put(None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 from weakref import WeakMethod
 
@@ -13,15 +15,19 @@ import torch
 
 from shard_tools.errors import PictureError
 
-from .graph import decode_fault
+from .faults import Substitutes, undecodable
 from .store import Store
 
 
 @dataclass(frozen=True)
 class Request:
-    """One DALI batch: the key-frame rows `[N]` it needs and how their JPEG bytes become inputs of the graph."""
+    """One DALI batch: the key-frame rows `[N]` it needs and how their JPEG bytes become inputs of the graph.
+
+    `regions` `[N]`: rows with `top`, `left`, `height`, `width`, the pixels that the graph decodes of each.
+    """
 
     frames: np.ndarray
+    regions: np.ndarray
     inputs: Callable[[list[np.ndarray]], tuple]
     tag: Any = None
 
@@ -34,56 +40,106 @@ class Stream:
         requests: what to make; DALI asks for `prefetch` of them ahead.
         make_graph: given `source`, `device_id` and the pipeline's other arguments, returns the DALI pipeline.
         device: of the tensors.
+        substitutes: shows other key-frames for broken ones; None raises.
+
+    Attributes:
+        replaced: views handed out that show another key-frame than was asked for.
 
     Raises:
-        PictureError: a picture differs from the index or cannot be decoded. The stream is over then.
+        PictureError: a picture differs from the index or cannot be decoded, and nothing stands in. The stream is over
+            then, as it is after any other error.
     """
 
     def __init__(
-        self, store: Store, requests: Iterator[Request], make_graph: Callable, device: torch.device, **kwargs: int
+        self,
+        store: Store,
+        requests: Iterator[Request],
+        make_graph: Callable,
+        device: torch.device,
+        substitutes: Substitutes | None = None,
+        **kwargs: int,
     ) -> None:
-        self._store, self._requests, self._device = store, requests, device
-        self._under_way: deque[Request] = deque()
-        device_id = (device.index or 0) if device.type == "cuda" else None
-        feed = WeakMethod(self._feed)  # no cycle: threads and maps end with the stream, not at some garbage collection
-        self._pipe = make_graph(source=lambda: feed()(), device_id=device_id, **kwargs)
-        self._pipe.build()
+        self._store, self._requests, self._device, self._substitutes = store, requests, device, substitutes
+        self._device_id = device_id(device)
+        self._make_graph = partial(make_graph, device_id=self._device_id, **kwargs)
         self._copier = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.replaced = 0
+        self._build()
+
+    def _build(self) -> None:
+        """A pipeline with nothing under way."""
+        self._under_way: deque[tuple[Request, np.ndarray]] = deque()  # with the key-frames that are shown
+        self._feeding = False
+        feed = WeakMethod(self._feed)  # no cycle: threads and maps end with the stream, not at some garbage collection
+        self._pipe = self._make_graph(source=lambda: feed()())
+        self._pipe.build()
         # Since 2.0 DALI counts who holds an output; on a GPU it cannot know when a kernel is done with it.
-        self._owned = device.type == "cpu" and getattr(self._pipe, "exec_dynamic", False)
+        self._owned = self._device.type == "cpu" and getattr(self._pipe, "exec_dynamic", False)
 
     def restart(self, requests: Iterator[Request]) -> None:
         """Go on with other requests; what is under way is finished and thrown away."""
         self._requests = iter(())
-        for _ in self:
-            pass
-        self._pipe.reset()
+        try:
+            while True:
+                self._pipe.run()
+        except StopIteration:
+            self._pipe.reset()
+            self._under_way.clear()
+        except RuntimeError:  # a broken picture in a batch that nobody wants any more
+            self._build()
         self._requests = requests
 
     def __iter__(self) -> Iterator[tuple[Any, torch.Tensor]]:
         return self
 
     def __next__(self) -> tuple[Any, torch.Tensor]:
-        try:
-            (pictures,) = self._pipe.run()
-        except RuntimeError as error:
-            raise PictureError(self._blame(str(error))) from None
-        return self._under_way.popleft().tag, _to_torch(pictures, self._device, self._copier, self._owned)
+        while True:
+            try:
+                (pictures,) = self._pipe.run()
+                break
+            except RuntimeError as error:
+                if self._feeding:  # not DALI's
+                    raise
+                self._recover(error)
+        request, shown = self._under_way.popleft()
+        self.replaced += np.count_nonzero(request.frames != shown)
+        return request.tag, _to_torch(pictures, self._device, self._copier, self._owned)
 
     def _feed(self) -> tuple:
-        request = next(self._requests)  # StopIteration is how DALI learns that no more will come
-        inputs = request.inputs(self._store.read(request.frames))
-        self._under_way.append(request)
+        self._feeding = True
+        if (request := next(self._requests, None)) is None:
+            self._feeding = False
+            raise StopIteration  # DALI learns that no more will come
+        if self._substitutes:
+            shown, jpegs = self._substitutes.read(request.frames, request.regions)
+        else:
+            shown, jpegs = request.frames, self._store.read(request.frames)
+        inputs = request.inputs(jpegs)
+        self._under_way.append((request, shown))
+        self._feeding = False
         return inputs
 
-    def _blame(self, message: str) -> str:
-        """Find the picture that cannot be decoded among those under way: DALI does not name it."""
-        for request in self._under_way:
-            for frame in np.unique(request.frames):
-                (jpeg,) = self._store.read(frame[None])
-                if fault := decode_fault(jpeg):
-                    return self._store.describe(int(frame), f"cannot be decoded ({fault})")
-        return f"DALI failed although every picture under way decodes alone: {message}"
+    def _recover(self, error: RuntimeError) -> None:
+        """Find what cannot be decoded of what is under way, and make all of that again, with stand-ins.
+
+        A pipeline that failed is never used again: DALI would hand out what it made of the other pictures.
+        """
+        for request, shown in self._under_way:
+            faults = undecodable(self._store.read(shown), request.regions, self._device_id)
+            broken = {int(shown[at]): f"cannot be decoded ({fault})" for at, fault in faults.items()}
+            if broken and self._substitutes is None:
+                raise PictureError(self._store.describe(*next(iter(broken.items())))) from None
+            if broken and self._substitutes.add_undecodable(broken):
+                break
+        else:
+            raise error
+        self._requests = chain([request for request, _ in self._under_way], self._requests)
+        self._build()
+
+
+def device_id(device: torch.device) -> int | None:
+    """DALI's number of a GPU; None for the CPU."""
+    return (device.index or 0) if device.type == "cuda" else None
 
 
 def _to_torch(pictures, device: torch.device, copier: torch.cuda.Stream | None, owned: bool) -> torch.Tensor:

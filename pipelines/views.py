@@ -163,19 +163,24 @@ def colour_matrices(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Every step is linear in the pixel, and contrast is linear in the mean grey as well, so any order of the four is one
     such pair. Hue turns the chroma plane of YIQ, which is HSV's hue to first order.
     """
+    # Rows of one group stand side by side: nine of ten are as the row before them.
+    new = np.ones(len(rows), bool)
+    new[1:] = np.any([rows[name][1:] != rows[name][:-1] for name in (*STEPS, "order")], 0)
+    pixel, mean = _compose(rows[new])
+    group = np.cumsum(new) - 1
+    return pixel.astype(np.float32)[group], mean.astype(np.float32)[group]
+
+
+def _compose(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     count = len(rows)
     eye = np.eye(3)
     pixel, mean = np.tile(eye, (count, 1, 1)), np.zeros((count, 3, 3))
     grey = np.tile(GREY, (3, 1))
-
-    def factor(name: str, chosen: np.ndarray) -> np.ndarray:
-        return rows[name][chosen].astype(np.float64)[:, None, None]
-
     order = ORDERS[rows["order"]]
     for position in range(4):
         for step, name in enumerate(STEPS):
             at = np.flatnonzero(order[:, position] == step)
-            f = factor(name, at)
+            f = rows[name][at].astype(np.float64)[:, None, None]
             if name == "brightness":
                 pixel[at], mean[at] = f * pixel[at], f * mean[at]
             elif name == "contrast":
@@ -184,7 +189,7 @@ def colour_matrices(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             else:
                 turn = f * eye + (1 - f) * grey if name == "saturation" else _hue_rotation(f[:, 0, 0])
                 pixel[at], mean[at] = turn @ pixel[at], turn @ mean[at]
-    return pixel.astype(np.float32), mean.astype(np.float32)
+    return pixel, mean
 
 
 def _hue_rotation(turns: np.ndarray) -> np.ndarray:

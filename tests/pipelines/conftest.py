@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipelines.loader import WindowLoader
@@ -21,6 +22,7 @@ SIZE = 32  # of the views
 # name -> shots, key-frames a shot, height, width: one of another height, one shorter than a window
 FILMS = {"tall": (7, 2, 96, 64), "tiny": (3, 3, 48, 80), "wide": (21, 3, 64, 112)}
 SHOTS = sum(shots for shots, *_ in FILMS.values())
+STEPS = 8  # 31 shots in batches of 4
 VIEWS = TrainViews(size=SIZE)
 
 
@@ -85,3 +87,29 @@ def make_loader(shards: ShardIndex) -> MakeLoader:
         return WindowLoader(index, films, sample, SIZE, **{"global_batch": 4, "seed": 3, **kwargs})
 
     return make
+
+
+Batch = dict[str, torch.Tensor]
+
+
+def assert_equal(ours: Batch, theirs: Batch) -> None:
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+def assert_all_equal(ours: list[Batch], theirs: list[Batch]) -> None:
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert_equal(one, other)
+
+
+@pytest.fixture(scope="session")
+def two_epochs(shards: ShardIndex) -> list[Batch]:
+    """What every loader of seed 3 should give, from one process; do not write into it."""
+    loader = whole_loader(shards)
+    return [*loader, *loader]
+
+
+def whole_loader(shards: ShardIndex) -> WindowLoader:
+    return WindowLoader(shards, shards.select(None), sample, SIZE, global_batch=4, seed=3)

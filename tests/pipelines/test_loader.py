@@ -2,45 +2,22 @@ from __future__ import annotations
 
 import gc
 import os
-import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from itertools import islice
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
-from pipelines.loader import FilmLoader, WindowLoader
+from pipelines.loader import FilmLoader
 from pipelines.store import Store
 from pipelines.views import TestViews
-from shard_tools.errors import ConfigError, PictureError
+from shard_tools.errors import ConfigError
 from shard_tools.format import ShardIndex
-from shard_tools.movienet import keyframe_name
-from shard_tools.pack import pack
 
-from .conftest import FILMS, SHOTS, SIZE, MakeLoader, sample
+from .conftest import FILMS, SHOTS, SIZE, STEPS, Batch, MakeLoader, assert_all_equal
 from .reference import eval_view, psnr, train_view
-
-STEPS = 8  # 31 shots in batches of 4
-Batch = dict[str, torch.Tensor]
-
-
-def assert_equal(ours: Batch, theirs: Batch) -> None:
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
-
-
-def assert_all_equal(ours: list[Batch], theirs: list[Batch]) -> None:
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        assert_equal(one, other)
 
 
 def pixels(images: torch.Tensor) -> np.ndarray:
@@ -51,17 +28,6 @@ def pixels(images: torch.Tensor) -> np.ndarray:
 
 def sample_numbers(batch: Batch) -> list[tuple[int, int]]:
     return list(zip(batch["film"].tolist(), batch["position"].tolist(), strict=True))
-
-
-@pytest.fixture(scope="module")
-def two_epochs(shards: ShardIndex) -> list[Batch]:
-    """What every loader of seed 3 should give, from one process; do not write into it."""
-    loader = whole_loader(shards)
-    return [*loader, *loader]
-
-
-def whole_loader(shards: ShardIndex) -> WindowLoader:
-    return WindowLoader(shards, shards.select(None), sample, SIZE, global_batch=4, seed=3)
 
 
 def test_a_batch_has_the_promised_shapes(make_loader: MakeLoader):
@@ -201,142 +167,6 @@ def test_views_of_a_window_come_from_its_own_shots(make_loader: MakeLoader):
         assert (frames[:, [0, 1]] == frames[:, [2, 6]]).all()
 
 
-# --- Faults ---
-
-
-def with_flipped_byte(shards: ShardIndex, root: Path, frame: int) -> tuple[ShardIndex, str]:
-    """A copy of the shards with one byte of a key-frame changed, and how its error begins."""
-    index = ShardIndex.open(shutil.copytree(shards.root, root))
-    flip_byte(index, frame)
-    shard, member, offset = index.locate(frame)
-    return index, f"{shard}: {member} at byte {offset}: "
-
-
-def flip_byte(index: ShardIndex, frame: int) -> None:
-    """In place, so a shard that is mapped already sees it."""
-    shard, _, offset = index.locate(frame)
-    with open(shard, "r+b") as file:
-        file.seek(offset + 200)
-        byte = file.read(1)[0]
-        file.seek(offset + 200)
-        file.write(bytes([byte ^ 0xFF]))
-
-
-def step_of_first_use(loader: WindowLoader, least: int) -> tuple[int, int]:
-    """A key-frame that no step of the first epoch before `least` takes, and the step that takes it first."""
-    seen: set[int] = set()
-    for step in range(len(loader)):
-        frames = set(loader.draw(0, step)[1].views["frame"].ravel().tolist())
-        if step >= least and frames - seen:
-            return min(frames - seen), step
-        seen |= frames
-    raise AssertionError("no such key-frame")
-
-
-@pytest.mark.parametrize("prefetch", [1, 3])
-def test_a_changed_byte_raises_naming_the_picture(
-    make_loader: MakeLoader, shards: ShardIndex, two_epochs: list[Batch], tmp_path: Path, prefetch: int
-):
-    frame, step = step_of_first_use(make_loader(), 4)
-    index, says = with_flipped_byte(shards, tmp_path / "shards", frame)
-    loader, seen = make_loader(index, prefetch=prefetch), []
-    with pytest.raises(PictureError) as error:
-        seen += iter_into(loader, seen)
-    assert str(error.value).startswith(says)
-    assert "\n" not in str(error.value)
-    assert len(seen) <= step
-    assert_all_equal(seen, two_epochs[: len(seen)])
-    assert loader.state_dict() == {"epoch": 0, "step": len(seen)}
-
-    with pytest.raises(PictureError, match="crc32"):  # no way around it
-        list(loader)
-    flip_byte(index, frame)
-    assert_all_equal(list(loader), two_epochs[len(seen) : STEPS])
-
-
-def iter_into(loader: WindowLoader, seen: list[Batch]) -> Iterator[Batch]:
-    """Keeps in `seen` what came before an error."""
-    for batch in loader:
-        seen.append(batch)
-    return iter(())
-
-
-class Undecodable(NamedTuple):
-    """Shards packed from a picture without Huffman codes but with all its markers."""
-
-    index: ShardIndex
-    frame: int
-    says: str  # how its error begins
-
-
-@pytest.fixture(scope="module")
-def undecodable(shards: ShardIndex, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Undecodable:
-    damaged, dst = tmp_path_factory.mktemp("damaged") / "films", tmp_path_factory.mktemp("packed")
-    shutil.copytree(source, damaged)
-    frame, _ = step_of_first_use(whole_loader(shards), 3)
-    film, shot, image = re.fullmatch(r"(\w+)/shot_(\d+).(\d).jpg", shards.locate(frame)[1]).groups()
-    path = damaged / "240P_frames" / film / keyframe_name(int(shot), int(image))
-    data = bytearray(path.read_bytes())
-    table = data.index(b"\xff\xc4")
-    data[table + 5 : table + 21] = bytes(16)
-    path.write_bytes(data)
-    pack(damaged, dst, progress=False)
-    index = ShardIndex.open(dst)
-    shard, member, offset = index.locate(frame)
-    return Undecodable(index, frame, f"{shard}: {member} at byte {offset}: cannot be decoded")
-
-
-def steps_without(loader: WindowLoader, frame: int) -> list[int]:
-    """Steps of the first epoch whose batch does not hold the key-frame."""
-    return [step for step in range(STEPS) if not (loader.draw(0, step)[1].views["frame"] == frame).any()]
-
-
-@pytest.mark.parametrize("prefetch", [1, 3])
-def test_a_jpeg_that_cannot_be_decoded_raises_naming_it(
-    make_loader: MakeLoader, undecodable: Undecodable, prefetch: int
-):
-    index, _, says = undecodable
-    loader = make_loader(index, prefetch=prefetch)
-    for _ in range(2):
-        with pytest.raises(PictureError) as error:
-            for _ in range(3):
-                list(loader)
-        assert str(error.value).startswith(says)
-        assert "\n" not in str(error.value)
-        assert "return fn." not in str(error.value)  # DALI 2 quotes our source
-
-
-def test_a_new_iteration_works_after_an_error(
-    make_loader: MakeLoader, undecodable: Undecodable, two_epochs: list[Batch]
-):
-    index, bad, _ = undecodable
-    loader = make_loader(index, prefetch=1)
-    whole = steps_without(loader, bad)
-    assert whole != list(range(STEPS))
-    for step in range(STEPS):
-        loader.load_state_dict({"epoch": 0, "step": step})
-        if step in whole:
-            assert_equal(next(iter(loader)), two_epochs[step])
-        else:
-            with pytest.raises(PictureError):
-                next(iter(loader))
-
-
-def test_a_broken_picture_under_way_does_not_stop_a_jump_elsewhere(
-    make_loader: MakeLoader, undecodable: Undecodable, two_epochs: list[Batch]
-):
-    index, bad, _ = undecodable
-    loader = make_loader(index, prefetch=2)
-    whole = steps_without(loader, bad)
-    before = next(step for step in whole if step + 1 < STEPS and step + 1 not in whole)
-    loader.load_state_dict({"epoch": 0, "step": before})
-    with suppress(PictureError):  # DALI 1 may tell of a picture ahead before the batches in front of it are out
-        assert_equal(next(iter(loader)), two_epochs[before])
-    elsewhere = next(step for step in whole if step + 1 in whole)
-    loader.load_state_dict({"epoch": 0, "step": elsewhere})
-    assert_equal(next(iter(loader)), two_epochs[elsewhere])
-
-
 @pytest.mark.parametrize(
     ("kwargs", "says"),
     [
@@ -410,14 +240,6 @@ def test_film_loader_can_be_read_again_and_left_early(shards: ShardIndex):
     assert len(list(islice(loader, 2))) == 2
     again = list(loader)
     assert all(torch.equal(a[2], b[2]) for a, b in zip(whole, again, strict=True))
-
-
-def test_film_loader_names_a_broken_picture(shards: ShardIndex, undecodable: Undecodable, tmp_path: Path):
-    flipped, crc_says = with_flipped_byte(shards, tmp_path / "shards", 30)
-    for index, says in ((undecodable.index, undecodable.says), (flipped, crc_says)):
-        with pytest.raises(PictureError) as error:
-            list(FilmLoader(index, index.select(None), EVAL, batch=8))
-        assert str(error.value).startswith(says)
 
 
 def test_film_loader_refuses_an_empty_batch(shards: ShardIndex):

@@ -10,6 +10,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from shard_tools.format import ShardIndex
 from shard_tools.movienet import keyframe_name
 from shard_tools.pack import pack
 from tests.films import write_film
-from tests.servers import BUCKET, KEY, SECRET, s3_server, use_s3
+from tests.servers import BUCKET, KEY, SECRET, Proxy, s3_server, use_s3
 
 from .conftest import FILMS
 
@@ -108,7 +109,36 @@ def test_a_cache_of_one_shard_is_enough_for_one_reader(shards: ShardIndex, remot
     store.fetch_ahead(rows)
     for mine, theirs in zip(store.read(rows), Store(shards).read(rows), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert cached(index) == 1
+    assert sum(path.stat().st_size for path in (index.cache.folder / "shards").glob("*.tar")) <= largest
+
+
+ENDS = """
+import sys, time
+from pathlib import Path
+from pipelines.store import Store
+from shard_tools.cache import Cache
+from shard_tools.format import ShardIndex
+
+index = ShardIndex.open(sys.argv[1], Cache(sys.argv[2]))
+store = Store(index)
+store.fetch_ahead(index.sequences["first_frame"].astype(int))
+while not list(Path(sys.argv[2]).glob("shards/*.tmp")):
+    time.sleep(0.01)
+print(time.time())
+"""
+
+
+def test_a_program_that_ends_does_not_wait_for_what_it_fetches(
+    served: int, remote: ShardIndex, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    proxy = Proxy(served, spoils=lambda request: request.startswith(b"GET") and b".tar" in request)
+    proxy.faults.extend(["stall"] * 10)
+    use_s3(monkeypatch, proxy.port)
+    command = [sys.executable, "-c", ENDS, remote.address, str(tmp_path / "other")]
+    with closing(proxy):
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        assert proxy.spoilt
+    assert time.time() - float(done.stdout) < 5  # one stalled read is given up after 10
 
 
 def test_shards_are_fetched_ahead_and_no_thread_stays(remote: ShardIndex):

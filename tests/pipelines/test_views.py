@@ -216,6 +216,16 @@ def colour_step(name: str, f: float, picture: np.ndarray) -> np.ndarray:
     return np.linalg.solve(to_yiq, np.stack([luma, turned.real, turned.imag])).T
 
 
+def test_colour_matrices_of_a_group_are_those_of_its_rows():
+    rows = np.repeat(draw(9, jitter=0.5), [1, 17, 2, 17, 2, 1, 1, 17, 2])
+    rows["brightness"][5] += 0.01
+    rows["order"][30] ^= 1
+    for together, alone in zip(
+        colour_matrices(rows), zip(*map(colour_matrices, rows[:, None]), strict=True), strict=True
+    ):
+        assert (together == np.concatenate(alone)).all()
+
+
 def test_no_jitter_is_the_identity():
     pixel, mean = colour_matrices(draw(100, jitter=0))
     np.testing.assert_allclose(pixel, np.tile(np.eye(3), (100, 1, 1)), atol=1e-6)

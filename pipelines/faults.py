@@ -1,0 +1,135 @@
+"""Broken key-frames: which one is shown instead, and how often that happened.
+
+What stands in for a view is a function of the bytes in the shards alone: the first key-frame, in a fixed order, of
+which the region that the view shows can be decoded. So a batch does not depend on which process met a fault first.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from shard_tools.errors import PictureError
+
+from .dali import fn, pipeline_def, types
+from .store import CHANGED, Store
+
+_log = logging.getLogger(__name__)
+_CHUNK = 64  # pictures decoded at a time in search of the broken ones
+
+
+class Substitutes:
+    """Reads key-frames as a store does, with stand-ins for broken ones; each fault is logged once.
+
+    Args:
+        store: where bytes come from.
+        device_id: of the GPU that decodes; None for the CPU.
+    """
+
+    def __init__(self, store: Store, device_id: int | None) -> None:
+        self._store, self._device_id = store, device_id
+        self._differ: set[int] = set()  # bytes are not those of the index
+        self._suspects: set[int] = set()  # some region cannot be decoded
+
+    def read(self, frames: np.ndarray, regions: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The key-frame rows `[N]` to show for `frames` `[N]`, and their JPEG bytes; `regions` as of `undecodable`.
+
+        Raises:
+            PictureError: all key-frames of a film are broken.
+        """
+        while True:
+            shown = self._mend(frames, regions)
+            jpegs, differing = self._store.look(shown)
+            if not differing:
+                return shown, jpegs
+            self._differ |= self._note(differing, CHANGED)
+
+    def add_undecodable(self, faults: dict[int, str]) -> bool:
+        """Take note of key-frame rows and why they cannot be decoded; False if nothing is new."""
+        new = {frame: fault for frame, fault in faults.items() if frame not in self._suspects}
+        for frame, fault in new.items():
+            self._suspects |= self._note([frame], fault)
+        return bool(new)
+
+    def _note(self, frames: list[int], fault: str) -> set[int]:
+        for frame in frames:
+            _log.warning("%s; another key-frame is shown instead", self._store.describe(frame, fault))
+        return set(frames)
+
+    def _mend(self, frames: np.ndarray, regions: np.ndarray) -> np.ndarray:
+        known = list(self._differ | self._suspects)
+        shown = frames.copy()
+        for at in np.flatnonzero(np.isin(frames, known)).tolist():
+            frame, region = int(frames[at]), regions[at : at + 1]
+            shown[at] = next((other for other in self._in_order(frame) if not self._broken(other, region)), -1)
+            if shown[at] < 0:
+                raise PictureError(self._store.describe(frame, "broken, as are all key-frames of its film"))
+        return shown
+
+    def _broken(self, frame: int, region: np.ndarray) -> bool:
+        if frame in self._differ or frame not in self._suspects:
+            return frame in self._differ
+        return bool(undecodable(self._store.look(np.array([frame]))[0], region, self._device_id))
+
+    def _in_order(self, frame: int) -> Iterator[int]:
+        """The key-frame, the others of its shot, then those of the shots around it, the nearest first."""
+        film = self._store.index.sequences[int(self._store.films_of(frame))]
+        first, shots, images = (int(film[name]) for name in ("first_frame", "shots", "frames_per_shot"))
+        shot, image = divmod(frame - first, images)
+        for distance in range(shots):
+            for other in dict.fromkeys((shot + distance, shot - distance)):
+                if 0 <= other < shots:
+                    yield from (first + other * images + (image + turn) % images for turn in range(images))
+
+
+def undecodable(jpegs: Sequence[np.ndarray], regions: np.ndarray, device_id: int | None) -> dict[int, str]:
+    """Which of the JPEGs `[N]` cannot be decoded, and why; DALI itself does not name them all.
+
+    Args:
+        jpegs: their bytes.
+        regions: `[N]` rows with `top`, `left`, `height`, `width` in pixels: what is to be decoded of each.
+        device_id: of the GPU that decodes; None for the CPU.
+    """
+
+    def search(start: int, stop: int) -> Iterator[tuple[int, str]]:
+        fault = _decode_fault(jpegs[start:stop], regions[start:stop], device_id)
+        if fault and stop - start == 1:
+            yield start, fault
+        elif fault:
+            middle = (start + stop) // 2
+            yield from search(start, middle)
+            yield from search(middle, stop)
+
+    chunks = range(0, len(jpegs), _CHUNK)
+    return dict(found for start in chunks for found in search(start, min(start + _CHUNK, len(jpegs))))
+
+
+def _decode_fault(jpegs: Sequence[np.ndarray], regions: np.ndarray, device_id: int | None) -> str:
+    """Why the JPEGs cannot all be decoded, or "" if they can."""
+    anchor, shape = (
+        np.stack([regions[side].astype(np.int32) for side in sides], 1)
+        for sides in (("top", "left"), ("height", "width"))
+    )
+
+    @pipeline_def(batch_size=len(jpegs), num_threads=2, device_id=device_id, prefetch_queue_depth=1)
+    def decode():
+        encoded, at, size = fn.external_source(
+            source=lambda: (list(jpegs), anchor, shape),
+            num_outputs=3,
+            dtype=[types.UINT8, types.INT32, types.INT32],
+            ndim=[1, 1, 1],
+        )
+        device = "cpu" if device_id is None else "mixed"
+        pixels = {"axis_names": "HW", "normalized_anchor": False, "normalized_shape": False}
+        return fn.decoders.image_slice(encoded, at, size, device=device, jpeg_fancy_upsampling=True, **pixels)
+
+    try:
+        pipe = decode()
+        pipe.build()
+        pipe.run()
+    except RuntimeError as error:
+        # DALI quotes our own source first; its reason follows.
+        return str(error).rpartition("encountered:")[2].strip().splitlines()[0].strip(" :")
+    return ""
