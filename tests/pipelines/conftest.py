@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipelines.windows import dense_window
 from shard_tools.format import ShardIndex
 from shard_tools.movienet import keyframe_name
 from shard_tools.pack import pack
+from tests.servers import BUCKET, s3_server
 
 SIZE = 32  # of the views
 # name -> shots, key-frames a shot, height, width: one of another height, one shorter than a window
@@ -63,6 +65,15 @@ def shards(source: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardIndex
     folder = tmp_path_factory.mktemp("shards")
     pack(source, folder, progress=False)
     return ShardIndex.open(folder)
+
+
+@pytest.fixture(scope="session")
+def served(shards: ShardIndex, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Port of an S3 server with the packed films."""
+    folder = tmp_path_factory.mktemp("s3")
+    shutil.copytree(shards.root, folder / BUCKET / "shards")
+    with s3_server(folder) as port:
+        yield port
 
 
 def sample(centers: Centers, rng: np.random.Generator) -> Drawn:
@@ -113,3 +124,13 @@ def two_epochs(shards: ShardIndex) -> list[Batch]:
 
 def whole_loader(shards: ShardIndex) -> WindowLoader:
     return WindowLoader(shards, shards.select(None), sample, SIZE, global_batch=4, seed=3)
+
+
+def flip_byte(index: ShardIndex, frame: int) -> None:
+    """In place, so a shard that is mapped already sees it."""
+    shard, _, offset = index.locate(frame)
+    with open(shard, "r+b") as file:
+        file.seek(offset + 200)
+        byte = file.read(1)[0]
+        file.seek(offset + 200)
+        file.write(bytes([byte ^ 0xFF]))

@@ -27,7 +27,7 @@ from shard_tools.format import FRAMES, MANIFEST, ShardIndex, npy_bytes
 from shard_tools.movienet import keyframe_name
 from shard_tools.pack import pack
 
-from .conftest import SIZE, STEPS, Batch, MakeLoader, assert_all_equal, assert_equal, sample, whole_loader
+from .conftest import SIZE, STEPS, Batch, MakeLoader, assert_all_equal, assert_equal, flip_byte, sample, whole_loader
 
 EVAL = TestViews(short_side=40, size=32)
 Damage = Callable[[bytes], bytes]
@@ -39,16 +39,6 @@ def with_flipped_byte(shards: ShardIndex, root: Path, frame: int) -> tuple[Shard
     flip_byte(index, frame)
     shard, member, offset = index.locate(frame)
     return index, f"{shard}: {member} at byte {offset}: "
-
-
-def flip_byte(index: ShardIndex, frame: int) -> None:
-    """In place, so a shard that is mapped already sees it."""
-    shard, _, offset = index.locate(frame)
-    with open(shard, "r+b") as file:
-        file.seek(offset + 200)
-        byte = file.read(1)[0]
-        file.seek(offset + 200)
-        file.write(bytes([byte ^ 0xFF]))
 
 
 def step_of_first_use(loader: WindowLoader, least: int) -> tuple[int, int]:

@@ -9,7 +9,6 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from shard_tools.format import ShardIndex
 from shard_tools.movienet import keyframe_name
 from shard_tools.pack import pack
 from tests.films import write_film
-from tests.servers import BUCKET, KEY, SECRET, Proxy, s3_server, use_s3
+from tests.servers import BUCKET, KEY, SECRET, Proxy, use_s3
 
 from .conftest import FILMS
 
@@ -76,14 +75,6 @@ def test_a_changed_byte_is_found_and_named(shards: ShardIndex, tmp_path: Path):
 
 
 # --- remote shards
-
-
-@pytest.fixture(scope="module")
-def served(shards: ShardIndex, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    folder = tmp_path_factory.mktemp("s3")
-    shutil.copytree(shards.root, folder / BUCKET / "shards")
-    with s3_server(folder) as port:
-        yield port
 
 
 @pytest.fixture
