@@ -4,19 +4,22 @@ import gc
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipelines.loader import FilmLoader
+from pipelines.loader import FilmLoader, WindowLoader
+from pipelines.samples import Centers, Drawn
 from pipelines.store import Store
 from pipelines.views import TestViews
 from shard_tools.errors import ConfigError
 from shard_tools.format import ShardIndex
 
-from .conftest import FILMS, SHOTS, SIZE, STEPS, Batch, MakeLoader, assert_all_equal
+from .conftest import FILMS, SHOTS, SIZE, STEPS, Batch, MakeLoader, assert_all_equal, sample
 from .reference import eval_view, psnr, train_view
 
 
@@ -190,15 +193,33 @@ def held() -> tuple[int, int]:
     return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
 
 
-def test_threads_and_files_do_not_grow_over_restarts(make_loader: MakeLoader):
+def private_memory() -> int:
+    """Bytes of this process alone; files that are mapped are not."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.parametrize("broken_off", ["left", "error"])
+def test_nothing_grows_over_fifty_restarts(shards: ShardIndex, make_loader: MakeLoader, broken_off: str):
+    """Restarted elsewhere by a jump, or anew after an error."""
     gc.collect()  # what tests before this one left
-    loader = make_loader()
-    for round_ in range(10):
+    calls = iter(range(10_000))
+
+    def sometimes(centers: Centers, rng: np.random.Generator) -> Drawn:
+        if broken_off == "error" and next(calls) % 7 == 6:
+            raise ValueError("spilt coffee")
+        return sample(centers, rng)
+
+    loader = WindowLoader(shards, shards.select(None), sometimes, SIZE, global_batch=4, seed=3)
+    for round_ in range(60):
         loader.load_state_dict({"epoch": 0, "step": round_ % 3})
-        list(islice(loader, 3))
-        if round_ == 1:
-            before = held()
+        with suppress(ValueError):
+            list(islice(loader, 3))
+        if round_ == 9:
+            before, memory = held(), private_memory()
     assert held() == before
+    batch = 4 * 7 * 3 * SIZE * SIZE * 4
+    assert private_memory() - memory < 25 * batch  # 50 were it, if a restart kept one
 
 
 def test_threads_and_files_end_with_their_loader(make_loader: MakeLoader):
