@@ -173,8 +173,8 @@ class WindowLoader:
     def _fetch_ahead(self, epoch: int, step: int) -> None:
         """Begin to fetch the remote shards that this process needs at (epoch, step)."""
         if self.index.cache is not None:
-            samples = self.plan.batch(epoch, step)[self._slice]
-            self._store.fetch_ahead(self.index.sequences["first_frame"][self._table[samples].film])
+            samples, _ = self.draw(epoch, step)
+            self._store.fetch_ahead(self.index.sequences["first_frame"][self._table[samples[self._slice]].film])
 
     def _open(self, epoch: int, step: int) -> Stream:
         _, drawn = self.draw(epoch, step)
