@@ -16,7 +16,6 @@ import numpy as np
 from torch import Tensor
 
 from pipelines.loader import WindowLoader
-from pipelines.samples import Drawn
 from shard_tools.errors import ConfigError
 
 
@@ -25,28 +24,22 @@ class InterleavedLoader(WindowLoader):
 
     Args:
         micro_batches: parts of a global batch.
-        global_batch, world_size, arguments, options: as of `WindowLoader`.
+        global_batch, rank, world_size, arguments, options: as of `WindowLoader`.
 
     Raises:
         ConfigError: the global batch does not divide.
     """
 
-    def __init__(self, *arguments, global_batch: int, world_size: int = 1, micro_batches: int = 1, **options) -> None:
+    def __init__(
+        self, *arguments, global_batch: int, rank: int = 0, world_size: int = 1, micro_batches: int = 1, **options
+    ) -> None:
         if global_batch % (micro_batches * world_size):
             raise ConfigError(
                 f"data.global_batch {global_batch} does not divide into training.accumulate {micro_batches} times "
                 f"{world_size} processes; choose a multiple of {micro_batches * world_size}"
             )
-        super().__init__(*arguments, global_batch=global_batch, world_size=world_size, **options)
-        # Rows of the global batch by (process, micro-batch, row).
-        rows = np.arange(global_batch).reshape(micro_batches, world_size, -1)
-        self._order = rows.transpose(1, 0, 2).ravel()
-
-    def draw(self, epoch: int, step: int) -> tuple[np.ndarray, Drawn]:
-        """As of `WindowLoader`, with the rows in an order that gives each process its share as one slice."""
-        samples, drawn = super().draw(epoch, step)
-        extras = {name: rows[self._order] for name, rows in drawn.extras.items()}
-        return samples[self._order], Drawn(drawn.views[self._order], extras)
+        super().__init__(*arguments, global_batch=global_batch, rank=rank, world_size=world_size, **options)
+        self._mine = np.arange(global_batch).reshape(micro_batches, world_size, -1)[:, rank].ravel()
 
 
 class MicroBatches:

@@ -182,6 +182,7 @@ def pretrain(
     if plan.padding:
         _say(f"{plan.padding} of {plan.samples} shots come twice an epoch, to fill its last batch")
 
+    precision = hardware.precision(training.precision)
     pl.seed_everything(seed, verbose=False)
     shot_encoder = encoder()
     task = method(shot_encoder.dim)
@@ -202,6 +203,7 @@ def pretrain(
             device=device,
             threads=hardware.threads(data.threads, local),
             prefetch=data.prefetch,
+            dtype=torch.bfloat16 if precision == "bf16-mixed" else torch.float32,
             pool=data.pool,
             max_broken=data.max_broken,
         )
@@ -216,7 +218,7 @@ def pretrain(
         accelerator="auto",
         devices=training.devices or processes,
         num_nodes=training.nodes or nodes,
-        precision=hardware.precision(training.precision),
+        precision=precision,
         max_steps=total_steps,
         max_epochs=-1,
         accumulate_grad_batches=training.accumulate,

@@ -96,7 +96,7 @@ class WindowLoader:
         self._ahead = _AHEAD if pools is None else self.plan.pool_steps
         _warn_of_small_cache(index, films, pool)
         self.epoch = self.step = 0  # of the next batch
-        self._slice, self._world_size = process_slice(global_batch, rank, world_size), world_size
+        self._mine, self._world_size = process_slice(global_batch, rank, world_size), world_size
         self._device, self._dtype = torch.device(device), dtype
         self._make_graph, self._inputs = graph.train_path(size, self._device.type == "cuda", dtype == torch.bfloat16)
         self._max_broken = max_broken
@@ -174,11 +174,11 @@ class WindowLoader:
         """Begin to fetch the remote shards that this process needs at (epoch, step)."""
         if self.index.cache is not None:
             samples, _ = self.draw(epoch, step)
-            self._store.fetch_ahead(self.index.sequences["first_frame"][self._table[samples[self._slice]].film])
+            self._store.fetch_ahead(self.index.sequences["first_frame"][self._table[samples[self._mine]].film])
 
     def _open(self, epoch: int, step: int) -> Stream:
         _, drawn = self.draw(epoch, step)
-        batch = drawn.views[self._slice].size
+        batch = drawn.views[self._mine].size
         kwargs = {"substitutes": self._substitutes, "batch_size": batch, **self._kwargs}
         return Stream(self._store, self._requests(epoch, step), self._make_graph, self._device, **kwargs)
 
@@ -193,10 +193,10 @@ def _requests(loader: WindowLoader, epoch: int, step: int) -> Iterator[Request]:
         samples, drawn = loader.draw(epoch, step)
         loader._fetch_ahead(*ahead)
         ahead = loader._after(*ahead)
-        extras = {name: rows[loader._slice] for name, rows in drawn.extras.items()}
-        mine = Drawn(drawn.views[loader._slice], extras)
+        extras = {name: rows[loader._mine] for name, rows in drawn.extras.items()}
+        mine = Drawn(drawn.views[loader._mine], extras)
         rows = mine.views.ravel()
-        yield Request(rows["frame"], rows, partial(loader._inputs, rows), (samples[loader._slice], mine))
+        yield Request(rows["frame"], rows, partial(loader._inputs, rows), (samples[loader._mine], mine))
         epoch, step = loader._after(epoch, step)
 
 
