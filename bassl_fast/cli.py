@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import sys
@@ -94,6 +95,12 @@ VERBS = {
         "metrics and a report on held-out films",
         "bassl-fast evaluate runs/scenes/best.ckpt features",
     ),
+    "scenes": Verb(
+        "bassl_fast.scenes.command",
+        "scenes",
+        "films -> their scenes: report, CSV, EDL, OpenTimelineIO, chapters",
+        "bassl-fast scenes film.mp4 --checkpoint runs/scenes/best.ckpt --out scenes",
+    ),
     "demo": Verb(
         "bassl_fast.demo",
         "demo",
@@ -101,6 +108,18 @@ VERBS = {
         "bassl-fast demo --out demo",
         positional=False,
     ),
+}
+
+
+_NOT_YOURS = "; choose a folder you may write to"
+_FIXES = {
+    errno.ENOSPC: "; make room or choose another disk, and run it again",
+    errno.EDQUOT: "; make room or choose another disk, and run it again",
+    errno.EACCES: _NOT_YOURS,
+    errno.EPERM: _NOT_YOURS,
+    errno.EROFS: _NOT_YOURS,
+    errno.ENOTDIR: "; a file stands where a folder should be, choose another",
+    errno.EEXIST: "; a file stands where a folder should be, choose another",
 }
 
 
@@ -158,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
         if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"bassl-fast: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"bassl-fast: {where}{error.strerror or error}{_FIXES.get(error.errno, '')}", file=sys.stderr)
         return 1
     return 0
 

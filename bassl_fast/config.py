@@ -33,6 +33,9 @@ def make_parser(function: Callable, positional: bool = False, **kwargs: Any) -> 
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, formatter_class=_Help, **kwargs)
     parser.add_argument("--config", action="config", help="YAML file; keys as of the options below.")
     parser.add_function_arguments(function, skip={"recipe"}, as_positional=positional, fail_untyped=True)
+    for action in parser._actions:
+        if not action.option_strings and getattr(action, "_typehint", None) == list[str]:
+            action.nargs, action._typehint, action.metavar = "+", str, action.dest.rstrip("s").upper()
     return parser
 
 
@@ -42,8 +45,8 @@ def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
     Raises:
         ConfigError: one line that names the key, with the nearest known one.
     """
-    _check_options(parser, argv)
     argv = list(_spelt_out(parser, argv))
+    _check_options(parser, argv)
     for path in _config_files(argv):
         _check_keys(parser, read_yaml(path), path)
     try:
@@ -84,7 +87,7 @@ def call(function: Callable, parser: ArgumentParser, config: Namespace) -> Any:
 
 
 def _spelt_out(parser: ArgumentParser, argv: list[str]) -> Iterable[str]:
-    """`--resume` is `--resume true`, and `--method bassl+shotcol` is `--method BaSSLShotCoL`."""
+    """`--resume` is `--resume true`, `--min-scene` is `--min_scene`, a class goes by its name in any spelling."""
     switches = {
         option
         for action in parser._actions
@@ -94,13 +97,16 @@ def _spelt_out(parser: ArgumentParser, argv: list[str]) -> Iterable[str]:
     bases, before = _class_options(parser), ""
     for word, after in zip(argv, [*argv[1:], "--"], strict=False):
         option, equals, value = word.partition("=")
+        if option.startswith("--"):
+            option = f"--{option[2:].replace('-', '_')}"
+            word = f"{option}{equals}{value}"
         if before in bases:
             yield _class_name(bases[before], word)
         elif option in bases and equals:
             yield f"{option}={_class_name(bases[option], value)}"
         else:
             yield word
-        if word in switches and after.startswith("--"):
+        if word in switches and after.lower() not in ("true", "false"):
             yield "true"
         before = word
 

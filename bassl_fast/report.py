@@ -1,19 +1,22 @@
-"""Scores and scenes of films as one HTML file to look at: no script, no network, pictures inside.
+"""Scenes of films, and scores where the truth is known, as one HTML file to look at: no network, pictures inside.
 
     write_report(path, title, films, metrics, threshold, curves)
 
-Each film is a strip of its key-frames in shot order, grouped in the predicted scenes, with the true boundaries and the
-probability curve on it. Layout and colours stand in `report.css`; this file says what is on the page.
+Tables and plots are written here. The films are drawn by `report.js` from the data that `_film_data` puts on the page,
+for they change with the threshold; layout and colours stand in `report.css`.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from html import escape
 from importlib import resources
 from numbers import Integral, Real
@@ -27,9 +30,9 @@ from shard_tools.movienet import FPS
 
 from .metrics import FilmScores, per_film, precision_recall
 
-THUMBNAIL_HEIGHT = 72  # pixels
-CURVE_HEIGHT = 40  # units of the viewBox of one shot's piece of the probability curve, which is 100 wide
+PICTURE_HEIGHTS = ((2000, 180), (4000, 120), (math.inf, 90))  # at most so many pictures on the page: height in pixels
 PLOT = (320, 220)  # pixels
+_BOX = (46, PLOT[0] - 10, 22, PLOT[1] - 36)  # left, right, top, bottom of what it plots
 METRICS = {  # key of scene_metrics -> name, meaning
     "ap": ("AP", "average precision, all shots ranked together"),
     "mean_ap": ("mean AP", "average precision of each film, averaged"),
@@ -42,15 +45,23 @@ METRICS = {  # key of scene_metrics -> name, meaning
     "acc1": ("accuracy on boundaries", "boundary shots labelled right"),
     "acc0": ("accuracy elsewhere", "other shots labelled right"),
 }
-MARKS = {  # what happened at the end of a shot -> how the legend says it, and its symbol in a 12 x 12 box
-    "hit": (
-        "hit: true and predicted",
-        '<circle cx="6" cy="6" r="5.2" class="disc"/><path d="M3.4 6.2 5.3 8 8.7 4.2"/>',
-    ),
-    "miss": ("miss: true, not predicted", '<circle cx="6" cy="6" r="4.3" class="ring"/>'),
-    "false-alarm": ("false alarm: predicted, not true", '<path d="M2.2 2.2 9.8 9.8M9.8 2.2 2.2 9.8"/>'),
-    "predicted": ("predicted, truth unknown", '<path d="M6 1 11 6 6 11 1 6Z" class="disc"/>'),
+SYMBOLS = {  # what happened at the end of a shot, in a 12 x 12 box; `SAYS` in report.js says it in words
+    "hit": '<circle cx="6" cy="6" r="5.2" class="disc"/><path d="M3.4 6.2 5.3 8 8.7 4.2"/>',
+    "miss": '<circle cx="6" cy="6" r="4.3" class="ring"/>',
+    "false-alarm": '<path d="M2.2 2.2 9.8 9.8M9.8 2.2 2.2 9.8"/>',
+    "predicted": '<path d="M6 1 11 6 6 11 1 6Z" class="disc"/>',
 }
+KEYS = (
+    ("← →", "shot before, after"),
+    ("↑ ↓", "row before, after"),
+    ("Page Up, Page Down", "scene before, after"),
+    ("Home, End", "first, last shot"),
+    ("Enter", "key-frames of the shot"),
+    ("Esc", "close them"),
+    ("+ -", "zoom"),
+    ("[ ]", "threshold down, up"),
+    ("0", "threshold as it was"),
+)
 
 
 @dataclass
@@ -59,20 +70,24 @@ class FilmPage:
 
     Attributes:
         film: heading of its strip.
-        thumbnails: JPEG bytes of the middle key-frame of each shot, any size; empty for a film that stands in the
-            tables and in the curve but is not drawn (a strip costs about 3 KB a shot).
+        thumbnails: JPEG bytes of the key-frames of every shot in order, one or as many for each, any size; empty for a
+            film that stands in the tables and in the curve but is not drawn.
         scores: probability, truth and times of its `[S]` shots.
         shot_numbers: `[S]` numbers to print, if they are not 0..S-1.
+        seconds: `[S, 2]` start and end of each shot, if they are not those of `scores`.
+        ends: shots that end a scene, if they are not all those of `threshold`.
+        shortest: seconds that a scene lasts at least when the threshold is moved.
+        rate: frames a second, for timecodes.
     """
 
     film: str
     thumbnails: Sequence[bytes]
     scores: FilmScores
     shot_numbers: Sequence[int] | None = None
-
-    def times(self) -> list[str]:
-        """`[S]` start of each shot as hh:mm:ss, "" where unknown."""
-        return [clock(frame / FPS) for frame in self.scores.start]
+    seconds: np.ndarray | None = None
+    ends: Sequence[int] | None = None
+    shortest: float = 0.0
+    rate: Fraction = Fraction(FPS)
 
 
 def write_report(
@@ -84,40 +99,49 @@ def write_report(
     curves: Mapping[str, Sequence[tuple[int, float]]],
     comparison: Sequence[Mapping[str, object]] | None = None,
     notes: Sequence[str] = (),
+    subtitle: str = "",
 ) -> None:
     """Write the page to `path`, whole or not at all. What is empty or undefined is left off the page.
 
     Args:
         films: drawn in this order; the table of films puts the worst AP first.
         metrics: of `scene_metrics`, in percent; other keys are printed under their own name.
-        threshold: a shot is a predicted boundary when its probability is at least this.
+        threshold: a shot is a predicted boundary when its probability is at least this; where the page opens.
         curves: series of training, name -> (step, value) in order.
         comparison: a row each, the same keys in all: "name", then columns; a cell is a number, (mean, spread), or text.
         notes: paragraphs at the end, such as the attribution of the films.
+        subtitle: what made the page; left out, it counts films, shots and boundaries.
 
     Raises:
-        FeatureError: a film with another number of thumbnails, times or numbers than scores.
+        FeatureError: a film whose thumbnails or numbers do not go with its scores.
         PictureError: a thumbnail that is not a picture, named by film and shot.
     """
+    drawn = [(index, page) for index, page in enumerate(films) if page.thumbnails]
+    height = next(h for most, h in PICTURE_HEIGHTS if sum(len(page.thumbnails) for _, page in drawn) <= most)
+    moves = drawn or any((page.scores.boundary == 1).any() for page in films)  # with the threshold
     sections = (
-        _scores(films, metrics, threshold),
+        _scores(films, metrics),
         _comparison(comparison or ()),
         _film_table(films, threshold),
-        "".join(_film(page, index, threshold) for index, page in enumerate(films) if page.thumbnails),
+        _toolbar(threshold) if moves else "",
+        "".join(_film(page, index, title, threshold, height) for index, page in drawn),
         _training(curves),
         _section("Notes", "".join(f"<p>{escape(note)}</p>" for note in notes), "notes"),
     )
-    css = resources.files("bassl_fast").joinpath("report.css").read_text(encoding="utf-8")
+    script = _resource("report.js") if moves else ""
+    # The page asks for nothing from anywhere and runs our script alone, and a browser holds it to that.
+    ours = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{ours}'"
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # The page asks for nothing from anywhere, and a browser holds it to that.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n{_symbols()}"
-        f"<header><h1>{escape(title)}</h1>{_summary(films, threshold)}</header>\n<main>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{_resource('report.css')}</style>\n</head>\n<body>\n{_symbols()}"
+        f"<header><h1>{escape(title)}</h1><p>{escape(subtitle) or _summary(films, threshold)}</p></header>\n<main>\n"
         + "\n".join(filter(None, sections))
-        + "\n</main>\n</body>\n</html>\n"
+        + "\n</main>\n"
+        + (f"{_DETAIL}<script>{script}</script>\n" if moves else "")
+        + "</body>\n</html>\n"
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,16 +153,11 @@ def write_report(
         partial.unlink(missing_ok=True)
 
 
-def clock(seconds: float) -> str:
-    """hh:mm:ss, rounded down; "" for a negative (unknown) time."""
-    whole = math.floor(seconds)
-    return "" if whole < 0 else f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
-def shrink(jpeg: bytes, height: int = THUMBNAIL_HEIGHT) -> tuple[bytes, int, int]:
+def shrink(jpeg: bytes, height: int) -> tuple[bytes, int, int]:
     """A smaller JPEG at most `height` pixels high, with its width and height. Never enlarges."""
     with Image.open(io.BytesIO(jpeg)) as image:
-        image.draft("RGB", (4 * height, 2 * height))  # lets the decoder skip pixels nobody will see
+        # Lets the decoder skip pixels nobody will see.
+        image.draft("RGB", (max(1, round(image.width * height / image.height)), height))
         image = image.convert("RGB")
     if image.height > height:
         width = max(1, round(image.width * height / image.height))
@@ -146,13 +165,6 @@ def shrink(jpeg: bytes, height: int = THUMBNAIL_HEIGHT) -> tuple[bytes, int, int
     out = io.BytesIO()
     image.save(out, "JPEG", quality=70, optimize=True)
     return out.getvalue(), *image.size
-
-
-def mark_of(label: int, predicted: bool) -> str:
-    """Key of `MARKS` for the end of a shot with boundary `label` (1, 0, -1), "" where there is nothing to mark."""
-    if label == 1:
-        return "hit" if predicted else "miss"
-    return "" if not predicted else "false-alarm" if label == 0 else "predicted"
 
 
 # The sections of the page
@@ -163,36 +175,40 @@ def _section(heading: str, body: str, name: str) -> str:
 
 
 def _summary(films: Sequence[FilmPage], threshold: float) -> str:
-    shots = sum(len(f.scores.boundary) for f in films)
-    truth = sum(int((f.scores.boundary == 1).sum()) for f in films)
+    parts = [_count(len(films), "film"), _count(sum(len(f.scores.boundary) for f in films), "shot")]
+    if any(f.scores.labelled.any() for f in films):
+        truth = sum(int((f.scores.boundary == 1).sum()) for f in films)
+        parts.append(_count(truth, "true boundary", "true boundaries"))
     predicted = sum(int(f.scores.predicted(threshold).sum()) for f in films)
-    labelled = any(f.scores.labelled.any() for f in films)
-    parts = [_count(len(films), "film"), _count(shots, "shot")]
-    parts += [_count(truth, "true boundary", "true boundaries")] if labelled else []
-    parts += [f"{predicted:,} predicted at threshold {threshold:.2f}"]
-    return f"<p>{' · '.join(parts)}</p>"
+    parts.append(f"{predicted:,} predicted at threshold {threshold:.2f}")
+    return " · ".join(parts)
 
 
-def _scores(films: Sequence[FilmPage], metrics: Mapping[str, float], threshold: float) -> str:
+def _scores(films: Sequence[FilmPage], metrics: Mapping[str, float]) -> str:
     rows = []
     for key in [*(key for key in METRICS if key in metrics), *(key for key in metrics if key not in METRICS)]:
         name, meaning = METRICS.get(key, (key, ""))
         rows.append(f'<tr><th scope="row">{escape(name)} <small>{meaning}</small></th>{_cell(metrics[key])}</tr>')
     table = f'<table class="metrics"><tbody>{"".join(rows)}</tbody></table>' if rows else ""
-    return _section("Scores, percent", table + _precision_recall([f.scores for f in films], threshold), "scores")
+    return _section("Scores, percent", table + _precision_recall([f.scores for f in films]), "scores")
 
 
-def _precision_recall(films: Sequence[FilmScores], threshold: float) -> str:
+def _precision_recall(films: Sequence[FilmScores]) -> str:
+    """The curve; its dot is moved to the threshold by the script."""
     if not any((f.boundary == 1).any() for f in films):
         return ""
     precision, recall, thresholds = precision_recall(films)
-    at = int(np.searchsorted(thresholds, threshold))  # thresholds rise; past the last one nothing is predicted
-    caption, dot = "Precision and recall over all shots", None
-    if at < len(thresholds):
-        dot = (float(recall[at]), float(precision[at]))
-        caption += f"; the dot is threshold {threshold:.2f}: precision {dot[1]:.2f}, recall {dot[0]:.2f}"
-    plot = _plot(list(zip(recall.tolist(), precision.tolist(), strict=True)), "recall", "precision", (0, 1), dot)
-    return f'<figure class="plot" id="pr">{plot}<figcaption>{caption}</figcaption></figure>'
+    plot = _plot(list(zip(recall.tolist(), precision.tolist(), strict=True)), "recall", "precision", (0, 1), dot=True)
+    # A dot moved by half a pixel is the same dot: thresholds that share one are left out but for the highest.
+    places = np.rint(2 * PLOT[0] * np.stack([precision, recall], 1)[:-1])
+    kept = np.append((places[1:] != places[:-1]).any(1), True)
+    rows = np.stack([thresholds, precision[:-1], recall[:-1]], 1)[kept].tolist()
+    left, right, top, bottom = _BOX
+    box = {"left": left, "right": right, "top": top, "bottom": bottom}
+    return (
+        f'<figure class="plot" id="pr" data-box="{escape(json.dumps(box))}" data-curve="{json.dumps(rows)}">{plot}'
+        '<figcaption>Precision and recall over all shots<span class="at"></span></figcaption></figure>'
+    )
 
 
 def _comparison(rows: Sequence[Mapping[str, object]]) -> str:
@@ -233,91 +249,92 @@ def _training(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
 # One film
 
 
-def _film(page: FilmPage, index: int, threshold: float) -> str:
-    """The strip of one film: a group a predicted scene, a figure a shot."""
+def _toolbar(threshold: float) -> str:
+    keys = "".join(f"<dt>{key}</dt><dd>{meaning}</dd>" for key, meaning in KEYS)
+    return (
+        "<noscript><p>The films are drawn by a script of this page; allow it to run to see them.</p></noscript>"
+        '<div class="toolbar" role="group" aria-label="view">'
+        '<span class="control"><label for="threshold">threshold</label>'
+        f'<input type="range" id="threshold" min="0" max="1" step="any" data-first="{threshold!r}">'
+        '<output id="threshold-value" for="threshold"></output><button type="button" id="reset">reset</button></span>'
+        '<span class="control"><label for="zoom">zoom</label>'
+        '<input type="range" id="zoom" min="28" max="360" step="any"></span>'
+        f"<details><summary>keys</summary><dl>{keys}</dl></details></div>"
+    )
+
+
+_DETAIL = (
+    '<aside id="detail" aria-label="key-frames of the chosen shot" hidden><div id="detail-head">'
+    '<h2 id="detail-title"></h2><p id="detail-facts"></p><span class="buttons">'
+    '<button type="button" id="detail-before" aria-label="shot before">‹</button>'
+    '<button type="button" id="detail-after" aria-label="shot after">›</button>'
+    '<button type="button" id="detail-close" aria-label="close">✕</button></span></div>'
+    '<div id="detail-pictures"></div></aside>\n'
+)
+
+
+def _film(page: FilmPage, index: int, title: str, threshold: float, height: int) -> str:
+    """A film's heading, where the page's is not its own, and data; the script draws it."""
+    heading = "" if page.film == title else f"<h2>{escape(page.film)}</h2>"
+    # The only way out of a script element is its end tag.
+    data = json.dumps(_film_data(page, threshold, height), ensure_ascii=False).replace("<", "\\u003c")
+    return (
+        f'<section class="film" id="film-{index}">{heading}'
+        f'<script type="application/json" class="film-data">{data}</script></section>'
+    )
+
+
+def _film_data(page: FilmPage, threshold: float, height: int) -> dict[str, object]:
+    """What the script draws: arrays `[S]` (times in seconds, -1 unknown) and `pictures`, `per_shot` of each shot."""
     scores = page.scores
     count = len(scores.boundary)
-    times, numbers = page.times(), list(page.shot_numbers if page.shot_numbers is not None else range(count))
-    for what, got in (("thumbnails", len(page.thumbnails)), ("start times", len(times)), ("numbers", len(numbers))):
-        if got != count:
-            raise FeatureError(f"{page.film}: {got} {what} for {count} scored shots; take them from the same shards")
-    predicted = scores.predicted(threshold)
-    marks = [mark_of(int(label), bool(is_end)) for label, is_end in zip(scores.boundary, predicted, strict=True)]
-    pictures = [_picture(page, shot) for shot in range(count)]
-    # Halfway to the neighbour the pieces of the curve meet.
-    probability = scores.probability
-    padded = np.concatenate([probability[:1], probability, probability[-1:]])
-    halfway = (padded[1:] + padded[:-1]) / 2  # [S + 1]
-
-    groups: list[list[str]] = []
-    for shot in range(count):
-        starts = shot == 0 or predicted[shot - 1]
-        if starts:
-            groups.append([])
-        name = f'<span class="name">scene {len(groups)}</span>' if starts else ""
-        said = f"shot {numbers[shot]}{', ' + times[shot] if times[shot] else ''}, probability {probability[shot]:.2f}"
-        said += f", {MARKS[marks[shot]][0]}" if marks[shot] else ""
-        groups[-1].append(
-            f'<figure class="shot" data-shot="{numbers[shot]}" data-mark="{marks[shot]}" title="{escape(said)}">'
-            f'{name}<div class="frame">{pictures[shot][0]}{_symbol(marks[shot])}</div>'
-            f"{_curve_piece(halfway[shot], probability[shot], halfway[shot + 1], threshold)}"
-            f"<figcaption><b>{numbers[shot]}</b> <time>{times[shot]}</time></figcaption></figure>"
+    numbers = list(range(count)) if page.shot_numbers is None else [int(number) for number in page.shot_numbers]
+    if len(numbers) != count or len(page.thumbnails) % count:
+        raise FeatureError(
+            f"{page.film}: {len(page.thumbnails)} thumbnails and {len(numbers)} numbers for {count} scored shots; "
+            "take them from the same shards"
         )
-    scenes = "".join(
-        f'<div class="scene" role="group" aria-label="predicted scene {i}">{"".join(shots)}</div>'
-        for i, shots in enumerate(groups, 1)
-    )
-    width, height = pictures[0][1:] if pictures else (16, 9)
-    facts = [_count(count, "shot"), _count(len(groups), "predicted scene")]
-    if scores.labelled.any():
-        facts.append(_count(int((scores.boundary == 1).sum()), "true boundary", "true boundaries"))
-    return (
-        f'<section class="film" id="film-{index}"><h2>{escape(page.film)}</h2><p>{" · ".join(facts)}</p>'
-        f"{_legend(marks, threshold)}"
-        f'<div class="strip" style="--aspect: {width} / {height}">{scenes}</div></section>'
-    )
+    seconds = page.seconds
+    if seconds is None:
+        seconds = np.stack([scores.start, np.where(scores.end < 0, -1, scores.end + 1)], 1) / FPS
+    ends = np.flatnonzero(scores.predicted(threshold)) if page.ends is None else page.ends
+    per_shot = len(page.thumbnails) // count
+    pictures = [_picture(page, i // per_shot, jpeg, height) for i, jpeg in enumerate(page.thumbnails)]
+    _, width, tall = pictures[0]
+    return {
+        "name": page.film,
+        "aspect": f"{width} / {tall}",
+        "rate": float(page.rate),
+        "shortest": page.shortest,
+        "number": numbers,
+        "start": seconds[:, 0].tolist(),
+        "end": seconds[:, 1].tolist(),
+        "probability": scores.probability.tolist(),
+        "label": scores.boundary.tolist(),
+        "ends": [int(end) for end in ends],
+        "per_shot": per_shot,
+        "pictures": [data for data, _, _ in pictures],
+    }
 
 
-def _picture(page: FilmPage, shot: int) -> tuple[str, int, int]:
+def _picture(page: FilmPage, shot: int, jpeg: bytes, height: int) -> tuple[str, int, int]:
     try:
-        jpeg, width, height = shrink(page.thumbnails[shot])
+        small, width, tall = shrink(jpeg, height)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PictureError(
             f"{page.film}: key-frame of shot {shot} is not a picture ({error}); run `bassl-fast verify` on them"
         ) from None
-    data = base64.b64encode(jpeg).decode("ascii")
-    return f'<img src="data:image/jpeg;base64,{data}" alt="" loading="lazy" decoding="async">', width, height
+    return f"data:image/jpeg;base64,{base64.b64encode(small).decode('ascii')}", width, tall
 
 
-def _curve_piece(left: float, middle: float, right: float, threshold: float) -> str:
-    """The probability curve over one shot, from halfway to the shot before to halfway to the shot after."""
-    start, peak, stop, level = (f"{CURVE_HEIGHT * (1 - value):.1f}" for value in (left, middle, right, threshold))
-    dot = f'<path class="over" d="M50 {peak}h0"/>' if middle >= threshold else ""
-    return (
-        f'<svg class="curve" viewBox="0 0 100 {CURVE_HEIGHT}" preserveAspectRatio="none" aria-hidden="true">'
-        f'<path class="area" d="M0 {CURVE_HEIGHT}V{start}L50 {peak}L100 {stop}V{CURVE_HEIGHT}Z"/>'
-        f'<path class="threshold" d="M0 {level}H100"/>'
-        f'<path class="line" d="M0 {start}L50 {peak}L100 {stop}"/>{dot}</svg>'
-    )
-
-
-def _legend(marks: Sequence[str], threshold: float) -> str:
-    items = [f"<li>{_symbol(key)}{MARKS[key][0]} ({marks.count(key)})</li>" for key in MARKS if key in marks]
-    items.append(
-        '<li><svg class="key" viewBox="0 0 24 12" aria-hidden="true"><path class="threshold" d="M0 6H24"/></svg>'
-        f"threshold {threshold:.2f} on the probability, 0 to 1</li>"
-    )
-    return f'<ul class="legend">{"".join(items)}</ul>'
+def _resource(name: str) -> str:
+    return resources.files("bassl_fast").joinpath(name).read_text(encoding="utf-8")
 
 
 def _symbols() -> str:
-    """The marks, drawn once; `_symbol` points to them."""
-    symbols = "".join(f'<symbol id="{key}" viewBox="0 0 12 12">{shape}</symbol>' for key, (_, shape) in MARKS.items())
+    """The marks, drawn once; the script points to them."""
+    symbols = "".join(f'<symbol id="{key}" viewBox="0 0 12 12">{shape}</symbol>' for key, shape in SYMBOLS.items())
     return f'<svg class="symbols" aria-hidden="true">{symbols}</svg>\n'
-
-
-def _symbol(mark: str) -> str:
-    return f'<svg class="mark {mark}" aria-hidden="true"><use href="#{mark}"/></svg>' if mark else ""
 
 
 # Tables and plots
@@ -361,11 +378,11 @@ def _plot(
     x_label: str,
     y_label: str,
     span: tuple[float, float] | None = None,
-    dot: tuple[float, float] | None = None,
+    dot: bool = False,
 ) -> str:
     """A line through `points` (x, y) with labelled axes. `span`: both axes from .. to, else what the points cover."""
     width, height = PLOT
-    left, right, top, bottom = 46, width - 10, 22, height - 36
+    left, right, top, bottom = _BOX
     (x0, x1), (y0, y1) = (span, span) if span else (_range(axis) for axis in zip(*points, strict=True))
 
     def x_of(x: float) -> float:
@@ -385,7 +402,7 @@ def _plot(
     for tick in _ticks(x0, x1):
         grid += f"M{x_of(tick):.1f} {bottom}v4"
         texts += f'<text x="{x_of(tick):.1f}" y="{bottom + 17}" class="middle">{_number(tick)}</text>'
-    circle = f'<circle class="dot" cx="{x_of(dot[0]):.1f}" cy="{y_of(dot[1]):.1f}" r="4.5"/>' if dot else ""
+    circle = '<circle class="dot" r="4.5" style="visibility: hidden"/>' if dot else ""
     if len(seen) == 1:
         circle = f'<circle class="dot" cx="{seen[0][0]:g}" cy="{seen[0][1]:g}" r="3"/>'
     return (

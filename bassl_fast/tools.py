@@ -58,7 +58,7 @@ def pack(
     recheck: bool = False,
     join: str | None = None,
     split: Literal["train", "val", "test"] | None = None,
-    detector: Literal["adaptive", "content"] | None = None,
+    detector: Literal["adaptive", "content", "transnetv2"] | None = None,
 ) -> None:
     """Pack films into per-film shards. A stopped pack goes on where it was when the command is given again.
 
@@ -72,7 +72,7 @@ def pack(
         recheck: read again what a stopped pack had finished, instead of trusting its notes.
         join: videos only: play all files one after another as one film of this name; joins are scene boundaries.
         split: videos only: "train", "val" or "test" for all of them; "test" if left out.
-        detector: videos only: shot detector of PySceneDetect; "adaptive" if left out.
+        detector: videos only: how to find shots, see `shard_tools.shots.make_cutter`; "adaptive" if left out.
 
     Raises:
         SourceError, ShardError, RemoteError: see `shard_tools.pack.pack` and `shard_tools.video.extract_folder`.
@@ -88,7 +88,7 @@ def pack(
         else:
             address, source, keyframes = source.rstrip("/"), "", Path(scratch) / "keyframes"
             try:
-                seconds = 2 * sum(video.duration(path) for path in video.list_videos(videos))
+                seconds = sum(video.duration(path) for path in video.list_videos(videos))
                 with tqdm(total=round(seconds), desc="shots and key-frames", unit="s", disable=None) as bar:
                     video.extract_folder(videos, keyframes, join, split or "test", detector or "adaptive", bar.update)
             except SourceError as error:  # names a copy, where the videos are remote

@@ -1,0 +1,11 @@
+"""From a film to its scenes: shots, probabilities, scenes, and the files that other tools read.
+
+    film  ->  shots, key-frames  ->  features  ->  probability a shot  ->  scenes  ->  files
+              shard_tools.shots      detector                              film        outputs, sheet, split, ..report
+Doors: `SceneDetector` from Python, `bassl-fast scenes` (`command`).
+"""
+
+from .detector import SceneDetector
+from .film import FilmScenes, Scene, SceneShot
+
+__all__ = ["FilmScenes", "Scene", "SceneDetector", "SceneShot"]

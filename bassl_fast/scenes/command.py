@@ -1,0 +1,249 @@
+"""`bassl-fast scenes`: films -> a folder a film with its scenes, in the files that other tools read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from shard_tools.errors import ConfigError, RemoteError, SourceError
+from shard_tools.frames import read_header
+from shard_tools.movienet import keyframe_name
+from shard_tools.remote import attempt, filesystem, is_remote
+from shard_tools.shots import make_cutter, read_shot_list
+from shard_tools.video import list_videos
+
+from ..checkpoint import sha256
+from ..metrics import FilmScores
+from ..report import FilmPage, write_report
+from . import outputs
+from .detector import SceneDetector, check_grouping, name_of
+from .film import FilmScenes
+from .sheet import contact_sheet
+from .split import split_film
+
+SCENES = "scenes.json"
+
+
+def scenes(
+    films: list[str],
+    checkpoint: str | None = None,
+    encoder: str | None = None,
+    baseline: bool = False,
+    out: str = "scenes",
+    threshold: float | None = None,
+    scenes: int | None = None,
+    min_scene: float = 0.0,
+    shots: str | None = None,
+    shot_detector: Literal["adaptive", "content", "transnetv2"] = "adaptive",
+    split: bool = False,
+    batch: int = 16,
+    threads: int = 0,
+) -> list[Path]:
+    """Find the scenes of films and write a folder of results for each: `report.html`, `scenes.csv`, `scenes.json`,
+    `scenes.edl`, `scenes.otio`, `chapters.ffmetadata`, `chapters.txt`, a contact sheet a scene, the key-frames.
+
+    Finished films are kept when the command is given again; with another threshold, number or minimum length they are
+    grouped anew without being decoded again.
+
+    Args:
+        films: video files, folders of them, or addresses (http(s)://, s3://, gs://) of files; anything ffmpeg reads.
+        checkpoint: that `bassl-fast finetune` wrote.
+        encoder: that `bassl-fast pretrain` wrote and `checkpoint` was fine-tuned on; where `checkpoint` says, if left
+            out.
+        baseline: no model: show how much colours change between shots. Nothing was learnt; to try things out only.
+        out: folder for the folders.
+        threshold: probability from which a shot ends a scene; chosen on validation films when fine-tuning, if left out.
+        scenes: so many scenes instead, by falling probability.
+        min_scene: seconds a scene lasts at least.
+        shots: shot list of one's own: CSV with a column start (seconds) or start_frame, or MovieNet's text; one film.
+        shot_detector: of PySceneDetect "adaptive" or "content"; or the network "transnetv2", which finds dissolves too.
+        split: also cut the film into a file a scene, without re-encoding; clips begin at the key-frame before.
+        batch: shots encoded at a time.
+        threads: CPU threads that decode key-frames; 0 takes the cores there are.
+
+    Raises:
+        SourceError: a film cannot be read; the others are finished first.
+        CheckpointError, ConfigError: the model cannot be used, or options contradict each other.
+    """
+    if (checkpoint is None) is not baseline:
+        raise ConfigError(
+            "checkpoint and baseline: give one of them; --checkpoint best.ckpt is what `bassl-fast finetune` wrote, "
+            "--baseline shows what no training at all finds"
+        )
+    if encoder is not None and baseline:
+        raise ConfigError("encoder: the baseline has none; leave it out")
+    check_grouping(threshold, scenes, min_scene)
+    sources = _name_films(films)
+    if shots is not None and len(sources) > 1:
+        raise ConfigError(f"shots: a list of one film, and there are {len(sources)}; give one film at a time")
+    # What is missing is found before the long work.
+    outputs.load_otio()
+    cut_by: dict[str, Any] = {"shot_detector": shot_detector}
+    if shots is None:
+        make_cutter(shot_detector)
+    else:
+        read_shot_list(Path(shots))
+        cut_by = {"shots_sha256": sha256(shots)}
+    detector = (
+        SceneDetector.baseline() if baseline else SceneDetector.from_checkpoint(checkpoint, encoder, batch, threads)
+    )
+    root = Path(out)
+    root.mkdir(parents=True, exist_ok=True)
+    print(f"judged by {detector.judge.method}", flush=True)
+
+    grouping = {"threshold": threshold, "scenes": scenes, "min_scene": min_scene}
+    asked = {**grouping, "split": split}
+    durations, broken = _durations(sources)
+    finished = []
+    with tqdm(total=sum(durations.values()), disable=None, bar_format=_BAR) as bar:
+        for name in durations:
+            folder, source = root / name, sources[name]
+            bar.set_description(name)
+            try:
+                made_by = {"film": _identity(source), **cut_by, **detector.judge.made_by}
+                earlier = _earlier(folder, source)
+                if earlier and earlier["made_by"] == made_by:
+                    film = detector.regroup(outputs.read_film(folder, earlier), **grouping)
+                    bar.update(durations[name])
+                else:
+                    film = detector(source, **grouping, shots=shots, shot_detector=shot_detector, progress=bar.update)
+                kept = earlier and (earlier["made_by"], earlier["asked"]) == (made_by, asked)
+                if not kept:
+                    _write(folder, film, made_by, asked)
+            except (SourceError, RemoteError) as error:
+                broken[name] = error
+            else:
+                bar.write(_summary(film, folder, bool(kept)))
+                finished.append(folder)
+    _raise(broken, len(sources), root)
+    return finished
+
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left"
+
+
+def _name_films(films: list[str]) -> dict[str, str]:
+    """Plain name -> path or address of every film; folders are looked into.
+
+    Raises:
+        SourceError: a folder without a video, or two films of one name.
+    """
+    sources: dict[str, str] = {}
+    for given in films:
+        listed = not is_remote(given) and Path(given).is_dir()
+        for source in map(str, list_videos(Path(given))) if listed else [given]:
+            name = name_of(source)
+            if sources.setdefault(name, source) != source:
+                raise SourceError(f"{source}: would be film {name}, as {sources[name]} is; rename one of them")
+    return sources
+
+
+def _durations(sources: dict[str, str]) -> tuple[dict[str, float], dict[str, Exception]]:
+    """Seconds of the films that can be opened, and why the others cannot."""
+    durations, broken = {}, {}
+    for name, source in sources.items():
+        try:
+            durations[name] = read_header(source).duration
+        except (SourceError, RemoteError) as error:
+            broken[name] = error
+    return durations, broken
+
+
+def _identity(source: str) -> dict[str, Any]:
+    """What tells a film from another at the same place."""
+    if is_remote(source):
+        fs, path = filesystem(source)
+        return {"bytes": attempt(source, lambda: fs.size(path))}
+    facts = Path(source).stat()
+    return {"bytes": facts.st_size, "modified": facts.st_mtime_ns}
+
+
+def _earlier(folder: Path, source: str) -> dict[str, Any] | None:
+    """What an earlier run wrote of the same film.
+
+    Raises:
+        SourceError: the folder is another film's, or none of ours.
+    """
+    if not folder.exists():
+        return None
+    try:
+        earlier = json.loads((folder / SCENES).read_text(encoding="utf-8"))
+        same = earlier["source"] == source
+    except (OSError, ValueError, KeyError, TypeError):
+        raise SourceError(f"{folder}: is there, and not a result of this command; choose another --out") from None
+    if not same:
+        raise SourceError(f"{folder}: holds the scenes of {earlier['source']}; choose another --out for {source}")
+    return earlier
+
+
+def _write(folder: Path, film: FilmScenes, made_by: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Write all files of a film; the folder is whole or not there."""
+    draft, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
+    for leftover in (draft, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        for name in (outputs.KEYFRAMES, "sheets"):
+            (draft / name).mkdir(parents=True)
+        for shot in film.shots:
+            for i, jpeg in enumerate(shot.keyframes):
+                (draft / outputs.KEYFRAMES / keyframe_name(shot.number, i)).write_bytes(jpeg)
+        for scene in film.scenes:
+            (draft / "sheets" / f"scene-{scene.number:03d}.jpg").write_bytes(contact_sheet(scene))
+        for name, text in (
+            ("scenes.csv", outputs.scenes_csv(film)),
+            ("scenes.edl", outputs.edl(film)),
+            ("scenes.otio", outputs.otio(film)),
+            ("chapters.ffmetadata", outputs.ffmetadata(film)),
+            ("chapters.txt", outputs.chapters(film)),
+            (SCENES, outputs.scenes_json(film, made_by, asked)),
+        ):
+            (draft / name).write_text(text, encoding="utf-8")
+        if asked["split"]:
+            (draft / "clips").mkdir()
+            split_film(film, draft / "clips")
+        write_report(draft / "report.html", film.name, [_page(film)], {}, film.threshold, {}, subtitle=_made_by(film))
+        if folder.exists():
+            folder.rename(old)
+        draft.rename(folder)
+    finally:
+        for leftover in (draft, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _page(film: FilmScenes) -> FilmPage:
+    seconds = np.array([(shot.start, shot.end) for shot in film.shots])
+    unknown = np.full(len(film.shots), -1)
+    scores = FilmScores(film.name, [shot.probability for shot in film.shots], unknown, unknown, unknown)
+    pictures = [jpeg for shot in film.shots for jpeg in shot.keyframes]
+    return FilmPage(
+        film.name, pictures, scores, seconds=seconds, ends=film.ends, shortest=film.shortest, rate=film.rate
+    )
+
+
+def _made_by(film: FilmScenes) -> str:
+    shortest = f"; no scene shorter than {film.shortest:g} s" if film.shortest else ""
+    return f"{film.source}, judged by {film.method}. Threshold {film.threshold:.3f}: {film.threshold_from}{shortest}."
+
+
+def _summary(film: FilmScenes, folder: Path, kept: bool) -> str:
+    scenes, shots = len(film.scenes), len(film.shots)
+    counts = f"{scenes} scene{'s' * (scenes > 1)} of {shots} shot{'s' * (shots > 1)}"
+    found = f"{film.name}: {counts}, threshold {film.threshold:.3f} ({film.threshold_from})"
+    return f"{found}\n  {folder / 'report.html'}{' (kept as it was)' * kept}"
+
+
+def _raise(broken: dict[str, Exception], films: int, root: Path) -> None:
+    """One film's fault as it is; of several films, all faults and then how many."""
+    if films == 1:
+        for error in broken.values():
+            raise error
+    for error in broken.values():
+        print(f"bassl-fast: {error}", file=sys.stderr)
+    if broken:
+        raise SourceError(f"{len(broken)} of {films} films failed, see above; the others are in {root}")

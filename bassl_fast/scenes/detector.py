@@ -1,0 +1,214 @@
+"""A film in, its scenes out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from PIL import Image
+
+from shard_tools.errors import ConfigError
+from shard_tools.frames import Progress, read_header
+from shard_tools.remote import is_remote
+from shard_tools.shots import ListedShots, Shot, cut_shots, make_cutter, read_shot_list
+from shard_tools.video import QUALITY, film_name
+
+from .film import FilmScenes, SceneShot
+
+
+class Judge(Protocol):
+    """Tells the probability of a boundary after each shot.
+
+    Attributes:
+        method: what it is, in words.
+        made_by: what its answers depend on, as plain values.
+        threshold: probability from which it calls a boundary; None: take it from the film.
+        threshold_from: where that comes from, in words.
+    """
+
+    method: str
+    made_by: dict[str, Any]
+    threshold: float | None
+    threshold_from: str
+
+    def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
+        """Features `[D]` of every shot, from the JPEG bytes of its key-frames, as they come."""
+
+    def probability(self, features: np.ndarray) -> np.ndarray:
+        """Probability `[S]` that a shot is the last of its scene, from the features `[S, D]` of a film."""
+
+
+class SceneDetector:
+    """Finds the scenes of films.
+
+    >>> from bassl_fast import SceneDetector
+    >>> detector = SceneDetector.from_checkpoint("best.ckpt")
+    >>> film = detector("film.mp4")
+    >>> len(film.shots), film.rate
+    (4, Fraction(24, 1))
+    >>> film.shots[1].start, film.shots[1].end, film.shots[1].last  # seconds, seconds, frame
+    (1.0, 2.5, 59)
+    >>> film = detector.regroup(film, scenes=2)
+    >>> [(scene.number, scene.end) for scene in film.scenes][-1]
+    (2, 5.5)
+    """
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: str | Path, encoder: str | Path | None = None, batch: int = 16, threads: int = 0
+    ) -> SceneDetector:
+        """A fine-tuned model and the encoder it was fine-tuned on.
+
+        Args:
+            checkpoint: that `bassl-fast finetune` wrote.
+            encoder: that `bassl-fast pretrain` wrote and features were extracted with; where `checkpoint` says, if left
+                out.
+            batch: shots encoded at a time.
+            threads: CPU threads that decode key-frames; 0 takes the cores there are.
+
+        Raises:
+            CheckpointError: either cannot be used, or not together.
+        """
+        from .network import Network
+
+        return cls(Network(checkpoint, encoder, batch, threads))
+
+    @classmethod
+    def baseline(cls) -> SceneDetector:
+        """No network at all: how much colours change, see `ColourChange`."""
+        return cls(ColourChange())
+
+    def __call__(
+        self,
+        film: str | Path,
+        *,
+        threshold: float | None = None,
+        scenes: int | None = None,
+        min_scene: float = 0.0,
+        shots: str | Path | None = None,
+        shot_detector: str = "adaptive",
+        progress: Progress | None = None,
+    ) -> FilmScenes:
+        """The shots of a film grouped in scenes.
+
+        A film is decoded once; of it, three JPEGs and a feature a shot stay in memory, some 60 KB together.
+
+        Args:
+            film: path, or address (http(s)://, s3://, gs://), of anything ffmpeg reads.
+            threshold, scenes, min_scene: see `regroup`.
+            shots: shot list of one's own, see `shard_tools.shots.read_shot_list`.
+            shot_detector: where there is none: "adaptive", "content" or "transnetv2".
+            progress: called with the seconds of film gone through since the last call.
+
+        Raises:
+            SourceError: the film cannot be read to its end, or the shot list is not its own.
+        """
+        check_grouping(threshold, scenes, min_scene)
+        cutter = make_cutter(shot_detector) if shots is None else ListedShots(read_shot_list(Path(shots)))
+        rate, found = read_header(film).rate, []
+
+        def keyframes() -> Iterator[tuple[bytes, ...]]:
+            for shot in cut_shots(film, cutter, progress):
+                jpegs = tuple(map(_jpeg, shot.keyframes))
+                found.append((shot, jpegs))
+                yield jpegs
+
+        features = np.stack(list(self.judge.features(keyframes())))
+        probability = self.judge.probability(features)
+        rows = tuple(_shot(i, *shot, p) for i, (shot, p) in enumerate(zip(found, probability.tolist(), strict=True)))
+        raw = FilmScenes(name_of(film), str(film), rate, rows, (), 1.0, "", 0.0, self.judge.method)
+        return self.regroup(raw, threshold=threshold, scenes=scenes, min_scene=min_scene)
+
+    def regroup(
+        self, film: FilmScenes, *, threshold: float | None = None, scenes: int | None = None, min_scene: float = 0.0
+    ) -> FilmScenes:
+        """The same shots in other scenes, in no time.
+
+        Args:
+            threshold: probability from which a shot ends a scene; that of the checkpoint's validation if left out.
+            scenes: as many scenes as this, by falling probability, whatever the threshold.
+            min_scene: seconds a scene lasts at least; less probable boundaries give way.
+
+        Raises:
+            ConfigError: a value out of range, or both `threshold` and `scenes`.
+        """
+        check_grouping(threshold, scenes, min_scene)
+        if scenes is not None:
+            return film.regrouped(1.0, f"{scenes} scenes asked for", scenes, min_scene)
+        if threshold is not None:
+            return film.regrouped(threshold, "given", None, min_scene)
+        if self.judge.threshold is not None:
+            return film.regrouped(self.judge.threshold, self.judge.threshold_from, None, min_scene)
+        inner = np.array([shot.probability for shot in film.shots[:-1]] or [1.0])
+        own = float(min(1.0, inner.mean() + inner.std()))
+        return film.regrouped(own, self.judge.threshold_from, None, min_scene)
+
+
+class ColourChange:
+    """A baseline that learnt nothing: a boundary is as probable as colours change from shots before to shots after.
+
+    Features are histograms of hue, saturation and value, averaged over a shot. What is called probability is one less
+    the overlap of the mean histograms of three shots before and three after: a number in 0..1, of no known meaning.
+    """
+
+    REACH = 3  # shots to either side
+    BINS = (8, 4, 4)
+
+    method = "baseline: change of colour between neighbouring shots; nothing was learnt"
+    made_by: dict[str, Any] = {"baseline": "colour change"}  # noqa: RUF012
+    threshold = None
+    threshold_from = "mean and one deviation of this film's own scores"
+
+    def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
+        for jpegs in shots:
+            yield np.mean([self._histogram(jpeg) for jpeg in jpegs], axis=0)
+
+    def _histogram(self, jpeg: bytes) -> np.ndarray:
+        with Image.open(io.BytesIO(jpeg)) as image:
+            pixels = np.asarray(image.convert("HSV")).reshape(-1, 3)
+        bins = np.array(self.BINS)
+        place = (pixels * bins // 256) @ np.array([bins[1] * bins[2], bins[2], 1])
+        return np.bincount(place, minlength=bins.prod()) / len(pixels)
+
+    def probability(self, features: np.ndarray) -> np.ndarray:
+        found = np.zeros(len(features))
+        for shot in range(len(features) - 1):
+            before = features[max(0, shot + 1 - self.REACH) : shot + 1].mean(0)
+            after = features[shot + 1 : shot + 1 + self.REACH].mean(0)
+            found[shot] = 1 - np.minimum(before, after).sum()
+        return found.clip(0, 1)
+
+
+def check_grouping(threshold: float | None, scenes: int | None, min_scene: float) -> None:
+    """Raises ConfigError: a value out of range, or both `threshold` and `scenes`."""
+    if threshold is not None and scenes is not None:
+        raise ConfigError("threshold and scenes: each says how many scenes there are; give one of them")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold {threshold}: a probability; choose from 0 to 1")
+    if scenes is not None and scenes < 1:
+        raise ConfigError(f"scenes {scenes}: must be at least 1")
+    if not min_scene >= 0:
+        raise ConfigError(f"min_scene {min_scene}: seconds; must be at least 0")
+
+
+def name_of(film: str | Path) -> str:
+    """A plain name of the film at a path or address."""
+    path = unquote(urlsplit(str(film)).path) if is_remote(film) else str(film)
+    return film_name(Path(path).stem)
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()
+
+
+def _shot(number: int, shot: Shot, jpegs: tuple[bytes, ...], probability: float) -> SceneShot:
+    return SceneShot(number, shot.start, shot.end, shot.first, shot.last, probability, jpegs)

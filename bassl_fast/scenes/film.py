@@ -1,0 +1,157 @@
+"""A film with its shots, and how they group into scenes."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SceneShot:
+    """A shot of a film.
+
+    Attributes:
+        number: from 0.
+        start, end: seconds, [start, end).
+        first, last: its frames as decoded, from 0, `last` included.
+        probability: 0..1, that it is the last of its scene.
+        keyframes: JPEG bytes of three pictures at 1/6, 3/6 and 5/6 of it, 240 pixels high.
+    """
+
+    number: int
+    start: float
+    end: float
+    first: int
+    last: int
+    probability: float
+    keyframes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Consecutive shots that belong together; `number` is from 1."""
+
+    number: int
+    shots: tuple[SceneShot, ...]
+
+    @property
+    def start(self) -> float:
+        """Seconds."""
+        return self.shots[0].start
+
+    @property
+    def end(self) -> float:
+        """Seconds, exclusive: where the next scene starts."""
+        return self.shots[-1].end
+
+
+@dataclass(frozen=True)
+class FilmScenes:
+    """What was found in a film.
+
+    Attributes:
+        name: plain, as of a folder.
+        source: path or address of the file.
+        rate: frames a second, for timecodes; of a variable frame rate the mean.
+        shots: all of them, contiguous.
+        ends: numbers of the shots that end a scene, ascending; the end of the film is not among them.
+        threshold: probability from which a shot ends a scene; the least probable one taken where `scenes` were counted.
+        threshold_from: where that comes from, in words.
+        shortest: seconds that a scene lasts at least.
+        method: what judged, in words.
+    """
+
+    name: str
+    source: str
+    rate: Fraction
+    shots: tuple[SceneShot, ...]
+    ends: tuple[int, ...]
+    threshold: float
+    threshold_from: str
+    shortest: float
+    method: str
+
+    @property
+    def scenes(self) -> tuple[Scene, ...]:
+        bounds = [0, *(end + 1 for end in self.ends), len(self.shots)]
+        return tuple(
+            Scene(number, self.shots[first:after]) for number, (first, after) in enumerate(pairwise(bounds), 1)
+        )
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.shots[-1].end
+
+    def regrouped(
+        self, threshold: float, threshold_from: str, count: int | None = None, shortest: float = 0.0
+    ) -> FilmScenes:
+        """The same shots in other scenes, see `choose_ends`."""
+        probability = np.array([shot.probability for shot in self.shots])
+        end = np.array([shot.end for shot in self.shots])
+        ends = choose_ends(probability, end, threshold, count, shortest)
+        if count is not None:
+            threshold = float(min((probability[i] for i in ends), default=1.0))
+        return replace(self, ends=tuple(ends), threshold=threshold, threshold_from=threshold_from, shortest=shortest)
+
+
+def choose_ends(
+    probability: Sequence[float] | np.ndarray,
+    end: Sequence[float] | np.ndarray,
+    threshold: float,
+    count: int | None = None,
+    shortest: float = 0.0,
+) -> list[int]:
+    """The shots that end a scene, ascending, without the last of the film.
+
+    The most probable is taken first (the earlier of two alike), one that would leave a scene shorter than `shortest`
+    is passed over, until those of `threshold` are all seen or, if `count` is given, there are that many scenes.
+
+    Args:
+        probability: `[S]` that a shot is the last of its scene.
+        end: `[S]` end of each shot in seconds.
+        threshold: not looked at where there is a `count`.
+        count: scenes wanted; fewer come out where there are not as many shots, or no room for as many.
+
+    >>> choose_ends([0.1, 0.9, 0.6, 0.8, 0.1], [10, 20, 30, 32, 40], threshold=0.5)
+    [1, 2, 3]
+    >>> choose_ends([0.1, 0.9, 0.6, 0.8, 0.1], [10, 20, 30, 32, 40], threshold=0.5, shortest=8)
+    [1, 3]
+    >>> choose_ends([0.1, 0.9, 0.6, 0.8, 0.1], [10, 20, 30, 32, 40], threshold=0.5, count=2)
+    [1]
+    """
+    taken: list[int] = []
+    times = [0.0, float(end[-1])]
+    for shot in sorted(range(len(end) - 1), key=lambda i: -probability[i]):
+        if len(taken) + 1 >= count if count is not None else probability[shot] < threshold:
+            break
+        at = bisect_left(times, end[shot])
+        if end[shot] - times[at - 1] >= shortest and times[at] - end[shot] >= shortest:
+            times.insert(at, end[shot])
+            insort(taken, shot)
+    return taken
+
+
+def timecode(seconds: float, rate: Fraction) -> str:
+    """hh:mm:ss:ff, frames counted without drops at the whole number next to the rate.
+
+    >>> timecode(62.5, Fraction(24)), timecode(3600, Fraction(30000, 1001))
+    ('00:01:02:12', '00:59:56:12')
+    """
+    base = round(rate)
+    frames = round(seconds * rate)
+    return (
+        f"{frames // (3600 * base):02d}:{frames // (60 * base) % 60:02d}:{frames // base % 60:02d}:{frames % base:02d}"
+    )
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss or m:ss, rounded down to whole seconds."""
+    whole = int(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

@@ -1,0 +1,72 @@
+"""A fine-tuned model as the judge of a film: the same test views, encoder and windows as `extract` and `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines.passing import view_jpegs
+from pipelines.views import TestViews
+from shard_tools.errors import CheckpointError
+from shard_tools.format import SHOT
+
+from .. import hardware
+from ..checkpoint import sha256
+from ..features import Film
+from ..finetune import Windows, load_finetuned
+from ..models import build_pretrained
+
+_SIZE = 224  # of the test view of an encoder that no method of ours has trained
+
+
+class Network:
+    """See `SceneDetector.from_checkpoint`."""
+
+    def __init__(self, checkpoint: str | Path, encoder: str | Path | None, batch: int, threads: int) -> None:
+        model, state = load_finetuned(checkpoint)
+        path = _encoder_of(checkpoint, state, encoder)
+        network, method, _ = build_pretrained(path)
+        hardware.say_device()
+        self._device = hardware.device()
+        self._model = model.eval().to(self._device)
+        self._encoder = network.eval().to(self._device, memory_format=torch.channels_last)
+        size = _SIZE if method is None else method.views.size
+        self._views = TestViews(round(size * 256 / 224), size)
+        self._batch, self._threads = batch, hardware.threads(threads)
+        self.method = f"model {checkpoint}"
+        self.made_by = {"checkpoint_sha256": sha256(checkpoint), "encoder_sha256": state["checkpoint_sha256"]}
+        self.threshold = float(state["threshold"])
+        self.threshold_from = f"best F1 on the {state['threshold_from']} films"
+
+    @torch.inference_mode()
+    def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
+        per_shot = 3
+        jpegs = chain.from_iterable(shots)
+        half = hardware.precision("auto") == "bf16-mixed"
+        for images in view_jpegs(jpegs, self._views, self._batch * per_shot, self._device, self._threads):
+            pictures = images.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+                found = self._encoder(pictures).float()
+            yield from found.unflatten(0, (-1, per_shot)).mean(1).cpu().numpy()
+
+    def probability(self, features: np.ndarray) -> np.ndarray:
+        film = Film("", features, np.zeros(len(features), SHOT))
+        return Windows.load([film], self._model.shots, self._device).scores(self._model)[0].probability
+
+
+def _encoder_of(checkpoint: str | Path, state: dict[str, Any], given: str | Path | None) -> Path:
+    """The pretraining checkpoint whose encoder made the features that a model was fine-tuned on."""
+    recorded = state["recipe"].get("pretrained")
+    if given is None and recorded is None:
+        raise CheckpointError(f"{checkpoint}: does not say which encoder its features are of; give it with --encoder")
+    path = Path(given or recorded)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint, the encoder of {checkpoint}; give it with --encoder")
+    if sha256(path) != state["checkpoint_sha256"]:
+        raise CheckpointError(f"{path}: not the encoder that {checkpoint} was fine-tuned on; give that with --encoder")
+    return path

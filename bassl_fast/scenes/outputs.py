@@ -1,0 +1,173 @@
+"""Scenes as files of other tools. Pure functions from a film to text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from fractions import Fraction
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from shard_tools.errors import MissingDependency, SourceError
+from shard_tools.movienet import keyframe_name
+from shard_tools.remote import is_remote
+from shard_tools.shots import SIXTHS
+
+from .film import FilmScenes, Scene, SceneShot, clock, timecode
+
+KEYFRAMES = "keyframes"  # folder of the key-frames, named as in MovieNet
+_COLUMNS = (
+    *("scene", "start", "end", "start_timecode", "end_timecode"),
+    *("first_frame", "last_frame", "first_shot", "last_shot", "probability"),
+)
+
+
+def scenes_csv(film: FilmScenes) -> str:
+    """A row a scene; `probability` is that of the boundary at its end, empty for the last."""
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(_COLUMNS)
+    for scene in film.scenes:
+        row = _scene_row(scene, film)
+        rows.writerow(["" if value is None else f"{value:.3f}" if isinstance(value, float) else value for value in row])
+    return out.getvalue()
+
+
+def scenes_json(film: FilmScenes, made_by: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Everything but the pictures: how it was made, shots, scenes; seconds, frames, timecodes.
+
+    Args:
+        made_by: film, shots and model that the probabilities come from, as plain values.
+        asked: options that the scenes come from.
+    """
+    document = {
+        "film": film.name,
+        "source": film.source,
+        "rate": str(film.rate),
+        "duration": film.duration,
+        "method": film.method,
+        "threshold": film.threshold,
+        "threshold_from": film.threshold_from,
+        "min_scene": film.shortest,
+        "made_by": made_by,
+        "asked": asked,
+        "scenes": [dict(zip(_COLUMNS, _scene_row(scene, film), strict=True)) for scene in film.scenes],
+        "shots": [
+            {
+                "shot": shot.number,
+                "start": shot.start,
+                "end": shot.end,
+                "start_timecode": timecode(shot.start, film.rate),
+                "end_timecode": timecode(shot.end, film.rate),
+                "first_frame": shot.first,
+                "last_frame": shot.last,
+                "probability": shot.probability,
+            }
+            for shot in film.shots
+        ],
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_film(folder: Path, document: dict[str, Any]) -> FilmScenes:
+    """The film that `scenes_json` and its key-frames in `folder` tell of, as one scene.
+
+    Raises:
+        SourceError: a file of it is missing.
+    """
+    shots = []
+    for row in document["shots"]:
+        names = [folder / KEYFRAMES / keyframe_name(row["shot"], i) for i in range(len(SIXTHS))]
+        try:
+            jpegs = tuple(name.read_bytes() for name in names)
+        except OSError as error:
+            raise SourceError(f"{error.filename}: {error.strerror}; delete {folder} and run again") from None
+        span = row["start"], row["end"], row["first_frame"], row["last_frame"]
+        shots.append(SceneShot(row["shot"], *span, row["probability"], jpegs))
+    name, source, method = document["film"], document["source"], document["method"]
+    return FilmScenes(name, source, Fraction(document["rate"]), tuple(shots), (), 1.0, "", 0.0, method)
+
+
+def _scene_row(scene: Scene, film: FilmScenes) -> list[Any]:
+    first, last = scene.shots[0], scene.shots[-1]
+    return [
+        scene.number,
+        scene.start,
+        scene.end,
+        timecode(scene.start, film.rate),
+        timecode(scene.end, film.rate),
+        first.first,
+        last.last,
+        first.number,
+        last.number,
+        None if last is film.shots[-1] else last.probability,
+    ]
+
+
+def edl(film: FilmScenes) -> str:
+    """A CMX3600 edit decision list, an event a scene, source and record times alike."""
+    lines = [f"TITLE: {film.name}", "FCM: NON-DROP FRAME", ""]
+    for scene in film.scenes:
+        start, end = timecode(scene.start, film.rate), timecode(scene.end, film.rate)
+        lines.append(f"{scene.number:03d}  AX       V     C        {start} {end} {start} {end}")
+        lines.append(f"* FROM CLIP NAME: {_file_name(film)}")
+        lines.append(f"* COMMENT: scene {scene.number}")
+    return "\n".join(lines) + "\n"
+
+
+def load_otio() -> ModuleType:
+    """Raises MissingDependency: the library is not installed."""
+    try:
+        return import_module("opentimelineio")
+    except ImportError:
+        raise MissingDependency("scenes.otio needs opentimelineio; pip install bassl-fast[scenes]") from None
+
+
+def otio(film: FilmScenes) -> str:
+    """An OpenTimelineIO timeline, a clip a scene, as its JSON."""
+    library = load_otio()
+    rate = float(film.rate)
+
+    def span(start: float, end: float):
+        first, after = round(start * film.rate), round(end * film.rate)
+        return library.opentime.TimeRange(
+            library.opentime.RationalTime(first, rate), library.opentime.RationalTime(after - first, rate)
+        )
+
+    address = film.source if is_remote(film.source) else Path(film.source).resolve().as_uri()
+    track = library.schema.Track(name="scenes", kind=library.schema.TrackKind.Video)
+    for scene in film.scenes:
+        media = library.schema.ExternalReference(target_url=address, available_range=span(0, film.duration))
+        clip = library.schema.Clip(name=f"scene {scene.number}", media_reference=media)
+        clip.source_range = span(scene.start, scene.end)
+        clip.metadata["bassl-fast"] = {"shots": len(scene.shots), "probability": scene.shots[-1].probability}
+        track.append(clip)
+    timeline = library.schema.Timeline(name=film.name)
+    timeline.tracks.append(track)
+    return library.adapters.write_to_string(timeline, "otio_json") + "\n"
+
+
+def ffmetadata(film: FilmScenes) -> str:
+    """Chapters as ffmpeg reads them: `ffmpeg -i FILM -i chapters.ffmetadata -map_metadata 1 -codec copy NEW.mkv`."""
+    lines = [";FFMETADATA1"]
+    for scene in film.scenes:
+        lines += [
+            "[CHAPTER]",
+            "TIMEBASE=1/1000",
+            f"START={round(1000 * scene.start)}",
+            f"END={round(1000 * scene.end)}",
+        ]
+        lines.append(f"title=Scene {scene.number}")
+    return "\n".join(lines) + "\n"
+
+
+def chapters(film: FilmScenes) -> str:
+    """Chapters as video sites read them in a description: a line a scene, time and name."""
+    return "".join(f"{clock(scene.start)} Scene {scene.number}\n" for scene in film.scenes)
+
+
+def _file_name(film: FilmScenes) -> str:
+    return film.source.rstrip("/").rsplit("/", 1)[-1]

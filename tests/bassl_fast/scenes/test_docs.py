@@ -1,0 +1,76 @@
+"""The commands and messages of docs/scenes.md and docs/troubleshooting.md."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from bassl_fast import cli
+
+from ...shard_tools.test_download import http_server
+from ..conftest import Project
+
+ROOT = Path(__file__).parents[3]
+SCENES = (ROOT / "docs" / "scenes.md").read_text(encoding="utf-8")
+TROUBLES = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def place(project: Project, film_file: Path, tmp_path: Path, monkeypatch) -> Path:
+    """A folder with what the page speaks of."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("films", "runs/scenes"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(film_file, "film.mp4")
+    shutil.copy(film_file, "films/other.mp4")
+    for copy in ("runs/scenes/best.ckpt", "best.ckpt"):
+        shutil.copy(project.finetuned, copy)
+    shutil.copy(project.pretrained, "last.ckpt")
+    Path("shots.csv").write_text("start\n0\n2.5\n")
+    return tmp_path
+
+
+def test_every_command_of_the_page_runs(place: Path):
+    commands = re.findall(r"^ +bassl-fast (scenes .*)$", SCENES, re.MULTILINE)
+    assert len(commands) == 9
+    with http_server(place / "films") as port:
+        for command in commands:
+            (place / "films" / "film.mp4").unlink(missing_ok=True)
+            if "https://example.org/film.mp4" in command:
+                shutil.copy("film.mp4", "films/film.mp4")
+                shutil.rmtree("scenes/film")  # another source of the same name is refused
+            argv = command.replace("https://example.org", f"http://127.0.0.1:{port}").split()
+            if argv[1] == "film.mp4" and "--min-scene" not in argv:
+                shutil.rmtree("scenes", ignore_errors=True)
+            assert cli.main(argv) == 0, command
+
+
+def test_the_python_of_the_page_runs(place: Path, capsys):
+    (block,) = re.findall(r"^    from bassl_fast import.*?(?=^\S)", SCENES, re.MULTILINE | re.DOTALL)
+    names: dict[str, object] = {}
+    exec(textwrap.dedent(block), names)
+    assert capsys.readouterr().out.splitlines()[-1].split()[2] == "5.5"
+    assert len(names["film"].scenes) == 4
+
+
+def test_the_messages_are_those_of_the_code():
+    code = "".join(
+        path.read_text()
+        for package in ("bassl_fast", "pipelines", "shard_tools")
+        for path in (ROOT / package).rglob("*.py")
+    )
+    code = re.sub(r'"\s+f?"', "", code)  # texts that go on in the next line
+    code += os.strerror(errno.ENOSPC) + os.strerror(errno.EACCES)  # the system's own words
+    messages = re.findall(r"^\* (`+)(.+?)\1 *$", TROUBLES, re.MULTILINE)
+    assert len(messages) == 19
+    for _, message in messages:
+        # What differs from case to case: names in capitals, numbers, and what stands between backquotes or braces.
+        for part in re.split(r"[A-Z]{4,}|\d+|scenedetect|`[^`]*`|; pip install.*|second|pretrain", message):
+            part = part.removeprefix("/manifest.json").strip(" :,()/")
+            assert part in code, message

@@ -1,0 +1,101 @@
+"""The files of other tools, read back by those tools' own libraries."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from fractions import Fraction
+
+import av
+import opentimelineio
+import pytest
+from PIL import Image
+
+from bassl_fast.scenes import outputs
+from bassl_fast.scenes.film import FilmScenes
+from bassl_fast.scenes.sheet import contact_sheet
+
+from ...films import picture
+from .test_film import film
+
+RATES = [Fraction(24), Fraction(30000, 1001), Fraction(25)]
+
+
+def found(rate=Fraction(24)) -> FilmScenes:
+    return film([0.1, 0.9, 0.2, 0.8, 0.3], [10, 2.5, 7.25, 3.125, 4000], rate).regrouped(0.5, "given")
+
+
+def test_csv_has_a_row_a_scene():
+    rows = list(csv.DictReader(io.StringIO(outputs.scenes_csv(found()))))
+    assert [row["scene"] for row in rows] == ["1", "2", "3"]
+    assert [(row["start"], row["end"]) for row in rows] == [
+        ("0.000", "12.500"),
+        ("12.500", "22.875"),
+        ("22.875", "4022.875"),
+    ]
+    assert [(row["first_shot"], row["last_shot"]) for row in rows] == [("0", "1"), ("2", "3"), ("4", "4")]
+    assert [row["probability"] for row in rows] == ["0.900", "0.800", ""]
+    assert rows[1]["start_timecode"] == "00:00:12:12"
+
+
+def test_json_tells_all_and_is_read_back(tmp_path):
+    made = found()
+    document = json.loads(outputs.scenes_json(made, {"model": "m"}, {"threshold": 0.5}))
+    assert document["scenes"][1]["first_frame"] == document["shots"][2]["first_frame"] == 300
+    assert document["scenes"][2]["probability"] is None
+    assert [shot["probability"] for shot in document["shots"]] == [0.1, 0.9, 0.2, 0.8, 0.3]
+    (tmp_path / outputs.KEYFRAMES).mkdir()
+    for shot in range(5):
+        for i in range(3):
+            (tmp_path / outputs.KEYFRAMES / f"shot_{shot:04d}_img_{i}.jpg").write_bytes(bytes([shot, i]))
+    again = outputs.read_film(tmp_path, document).regrouped(0.5, "given")
+    assert [(s.start, s.end, s.first, s.last, s.probability) for s in again.shots] == [
+        (s.start, s.end, s.first, s.last, s.probability) for s in made.shots
+    ]
+    assert again.ends == made.ends
+    assert again.shots[4].keyframes == (b"\4\0", b"\4\1", b"\4\2")
+
+
+@pytest.mark.parametrize("rate", RATES, ids=str)
+def test_edl_is_read_by_the_library(rate):
+    made = found(rate)
+    timeline = opentimelineio.adapters.read_from_string(outputs.edl(made), "cmx_3600", rate=round(rate))
+    clips = list(timeline.find_clips())
+    assert len(clips) == 3
+    assert {clip.name for clip in clips} == {"film.mp4"}
+    starts = [round(scene.start * rate) for scene in made.scenes]
+    assert [round(clip.source_range.start_time.value) for clip in clips] == starts
+    assert sum(round(clip.source_range.duration.value) for clip in clips) == round(made.duration * rate)
+
+
+@pytest.mark.parametrize("rate", RATES, ids=str)
+def test_otio_is_read_by_the_library(rate):
+    made = found(rate)
+    timeline = opentimelineio.adapters.read_from_string(outputs.otio(made), "otio_json")
+    clips = list(timeline.find_clips())
+    assert [clip.name for clip in clips] == ["scene 1", "scene 2", "scene 3"]
+    ends = [clip.source_range.end_time_exclusive().to_seconds() for clip in clips]
+    assert ends == pytest.approx([scene.end for scene in made.scenes], abs=0.51 / float(rate))
+    assert clips[0].media_reference.target_url.endswith("/film.mp4")
+    assert timeline.duration().value == round(made.duration * rate)
+
+
+def test_chapters_are_read_by_ffmpeg(tmp_path):
+    path = tmp_path / "chapters.ffmetadata"
+    path.write_text(outputs.ffmetadata(found()))
+    with av.open(str(path), format="ffmetadata") as container:
+        chapters = container.chapters()
+    assert [chapter["metadata"]["title"] for chapter in chapters] == ["Scene 1", "Scene 2", "Scene 3"]
+    assert [chapter["start"] for chapter in chapters] == [0, 12500, 22875]
+    assert outputs.chapters(found()) == "0:00 Scene 1\n0:12 Scene 2\n0:22 Scene 3\n"
+
+
+@pytest.mark.parametrize(("shots", "size"), [(1, (256, 192)), (4, (1000, 192)), (5, (1000, 374)), (17, (1248, 738))])
+def test_a_contact_sheet_holds_every_shot(shots, size):
+    scene = film([0.1] * shots).scenes[0]
+    for shot in scene.shots:
+        object.__setattr__(shot, "keyframes", (b"", picture(shot.number, (320, 214)), b""))
+    with Image.open(io.BytesIO(contact_sheet(scene))) as sheet:
+        assert (sheet.format, sheet.width) == ("JPEG", size[0])
+        assert sheet.height == 30 + -(-shots // (shots if shots <= 4 else max(4, -(-(shots**0.5) // 1)))) * (160 + 22)

@@ -1,0 +1,337 @@
+"""From films to folders of scenes: what is found, what is kept, and what a user gets wrong."""
+
+from __future__ import annotations
+
+import csv
+import doctest
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import av
+import pytest
+import torch
+
+from bassl_fast import SceneDetector, cli
+from bassl_fast.features import FeatureSet
+from bassl_fast.scenes import detector, film
+
+from ...browser import open_browser
+from ...shard_tools.test_download import http_server
+from ...shard_tools.test_video import REAL, bad_file
+from ...videos import draw_video, join_videos
+from ..conftest import Project
+from ..test_mistakes import refused
+
+FILES = {
+    *("report.html", "scenes.csv", "scenes.json", "scenes.edl", "scenes.otio", "chapters.ffmetadata", "chapters.txt"),
+    *("sheets", "keyframes"),
+}
+
+
+def scenes(*argv: object) -> int:
+    return cli.main(["scenes", *map(str, argv)])
+
+
+def document(folder: Path) -> dict:
+    return json.loads((folder / "scenes.json").read_text())
+
+
+def test_a_film_from_a_checkpoint(project: Project, film_file: Path, tmp_path: Path, capsys):
+    argv = [film_file, "--checkpoint", project.finetuned, "--out", tmp_path, "--split"]
+    assert scenes(*argv, "--scenes", "2") == 0
+    said = capsys.readouterr().out
+    assert "film: 2 scenes of 4 shots, threshold" in said
+    folder = tmp_path / "film"
+    assert {path.name for path in folder.iterdir()} == FILES | {"clips"}
+    assert [path.name for path in tmp_path.iterdir()] == ["film"]
+    found = document(folder)
+    assert [shot["first_frame"] for shot in found["shots"]] == [0, 24, 60, 90]
+    assert [scene["last_shot"] for scene in found["scenes"]][-1] == 3
+    assert len(list((folder / "sheets").iterdir())) == len(list((folder / "clips").iterdir())) == 2
+    assert len(list((folder / "keyframes").iterdir())) == 12
+    with open(folder / "scenes.csv") as file:
+        assert [float(row["end"]) for row in csv.DictReader(file)][-1] == 5.5
+
+
+def test_python_gives_what_the_command_writes(project: Project, film_file: Path, tmp_path: Path):
+    assert scenes(film_file, "--checkpoint", project.finetuned, "--out", tmp_path) == 0
+    found, written = SceneDetector.from_checkpoint(project.finetuned)(film_file), document(tmp_path / "film")
+    assert [shot.probability for shot in found.shots] == [shot["probability"] for shot in written["shots"]]
+    assert [scene.end for scene in found.scenes] == [scene["end"] for scene in written["scenes"]]
+    state = torch.load(project.finetuned, weights_only=True)
+    assert found.threshold == written["threshold"] == state["threshold"]
+    assert written["threshold_from"] == "best F1 on the val films"
+
+
+def test_features_are_those_of_pack_and_extract(project: Project, tmp_path: Path):
+    (tmp_path / "videos").mkdir()
+    source = draw_video(tmp_path / "videos" / "film.mp4", [24, 36, 30, 42])
+    for argv in (
+        ["pack", tmp_path / "videos", tmp_path / "shards"],
+        ["extract", project.pretrained, tmp_path / "shards", tmp_path / "features"],
+    ):
+        assert cli.main(list(map(str, argv))) == 0
+    (wanted,) = FeatureSet.open(tmp_path / "features").films(None)
+    seen = []
+    judge = SceneDetector.from_checkpoint(project.finetuned).judge
+    probability = judge.probability
+    judge.probability = lambda features: (seen.append(features), probability(features))[1]
+    SceneDetector(judge)(source)
+    assert torch.nn.functional.cosine_similarity(torch.tensor(seen[0]), torch.tensor(wanted.features)).min() > 0.9999
+
+
+def test_finished_films_are_kept_and_grouped_anew_without_decoding(
+    film_file: Path, tmp_path: Path, monkeypatch, capsys
+):
+    argv = [film_file, "--baseline", "--out", tmp_path]
+    assert scenes(*argv) == 0
+    before = (tmp_path / "film" / "report.html").stat().st_mtime_ns
+    monkeypatch.setattr(detector, "cut_shots", None)  # whoever decodes now, fails
+    assert scenes(*argv) == 0
+    assert "(kept as it was)" in capsys.readouterr().out
+    assert (tmp_path / "film" / "report.html").stat().st_mtime_ns == before
+    assert scenes(*argv, "--scenes", "4") == 0
+    assert [scene["last_shot"] for scene in document(tmp_path / "film")["scenes"]] == [0, 1, 2, 3]
+    assert scenes(*argv, "--threshold", "0", "--min-scene", "2") == 0
+    assert [scene["end"] for scene in document(tmp_path / "film")["scenes"]] in ([2.5, 5.5], [3.75, 5.5])
+    assert len(list((tmp_path / "film" / "sheets").iterdir())) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["film"]
+
+
+def test_a_changed_film_or_another_detector_is_done_again(film_file: Path, tmp_path: Path):
+    mine = tmp_path / "film.mp4"
+    shutil.copy(film_file, mine)
+    argv = [mine, "--baseline", "--out", tmp_path / "out"]
+    assert scenes(*argv) == 0
+    (tmp_path / "shots.csv").write_text("start_frame\n0\n60\n")
+    assert scenes(*argv, "--shots", tmp_path / "shots.csv") == 0
+    assert [shot["first_frame"] for shot in document(tmp_path / "out" / "film")["shots"]] == [0, 60]
+    draw_video(mine, [24, 24])
+    assert scenes(*argv) == 0
+    assert [shot["first_frame"] for shot in document(tmp_path / "out" / "film")["shots"]] == [0, 24]
+
+
+def test_an_interrupted_run_keeps_what_is_finished(film_file: Path, tmp_path: Path):
+    films = tmp_path / "films"
+    films.mkdir()
+    shutil.copy(film_file, films / "a.mp4")
+    draw_video(films / "b.mp4", [200] * 6)
+    argv = [sys.executable, "-m", "bassl_fast.cli", "scenes", films, "--baseline", "--out", tmp_path / "out"]
+    running = subprocess.Popen([*map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in running.stdout:
+        if line.startswith("a:"):
+            break
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert said.strip() == "bassl-fast: interrupted"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
+    before = (tmp_path / "out" / "a" / "report.html").stat().st_mtime_ns
+    assert scenes(*argv[4:]) == 0
+    assert (tmp_path / "out" / "a" / "report.html").stat().st_mtime_ns == before
+    assert len(document(tmp_path / "out" / "b")["shots"]) == 6
+
+
+def test_a_film_behind_an_address(film_file: Path, tmp_path: Path, capsys):
+    with http_server(film_file.parent) as port:
+        address = f"http://127.0.0.1:{port}/film.mp4"
+        assert scenes(address, "--baseline", "--out", tmp_path, "--split") == 0
+        argv = ["scenes", f"http://127.0.0.1:{port}/none.mp4", "--baseline", "--out", tmp_path]
+        assert "no such file behind this address" in refused(capsys, *argv)
+    assert scenes(film_file, "--baseline", "--out", tmp_path / "here") == 0
+    there, here = document(tmp_path / "film"), document(tmp_path / "here" / "film")
+    assert there["shots"] == here["shots"]
+    assert there["source"] == address
+
+
+@pytest.mark.parametrize("rate", [10, 60])
+def test_one_shot_is_one_scene(tmp_path: Path, rate):
+    draw_video(tmp_path / "one.mp4", [rate], rate=rate)
+    assert scenes(tmp_path / "one.mp4", "--baseline", "--out", tmp_path / "out", "--scenes", "3") == 0
+    found = document(tmp_path / "out" / "one")
+    assert (len(found["shots"]), len(found["scenes"]), found["duration"]) == (1, 1, 1.0)
+
+
+# What a user gets wrong
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("missing", "no such file"),
+        ("empty", "an empty file"),
+        ("text", "not a video, or a broken one"),
+        ("sound", "no video stream, only sound or data"),
+        ("no_index", "its head is damaged"),
+        ("cut_mp4", "breaks off before its end"),
+        ("cut_mkv", "breaks off before its end"),
+    ],
+)
+def test_a_bad_film_is_one_line_and_the_others_are_finished(film_file: Path, tmp_path: Path, capsys, kind, said):
+    bad = bad_file(kind, tmp_path)
+    argv = ["scenes", bad, "--baseline", "--out", tmp_path / "out"]
+    line = refused(capsys, *argv)
+    assert str(bad) in line
+    assert said in line
+    assert list((tmp_path / "out").iterdir()) == []
+    assert scenes(film_file, *argv[1:]) == 1
+    assert "1 of 2 films failed, see above; the others are in" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["film"]
+
+
+def test_a_stream_without_a_picture(tmp_path: Path, capsys):
+    source = draw_video(tmp_path / "film.mkv", [24], sound=True)
+    with av.open(str(source)) as read, av.open(str(tmp_path / "none.mkv"), "w") as write:
+        copies = {stream.index: write.add_stream_from_template(stream) for stream in read.streams}
+        for packet in read.demux():
+            if packet.dts is not None and packet.stream.type == "audio":
+                packet.stream = copies[packet.stream_index]
+                write.mux(packet)
+    line = refused(capsys, "scenes", tmp_path / "none.mkv", "--baseline", "--out", tmp_path / "out")
+    assert "none.mkv: a video stream without a picture" in line
+
+
+def test_a_codec_nobody_reads(tmp_path: Path, capsys):
+    source = draw_video(tmp_path / "film.avi", [24])
+    source.write_bytes(source.read_bytes().replace(b"FMP4", b"QQQQ"))
+    assert "no decoder for its pictures" in refused(capsys, "scenes", source, "--baseline", "--out", tmp_path / "out")
+
+
+def test_a_folder_one_may_not_write_to(film_file: Path, capsys):
+    if os.geteuid():
+        pytest.skip("needs root, to be somebody else for a moment")
+    with tempfile.TemporaryDirectory() as place:  # one that anybody may enter
+        Path(place).chmod(0o755)
+        shutil.copy(film_file, place)
+        os.seteuid(65534)
+        try:
+            line = refused(capsys, "scenes", f"{place}/film.mp4", "--baseline", "--out", f"{place}/out")
+        finally:
+            os.seteuid(0)
+    assert line == f"bassl-fast: {place}/out: Permission denied; choose a folder you may write to"
+    line = refused(capsys, "scenes", film_file, "--baseline", "--out", film_file)
+    assert "a file stands where a folder should be" in line
+
+
+def test_a_full_disk_keeps_finished_films(film_file: Path, tmp_path: Path, capsys):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("may not mount a small disk here")
+    try:
+        draw_video(tmp_path / "second.mp4", [30] * 12, size=(320, 240))
+        argv = ["scenes", film_file, tmp_path / "second.mp4", "--baseline", "--out", disk]
+        assert "No space left on device; make room" in refused(capsys, *argv)
+        assert [path.name for path in disk.iterdir()] == ["film"]
+        subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
+        assert cli.main(list(map(str, argv))) == 0
+        assert "(kept as it was)" in capsys.readouterr().out
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_checkpoints_that_do_not_fit(project: Project, film_file: Path, tmp_path: Path, capsys):
+    def said(*argv: object) -> str:
+        return refused(capsys, "scenes", film_file, "--out", tmp_path / "out", *argv)
+
+    wrong = "written by `bassl-fast pretrain`, one of `bassl-fast finetune` is needed"
+    assert wrong in said("--checkpoint", project.pretrained)
+    assert "no such checkpoint" in said("--checkpoint", tmp_path / "none.ckpt")
+    assert "give one of them" in said()
+    assert "give one of them" in said("--checkpoint", project.finetuned, "--baseline")
+    state = torch.load(project.pretrained, weights_only=True)
+    state["state_dict"]["encoder.bn1.weight"] += 1
+    torch.save(state, tmp_path / "other.ckpt")
+    assert "not the encoder that" in said("--checkpoint", project.finetuned, "--encoder", tmp_path / "other.ckpt")
+    state = torch.load(project.finetuned, weights_only=True)
+    state["recipe"]["pretrained"] = None
+    torch.save(state, tmp_path / "lone.ckpt")
+    assert "give it with --encoder" in said("--checkpoint", tmp_path / "lone.ckpt")
+    argv = [film_file, "--checkpoint", tmp_path / "lone.ckpt", "--encoder", project.pretrained, "--out", tmp_path / "o"]
+    assert scenes(*argv) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--threshold", "2"], "threshold 2.0: a probability; choose from 0 to 1"),
+        (["--scenes", "0"], "scenes 0: must be at least 1"),
+        (["--scenes", "3", "--threshold", "0.5"], "give one of them"),
+        (["--min-scene", "-1"], "min_scene -1.0: seconds; must be at least 0"),
+        (["--shots", "none.csv"], "none.csv: no such shot list"),
+        (["--shot-detector", "magic"], "shot_detector: Expected one of"),
+        (["--encoder", "x.ckpt"], "encoder: the baseline has none"),
+        (["--min-scenes", "1"], "unknown option --min_scenes; did you mean '--min_scene'?"),
+    ],
+)
+def test_options_that_cannot_be(film_file: Path, tmp_path: Path, capsys, options, said):
+    assert said in refused(capsys, "scenes", film_file, "--baseline", "--out", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_and_names(film_file: Path, tmp_path: Path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(film_file, tmp_path / name)
+    argv = ["--baseline", "--out", tmp_path / "out"]
+    said = refused(capsys, "scenes", tmp_path / "a", tmp_path / "b" / "film.mp4", *argv)
+    assert "would be film film, as" in said
+    assert "give one film at a time" in refused(
+        capsys, "scenes", film_file, tmp_path / "a.mp4", "--shots", "x.csv", *argv
+    )
+    assert scenes(tmp_path / "a", *argv) == 0
+    assert "holds the scenes of" in refused(capsys, "scenes", tmp_path / "b", *argv)
+    (tmp_path / "mine" / "film").mkdir(parents=True)
+    assert "not a result of this command" in refused(
+        capsys, "scenes", film_file, "--baseline", "--out", tmp_path / "mine"
+    )
+    (tmp_path / "empty").mkdir()
+    assert "no video in it" in refused(capsys, "scenes", tmp_path / "empty", *argv)
+
+
+# Examples, and real films
+
+
+@pytest.mark.parametrize("module", [detector, film], ids=lambda module: module.__name__)
+def test_examples(module, project: Project, film_file: Path, tmp_path: Path, monkeypatch):
+    shutil.copy(film_file, tmp_path)
+    shutil.copy(project.finetuned, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    failed, tried = doctest.testmod(module)
+    assert tried
+    assert not failed
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real clips beside the repository")
+def test_real_clips_alone_and_as_one_film(project: Project, tmp_path: Path):
+    argv = ["--checkpoint", project.finetuned, "--out", tmp_path / "out"]
+    assert scenes(REAL, *argv) == 0
+    clips = sorted(path for path in REAL.iterdir() if path.suffix in (".mp4", ".webm"))
+    found = {path.stem: document(tmp_path / "out" / path.stem) for path in clips}
+    assert [len(found[name]["shots"]) for name in ("sintel_trailer", "sintel_sunset", "big_buck_bunny_30s")] == [
+        12,
+        7,
+        4,
+    ]
+    joined = join_videos(clips, tmp_path / "joined.mp4")
+    assert scenes(joined, *argv, "--scenes", "6") == 0
+    whole = document(tmp_path / "out" / "joined")
+    assert len(whole["scenes"]) == 6
+    alone = sum(len(one["shots"]) for one in found.values())
+    assert abs(len(whole["shots"]) - alone) <= 4  # a join that looks like no cut, or small pictures judged otherwise
+    with open_browser() as browser:
+        browser.open(tmp_path / "out" / "joined" / "report.html")
+        assert len(browser.all(".shot")) == len(whole["shots"])
+        assert browser.attributes(".shot", "data-scene")[-1] == "6"
+        ends = [
+            shot["shot"] for shot in whole["shots"] if shot["shot"] in {s["last_shot"] for s in whole["scenes"][:-1]}
+        ]
+        marks = browser.attributes(".shot", "data-mark")
+        assert [i for i, mark in enumerate(marks) if mark == "predicted"] == ends
