@@ -117,7 +117,7 @@ class SceneDetector:
         def keyframes() -> Iterator[tuple[bytes, ...]]:
             for shot in cut_shots(film, cutter, progress):
                 jpegs = tuple(map(_jpeg, shot.keyframes))
-                found.append((shot, jpegs))
+                found.append((shot._replace(keyframes=()), jpegs))  # pictures as such would take a megabyte a shot
                 yield jpegs
 
         features = np.stack(list(self.judge.features(keyframes())))
