@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -68,7 +67,8 @@ def measure() -> dict[str, float]:
         with contextlib.redirect_stdout(sys.stderr):
             assert cli.main(["scenes", f"{name}.mp4", "--checkpoint", "scenes/best.ckpt", "--out", "found"]) == 0
         found[f"{name}_seconds"] = time.perf_counter() - started
-        found[f"{name}_peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
+        found[f"{name}_peak_bytes"] = 1024 * int(peak)
     document = json.loads(Path("found/film/scenes.json").read_text())
     found |= {"duration": document["duration"], "shots": len(document["shots"])}
     return found | {"report_bytes": Path("found/film/report.html").stat().st_size}

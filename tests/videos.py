@@ -82,3 +82,7 @@ def loop_video(clip: Path, path: Path, seconds: float) -> Path:
                     packet.stream = copy
                     out.mux(packet)
     return path
+
+
+# Kilobytes the process had in memory at most. (What getrusage says begins, after exec, with what the parent had.)
+PEAK = "peak = lambda: int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"

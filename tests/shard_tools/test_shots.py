@@ -14,7 +14,7 @@ from shard_tools.errors import SourceError
 from shard_tools.frames import decode, read_header
 from shard_tools.shots import ListedShots, cut_shots, keyframe_times, make_cutter, read_shot_list
 
-from ..videos import draw_video, loop_video
+from ..videos import PEAK, draw_video, loop_video
 from .test_video import REAL, detect_shots, make, read_picture
 
 pytest.importorskip("av")
@@ -97,8 +97,8 @@ def test_memory_does_not_grow_with_a_shot(tmp_path):
     """4,000 frames without a cut: kept all, their candidates would take 500 MB."""
     film = loop_video(draw_video(tmp_path / "clip.mp4", [100]), tmp_path / "film.mp4", 4000 / 24)
     code = (
-        "import resource, sys; from shard_tools.shots import cut_shots, make_cutter\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "import sys; from shard_tools.shots import cut_shots, make_cutter\n"
+        f"{PEAK}\n"
         "run = lambda path: [shot.last for shot in cut_shots(path, make_cutter())]\n"
         "run(sys.argv[1]); before = peak(); print(run(sys.argv[2]), peak() - before)"
     )

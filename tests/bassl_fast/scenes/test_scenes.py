@@ -24,7 +24,7 @@ from bassl_fast.scenes import detector, film
 from ...browser import open_browser
 from ...shard_tools.test_download import http_server
 from ...shard_tools.test_video import REAL, bad_file
-from ...videos import draw_video, join_videos, loop_video
+from ...videos import PEAK, draw_video, join_videos, loop_video
 from ..conftest import Project
 from ..test_mistakes import refused
 
@@ -154,8 +154,8 @@ def test_memory_grows_by_little_a_shot(film_file: Path, tmp_path: Path):
     """200 shots more: their pictures would take 150 MB, their JPEGs take 3."""
     film = loop_video(draw_video(tmp_path / "clip.mp4", [20] * 10), tmp_path / "film.mp4", 165)
     code = (
-        "import resource, sys; from bassl_fast import SceneDetector\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "import sys; from bassl_fast import SceneDetector\n"
+        f"{PEAK}\n"
         "detector = SceneDetector.baseline()\n"
         "detector(sys.argv[1]); before = peak(); print(len(detector(sys.argv[2]).shots), peak() - before)"
     )
