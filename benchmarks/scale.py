@@ -12,7 +12,7 @@
 Each loader runs in a process of its own; the sizes take turns, round by round.
 
     python -m benchmarks.scale                   about five minutes on 2 cores
-    python -m benchmarks.scale --out benchmarks/results/scale.json --plot benchmarks/results/scale.svg
+    python -m benchmarks.scale --out benchmarks/results/scale.json --plot docs/scale.svg
 """
 
 from __future__ import annotations

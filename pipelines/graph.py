@@ -129,22 +129,3 @@ def _normalise(images, **kwargs):
     return fn.crop_mirror_normalize(
         images, dtype=types.FLOAT, output_layout="HWC", mean=MEAN.tolist(), std=STD.tolist(), **kwargs
     )
-
-
-def decode_fault(jpeg: np.ndarray) -> str:
-    """Why the JPEG bytes cannot be decoded, or "" if they can."""
-
-    @pipeline_def(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
-    def decode():
-        encoded = fn.external_source(source=lambda: [jpeg], dtype=types.UINT8, ndim=1)
-        # As `train_graph` decodes: in DALI 1 the whole-picture decoder forgives a cut that the slicing one does not.
-        return fn.decoders.image_slice(encoded, [0.0, 0.0], [1.0, 1.0], axis_names="HW")
-
-    try:
-        pipe = decode()
-        pipe.build()
-        pipe.run()
-    except RuntimeError as error:
-        # DALI quotes our own source first; its reason follows.
-        return str(error).rpartition("encountered:")[2].strip().splitlines()[0].strip(" :")
-    return ""
