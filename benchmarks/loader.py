@@ -127,7 +127,7 @@ class Painter:
     def __call__(self, rows: np.ndarray) -> Tensor:
         """`[b, V, 3, S, S]` of rows `[b, V]`."""
         make_graph, inputs = graph.train_path(self._size, gpu=False)
-        request = Request(rows["frame"].ravel(), lambda jpegs: inputs(rows.ravel(), jpegs))
+        request = Request(rows["frame"].ravel(), rows.ravel(), lambda jpegs: inputs(rows.ravel(), jpegs))
         kwargs = {"batch_size": rows.size, "num_threads": self._threads, "prefetch_queue_depth": 1}
         ((_, images),) = Stream(self._store, iter([request]), make_graph, torch.device("cpu"), **kwargs)
         return images.view(*rows.shape, *images.shape[1:])

@@ -60,7 +60,7 @@ class NaiveDali:
         self._stream: Stream | None = None
 
     def round(self, number: int, rows: np.ndarray) -> Iterator[tuple[Tensor, None]]:
-        requests = (Request(step["frame"].ravel(), lambda jpegs: (jpegs,)) for step in rows)
+        requests = (Request(step["frame"].ravel(), step.ravel(), lambda jpegs: (jpegs,)) for step in rows)
         if self._stream is None:
             work = self._work
             kwargs = {"num_threads": work.threads, "prefetch_queue_depth": 2, "seed": work.seed}
