@@ -53,7 +53,7 @@ def rename(key: str) -> str | None:
         KeyError: not a name of the reference.
     """
     # Constant buffers, and a second name of `decoder.bias`.
-    return None if key in (_MASK, _POSITIONS, _DECODER_BIAS) else _translate(key, _NAMES)
+    return None if key in (_MASK, _POSITIONS, _DECODER_BIAS) else translate(key, _NAMES)
 
 
 def in_reference_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ def in_reference_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         KeyError: a weight that the reference has not.
     """
-    theirs = {_translate(name, [(ours, reference) for reference, ours in _NAMES]): w for name, w in state.items()}
+    theirs = {translate(name, [(ours, reference) for reference, ours in _NAMES]): w for name, w in state.items()}
     if (positions := theirs.get("crn.shot_embedding.position_embedding.weight")) is not None:
         theirs[_MASK] = torch.zeros(1, 1, 1, len(positions))  # added to attention: nothing is hidden
         theirs[_POSITIONS] = torch.arange(len(positions))
@@ -71,7 +71,12 @@ def in_reference_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return theirs
 
 
-def _translate(key: str, names: list[tuple[str, str]]) -> str:
+def translate(key: str, names: list[tuple[str, str]]) -> str:
+    """`key` by the first pair of `names` that matches it; a star stands for the same on both sides.
+
+    Raises:
+        KeyError: none does.
+    """
     for source, target in names:
         if match := re.fullmatch(re.escape(source).replace(r"\*", "(.+)"), key):
             parts = iter(match.groups())

@@ -130,12 +130,16 @@ class ResNet(Encoder):
             )
         super().compile(*args, **kwargs)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def maps(self, pictures: Tensor) -> Tensor:
+        """Maps `[N, dim, h, w]` of the last stage, h and w a 32nd of the picture's."""
         x = self.maxpool(torch.relu(self.bn1(self.conv1(pictures))))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
                 x = self._checkpointed(block, x) if self._activation_checkpointing and self.training else block(x)
-        return x.mean((2, 3))
+        return x
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.maps(pictures).mean((2, 3))
 
     @staticmethod
     def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:

@@ -1,0 +1,76 @@
+"""What an encoder of clips is, and a classifier on top of one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from .encoder import Encoder
+
+
+class ClipEncoder(Encoder):
+    """Turns clips `[N, 3, T, H, W]` into features `[N, dim]`; pictures `[N, 3, H, W]` are clips of one frame.
+
+    None of these networks strides over time, so a clip has any length, and one of them stands wherever an `Encoder`
+    does. The T key-frames of a shot, pictures `[N, T, 3, H, W]` of one augmentation, are the clip `.transpose(1, 2)`.
+    Pictures of clips are published with mean 0.45 and deviation 0.225 in all channels.
+    """
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.features(self.maps(clips if clips.ndim == 5 else clips.unsqueeze(2))).flatten(1)
+
+    @abstractmethod
+    def maps(self, clips: Tensor) -> Tensor:
+        """Maps `[N, C, T, h, w]` of the last stage, h and w a 32nd of the clip's."""
+
+    def features(self, maps: Tensor, window: int | None = None) -> Tensor:
+        """Features `[N, dim, 1, h', w']` of `maps`: of all of them, or of all windows of `window` x `window` cells."""
+        if window is None:
+            return maps.mean((2, 3, 4), keepdim=True)
+        return nn.functional.avg_pool3d(maps, (maps.shape[2], window, window), stride=1)
+
+
+class VideoClassifier(nn.Module):
+    """A clip encoder, dropout, and a linear layer.
+
+    Args:
+        encoder: of clips.
+        classes: number of them.
+        crop: side in pixels of the crops it is trained on. A larger clip is judged in every window of that size.
+        dropout: of the features, in training.
+    """
+
+    def __init__(self, encoder: ClipEncoder, classes: int, crop: int = 224, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.encoder, self.window = encoder, -(-crop // 32)
+        self.dropout, self.classifier = nn.Dropout(dropout), nn.Linear(encoder.dim, classes)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Logits `[N, P, classes]` of clips `[N, 3, T, H, W]` in their P windows, one if they are as in training."""
+        features = self.encoder.features(self.encoder.maps(clips), self.window)
+        return self.classifier(self.dropout(features.flatten(2).transpose(1, 2)))
+
+    def probabilities(self, clips: Tensor) -> Tensor:
+        """Probabilities `[N, classes]`: softmax in each window, then the mean over windows."""
+        return torch.softmax(self(clips).float(), -1).mean(1)
+
+
+def conv(
+    inputs: int, outputs: int, kernel: tuple[int, int, int] = (1, 1, 1), stride: int = 1, groups: int = 1
+) -> nn.Conv3d:
+    """Convolution that keeps the length, strides in space alone, and has no bias; kernel is (T, H, W)."""
+    padding = tuple(k // 2 for k in kernel)
+    return nn.Conv3d(inputs, outputs, kernel, (1, stride, stride), padding, groups=groups, bias=False)
+
+
+def start_from_scratch(network: nn.Module) -> None:
+    """Kaiming initialisation of all convolutions (He et al., arXiv:1502.01852)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,81 @@
+"""R3D-18 and R3D-50 as SCE trains them (Denize et al., arXiv:2212.11187): ResNets of clips that keep every frame."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from shard_tools.errors import ConfigError
+
+from .clip import ClipEncoder, conv, start_from_scratch
+
+# depth -> (blocks a stage, bottleneck)
+_SHAPES = {18: ((2, 2, 2, 2), False), 50: ((3, 4, 6, 3), True)}
+# Frames that the first convolution of a block sees, by stage: only late stages look across time (Feichtenhofer et al.,
+# arXiv:1812.03982, slow pathway).
+_REACH = (1, 1, 3, 3)
+
+
+class _Block(nn.Module):
+    """Two or three convolutions and a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, reach: int, stride: int, bottleneck: bool) -> None:
+        super().__init__()
+        if bottleneck:
+            inner = outputs // 4
+            self.conv_a, self.norm_a = conv(inputs, inner, (reach, 1, 1)), nn.BatchNorm3d(inner)
+            self.conv_b, self.norm_b = conv(inner, inner, (1, 3, 3), stride), nn.BatchNorm3d(inner)
+            self.conv_c, self.norm_c = conv(inner, outputs), nn.BatchNorm3d(outputs)
+        else:
+            self.conv_a, self.norm_a = conv(inputs, outputs, (reach, 3, 3), stride), nn.BatchNorm3d(outputs)
+            self.conv_b, self.norm_b = conv(outputs, outputs, (1, 3, 3)), nn.BatchNorm3d(outputs)
+            self.conv_c = None
+        self.shortcut_conv = self.shortcut_norm = None
+        if inputs != outputs or stride != 1:
+            self.shortcut_conv = conv(inputs, outputs, stride=stride)
+            self.shortcut_norm = nn.BatchNorm3d(outputs)
+
+    @property
+    def last_norm(self) -> nn.BatchNorm3d:
+        return self.norm_b if self.conv_c is None else self.norm_c
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.norm_a(self.conv_a(x)))
+        y = self.norm_b(self.conv_b(y))
+        if self.conv_c is not None:
+            y = self.norm_c(self.conv_c(torch.relu(y)))
+        return torch.relu(y + (x if self.shortcut_conv is None else self.shortcut_norm(self.shortcut_conv(x))))
+
+
+class ResNet3D(ClipEncoder):
+    """Clips `[N, 3, T, H, W]` -> features `[N, dim]`; 512-d for depth 18, 2048-d for 50.
+
+    Args:
+        depth: 18 or 50.
+
+    Raises:
+        ConfigError: another depth.
+    """
+
+    def __init__(self, depth: int = 18) -> None:
+        super().__init__()
+        if depth not in _SHAPES:
+            raise ConfigError(f"encoder depth {depth}: choose one of {', '.join(map(str, _SHAPES))}")
+        blocks, bottleneck = _SHAPES[depth]
+        self.conv, self.norm = conv(3, 64, (1, 7, 7), stride=2), nn.BatchNorm3d(64)
+        self.maxpool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+        inputs, outputs = 64, 256 if bottleneck else 64
+        for stage, (count, reach) in enumerate(zip(blocks, _REACH, strict=True), 1):
+            first = _Block(inputs, outputs, reach, 1 if stage == 1 else 2, bottleneck)
+            rest = [_Block(outputs, outputs, reach, 1, bottleneck) for _ in range(count - 1)]
+            setattr(self, f"stage{stage}", nn.Sequential(first, *rest))
+            inputs, outputs = outputs, 2 * outputs
+        self.dim = inputs
+        start_from_scratch(self)
+        for module in self.modules():
+            if isinstance(module, _Block):
+                nn.init.zeros_(module.last_norm.weight)
+
+    def maps(self, clips: Tensor) -> Tensor:
+        x = self.maxpool(torch.relu(self.norm(self.conv(clips))))
+        return self.stage4(self.stage3(self.stage2(self.stage1(x))))

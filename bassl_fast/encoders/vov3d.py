@@ -1,0 +1,110 @@
+"""VoV3D (Lee et al., arXiv:2012.00317): one-shot aggregation over time, with X3D's stem and head."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shard_tools.errors import ConfigError
+
+from .clip import ClipEncoder, conv, start_from_scratch
+from .x3d import Head, SqueezeExcite, Stem
+
+# size -> (blocks a stage, units a block, channels inside a unit of the first stage). "M-2020" is M as first published.
+_SHAPES = {
+    "M": ((1, 2, 3, 2), 5, 40),
+    "M-2020": ((1, 1, 2, 2), 4, 48),
+    "L": ((1, 2, 5, 3), 5, 48),
+}
+
+
+class VoV3D(ClipEncoder):
+    """Clips `[N, 3, T, H, W]` -> features `[N, 2048]`. Every stage halves the picture, none the time.
+
+    Args:
+        size: M, M-2020 (the smaller of its two published shapes) or L.
+
+    Raises:
+        ConfigError: another size.
+    """
+
+    dim = 2048
+
+    def __init__(self, size: Literal["M", "M-2020", "L"] = "M") -> None:
+        super().__init__()
+        if size not in _SHAPES:
+            raise ConfigError(f"VoV3D size {size}: choose one of {', '.join(_SHAPES)}")
+        blocks, units, inner = _SHAPES[size]
+        inputs = inner // 2
+        self.stem = Stem(inputs)
+        for stage, count in enumerate(blocks, 2):
+            outputs = inner // 2
+            first = TemporalOSA(inputs, inner, outputs, units, stride=2)
+            rest = [TemporalOSA(outputs, inner, outputs, units, stride=1) for _ in range(count - 1)]
+            setattr(self, f"stage{stage}", nn.Sequential(first, *rest))
+            inputs, inner = outputs, 2 * inner
+        self.head = Head(inputs, inner // 2, self.dim)
+        start_from_scratch(self)
+        for module in self.modules():
+            if isinstance(module, TemporalOSA):
+                nn.init.zeros_(module.c_bn.weight)
+
+    def maps(self, clips: Tensor) -> Tensor:
+        x = self.stage3(self.stage2(self.stem(clips)))
+        return self.head(self.stage5(self.stage4(x)))
+
+    def features(self, maps: Tensor, window: int | None = None) -> Tensor:
+        return torch.relu(self.head.lin_5(super().features(maps, window)))
+
+
+class TemporalOSA(nn.Module):
+    """Temporal one-shot aggregation: a chain of units, whose outputs are all gathered once, and a shortcut.
+
+        x -> unit -> unit -> ... -> unit
+        |     |       |              |
+        +-----+-------+---- ... -----+-> concatenate -> 1x1x1 -> + x
+
+    The block's own input is gathered where it has the size of the outputs.
+    """
+
+    def __init__(self, inputs: int, inner: int, outputs: int, units: int, stride: int) -> None:
+        super().__init__()
+        self.shortcut = self.shortcut_bn = None
+        if inputs != outputs or stride != 1:
+            self.shortcut, self.shortcut_bn = conv(inputs, outputs, stride=stride), nn.BatchNorm3d(outputs)
+        self.layers = nn.ModuleList(
+            FactorisedUnit(inputs if i == 0 else outputs, inner, outputs, stride if i == 0 else 1, excite=i % 2 == 0)
+            for i in range(units)
+        )
+        gathered = units * outputs + (inputs if stride == 1 else 0)
+        self.c, self.c_bn = conv(gathered, outputs), nn.BatchNorm3d(outputs)
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        gathered, y = [x] if self.stride == 1 else [], x
+        for unit in self.layers:
+            y = unit(y)
+            gathered.append(y)
+        y = self.c_bn(self.c(torch.cat(gathered, 1)))
+        return torch.relu(y + (x if self.shortcut is None else self.shortcut_bn(self.shortcut(x))))
+
+
+class FactorisedUnit(nn.Module):
+    """D(2+1)D: 1x1x1, depthwise over space, depthwise over time, squeeze and excite in every other one, 1x1x1."""
+
+    def __init__(self, inputs: int, inner: int, outputs: int, stride: int, excite: bool) -> None:
+        super().__init__()
+        self.a = nn.Sequential(conv(inputs, inner), nn.BatchNorm3d(inner))
+        self.b1 = conv(inner, inner, (1, 3, 3), stride, groups=inner)
+        self.b2, self.b_bn = conv(inner, inner, (3, 1, 1), groups=inner), nn.BatchNorm3d(inner)
+        self.se = SqueezeExcite(inner) if excite else nn.Identity()
+        self.c = nn.Sequential(conv(inner, outputs), nn.BatchNorm3d(outputs))
+        self.residual = inputs == outputs and stride == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b_bn(self.b2(self.b1(torch.relu(self.a(x)))))
+        y = self.c(F.silu(self.se(y)))
+        return torch.relu(y + x if self.residual else y)

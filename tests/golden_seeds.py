@@ -1,0 +1,32 @@
+"""Golden answers of SCRL, SCE, X3D and VoV3D: small files lie beside the tests, large ones beside the project."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+HERE = Path(__file__).parent / "golden" / "seeds"
+LARGE = Path(__file__).parents[2] / "shared" / "golden" / "seeds"
+
+
+def arrays(name: str) -> dict[str, torch.Tensor]:
+    """Arrays of `<name>.npz`, half precision as float32; skips the test where the file is not there."""
+    path = next((folder / f"{name}.npz" for folder in (HERE, LARGE) if (folder / f"{name}.npz").exists()), None)
+    if path is None:
+        pytest.skip(f"{name}.npz is not there")
+    with np.load(path) as found:
+        tensors = {key: torch.from_numpy(np.asarray(value)) for key, value in found.items()}
+    return {key: t.float() if t.dtype == torch.float16 else t for key, t in tensors.items()}
+
+
+def facts(name: str) -> Any:
+    return json.loads((HERE / f"{name}.json").read_text())
+
+
+def close(ours: torch.Tensor, theirs: torch.Tensor, rtol: float = 1e-4, atol: float = 1e-5) -> None:
+    torch.testing.assert_close(ours.detach().double(), theirs.double(), rtol=rtol, atol=atol)
