@@ -1,14 +1,16 @@
-"""Optimisers and the learning-rate schedule."""
+"""Optimisers and learning-rate schedules."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from shard_tools.errors import ConfigError
 
@@ -26,6 +28,8 @@ class LARS(torch.optim.Optimizer):
         weight_decay: L2 decay.
         trust: trust coefficient.
         adapt: scale to the norm of the weights.
+        lr_twice: multiply gradients by the learning rate that multiplies the step again, as the published SCRL does in
+            its group without `adapt` (docs/fidelity.md).
 
     Raises:
         ConfigError: a negative value.
@@ -39,11 +43,13 @@ class LARS(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         trust: float = 0.001,
         adapt: bool = True,
+        lr_twice: bool = False,
     ) -> None:
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay), ("trust", trust)):
             if value < 0:
                 raise ConfigError(f"LARS: {name} {value} is negative")
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "adapt": adapt}
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust}
+        defaults |= {"adapt": adapt, "lr_twice": lr_twice}
         super().__init__(params, defaults)
 
     @torch.no_grad()
@@ -68,6 +74,8 @@ class LARS(torch.optim.Optimizer):
                 grads = torch._foreach_mul(grads, list(scale.unbind()))
             elif decay:
                 grads = torch._foreach_add(grads, weights, alpha=decay)
+            if group["lr_twice"]:
+                grads = torch._foreach_mul(grads, group["lr"])
             for p in weights:
                 if "momentum" not in self.state[p]:
                     self.state[p]["momentum"] = torch.zeros_like(p)
@@ -78,15 +86,34 @@ class LARS(torch.optim.Optimizer):
         return loss
 
 
-def split_parameters(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters with weight decay, and those without: whose name holds `bn` or `bias`.
+Exempt = Literal["names_with_bn_or_bias", "names_with_bn", "norms", "vectors"]
 
-    The rule of the reference by name, not by kind: `downsample.1.weight` and the weights of LayerNorm are decayed.
+# Which parameters are not decayed, by name, parameter and the module it belongs to.
+_EXEMPT: dict[str, Callable[[str, nn.Parameter, nn.Module], bool]] = {
+    "names_with_bn_or_bias": lambda name, parameter, owner: "bn" in name or "bias" in name,
+    "names_with_bn": lambda name, parameter, owner: "bn" in name,
+    "norms": lambda name, parameter, owner: isinstance(owner, _NormBase | nn.LayerNorm),
+    "vectors": lambda name, parameter, owner: parameter.ndim < 2,
+}
+
+
+def split_parameters(
+    module: nn.Module, exempt: Exempt = "names_with_bn_or_bias"
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Parameters with weight decay, and those without.
+
+    Args:
+        module: whose parameters that require a gradient are split.
+        exempt: which have none. Published codes go by name, and so decay norms that are not called so: BaSSL and SCRL
+            exempt names with `bn` or `bias` (`downsample.1.weight` and LayerNorm are decayed), VoV3D names with `bn`
+            (`layers.0.a.1` and `layers.0.c.1` are). "norms" and "vectors" (norms and biases) go by what they are.
     """
     decayed, free = [], []
+    owners = dict(module.named_modules())
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            (free if "bn" in name or "bias" in name else decayed).append(parameter)
+            owner = owners[name.rpartition(".")[0]]
+            (free if _EXEMPT[exempt](name, parameter, owner) else decayed).append(parameter)
     return decayed, free
 
 
@@ -94,7 +121,38 @@ def warmup_cosine(step: int, warmup: int, total: int) -> float:
     """Factor of the learning rate at `step` of `total`: linear from 0 over `warmup` steps, then a cosine to 0."""
     if step < warmup:
         return step / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    return cosine(step - warmup, max(1, total - warmup))
+
+
+def warmup_cosine_scrl(step: int, warmup: int, total: int) -> float:
+    """As `warmup_cosine`, a step ahead: the first step has a rate above 0, the last has 0."""
+    return warmup_cosine(step + 1, warmup, total)
+
+
+def warmup_cosine_sce(step: int, warmup: int, total: int) -> float:
+    """As `warmup_cosine`, but at the top after `warmup` - 1 steps, so that two steps have the full rate."""
+    return step / max(1, warmup - 1) if step < warmup else warmup_cosine(step, warmup, total)
+
+
+def warmup_into(schedule: Callable[[float], float], at: float, warmup: float, start: float) -> float:
+    """Factor at `at` (steps or epochs): linear from `start` up to what `schedule` says at `warmup`, then `schedule`.
+
+    The rule of SlowFast's recipes, for `cosine` and for `drops`.
+    """
+    return schedule(at) if at >= warmup else start + (schedule(warmup) - start) * at / warmup
+
+
+def cosine(at: float, total: float) -> float:
+    """Factor at `at` of `total`: a cosine from 1 to 0."""
+    return 0.5 * (1 + math.cos(math.pi * at / total))
+
+
+def drops(at: float, points: tuple[float, ...]) -> float:
+    """Factor at `at`: a tenth for every one of `points` that is reached."""
+    return 0.1 ** sum(at >= point for point in points)
+
+
+_SCHEDULES = {"bassl": warmup_cosine, "scrl": warmup_cosine_scrl, "sce": warmup_cosine_sce}
 
 
 @dataclass(frozen=True)
@@ -102,23 +160,31 @@ class Optimiser:
     """Recipe of the optimiser.
 
     Args:
-        name: lars, adam or adamw.
+        name: lars, sgd, adam or adamw.
         lr: base learning rate, for a global batch of `lr_batch`; scaled linearly to the batch in use.
         lr_batch: batch that `lr` is meant for; 0 takes `lr` as it is.
-        momentum: of LARS.
-        weight_decay: of parameters that are decayed, see `split_parameters`.
+        momentum: of LARS and SGD.
+        weight_decay: of parameters that are decayed.
         warmup: part of all steps over which the rate rises, 0..1.
+        exempt: which parameters are not decayed, nor adapted by LARS, see `split_parameters`.
+        schedule: whose warm-up and cosine; they differ by a step.
+        nesterov: of SGD.
+        lr_twice: as the published SCRL steps parameters that LARS does not adapt, see `LARS`.
 
     Raises:
         ConfigError: a value outside its range.
     """
 
-    name: Literal["lars", "adam", "adamw"] = "lars"
+    name: Literal["lars", "sgd", "adam", "adamw"] = "lars"
     lr: float = 0.3
     lr_batch: int = 256
     momentum: float = 0.9
     weight_decay: float = 1e-6
     warmup: float = 0.1
+    exempt: Exempt = "names_with_bn_or_bias"
+    schedule: Literal["bassl", "scrl", "sce"] = "bassl"
+    nesterov: bool = False
+    lr_twice: bool = False
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -126,20 +192,29 @@ class Optimiser:
         for name in ("lr_batch", "momentum", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"optimiser.{name} {getattr(self, name)}: must not be negative")
+        if self.nesterov and (self.name != "sgd" or not self.momentum):
+            raise ConfigError("optimiser.nesterov is of sgd with a momentum; leave it out")
+        if self.lr_twice and self.name != "lars":
+            raise ConfigError("optimiser.lr_twice is of lars; leave it out")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"optimiser.warmup {self.warmup}: a part of all steps, within [0, 1)")
 
     def build(self, modules: nn.Module, global_batch: int, total_steps: int) -> dict:
         """Optimiser and per-step schedule for `modules`, as Lightning's `configure_optimizers` returns them."""
         lr = self.lr * (global_batch / self.lr_batch if self.lr_batch else 1)
-        decayed, free = split_parameters(modules)
+        decayed, free = split_parameters(modules, self.exempt)
         groups = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
         if self.name == "lars":
-            groups[1]["adapt"] = False
+            groups[1] |= {"adapt": False, "lr_twice": self.lr_twice}
             optimiser = LARS(groups, lr, self.momentum, self.weight_decay)
+        elif self.name == "sgd":
+            optimiser = torch.optim.SGD(
+                groups, lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
+            )
         else:
             kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
             optimiser = kind(groups, lr, weight_decay=self.weight_decay)
         warmup = round(self.warmup * total_steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warmup_cosine(step, warmup, total_steps))
+        factor = partial(_SCHEDULES[self.schedule], warmup=warmup, total=total_steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

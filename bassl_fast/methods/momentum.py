@@ -1,0 +1,88 @@
+"""Pieces of methods that learn from a second encoder, which follows the first.
+
+views -> encoder ----------------> projector -> predictor -> q
+            |  mean over steps         |
+views -> target encoder ---------> target projector ------> z, without gradient
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import abstractmethod
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ..encoders import Encoder
+from .method import Method
+
+
+class MomentumMethod(Method):
+    """A method whose targets come from a momentum encoder (He et al., arXiv:1911.05722; Grill et al., 2006.07733).
+
+    Beyond `forward` it needs three things of the trainer, in this order: `attach` before weights are loaded and the
+    optimiser is built, `embed` for the features that `forward` gets, and `after_step` after each step.
+
+    Args:
+        projector: of the encoder's features, copied for the targets.
+        predictor: on top of it, for the encoder that learns alone.
+        momentum: part of the target that stays in the first step; rises to 1 by a cosine.
+    """
+
+    def __init__(self, projector: nn.Module, predictor: nn.Module, momentum: float) -> None:
+        super().__init__()
+        self.projector, self.predictor, self.momentum = projector, predictor, momentum
+
+    def attach(self, encoder: Encoder) -> None:
+        """Make the target network, a copy of `encoder` and projector as they are now."""
+        self.target_encoder, self.target_projector = follower(encoder), follower(self.projector)
+
+    @abstractmethod
+    def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
+        """Features `[b, V + G, ...]`: of all V views by `encoder`, then of the first G by the target encoder."""
+
+    def after_step(self, encoder: Encoder, step: int, total: int) -> None:
+        """Let the target follow, after step number `step` (from 0) of `total`."""
+        momentum = self.momentum_at(step, total)
+        follow(self.target_encoder, encoder, momentum)
+        follow(self.target_projector, self.projector, momentum)
+
+    def momentum_at(self, step: int, total: int) -> float:
+        return cosine_momentum(step, total, self.momentum)
+
+
+def mlp(*sizes: int, hidden_bias: bool = False, last_norm: bool = False) -> nn.Sequential:
+    """Linear, batch normalisation, ReLU, ... , Linear, from `sizes[0]` to `sizes[-1]`.
+
+    Args:
+        hidden_bias: biases in all linear layers but the last, which has none.
+        last_norm: end in a batch normalisation without gain and bias.
+    """
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes[:-1]):
+        layers += [nn.Linear(inputs, outputs, bias=hidden_bias), nn.BatchNorm1d(outputs), nn.ReLU()]
+    layers.append(nn.Linear(sizes[-2], sizes[-1], bias=False))
+    if last_norm:
+        layers.append(nn.BatchNorm1d(sizes[-1], affine=False))
+    return nn.Sequential(*layers)
+
+
+def follower(network: nn.Module) -> nn.Module:
+    """A copy of `network` that no gradient reaches."""
+    return copy.deepcopy(network).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(target: nn.Module, network: nn.Module, momentum: float) -> None:
+    """Exponential moving average of parameters: target = momentum * target + (1 - momentum) * network, in place.
+
+    Buffers are left alone: the target's batch normalisation counts what it sees itself.
+    """
+    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), 1 - momentum)
+
+
+def cosine_momentum(step: int, total: int, start: float) -> float:
+    """Momentum that rises from `start` at step 0 to 1 at step `total` (BYOL, arXiv:2006.07733, section 3.3)."""
+    return 1 - (1 - start) * (math.cos(math.pi * step / total) + 1) / 2

@@ -1,0 +1,184 @@
+"""SCE: similarity contrastive estimation (Denize et al., arXiv:2111.14585; of videos arXiv:2212.11187).
+
+A view of a shot should be as like to other shots as a momentum encoder finds another view of it to be: the positive
+weighs lambda, the others share the rest by their likeness to the target.
+
+centre, centre      2 views of a shot, key-frame and augmentation drawn for each      V = 2
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipelines.samples import Centers, Drawn
+from pipelines.views import TrainViews, draw_groups, spread
+from shard_tools.errors import ConfigError
+
+from ..distributed import gather, world_size
+from ..encoders import Encoder
+from .momentum import MomentumMethod, cosine_momentum, mlp
+
+TARGETS = 2  # views that the momentum encoder sees: the first
+
+
+class SCE(MomentumMethod):
+    """The method of the papers, section 3.
+
+    Args:
+        dim: size D of a shot feature.
+        views: laws of the training views.
+        hidden: width of the projector's two hidden layers and of the predictor's; 4096, or 1024 for ResNet3D-18.
+        outputs: size of what is compared.
+        temperature: of the similarities that are learned.
+        target_temperature: of those that are learned from; lower, so that they are sharper.
+        positive: weight lambda of the positive in the target.
+        queue: keys of past batches that shots are compared with; twice the global batch must divide it.
+        batch_keys: compare with the keys of this global batch too. No published recipe does.
+        momentum: of the target network in the first step.
+
+    Raises:
+        ConfigError: a value outside its range; a queue that the global batch does not divide, in the first step.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        hidden: int = 4096,
+        outputs: int = 256,
+        temperature: float = 0.1,
+        target_temperature: float = 0.07,
+        positive: float = 0.5,
+        queue: int = 65536,
+        batch_keys: bool = False,
+        momentum: float = 0.99,
+    ) -> None:
+        super().__init__(mlp(dim, hidden, hidden, outputs, last_norm=True), mlp(outputs, hidden, outputs), momentum)
+        for name, value in (("positive", positive), ("momentum", momentum)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f"method.{name} {value}: must be within [0, 1]")
+        for name, value in (("temperature", temperature), ("target_temperature", target_temperature)):
+            if value <= 0:
+                raise ConfigError(f"method.{name} {value}: must be positive")
+        self.views, self.positive, self.batch_keys = views, positive, batch_keys
+        self.temperature, self.target_temperature = temperature, target_temperature
+        self.queue = KeyQueue(outputs, queue)
+
+    def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
+        """Two views `[B, 2]` of the centre shot."""
+        image = rng.integers(0, centers.frames_per_shot[:, None], (len(centers.position), TARGETS))
+        frames = centers.frames(centers.position[:, None], image)
+        views = [
+            spread(rng, self.views, draw_groups(rng, self.views, centers.height, centers.width), frames[:, i, None])
+            for i in range(TARGETS)
+        ]
+        return Drawn(np.concatenate(views, axis=1))
+
+    def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
+        """Features `[b, V + 2, D]`. Every view is a pass of its own, with its own statistics of batch normalisation."""
+        views = batch["images"].unbind(1)
+        with torch.no_grad():
+            targets = [self.target_encoder(view) for view in views[:TARGETS]]
+        return torch.stack([*map(encoder, views), *targets], 1)
+
+    def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The loss, from features `[b, V + 2, D]` of V views and, by the target encoder, of the first two."""
+        with torch.no_grad():
+            keys = [_unit(self.target_projector(x)) for x in features[:, -TARGETS:].unbind(1)]
+        queries = [_unit(self.predictor(self.projector(x))) for x in features[:, :-TARGETS].unbind(1)]
+        everyone = [gather(key) for key in keys]
+        queue = self.queue.keys.clone()  # what backward needs must outlive the push
+        rank = dist.get_rank() if world_size() > 1 else 0
+        losses = []
+        for i, key in enumerate(keys):
+            others, own = queue, None
+            if self.batch_keys:
+                others = torch.cat([everyone[i].T, queue], 1)
+                own = rank * len(key) + torch.arange(len(key), device=key.device)
+            for j, query in enumerate(queries):
+                if i != j:
+                    compared = similarities(query, key, others, own)
+                    losses.append(soft_contrastive(*compared, self.temperature, self.target_temperature, self.positive))
+        if self.training:
+            self.queue.push(torch.cat(everyone))
+        return {"sce": torch.stack(losses).mean()}
+
+    def momentum_at(self, step: int, total: int) -> float:
+        return cosine_momentum(step, max(1, total - 1), self.momentum)  # 1 in the last step
+
+
+class KeyQueue(nn.Module):
+    """The last keys, in a ring (He et al., arXiv:1911.05722): columns of `keys` `[D, K]`, the next goes to `at`.
+
+    Every process holds the same: push the rows of all of them, `distributed.gather`.
+
+    Args:
+        dim: size D of a key.
+        size: number K.
+    """
+
+    def __init__(self, dim: int, size: int) -> None:
+        super().__init__()
+        if size < 1:
+            raise ConfigError(f"method.queue {size}: must be at least 1")
+        self.register_buffer("keys", F.normalize(torch.randn(dim, size), dim=0))
+        self.register_buffer("at", torch.zeros(1, dtype=torch.long))
+
+    @torch.no_grad()
+    def push(self, rows: Tensor) -> None:
+        """Replace the oldest keys by `rows` `[N, D]`.
+
+        Raises:
+            ConfigError: N does not divide K.
+        """
+        size = self.keys.shape[1]
+        if size % len(rows):
+            raise ConfigError(
+                f"method.queue {size}: each step brings {len(rows)} keys, which do not divide it; "
+                f"take {len(rows) * max(1, round(size / len(rows)))}"
+            )
+        self.keys.index_copy_(
+            1, (self.at + torch.arange(len(rows), device=rows.device)) % size, rows.T.to(self.keys.dtype)
+        )
+        self.at.copy_((self.at + len(rows)) % size)
+
+
+def similarities(
+    query: Tensor, key: Tensor, others: Tensor, own: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosines `[B, M]` of queries and of keys to the same M keys, and the column `[B]` of the positive.
+
+    Args:
+        query, key: `[B, D]` L2-normalised; row i of one is the positive of row i of the other.
+        others: `[D, K]` L2-normalised columns to compare with. Without `own` the positive is put before them (M = K +
+            1); the key's cosine to itself is then 0 (docs/fidelity.md).
+        own: `[B]` column of `others` that holds the key itself, which it is not compared with.
+    """
+    if own is not None:
+        return query @ others, (key @ others).scatter(1, own[:, None], float("-inf")), own
+    positive = (query * key).sum(1, keepdim=True)
+    logits = torch.cat([positive, query @ others], 1), torch.cat([torch.zeros_like(positive), key @ others], 1)
+    return *logits, torch.zeros(len(query), dtype=torch.long, device=query.device)
+
+
+def soft_contrastive(
+    query: Tensor, key: Tensor, own: Tensor, temperature: float, target_temperature: float, positive: float
+) -> Tensor:
+    """Cross-entropy of the queries' distribution to the keys', mixed with the positive (arXiv:2111.14585, equation 6).
+
+    Args:
+        query, key, own: see `similarities`.
+        temperature, target_temperature: of the two distributions.
+        positive: weight lambda of the positive.
+    """
+    target = (1 - positive) * torch.softmax(key / target_temperature, 1)
+    target[torch.arange(len(own), device=own.device), own] += positive
+    return -(target * torch.log_softmax(query / temperature, 1)).sum(1).mean()
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return F.normalize(rows.float(), dim=-1)
