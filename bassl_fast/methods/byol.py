@@ -1,0 +1,83 @@
+"""BYOL: bootstrap your own latent (Grill et al., arXiv:2006.07733).
+
+The encoder predicts what a momentum encoder says of another view; there are no negatives.
+
+centre, centre      2 views of one key-frame, each with its own augmentation      V = 2
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipelines.samples import Centers, Drawn
+from pipelines.views import TrainViews, draw_groups, spread
+from shard_tools.errors import ConfigError
+
+from ..encoders import Encoder
+from .momentum import MomentumMethod, mlp
+
+
+class BYOL(MomentumMethod):
+    """The method of the paper, section 3.
+
+    Args:
+        dim: size D of a shot feature.
+        views: laws of the training views.
+        hidden: width of the hidden layers of projector and predictor.
+        outputs: size of what is compared.
+        momentum: of the target network in the first step.
+
+    Raises:
+        ConfigError: a momentum outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        hidden: int = 4096,
+        outputs: int = 256,
+        momentum: float = 0.97,
+    ) -> None:
+        super().__init__(
+            mlp(dim, hidden, outputs, hidden_bias=True), mlp(outputs, hidden, outputs, hidden_bias=True), momentum
+        )
+        if not 0 <= momentum <= 1:
+            raise ConfigError(f"method.momentum {momentum}: must be within [0, 1]")
+        self.views = views
+
+    def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
+        """Two views `[B, 2]` of one key-frame of the centre shot."""
+        image = rng.integers(0, centers.frames_per_shot[:, None], (len(centers.position), 1))
+        frame = centers.frames(centers.position[:, None], image)
+        pair = [
+            spread(rng, self.views, draw_groups(rng, self.views, centers.height, centers.width), frame)
+            for _ in range(2)
+        ]
+        return Drawn(np.concatenate(pair, axis=1))
+
+    def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
+        """Features `[b, 2 + 2, D]`; both views pass together."""
+        pictures = batch["images"].flatten(0, 1)
+        with torch.no_grad():
+            target = self.target_encoder(pictures)
+        return torch.cat([each.unflatten(0, (-1, 2)) for each in (encoder(pictures), target)], 1)
+
+    def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The loss, from features `[b, 4, D]`: of two views by the encoder, and by the target encoder."""
+        return {"byol": self.distances(features).mean()}
+
+    def distances(self, features: Tensor) -> Tensor:
+        """Distance `[R]` of prediction and target, both ways added, from features `[R, 4, D]`; 0 to 8."""
+        prediction = self.predictor(self.projector(features[:, :2].flatten(0, 1)))
+        with torch.no_grad():
+            target = self.target_projector(features[:, 2:].flatten(0, 1))
+        return cosine_distance(prediction.unflatten(0, (-1, 2)), target.unflatten(0, (-1, 2)).flip(1)).sum(1)
+
+
+def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Squared distance `[...]` of `[..., D]` after L2 normalisation, 2 - 2 cos."""
+    return 2 - 2 * F.cosine_similarity(a.float(), b.float(), dim=-1)

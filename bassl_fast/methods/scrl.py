@@ -1,0 +1,82 @@
+"""SCRL: spatially consistent representation learning (Roh et al., arXiv:2103.06122).
+
+As BYOL, but what is predicted is not the other view: it is a box in it that shows the same content.
+
+centre, centre      2 views of one key-frame, and K boxes in their common part      V = 2
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.samples import Centers, Drawn
+from pipelines.views import TrainViews
+from shard_tools.errors import ConfigError
+
+from ..distributed import global_mean
+from ..encoders import Encoder, ResNet
+from .boxes import Boxes, draw_boxes, roi_align
+from .byol import BYOL
+
+_STRIDE = 32  # pixels a cell of ResNet's last map
+
+
+class SCRL(BYOL):
+    """The method of the paper, section 3.
+
+    Args:
+        dim: size D of a shot feature.
+        views: laws of the training views.
+        boxes: laws of the boxes.
+        hidden: width of the hidden layers of projector and predictor.
+        outputs: size of what is compared.
+        momentum: of the target network in the first step.
+
+    Raises:
+        ConfigError: views too small for a box, or an encoder without maps.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        boxes: Boxes = Boxes(),  # noqa: B008 (frozen)
+        hidden: int = 4096,
+        outputs: int = 256,
+        momentum: float = 0.97,
+    ) -> None:
+        super().__init__(dim, views, hidden, outputs, momentum)
+        if boxes.least >= views.size:
+            raise ConfigError(f"boxes.least {boxes.least}: must be less than the side of a view, {views.size}")
+        self.boxes = boxes
+
+    def attach(self, encoder: Encoder) -> None:
+        if not isinstance(encoder, ResNet):
+            raise ConfigError(f"SCRL needs maps of pictures, and {type(encoder).__name__} has none; take ResNet")
+        super().attach(encoder)
+
+    def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
+        """Two views `[B, 2]` of one key-frame, `boxes` `[B, 2, K, 4]` in them, and if there are any, `common` `[B]`."""
+        views = super().sample(centers, rng).views
+        boxes, common = draw_boxes(rng, self.boxes, views[:, 0], views[:, 1], self.views.size)
+        return Drawn(views, {"boxes": boxes, "common": common})
+
+    def embed(self, encoder: ResNet, batch: dict[str, Tensor]) -> Tensor:
+        """Features `[b, 2 + 2, K, D]` of the boxes; both views pass together."""
+        pictures, boxes = batch["images"].flatten(0, 1), batch["boxes"].flatten(0, 1)
+        with torch.no_grad():
+            target = roi_align(self.target_encoder.maps(pictures), boxes, _STRIDE)
+        online = roi_align(encoder.maps(pictures), boxes, _STRIDE)
+        return torch.cat([each.unflatten(0, (-1, 2)) for each in (online, target)], 1)
+
+    def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The loss, a mean over all boxes of the global batch, from features `[b, 4, K, D]` and `common` `[b]`."""
+        common = batch["common"]
+        # A process without a box still takes part: all its rows, at weight 0.
+        chosen = common if common.any() else torch.ones_like(common)
+        distances = self.distances(features[chosen].transpose(1, 2).flatten(0, 1))
+        weight = common[chosen].to(distances.dtype).repeat_interleave(features.shape[2])
+        # Nor is it a division by zero where no process has one.
+        return {"scrl": global_mean((distances * weight).sum(), weight.sum().clamp(min=1e-6))}
