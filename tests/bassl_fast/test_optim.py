@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from bassl_fast.encoders import X3D, ResNet, VideoClassifier, VoV3D
-from bassl_fast.methods.momentum import mlp
+from bassl_fast.methods.byol import BYOL
 from bassl_fast.optim import LARS, Optimiser, cosine, drops, split_parameters, warmup_cosine_scrl, warmup_into
-from bassl_fast.released import SCRL_NETWORK, SLOWFAST, ours_of
+from bassl_fast.released import SCRL, SLOWFAST, ours_of
 from shard_tools.errors import ConfigError
 from tests.golden_seeds import arrays, close, facts
 
@@ -59,30 +59,13 @@ def test_lars_of_scrl():
 def test_what_scrl_decays():
     """By the same rule of names. Only the gain of the stem differs: its norm is `encoder.1` there, `bn1` here."""
     groups = facts("scrl_lars_param_groups")
-    ours = {
-        f"online_network.{theirs}": f"online.{name}"
-        for name, theirs in ours_of(facts("scrl_state_dict_keys")["online_network"], SCRL_NETWORK).items()
-    }
-    ours |= {f"predictor.net.{i}": f"predictor.{i}" for i in range(4)}
     with torch.device("meta"):
-        model = nn.ModuleDict(
-            {
-                "online": nn.ModuleDict({"encoder": ResNet(50), "projector": mlp(2048, 4096, 256, hidden_bias=True)}),
-                "predictor": mlp(256, 4096, 256, hidden_bias=True),
-                "evaluator": nn.Linear(2048, 1000),
-            }
-        )
-    translated = {
-        kind: {
-            ours.get(key, key.replace("predictor.net.", "predictor.").replace("evaluator.linear.", "evaluator."))
-            for key in groups[kind]
-        }
-        for kind in ("lars_and_weight_decay", "excluded")
-    }
+        model = nn.ModuleDict({"encoder": ResNet(50), "method": BYOL(2048), "evaluator": nn.Linear(2048, 1000)})
+    names_of_all = [*SCRL, ("evaluator.linear.*", "evaluator.*")]
+    adapted, excluded = (set(ours_of(groups[k], names_of_all)) for k in ("lars_and_weight_decay", "excluded"))
     decayed, free = (names(model, part) for part in split_parameters(model))
-    assert translated["lars_and_weight_decay"] - decayed == {"online.encoder.bn1.weight"}
-    assert decayed < translated["lars_and_weight_decay"]
-    assert free - translated["excluded"] == {"online.encoder.bn1.weight"}
+    assert decayed == adapted - {"encoder.bn1.weight"}
+    assert free == excluded | {"encoder.bn1.weight"}
 
 
 @pytest.mark.parametrize(("name", "kind", "size"), [("x3d_m", X3D, "M"), ("vov3d_m", VoV3D, "M")])

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from bassl_fast import released
 from bassl_fast.encoders import ResNet, ResNet3D
 from bassl_fast.methods.boxes import Boxes, draw_boxes, iou, roi_align
 from bassl_fast.methods.byol import BYOL, cosine_distance
 from bassl_fast.methods.momentum import cosine_momentum, follow, mlp
 from bassl_fast.methods.scrl import SCRL
-from bassl_fast.released import SCRL_NETWORK, ours_of
 from pipelines.samples import Centers
 from pipelines.views import VIEW, TrainViews
 from shard_tools.errors import ConfigError
 from tests.golden_seeds import arrays, close, facts
-from tests.golden_weights import fill
+from tests.golden_weights import fill, tensor
 
 SIZE = 224
 
@@ -149,14 +149,21 @@ def test_roi_align():
 def test_network():
     given, keys = arrays("scrl_network"), facts("scrl_state_dict_keys")
     encoder, method = ResNet(50), SCRL(2048)
-    names = ours_of(keys["online_network"], SCRL_NETWORK)
-    model = torch.nn.ModuleDict({"encoder": encoder, "projector": method.projector})
-    shapes = {name: keys["online_network"][key][1] for name, key in names.items()}
+    method.attach(encoder)
+    model = torch.nn.ModuleDict({"encoder": encoder, "method": method})
+    theirs = {
+        f"{net}.{key}": shape
+        for net, of in (("online_network",) * 2, ("target_network", "online_network"), ("predictor",) * 2)
+        for key, (_, shape) in keys[of].items()
+    }
+    shapes = {name: theirs[key] for name, key in released.ours_of(theirs, released.SCRL).items()}
     assert shapes == {name: list(value.shape) for name, value in model.state_dict().items()}
-    fill(model, {name: f"online_network.{key}" for name, key in names.items()})
-    predictor = method.predictor
-    fill(predictor, {key: f"predictor.net.{key}" for key in predictor.state_dict()})
-    counted = {"encoder": encoder, "projector": method.projector, "predictor": predictor}
+    missing = released.load_released(
+        model, {key: tensor(key, tuple(shape)) for key, shape in theirs.items()}, released.SCRL, "golden"
+    )
+    assert not missing
+    model.eval()
+    counted = {"encoder": encoder, "projector": method.projector, "predictor": method.predictor}
     for name, part in counted.items():
         assert sum(p.numel() for p in part.parameters()) == keys["parameters"][name]
     boxes, where = grouped(given["boxes"], len(given["x"]))
@@ -164,7 +171,7 @@ def test_network():
     close(maps.mean((2, 3)), given["gap_feature"])
     projection = method.projector(roi_align(maps, boxes, 32)[where[:, 0], where[:, 1]])
     close(projection, given["projection"])
-    close(predictor(projection), given["prediction"])
+    close(method.predictor(projection), given["prediction"])
     evaluator = torch.nn.Linear(2048, 1000)
     fill(evaluator, {key: f"evaluator.linear.{key}" for key in evaluator.state_dict()})
     close(evaluator(maps.mean((2, 3))), given["evaluator_logits"])
