@@ -122,7 +122,7 @@ def _encode_films(
 ) -> None:
     """Write the features of `films` that are not there yet, and say what time was spent on."""
     device, autocast = hardware.device(), _AUTOCAST[provenance["precision"]]
-    encoder = encoder.eval().to(device, memory_format=torch.channels_last)
+    encoder = encoder.eval().to(device, memory_format=encoder.memory_format)
     write = _write_reference if provenance["layout"] == "reference" else _write_film
     todo = [film for film in films.tolist() if not _place(out, index, film, provenance["layout"]).exists()]
     loader = FilmLoader(index, np.array(todo, np.int64), views, batch=batch, device=device, threads=threads)

@@ -41,6 +41,7 @@ def from_state(state: dict[str, Any], path: str | Path) -> tuple[Encoder, Method
     checkpoint.load_weights(encoder, state["state_dict"], "encoder.", path)
     if "method" in recipe:
         method = arguments.method(encoder.dim)
+        method.attach(encoder)
         checkpoint.load_weights(method, state["state_dict"], "method.", path)
     return encoder, method, recipe
 

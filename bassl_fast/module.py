@@ -47,7 +47,8 @@ class Pretraining(pl.LightningModule):
         facts: dict[str, Any],
     ) -> None:
         super().__init__()
-        self.encoder, self.method = encoder.to(memory_format=torch.channels_last), method
+        self.encoder, self.method = encoder.to(memory_format=encoder.memory_format), method
+        method.attach(self.encoder)
         self._optimiser, self._make_loader = optimiser, make_loader
         self._global_batch, self._seed, self._facts = global_batch, seed, facts
         self._data_state: dict[str, int] | None = None
@@ -83,9 +84,7 @@ class Pretraining(pl.LightningModule):
         torch.manual_seed(int(draw.integers(2**63)))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        samples, views = batch["images"].shape[:2]
-        pictures = batch["images"].flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        losses = self.method(self.encoder(pictures).unflatten(0, (samples, views)), batch)
+        losses = self.method(self.method.embed(self.encoder, batch), batch)
         loss = sum(losses.values())
         means = total(torch.stack([value.double() for value in losses.values()])) / self.trainer.world_size
         self._losses.append(dict(zip(losses, means.tolist(), strict=True)))
@@ -109,6 +108,8 @@ class Pretraining(pl.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
+        # Here and not at the end of the batch, when callbacks have saved already.
+        self.method.after_step(self.encoder, self.global_step, self._facts["total_steps"])
         self._computed = time.perf_counter() - self._began
 
     def on_train_batch_end(self, outputs: Any, batch: dict[str, Tensor], batch_idx: int) -> None:

@@ -18,6 +18,8 @@ class ClipEncoder(Encoder):
     Pictures of clips are published with mean 0.45 and deviation 0.225 in all channels.
     """
 
+    memory_format = torch.channels_last_3d
+
     def forward(self, clips: Tensor) -> Tensor:
         return self.features(self.maps(clips if clips.ndim == 5 else clips.unsqueeze(2))).flatten(1)
 

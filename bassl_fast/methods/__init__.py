@@ -2,9 +2,12 @@
 
 from .bassl import BaSSL
 from .bassl_shotcol import BaSSLShotCoL
+from .byol import BYOL
 from .instance import Instance
 from .method import Method
+from .sce import SCE
+from .scrl import SCRL
 from .shotcol import ShotCoL
 from .temporal import Temporal
 
-__all__ = ["BaSSL", "BaSSLShotCoL", "Instance", "Method", "ShotCoL", "Temporal"]
+__all__ = ["BYOL", "SCE", "SCRL", "BaSSL", "BaSSLShotCoL", "Instance", "Method", "ShotCoL", "Temporal"]

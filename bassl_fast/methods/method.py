@@ -5,10 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews
+
+from ..encoders import Encoder
 
 
 class Method(nn.Module, ABC):
@@ -22,9 +25,21 @@ class Method(nn.Module, ABC):
 
     views: TrainViews
 
+    def attach(self, encoder: Encoder) -> None:
+        """Called once, before weights are loaded: make what goes with this encoder, such as one that follows it."""
+
     @abstractmethod
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
         """View rows `[B, V]` and other draws for the centre shots of a global batch."""
+
+    def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
+        """Features for `forward`, of `batch["images"]` `[b, V, 3, H, W]`: here `[b, V, D]`, all views in one pass."""
+        images = batch["images"]
+        pictures = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return encoder(pictures).unflatten(0, images.shape[:2])
+
+    def after_step(self, encoder: Encoder, step: int, total: int) -> None:
+        """Called after step number `step` (from 0) of `total` of the optimiser."""
 
     @abstractmethod
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -22,9 +22,6 @@ from .method import Method
 class MomentumMethod(Method):
     """A method whose targets come from a momentum encoder (He et al., arXiv:1911.05722; Grill et al., 2006.07733).
 
-    Beyond `forward` it needs three things of the trainer, in this order: `attach` before weights are loaded and the
-    optimiser is built, `embed` for the features that `forward` gets, and `after_step` after each step.
-
     Args:
         projector: of the encoder's features, copied for the targets.
         predictor: on top of it, for the encoder that learns alone.

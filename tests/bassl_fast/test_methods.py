@@ -126,8 +126,9 @@ def test_every_config_builds_the_method_it_is_named_after(path: Path):
     assert arguments.optimiser.name == "lars"
 
 
-def test_there_are_five():
-    assert {path.stem for path in CONFIGS} == {"instance", "temporal", "shotcol", "bassl", "bassl_shotcol"}
+def test_there_is_one_of_each():
+    names = {"instance", "temporal", "shotcol", "bassl", "bassl_shotcol", "sce", "scrl"}
+    assert {path.stem for path in CONFIGS} == names
 
 
 @pytest.mark.parametrize("name", ["instance", "temporal", "shotcol", "bassl", "bassl+shotcol", "BaSSL_ShotCoL"])
