@@ -53,7 +53,7 @@ def ours(features: np.ndarray, scene: np.ndarray) -> dict[int, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shots", type=int, default=600, help="of the film that both judge (%(default)s)")
+    parser.add_argument("--shots", type=int, default=1500, help="of the film that both judge (%(default)s)")
     parser.add_argument("--films", type=int, default=64, help="of 1,500 shots, for ours alone (%(default)s)")
     parser.add_argument("--dim", type=int, default=2048, help="size of a feature (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds after the one that warms up (%(default)s)")
