@@ -3,7 +3,7 @@
 A row becomes a picture in this order: decode of the crop region alone, antialiased bilinear resize, colour matrix,
 clip to 0..255, Gaussian blur, flip, normalise. The flip stands last because it commutes with all before it and costs
 nothing inside the normalisation. DALI's operators do it on a GPU (`train_graph`); on a CPU one operator does all that
-follows the decode (`fused_graph`), five times as fast. Everything per row comes in through `source`.
+follows the decode (`fused_graph`), several times as fast. Everything per row comes in through `source`.
 """
 
 from __future__ import annotations
