@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # A CPU needs no more threads than it has cores, and benchmarks and tests share them.
 export OMP_NUM_THREADS ?= $(shell nproc)
 
-.PHONY: demo test test-cuda110 browser lint clean
+.PHONY: demo test test-cuda110 programs lint clean
 
 $(VENV)/.ready: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "bassl-fast needs Python 3.10 or later; make PYTHON=python3.11")'
@@ -32,16 +32,16 @@ demo: $(VENV)/.built
 	rm -rf demo
 	$(BIN)/bassl-fast demo --out demo $(if $(FILMS),--films "$(FILMS)")
 
-# The report is tested in a real browser. Where there is none and we may install one, we do.
-browser:
-	@there() { command -v chromium && command -v chromedriver; } >/dev/null; \
+# The report is tested in a real browser, the chapters by ffmpeg. Where they are not there and we may install them, we do.
+programs:
+	@there() { command -v chromium && command -v chromedriver && command -v ffmpeg; } >/dev/null; \
 	if ! there && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-			chromium chromium-driver fonts-liberation) >/dev/null; \
+			chromium chromium-driver fonts-liberation ffmpeg) >/dev/null; \
 	fi; \
-	there || echo "no chromium and chromedriver: the report is not tested in a browser"
+	there || echo "no chromium, chromedriver and ffmpeg: what is tested with them is left out"
 
-test: $(VENV)/.built browser
+test: $(VENV)/.built programs
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 

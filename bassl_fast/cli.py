@@ -14,13 +14,17 @@ from shard_tools.errors import BasslFastError
 
 @dataclass(frozen=True)
 class Verb:
-    """A job of the command line: the function whose signature is its options, and a worked example."""
+    """A job of the command line: the function whose signature is its options, and a worked example.
+
+    `goes_on` is for those that, given again after a stop, keep what they had finished.
+    """
 
     module: str
     function: str
     summary: str
     example: str
     positional: bool = True
+    goes_on: bool = False
 
 
 VERBS = {
@@ -36,12 +40,14 @@ VERBS = {
         "files from the web, resumed and checked",
         "bassl-fast download --config configs/download.yaml",
         positional=False,
+        goes_on=True,
     ),
     "pack": Verb(
         "bassl_fast.tools",
         "pack",
         "key-frames (folder, zip, tars) or videos -> shards",
         "bassl-fast pack data/movienet shards",
+        goes_on=True,
     ),
     "verify": Verb(
         "bassl_fast.tools",
@@ -74,6 +80,7 @@ VERBS = {
         "extract",
         "checkpoint and shards -> one feature a shot",
         "bassl-fast extract runs/bassl/last.ckpt shards features",
+        goes_on=True,
     ),
     "import-features": Verb(
         "bassl_fast.features",
@@ -100,6 +107,7 @@ VERBS = {
         "scenes",
         "films -> their scenes: report, CSV, EDL, OpenTimelineIO, chapters",
         "bassl-fast scenes film.mp4 --checkpoint runs/scenes/best.ckpt --out scenes",
+        goes_on=True,
     ),
     "demo": Verb(
         "bassl_fast.demo",
@@ -170,7 +178,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"bassl-fast: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("bassl-fast: interrupted", file=sys.stderr)
+        hint = "; the same command goes on where it stopped" if VERBS[argv[0]].goes_on else ""
+        print(f"bassl-fast: interrupted{hint}", file=sys.stderr)
         return 130
     except OSError as error:
         # A full disk or a missing permission: the system's own words, and the file.

@@ -20,6 +20,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 
 from pipelines.plan import Plan
+from pipelines.views import TestViews
 from pipelines.windows import clipped_window
 from shard_tools.errors import CheckpointError, ConfigError, FeatureError
 
@@ -28,7 +29,7 @@ from .crn import ContextualRelationNetwork
 from .features import FeatureSet, Film
 from .losses import balanced_cross_entropy
 from .metrics import FilmScores, best_threshold, scene_metrics
-from .models import build_pretrained
+from .models import build_pretrained, encoder_state
 from .optim import Optimiser
 from .pretrain import check_seed, progress
 
@@ -349,6 +350,8 @@ def finetune(
         "best_epoch": module.best_epoch,
         "best_epoch_from": None if judge is None else data.val if judge[0] == "val" else TEST,
         "checkpoint_sha256": feature_set.provenance["checkpoint_sha256"],
+        "encoder": _encoder(feature_set, pretrained),
+        "views": asdict(_views(feature_set)),
     }
     checkpoint.save(out_dir / BEST, state)
     chosen = f", chosen on the {state['best_epoch_from']} films" if judge else ""
@@ -387,6 +390,22 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
     model = SceneBoundary(crn, state["dim"])
     checkpoint.load_weights(model, state["state_dict"], "", path)
     return model, state
+
+
+def _encoder(feature_set: FeatureSet, pretrained: str | None) -> dict[str, Any] | None:
+    """The encoder that made the features, for `scenes` to make those of a film; None where it is not at hand."""
+    made_by = feature_set.provenance
+    path = Path(pretrained or made_by["checkpoint"] or "")
+    if path.is_file() and checkpoint.sha256(path) == made_by["checkpoint_sha256"]:
+        return encoder_state(path)
+    print(f"note: the encoder that made {feature_set.root} is not at hand; `bassl-fast scenes` will ask for it")
+    return None
+
+
+def _views(feature_set: FeatureSet) -> TestViews:
+    """What the encoder saw; of imported features, what the reference shows it."""
+    transform = feature_set.provenance["transform"]
+    return TestViews(transform["short_side"], transform["size"]) if transform else TestViews()
 
 
 def _check_same_checkpoint(feature_set: FeatureSet, pretrained: str | None) -> None:

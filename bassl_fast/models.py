@@ -46,6 +46,18 @@ def from_state(state: dict[str, Any], path: str | Path) -> tuple[Encoder, Method
     return encoder, method, recipe
 
 
+def encoder_state(path: str | Path) -> dict[str, Any]:
+    """What another checkpoint needs to carry the encoder of the one at `path`: `recipe` and `state_dict`, from which
+    `from_state` builds it.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    state = checkpoint.load(path, "pretrain")
+    weights = {name: value for name, value in state["state_dict"].items() if name.startswith("encoder.")}
+    return {"recipe": encoder_recipe(state["recipe"]["encoder"]), "state_dict": weights}
+
+
 def encoder_recipe(encoder: dict[str, Any]) -> dict[str, Any]:
     """Recipe of a checkpoint that holds an encoder (`class_path`, `init_args`) and no method."""
     parser = config.make_parser(_encoder_alone)

@@ -137,6 +137,7 @@ def pretrain(
     method: Callable[[int], Method],
     optimiser: Optimiser = Optimiser(),  # noqa: B008 (frozen)
     training: Training = Training(),
+    initial_encoder: str | None = None,
     out: str = "runs/pretrain",
     seed: int = 0,
     resume: bool = False,
@@ -150,6 +151,8 @@ def pretrain(
         method: class and arguments of the pretext task.
         optimiser: recipe of the optimiser.
         training: how long, how exactly, on what.
+        initial_encoder: checkpoint whose encoder to start from, such as ImageNet weights that `import-checkpoint` read;
+            new weights if left out.
         out: folder for checkpoint, resolved config and curves.
         seed: of weights, order, views and dropout.
         resume: go on from the checkpoint in `out`.
@@ -185,6 +188,9 @@ def pretrain(
     precision = hardware.precision(training.precision)
     pl.seed_everything(seed, verbose=False)
     shot_encoder = encoder()
+    if initial_encoder is not None and not resume:
+        start = checkpoint.load(initial_encoder, "pretrain")
+        checkpoint.load_weights(shot_encoder, start["state_dict"], "encoder.", initial_encoder)
     task = method(shot_encoder.dim)
     if training.compile:
         shot_encoder.compile()

@@ -54,8 +54,8 @@ def scenes(
     Args:
         films: video files, folders of them, or addresses (http(s)://, s3://, gs://) of files; anything ffmpeg reads.
         checkpoint: that `bassl-fast finetune` wrote.
-        encoder: that `bassl-fast pretrain` wrote and `checkpoint` was fine-tuned on; where `checkpoint` says, if left
-            out.
+        encoder: checkpoint of the encoder, for a `checkpoint` that does not bring it: fine-tuned where it was not at
+            hand.
         baseline: no model: show how much colours change between shots. Nothing was learnt; to try things out only.
         out: folder for the folders.
         threshold: probability from which a shot ends a scene; chosen on validation films when fine-tuning, if left out.

@@ -68,8 +68,7 @@ class SceneDetector:
 
         Args:
             checkpoint: that `bassl-fast finetune` wrote.
-            encoder: that `bassl-fast pretrain` wrote and features were extracted with; where `checkpoint` says, if left
-                out.
+            encoder: checkpoint of the encoder, for a `checkpoint` that does not bring it.
             batch: shots encoded at a time.
             threads: CPU threads that decode key-frames; 0 takes the cores there are.
 

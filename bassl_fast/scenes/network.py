@@ -17,11 +17,10 @@ from shard_tools.format import SHOT
 
 from .. import hardware
 from ..checkpoint import sha256
+from ..encoders import Encoder
 from ..features import Film
 from ..finetune import Windows, load_finetuned
-from ..models import build_pretrained
-
-_SIZE = 224  # of the test view of an encoder that no method of ours has trained
+from ..models import build_pretrained, from_state
 
 
 class Network:
@@ -29,14 +28,12 @@ class Network:
 
     def __init__(self, checkpoint: str | Path, encoder: str | Path | None, batch: int, threads: int) -> None:
         model, state = load_finetuned(checkpoint)
-        path = _encoder_of(checkpoint, state, encoder)
-        network, method, _ = build_pretrained(path)
+        network = _encoder_of(checkpoint, state, encoder)
         hardware.say_device()
         self._device = hardware.device()
         self._model = model.eval().to(self._device)
         self._encoder = network.eval().to(self._device, memory_format=torch.channels_last)
-        size = _SIZE if method is None else method.views.size
-        self._views = TestViews(round(size * 256 / 224), size)
+        self._views = TestViews(**state["views"])
         self._batch, self._threads = batch, hardware.threads(threads)
         self.method = f"model {checkpoint}"
         self.made_by = {"checkpoint_sha256": sha256(checkpoint), "encoder_sha256": state["checkpoint_sha256"]}
@@ -59,14 +56,16 @@ class Network:
         return Windows.load([film], self._model.shots, self._device).scores(self._model)[0].probability
 
 
-def _encoder_of(checkpoint: str | Path, state: dict[str, Any], given: str | Path | None) -> Path:
-    """The pretraining checkpoint whose encoder made the features that a model was fine-tuned on."""
-    recorded = state["recipe"].get("pretrained")
-    if given is None and recorded is None:
-        raise CheckpointError(f"{checkpoint}: does not say which encoder its features are of; give it with --encoder")
-    path = Path(given or recorded)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint, the encoder of {checkpoint}; give it with --encoder")
-    if sha256(path) != state["checkpoint_sha256"]:
-        raise CheckpointError(f"{path}: not the encoder that {checkpoint} was fine-tuned on; give that with --encoder")
-    return path
+def _encoder_of(checkpoint: str | Path, state: dict[str, Any], given: str | Path | None) -> Encoder:
+    """The encoder whose features a model was fine-tuned on: its own, or one that comes apart."""
+    if state["encoder"] is not None:
+        if given is not None:
+            raise CheckpointError(f"{checkpoint}: brings its own encoder; leave out --encoder")
+        return from_state(state["encoder"], checkpoint)[0]
+    if given is None:
+        raise CheckpointError(
+            f"{checkpoint}: its encoder was not at hand when it was fine-tuned; give the checkpoint with --encoder"
+        )
+    if state["checkpoint_sha256"] not in (None, sha256(given)):
+        raise CheckpointError(f"{given}: not the encoder that {checkpoint} was fine-tuned on; give that with --encoder")
+    return build_pretrained(given)[0]

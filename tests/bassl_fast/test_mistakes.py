@@ -166,6 +166,19 @@ def test_ctrl_c_says_how_to_go_on(project: Project, tmp_path: Path):
     assert "Traceback" not in said
 
 
+def test_ctrl_c_on_a_verb_that_keeps_what_is_finished(project: Project, tmp_path: Path):
+    features = tmp_path / "features"
+    argv = [sys.executable, "-m", "bassl_fast.cli", "extract", project.pretrained, project.shards, str(features)]
+    running = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    while not list(features.glob("tt*.npy")):
+        assert running.poll() is None
+        time.sleep(0.001)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert (running.returncode, said) == (130, "bassl-fast: interrupted; the same command goes on where it stopped\n")
+    assert cli.main(argv[3:]) == 0
+
+
 def test_missing_arguments_point_to_an_example(capsys):
     said = refused(capsys, "pack")
     assert said == "bassl-fast: missing arguments: source, destination; `bassl-fast pack --help` shows an example"

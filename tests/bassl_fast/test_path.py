@@ -65,7 +65,7 @@ def test_evaluate_writes_scores_metrics_and_a_report(project: Project, tmp_path:
     assert found["threshold_from"] == "val"
     assert f"{found['ap']:6.2f}" in capsys.readouterr().out
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/jpeg") == 20
+    assert page.count("data:image/jpeg") == 3 * 20
     assert "tt9000002" in page
 
 

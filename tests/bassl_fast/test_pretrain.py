@@ -157,3 +157,24 @@ def test_what_cannot_work_is_refused(argv: list[str], tmp_path: Path, capsys, op
         pytest.skip("there is a GPU, and float16 works on it")
     assert cli.main([*argv, *options, "--out", str(tmp_path / "run")]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_training_starts_from_another_encoder(project: Project, tmp_path: Path, capsys):
+    """As from ImageNet weights. The method's own layers are those of a run without, for the seed is."""
+    argv = ["pretrain", "--config", project.config, "--data.shards", project.shards, "--training.steps", "0"]
+    runs = {"fresh": [], "other": ["--seed", "1"], "started": ["--initial_encoder", str(tmp_path / "other/last.ckpt")]}
+    for name, options in runs.items():
+        assert cli.main([*argv, *options, "--out", str(tmp_path / name)]) == 0
+    fresh, other, started = (weights(tmp_path / name) for name in runs)
+    assert not torch.equal(fresh["encoder.conv1.weight"], other["encoder.conv1.weight"])
+    for name, value in started.items():
+        assert torch.equal(value, (other if name.startswith("encoder.") else fresh)[name])
+
+    # The file is needed once: neither to go on nor to build the model.
+    (tmp_path / "other/last.ckpt").unlink()
+    assert cli.main([*argv, *runs["started"], "--resume", "--out", str(tmp_path / "started")]) == 0
+    assert cli.main(["extract", str(tmp_path / "started/last.ckpt"), project.shards, str(tmp_path / "features")]) == 0
+    capsys.readouterr()
+    options = ["--initial_encoder", project.pretrained, "--encoder.width", "16", "--out", str(tmp_path / "wide")]
+    assert cli.main([*argv, *options]) == 1
+    assert "encoder.conv1.weight is [8, 3, 7, 7], the recipe wants [16, 3, 7, 7]" in capsys.readouterr().err

@@ -6,10 +6,13 @@ import errno
 import os
 import re
 import shutil
+import subprocess
 import textwrap
 from pathlib import Path
 
+import av
 import pytest
+import torch
 
 from bassl_fast import cli
 
@@ -29,8 +32,8 @@ def place(project: Project, film_file: Path, tmp_path: Path, monkeypatch) -> Pat
         (tmp_path / folder).mkdir(parents=True)
     shutil.copy(film_file, "film.mp4")
     shutil.copy(film_file, "films/other.mp4")
-    for copy in ("runs/scenes/best.ckpt", "best.ckpt"):
-        shutil.copy(project.finetuned, copy)
+    shutil.copy(project.finetuned, "runs/scenes/best.ckpt")
+    torch.save(torch.load(project.finetuned, weights_only=True) | {"encoder": None}, "best.ckpt")
     shutil.copy(project.pretrained, "last.ckpt")
     Path("shots.csv").write_text("start\n0\n2.5\n")
     return tmp_path
@@ -49,6 +52,15 @@ def test_every_command_of_the_page_runs(place: Path):
             if argv[1] == "film.mp4" and "--min-scene" not in argv:
                 shutil.rmtree("scenes", ignore_errors=True)
             assert cli.main(argv) == 0, command
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_the_chapters_go_into_a_copy_of_the_film(place: Path):
+    (command,) = re.findall(r"^ +(ffmpeg .*)$", SCENES, re.MULTILINE)
+    assert cli.main(["scenes", "film.mp4", "--baseline", "--scenes", "3", "--out", "scenes"]) == 0
+    subprocess.run(command.split(), check=True, capture_output=True)
+    with av.open("film-chapters.mkv") as film:
+        assert [chapter["metadata"]["title"] for chapter in film.chapters()] == ["Scene 1", "Scene 2", "Scene 3"]
 
 
 def test_the_python_of_the_page_runs(place: Path, capsys):

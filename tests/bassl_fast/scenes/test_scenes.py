@@ -130,7 +130,7 @@ def test_an_interrupted_run_keeps_what_is_finished(film_file: Path, tmp_path: Pa
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert said.strip() == "bassl-fast: interrupted"
+    assert said.strip() == "bassl-fast: interrupted; the same command goes on where it stopped"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
     before = (tmp_path / "out" / "a" / "report.html").stat().st_mtime_ns
     assert scenes(*argv[4:]) == 0
@@ -264,11 +264,12 @@ def test_checkpoints_that_do_not_fit(project: Project, film_file: Path, tmp_path
     state = torch.load(project.pretrained, weights_only=True)
     state["state_dict"]["encoder.bn1.weight"] += 1
     torch.save(state, tmp_path / "other.ckpt")
-    assert "not the encoder that" in said("--checkpoint", project.finetuned, "--encoder", tmp_path / "other.ckpt")
+    assert "brings its own encoder" in said("--checkpoint", project.finetuned, "--encoder", project.pretrained)
     state = torch.load(project.finetuned, weights_only=True)
-    state["recipe"]["pretrained"] = None
+    state["encoder"] = None
     torch.save(state, tmp_path / "lone.ckpt")
-    assert "give it with --encoder" in said("--checkpoint", tmp_path / "lone.ckpt")
+    assert "give the checkpoint with --encoder" in said("--checkpoint", tmp_path / "lone.ckpt")
+    assert "not the encoder that" in said("--checkpoint", tmp_path / "lone.ckpt", "--encoder", tmp_path / "other.ckpt")
     argv = [film_file, "--checkpoint", tmp_path / "lone.ckpt", "--encoder", project.pretrained, "--out", tmp_path / "o"]
     assert scenes(*argv) == 0
 
