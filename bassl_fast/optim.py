@@ -167,7 +167,10 @@ class Optimiser:
         weight_decay: of parameters that are decayed.
         warmup: part of all steps over which the rate rises, 0..1.
         exempt: which parameters are not decayed, nor adapted by LARS, see `split_parameters`.
-        schedule: whose warm-up and cosine; they differ by a step.
+        schedule: whose warm-up and cosine. The first three differ by a step; that of SlowFast's recipes rises from
+            `warmup_start` to what the cosine, or `drops`, says at the end of the warm-up.
+        warmup_start: where "slowfast" begins, as a part of the rate.
+        drops: parts of all steps after which "slowfast" falls to a tenth, instead of the cosine.
         nesterov: of SGD.
         lr_twice: as the published SCRL steps parameters that LARS does not adapt, see `LARS`.
 
@@ -182,7 +185,9 @@ class Optimiser:
     weight_decay: float = 1e-6
     warmup: float = 0.1
     exempt: Exempt = "names_with_bn_or_bias"
-    schedule: Literal["bassl", "scrl", "sce"] = "bassl"
+    schedule: Literal["bassl", "scrl", "sce", "slowfast"] = "bassl"
+    warmup_start: float = 0.0
+    drops: tuple[float, ...] = ()
     nesterov: bool = False
     lr_twice: bool = False
 
@@ -198,6 +203,10 @@ class Optimiser:
             raise ConfigError("optimiser.lr_twice is of lars; leave it out")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"optimiser.warmup {self.warmup}: a part of all steps, within [0, 1)")
+        if self.schedule != "slowfast" and (self.warmup_start or self.drops):
+            raise ConfigError("optimiser.warmup_start and drops are of the schedule slowfast; leave them out")
+        if not 0 <= self.warmup_start <= 1 or not all(0 < drop < 1 for drop in self.drops):
+            raise ConfigError("optimiser.warmup_start and drops: parts, within 0..1")
 
     def build(self, modules: nn.Module, global_batch: int, total_steps: int) -> dict:
         """Optimiser and per-step schedule for `modules`, as Lightning's `configure_optimizers` returns them."""
@@ -214,7 +223,15 @@ class Optimiser:
         else:
             kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
             optimiser = kind(groups, lr, weight_decay=self.weight_decay)
-        warmup = round(self.warmup * total_steps)
-        factor = partial(_SCHEDULES[self.schedule], warmup=warmup, total=total_steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._factor(total_steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _factor(self, total: int) -> Callable[[int], float]:
+        """Factor of the learning rate at a step."""
+        if self.schedule != "slowfast":
+            return partial(_SCHEDULES[self.schedule], warmup=round(self.warmup * total), total=total)
+
+        def after(part: float) -> float:
+            return drops(part, self.drops) if self.drops else cosine(part, 1)
+
+        return lambda step: warmup_into(after, step / total, self.warmup, self.warmup_start)

@@ -29,6 +29,25 @@ def test_learning_rates_of_clips(run: dict):
         assert run["base_lr"] * factor == pytest.approx(lr, rel=1e-6)
 
 
+@pytest.mark.parametrize("run", facts("vov3d_lr"), ids=lambda run: run["run"])
+def test_the_recipe_of_clips_follows_them_step_by_step(run: dict):
+    """At steps that are the recorded fractions of an epoch."""
+    base, epochs, per_epoch = run["base_lr"], run["max_epoch"], 1000
+    recipe = Optimiser(
+        "sgd",
+        lr=base,
+        lr_batch=0,
+        warmup=run["warmup_epochs"] / epochs,
+        schedule="slowfast",
+        warmup_start=run["warmup_start_lr"] / base,
+        drops=tuple(point / epochs for point in run["steps"][1:]),
+    )
+    built = recipe.build(nn.Linear(2, 2), 64, epochs * per_epoch)
+    factor = built["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    for epoch, lr in zip(run["epoch"], run["lr"], strict=True):
+        assert base * factor(round(epoch * per_epoch)) == pytest.approx(lr, rel=1e-6)
+
+
 def test_learning_rates_of_scrl():
     given = arrays("scrl_lr_schedule")
     steps = int(given["iters_per_epoch"])
@@ -88,6 +107,6 @@ def test_sgd_and_what_only_some_optimisers_have():
     )
     weight, bias = built["optimizer"].param_groups
     assert (weight["weight_decay"], bias["weight_decay"], bias["nesterov"]) == (5e-5, 0.0, True)
-    for wrong in ({"nesterov": True}, {"name": "adam", "lr_twice": True}):
-        with pytest.raises(ConfigError, match="leave it out"):
+    for wrong in ({"nesterov": True}, {"name": "adam", "lr_twice": True}, {"warmup_start": 0.1}, {"drops": (0.5,)}):
+        with pytest.raises(ConfigError, match="leave (it|them) out"):
             Optimiser(**wrong)
