@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from .encoders import X3D, ResNet3D, VideoClassifier, VoV3D
+from .encoders import X3D, Encoder, ResNet3D, VoV3D
+from .methods import Classifier, Supervised
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,20 @@ def count(network: nn.Module, shape: tuple[int, ...]) -> Cost:
     return Cost(parameters, parameters - in_norms, counter.get_total_flops() // 2)
 
 
+def classifier(encoder: Encoder, classes: int) -> Classifier:
+    """`encoder` under a classifier."""
+    return Classifier(encoder, Supervised(encoder.dim, classes))
+
+
 # name -> network and frames of the clip that it is published with
 MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "R3D-18": (lambda: ResNet3D(18), 8),
     "R3D-50": (lambda: ResNet3D(50), 8),
-    "X3D-M": (lambda: VideoClassifier(X3D("M"), 400), 16),
-    "X3D-L": (lambda: VideoClassifier(X3D("L"), 400), 16),
-    "VoV3D-M": (lambda: VideoClassifier(VoV3D("M"), 400), 16),
-    "VoV3D-M-2020": (lambda: VideoClassifier(VoV3D("M-2020"), 400), 16),
-    "VoV3D-L": (lambda: VideoClassifier(VoV3D("L"), 400), 16),
+    "X3D-M": (lambda: classifier(X3D("M"), 400), 16),
+    "X3D-L": (lambda: classifier(X3D("L"), 400), 16),
+    "VoV3D-M": (lambda: classifier(VoV3D("M"), 400), 16),
+    "VoV3D-M-2020": (lambda: classifier(VoV3D("M-2020"), 400), 16),
+    "VoV3D-L": (lambda: classifier(VoV3D("L"), 400), 16),
 }
 
 

@@ -1,7 +1,7 @@
 """`bassl-fast import-checkpoint` and `export-checkpoint`: weights from elsewhere, and for elsewhere.
 
-A released checkpoint of the reference, or ImageNet weights, become a checkpoint of ours; its recipe is read off the
-shapes of the tensors. What comes from elsewhere is data: see `checkpoint.read_foreign`.
+A released checkpoint of BaSSL's reference, of SCRL, SCE, X3D or VoV3D, or ImageNet weights become a checkpoint of ours;
+its recipe is read off the shapes of the tensors. What comes from elsewhere is data: see `checkpoint.read_foreign`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from torch import Tensor
 
 from shard_tools.errors import CheckpointError
 
-from . import checkpoint, config
-from .encoders import ResNet
-from .models import encoder_recipe, from_state
+from . import checkpoint, config, released
+from .encoders import X3D, ResNet, ResNet3D, VoV3D
+from .models import build, encoder_recipe, from_state
 from .pretrain import pretrain
 from .reference import METHODS, in_reference_names, rename
 
 CONFIG = "config.json"
 MODELS = ("model-v1.ckpt", "model.ckpt")  # the first that is there; the reference takes no other than this first
 _SAFE = ".safetensors"
-_DEPTHS = (18, 34, 50, 101)
 
 
 def import_checkpoint(
@@ -40,11 +39,13 @@ def import_checkpoint(
     out: str,
     method: Literal["instance", "temporal", "shotcol", "bassl", "bassl+shotcol"] | None = None,
 ) -> Path:
-    """Make a checkpoint of ours from a released one of the reference, or from ImageNet weights of a ResNet.
+    """Make a checkpoint of ours from a released one of BaSSL, SCRL, SCE, X3D or VoV3D, or from ImageNet weights.
+
+    Where parts of a method are missing, its encoder alone is taken, and the line says what was missing.
 
     Args:
-        source: released folder or .tar.gz with config.json and model-v1.ckpt or model.ckpt; such a .ckpt alone; or
-            weights in torchvision's names, .pth or .safetensors.
+        source: released folder or .tar.gz of BaSSL with config.json and model-v1.ckpt or model.ckpt; any released
+            checkpoint alone (.ckpt, .pth, .pyth); or weights of a ResNet in torchvision's names, .pth or .safetensors.
         out: file to write.
         method: pretext task the weights were trained by, where no config.json says.
 
@@ -56,12 +57,13 @@ def import_checkpoint(
         raise CheckpointError(f"{target}: exists; delete it or choose another place")
     with TemporaryDirectory(prefix="bassl-fast-") as scratch:
         path, config_file = _find(Path(source), Path(scratch))
-        weights = _weights(path, source)
-        state, what = (
-            _imagenet(weights, source)
-            if "conv1.weight" in weights
-            else _reference(weights, method or _method_of(config_file), source)
-        )
+        content = _content(path, source)
+        if (renamed := released.renamed(content)) is not None:
+            state, what = _released(renamed, source)
+        elif "conv1.weight" in (weights := _weights(content, source)):
+            state, what = _imagenet(weights, source)
+        else:
+            state, what = _reference(weights, method or _method_of(config_file), source)
         state["imported"] = {"file": str(Path(source).resolve()), "sha256": checkpoint.sha256(path)}
     # As of a finished run, and of no shards to go on with.
     state |= {"global_step": 0, "total_steps": 0, "manifest_sha256": ""}
@@ -160,8 +162,8 @@ def _method_of(config_file: Path) -> str | None:
     return name
 
 
-def _weights(path: Path, source: str) -> dict[str, Tensor]:
-    """Tensors by name, from a checkpoint of Lightning or a plain file of weights."""
+def _content(path: Path, source: str) -> dict[str, Any]:
+    """What a file holds by name: tensors, or sections of them."""
     if path.suffix == _SAFE:
         try:
             state = safetensors.torch.load_file(path)
@@ -171,9 +173,13 @@ def _weights(path: Path, source: str) -> dict[str, Tensor]:
         state = checkpoint.read_foreign(path)
     if isinstance(state, dict) and "recipe" in state:
         raise CheckpointError(f"{source}: is a checkpoint of bassl-fast already; use it as it is")
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    return state if isinstance(state, dict) else {}
+
+
+def _weights(content: dict[str, Any], source: str) -> dict[str, Tensor]:
+    """Tensors by name, of a checkpoint of Lightning or a plain file of weights."""
+    state = content["state_dict"] if isinstance(content.get("state_dict"), dict) else content
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{source}: holds no weights by name; give a released checkpoint or ImageNet weights")
     return state
 
@@ -232,16 +238,42 @@ def _reference(weights: dict[str, Tensor], name: str | None, source: str) -> tup
     return {"recipe": {"verb": "pretrain", **recipe}, "state_dict": state}, f"{name} of the reference"
 
 
+def _released(state: dict[str, Tensor], source: str) -> tuple[dict[str, Any], str]:
+    """State of a checkpoint of SCRL, SCE, X3D or VoV3D, or of its encoder where the method is not whole."""
+    encoder, method = _encoder(state, source), released.method_of(state)
+    name = "-".join(map(str, [encoder["class_path"].rpartition(".")[2], next(iter(encoder["init_args"].values()))]))
+    weights = {key: value for key, value in state.items() if key.startswith("encoder.")}
+    alone = {"recipe": encoder_recipe(encoder), "state_dict": weights}
+    if method is None:
+        return alone, f"{name} alone, there is no method"
+    parser = config.make_parser(pretrain)
+    recipe = {"data": {"shards": "imported"}, "encoder": encoder, "method": method}
+    recipe = {"verb": "pretrain", **config.as_dict(parser, config.parse_dict(parser, recipe, source))}
+    with torch.device("meta"):
+        expected = [f"method.{key}" for key in build(recipe, source)[1].state_dict()]
+    kind = method["class_path"].rpartition(".")[2]
+    if missing := [key for key in expected if key not in state]:
+        more = f" and {len(missing) - 3} more" * (len(missing) > 3)
+        return alone, f"{name} alone; of {kind} these are missing: {', '.join(missing[:3])}{more}"
+    return {"recipe": recipe, "state_dict": weights | {key: state[key] for key in expected}}, f"{kind} on {name}"
+
+
 def _encoder(state: dict[str, Tensor], source: str) -> dict[str, Any]:
-    """Recipe of the ResNet under `encoder.`; adds the counters of BN to `state` where an old file has none."""
+    """Recipe of the encoder under `encoder.`; adds the counters of BN to `state` where an old file has none."""
     for name in [name for name in state if name.startswith("encoder.") and name.endswith("running_mean")]:
         state.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.tensor(0))
     found = {name.removeprefix("encoder."): value.shape for name, value in state.items() if name.startswith("encoder.")}
     width = len(state.get("encoder.conv1.weight", (0,)))
-    for depth in _DEPTHS:
+    candidates = [
+        *((ResNet, {"depth": depth, "width": width}) for depth in (18, 34, 50, 101)),
+        *((ResNet3D, {"depth": depth}) for depth in (18, 50)),
+        *((X3D, {"size": size}) for size in ("M", "L")),
+        *((VoV3D, {"size": size}) for size in ("M", "M-2020", "L")),
+    ]
+    for kind, arguments in candidates:
         with torch.device("meta"):
-            expected = {name: value.shape for name, value in ResNet(depth, width).state_dict().items()}
+            expected = {name: value.shape for name, value in kind(**arguments).state_dict().items()}
         if found == expected:
-            return {"class_path": "bassl_fast.encoders.ResNet", "init_args": {"depth": depth, "width": width}}
-    names = ", ".join(f"ResNet-{depth}" for depth in _DEPTHS)
-    raise CheckpointError(f"{source}: its encoder is none of {names}; only these can be imported")
+            return {"class_path": f"bassl_fast.encoders.{kind.__name__}", "init_args": arguments}
+    known = dict.fromkeys(f"{kind.__name__}-{next(iter(arguments.values()))}" for kind, arguments in candidates)
+    raise CheckpointError(f"{source}: its encoder is none of {', '.join(known)}; only these can be imported")

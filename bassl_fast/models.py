@@ -31,19 +31,27 @@ def build_pretrained(path: str | Path) -> tuple[Encoder, Method | None, dict[str
 
 def from_state(state: dict[str, Any], path: str | Path) -> tuple[Encoder, Method | None, dict[str, Any]]:
     """As `build_pretrained`, from the checkpoint's content; `path` stands in errors."""
+    encoder, method = build(state["recipe"], path)
+    checkpoint.load_weights(encoder, state["state_dict"], "encoder.", path)
+    if method is not None:
+        checkpoint.load_weights(method, state["state_dict"], "method.", path)
+    return encoder, method, {key: value for key, value in state["recipe"].items() if key != "verb"}
+
+
+def build(recipe: dict[str, Any], path: str | Path) -> tuple[Encoder, Method | None]:
+    """New encoder and, where the recipe has one, method; `path` stands in errors."""
     from .pretrain import pretrain
 
-    _check_classes(state["recipe"], path)
-    recipe = {key: value for key, value in state["recipe"].items() if key != "verb"}
+    _check_classes(recipe, path)
     parser = config.make_parser(pretrain if "method" in recipe else _encoder_alone)
-    arguments = parser.instantiate(config.parse_dict(parser, recipe, str(path)))
-    encoder, method = arguments.encoder(), None
-    checkpoint.load_weights(encoder, state["state_dict"], "encoder.", path)
-    if "method" in recipe:
-        method = arguments.method(encoder.dim)
-        method.attach(encoder)
-        checkpoint.load_weights(method, state["state_dict"], "method.", path)
-    return encoder, method, recipe
+    given = {key: value for key, value in recipe.items() if key != "verb"}
+    arguments = parser.instantiate(config.parse_dict(parser, given, str(path)))
+    encoder = arguments.encoder()
+    if "method" not in recipe:
+        return encoder, None
+    method = arguments.method(encoder.dim)
+    method.attach(encoder)
+    return encoder, method
 
 
 def encoder_state(path: str | Path) -> dict[str, Any]:

@@ -1,28 +1,28 @@
 """Released checkpoints of SCRL, SCE, X3D and VoV3D: names of their tensors, and ours for them.
 
 Pairs (released, ours); a star is the same on both sides, see `reference.translate`. Ours are those of an encoder
-`encoder` and a method `method`, or of a `VideoClassifier`.
+`encoder` and a method `method`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
 
-from torch import Tensor, nn
-
-from shard_tools.errors import CheckpointError
+from torch import Tensor
 
 from .reference import translate
 
 Names = list[tuple[str, str]]
 
-# `model_state` of a SlowFast-style checkpoint -> a `VideoClassifier` of X3D or VoV3D.
+# `model_state` of a SlowFast-style checkpoint -> `X3D` or `VoV3D`, and `Supervised`.
 SLOWFAST: Names = [
     ("s1.pathway0_stem.*", "encoder.stem.*"),
     ("s*.pathway0_res*.branch1.*", "encoder.stage*.*.shortcut.*"),
     ("s*.pathway0_res*.branch1_bn.*", "encoder.stage*.*.shortcut_bn.*"),
     ("s*.pathway0_res*.branch2.*", "encoder.stage*.*.*"),
-    ("head.projection.*", "classifier.*"),
+    ("head.projection.*", "method.classifier.*"),
     ("head.*", "encoder.head.*"),
 ]
 
@@ -37,6 +37,8 @@ _SCE_HEADS: Names = [
     ("momentum_projector.layers.*", "method.target_projector.*"),
     ("queue", "method.queue.keys"),
     ("queue_ptr", "method.queue.at"),
+    ("classifier.layers.0.*", "method.classifier.*"),
+    ("classifier.proj.*", "method.classifier.*"),
 ]
 # `state_dict` of SCE on videos -> `ResNet3D` and `SCE`; downloaded encoders have no `trunk.model.`.
 SCE_VIDEOS: Names = _SCE_HEADS + [
@@ -71,33 +73,53 @@ def ours_of(keys: Iterable[str], names: Names) -> dict[str, str]:
     return {translate(key, names): key for key in keys}
 
 
-def load_released(network: nn.Module, state: Mapping[str, Tensor], names: Names, path: str) -> list[str]:
-    """Fill `network` with what `state` has for it; returns the names of ours that it has nothing for, which stay.
+def renamed(raw: Mapping[str, Any]) -> dict[str, Tensor] | None:
+    """Tensors of a released checkpoint under our names; None where it is of none of these systems.
 
-    Tensors that `names` does not know, such as those of a loader or an optimiser, are passed over.
+    What no table knows, such as the state of a loader or an optimiser, is left out.
 
     Args:
-        network: with the names of ours in `names`, or some of them.
-        state: released tensors by name.
-        names: one of the tables above.
-        path: where they come from, for errors.
-
-    Raises:
-        CheckpointError: nothing fits, or a tensor is of another shape.
+        raw: content of the file.
     """
-    own, found = network.state_dict(), {}
-    for key, value in state.items():
-        try:
-            name = translate(key, names)
-        except KeyError:
-            continue
-        if name in own:
-            if own[name].shape != value.shape:
-                raise CheckpointError(
-                    f"{path}: {key} is {list(value.shape)}, ours {list(own[name].shape)}; build the network it is of"
-                )
-            found[name] = value
-    if not found:
-        raise CheckpointError(f"{path}: holds no tensor of this network, but {', '.join(list(state)[:3]) or 'nothing'}")
-    network.load_state_dict(found, strict=False)
-    return [name for name in own if name not in found]
+    if isinstance(raw.get("online_network_state_dict"), Mapping):
+        parts = ("online_network", "target_network", "predictor", "evaluator")
+        weights = {f"{part}.{key}": w for part in parts for key, w in raw.get(f"{part}_state_dict", {}).items()}
+    else:
+        weights = next((raw[key] for key in ("state_dict", "model_state") if isinstance(raw.get(key), Mapping)), raw)
+    names = next((names for mark, names in _MARKS if any(key.startswith(mark) for key in weights)), None)
+    if names is None:
+        return None
+    state = {}
+    for key, value in weights.items():
+        with suppress(KeyError):
+            state[translate(key, names)] = value
+    return state
+
+
+# The first of these that a key begins with says which table is of all keys.
+_MARKS = (
+    ("online_network.encoder.", SCRL),
+    ("s1.pathway0_stem.", SLOWFAST),
+    ("trunk.model.blocks.", SCE_VIDEOS),
+    ("blocks.0.", SCE_VIDEOS),
+    ("trunk.", SCE_PICTURES),
+)
+
+
+def method_of(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """Class and sizes of the method that the heads in `state` (see `renamed`) are of; None where there are none.
+
+    SCRL and BYOL have the same heads, and are taken for SCRL.
+    """
+    if "method.classifier.weight" in state:
+        kind, sizes = "Supervised", {"classes": ("method.classifier.weight", 0)}
+    elif "method.projector.6.weight" in state or "method.queue.keys" in state:
+        kind, sizes = "SCE", {"outputs": ("method.projector.6.weight", 0), "queue": ("method.queue.keys", 1)}
+    elif "method.projector.3.weight" in state:
+        kind, sizes = "SCRL", {"outputs": ("method.projector.3.weight", 0)}
+    else:
+        return None
+    if kind != "Supervised":
+        sizes["hidden"] = ("method.projector.0.weight", 0)
+    found = {argument: state[name].shape[side] for argument, (name, side) in sizes.items() if name in state}
+    return {"class_path": f"bassl_fast.methods.{kind}", "init_args": found}

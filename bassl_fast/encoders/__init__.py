@@ -1,10 +1,10 @@
 """Shot encoders: pictures or clips -> features. A new one is a file with a subclass of `Encoder`, named by a config."""
 
-from .clip import ClipEncoder, VideoClassifier
+from .clip import ClipEncoder
 from .encoder import Encoder
 from .resnet import ResNet
 from .resnet3d import ResNet3D
 from .vov3d import VoV3D
 from .x3d import X3D
 
-__all__ = ["X3D", "ClipEncoder", "Encoder", "ResNet", "ResNet3D", "VideoClassifier", "VoV3D"]
+__all__ = ["X3D", "ClipEncoder", "Encoder", "ResNet", "ResNet3D", "VoV3D"]

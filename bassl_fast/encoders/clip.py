@@ -1,4 +1,4 @@
-"""What an encoder of clips is, and a classifier on top of one."""
+"""What an encoder of clips is."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ class ClipEncoder(Encoder):
     def forward(self, clips: Tensor) -> Tensor:
         return self.features(self.maps(clips if clips.ndim == 5 else clips.unsqueeze(2))).flatten(1)
 
+    def in_windows(self, images: Tensor, size: int) -> Tensor:
+        """Features `[N, P, dim]` of clips `[N, 3, T, H, W]` in P windows of `size` pixels, a cell of the maps apart."""
+        return self.features(self.maps(images), -(-size // 32)).flatten(2).transpose(1, 2)
+
     @abstractmethod
     def maps(self, clips: Tensor) -> Tensor:
         """Maps `[N, C, T, h, w]` of the last stage, h and w a 32nd of the clip's."""
@@ -32,33 +36,6 @@ class ClipEncoder(Encoder):
         if window is None:
             return maps.mean((2, 3, 4), keepdim=True)
         return nn.functional.avg_pool3d(maps, (maps.shape[2], window, window), stride=1)
-
-
-class VideoClassifier(nn.Module):
-    """A clip encoder, dropout, and a linear layer.
-
-    Args:
-        encoder: of clips.
-        classes: number of them.
-        crop: side in pixels of the crops it is trained on. A larger clip is judged in every window of that size.
-        dropout: of the features, in training.
-    """
-
-    def __init__(self, encoder: ClipEncoder, classes: int, crop: int = 224, dropout: float = 0.5) -> None:
-        super().__init__()
-        self.encoder, self.window = encoder, -(-crop // 32)
-        self.dropout, self.classifier = nn.Dropout(dropout), nn.Linear(encoder.dim, classes)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Logits `[N, P, classes]` of clips `[N, 3, T, H, W]` in their P windows, one if they are as in training."""
-        features = self.encoder.features(self.encoder.maps(clips), self.window)
-        return self.classifier(self.dropout(features.flatten(2).transpose(1, 2)))
-
-    def probabilities(self, clips: Tensor) -> Tensor:
-        """Probabilities `[N, classes]`: softmax in each window, then the mean over windows."""
-        return torch.softmax(self(clips).float(), -1).mean(1)
 
 
 def conv(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Encoder(nn.Module):
@@ -14,3 +14,7 @@ class Encoder(nn.Module):
 
     dim: int
     memory_format = torch.channels_last  # of its weights while it trains; fast on GPUs
+
+    def in_windows(self, images: Tensor, size: int) -> Tensor:
+        """Features `[N, P, dim]` of larger images in P windows of `size` pixels; here of the whole, P = 1."""
+        return self(images)[:, None]

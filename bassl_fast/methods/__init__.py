@@ -1,4 +1,4 @@
-"""Pretraining methods: each one a file that reads top to bottom, a subclass of `Method` named by a config."""
+"""Methods of training: each one a file that reads top to bottom, a subclass of `Method` named by a config."""
 
 from .bassl import BaSSL
 from .bassl_shotcol import BaSSLShotCoL
@@ -8,6 +8,19 @@ from .method import Method
 from .sce import SCE
 from .scrl import SCRL
 from .shotcol import ShotCoL
+from .supervised import Classifier, Supervised
 from .temporal import Temporal
 
-__all__ = ["BYOL", "SCE", "SCRL", "BaSSL", "BaSSLShotCoL", "Instance", "Method", "ShotCoL", "Temporal"]
+__all__ = [
+    "BYOL",
+    "SCE",
+    "SCRL",
+    "BaSSL",
+    "BaSSLShotCoL",
+    "Classifier",
+    "Instance",
+    "Method",
+    "ShotCoL",
+    "Supervised",
+    "Temporal",
+]

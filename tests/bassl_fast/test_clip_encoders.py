@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from bassl_fast.count import count
-from bassl_fast.encoders import X3D, ClipEncoder, ResNet3D, VideoClassifier, VoV3D
+from bassl_fast.encoders import X3D, ClipEncoder, ResNet3D, VoV3D
+from bassl_fast.methods import Classifier, Supervised
 from bassl_fast.released import SCE_VIDEOS, SLOWFAST, ours_of
+from pipelines.views import TrainViews
 from shard_tools.errors import ConfigError
 from tests.golden_seeds import arrays, close, facts
 from tests.golden_weights import fill
@@ -29,9 +31,10 @@ GIGA_MACS = {
 }
 
 
-def classifier(name: str, classes: int = 400, crop: int = 224) -> VideoClassifier:
+def classifier(name: str, classes: int = 400, crop: int = 224) -> Classifier:
     kind, size = SLOWFAST_ENCODERS[name]
-    return VideoClassifier(kind(size), classes, crop)
+    encoder = kind(size)
+    return Classifier(encoder, Supervised(encoder.dim, classes, TrainViews(size=crop)))
 
 
 @pytest.mark.parametrize("name", SLOWFAST_ENCODERS)
@@ -75,13 +78,13 @@ def test_answers(name: str):
         getattr(network.encoder, stage).register_forward_hook(
             lambda module, args, y, number=number: stages.update({number: torch.stack([y.mean(), y.std(correction=0)])})
         )
-    logits = network(inputs["clip64"])
+    logits = network.logits(inputs["clip64"])
     assert logits.shape == (1, 1, 400)
     for number, found in stages.items():
         close(found, answers[f"s{number}_mean_std"])
     close(logits[:, 0], answers["logits"])
     close(torch.softmax(logits, -1)[:, 0], answers["prob64"], atol=1e-7)
-    close(network.probabilities(inputs["clip96"]), answers["prob96"], atol=1e-7)
+    close(network(inputs["clip96"]), answers["prob96"], atol=1e-7)
 
 
 @pytest.mark.parametrize(("depth", "parameters", "giga"), [(18, 20_023_872, 20.1), (50, 31_634_496, 41.7)])

@@ -22,6 +22,7 @@ from bassl_fast.encoders import ResNet
 from bassl_fast.models import build_pretrained
 from bassl_fast.reference import METHODS, in_reference_names, rename
 from tests import golden_weights
+from tests.golden_seeds import facts
 from tests.golden_weights import GOLDEN
 
 from .conftest import Project
@@ -288,3 +289,75 @@ def test_files_that_cannot_be_imported(project: Project, released, tmp_path: Pat
     assert not out.exists()
     out.write_bytes(b"")
     assert "exists; delete it" in said(folder)
+
+
+def of_shapes(keys: dict[str, tuple[str, list[int]]], prefix: str) -> dict[str, torch.Tensor]:
+    """Tensors of a published list of keys, any numbers, each key after `prefix`."""
+    draw = torch.Generator().manual_seed(0)
+    return {
+        prefix + key: torch.rand(shape, generator=draw) if dtype == "float32" else torch.zeros(shape, dtype=torch.int64)
+        for key, (dtype, shape) in keys.items()
+    }
+
+
+def sce_on_videos() -> dict[str, torch.Tensor]:
+    trunk, heads = facts("sce_trunk_keys")["resnet3d18"]["keys"], facts("sce_heads_keys")
+    weights = of_shapes(trunk, "trunk.") | of_shapes(trunk, "momentum_trunk.")
+    for name, part in (("projector", "projector"), ("momentum_projector", "projector"), ("predictor", "predictor")):
+        weights |= of_shapes(heads[f"r3d18_{part}"]["keys"], f"{name}.")
+    return weights | {"queue": torch.rand(256, 64), "queue_ptr": torch.zeros(1, dtype=torch.int64)}
+
+
+def test_released_checkpoints_of_sce_on_videos(tmp_path: Path, capsys):
+    weights, file, ours = sce_on_videos(), tmp_path / "sce.ckpt", tmp_path / "ours.ckpt"
+    loader_buffers = {"train_transform.mean": torch.zeros(3)}
+    torch.save({"state_dict": weights | loader_buffers, "epoch": 199, "optimizer_states": [{}]}, file)
+    assert cli.main(["import-checkpoint", str(file), str(ours)]) == 0
+    assert "(SCE on ResNet3D-18)" in capsys.readouterr().out
+    encoder, method, recipe = build_pretrained(ours)
+    assert recipe["method"]["init_args"]["hidden"] == 1024
+    assert torch.equal(encoder.conv.weight, weights["trunk.model.blocks.0.conv.weight"])
+    assert torch.equal(method.target_encoder.conv.weight, weights["momentum_trunk.model.blocks.0.conv.weight"])
+    assert torch.equal(method.queue.keys, weights["queue"])
+
+    ours.unlink()
+    for key in [key for key in weights if key.startswith("predictor")]:
+        del weights[key]
+    torch.save({"state_dict": weights}, file)
+    assert cli.main(["import-checkpoint", str(file), str(ours)]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "(ResNet3D-18 alone; of SCE these are missing: method.predictor.0.weight, method.predictor.1.weight, " in said
+    )
+    assert "and 4 more)" in said
+    assert build_pretrained(ours)[1] is None
+
+    ours.unlink()
+    prefix = "trunk.model."
+    torch.save({key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)}, file)
+    assert cli.main(["import-checkpoint", str(file), str(ours)]) == 0
+    assert "(ResNet3D-18 alone, there is no method)" in capsys.readouterr().out
+
+
+def test_a_released_checkpoint_of_scrl(tmp_path: Path, capsys):
+    keys, file = facts("scrl_state_dict_keys"), tmp_path / "checkpoint_last.pth"
+    parts = {"online_network": keys["online_network"], "predictor": keys["predictor"], "evaluator": keys["evaluator"]}
+    content = {f"{part}_state_dict": of_shapes(shapes, "") for part, shapes in parts.items()}
+    content["target_network_state_dict"] = of_shapes(keys["online_network"], "")
+    torch.save(content | {"tag": "last", "epoch": 1, "xent_loss_state_dict": {}, "scaler_state_dict": None}, file)
+    assert cli.main(["import-checkpoint", str(file), str(tmp_path / "ours.ckpt")]) == 0
+    assert "(SCRL on ResNet-50)" in capsys.readouterr().out
+    encoder, method, _ = build_pretrained(tmp_path / "ours.ckpt")
+    given = content["online_network_state_dict"]
+    assert torch.equal(encoder.layer4[2].bn3.weight, given["encoder.7.2.bn3.weight"])
+    assert torch.equal(method.projector[3].weight, given["projector.net.3.weight"])
+
+
+@pytest.mark.parametrize(("name", "said"), [("x3d_m", "X3D-M"), ("vov3d_m_seed", "VoV3D-M-2020")])
+def test_a_released_classifier_of_clips(tmp_path: Path, capsys, name: str, said: str):
+    weights, file = of_shapes(facts(f"{name}_keys"), ""), tmp_path / "checkpoint_epoch_00256.pyth"
+    torch.save({"epoch": 255, "model_state": weights, "optimizer_state": {}, "cfg": "TRAIN: x"}, file)
+    assert cli.main(["import-checkpoint", str(file), str(tmp_path / "ours.ckpt")]) == 0
+    assert f"(Supervised on {said})" in capsys.readouterr().out
+    _, method, _ = build_pretrained(tmp_path / "ours.ckpt")
+    assert torch.equal(method.classifier.weight, weights["head.projection.weight"])

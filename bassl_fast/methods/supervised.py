@@ -1,0 +1,92 @@
+"""Classes of labelled pictures or clips: training from scratch, fine-tuning, linear evaluation.
+
+centre      1 view of each, with its label      V = 1
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipelines.samples import Centers, Drawn
+from pipelines.views import TrainViews, draw_groups, spread
+from shard_tools.errors import ConfigError
+
+from ..encoders import Encoder
+from .method import Method
+
+
+class Supervised(Method):
+    """Cross-entropy of a linear classifier on features.
+
+    Args:
+        dim: size D of a feature.
+        classes: number of them.
+        views: laws of the training views.
+        dropout: of the features, in training.
+        frozen: train the classifier alone, on the features of an encoder in evaluation mode: linear evaluation.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        dropout: float = 0.0,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__()
+        if classes < 2:
+            raise ConfigError(f"method.classes {classes}: must be at least 2")
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"method.dropout {dropout}: must be within [0, 1)")
+        self.views, self.frozen = views, frozen
+        self.dropout, self.classifier = nn.Dropout(dropout), nn.Linear(dim, classes)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+
+    def attach(self, encoder: Encoder) -> None:
+        encoder.requires_grad_(not self.frozen)
+
+    def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
+        """One view `[B, 1]` of the centre."""
+        image = rng.integers(0, centers.frames_per_shot[:, None], (len(centers.position), 1))
+        frame = centers.frames(centers.position[:, None], image)
+        return Drawn(spread(rng, self.views, draw_groups(rng, self.views, centers.height, centers.width), frame))
+
+    def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
+        """Features `[b, D]`."""
+        images = batch["images"][:, 0]
+        if not self.frozen:
+            return encoder(images)
+        encoder.eval()  # Lightning sets whatever is under it to train
+        with torch.no_grad():
+            return encoder(images)
+
+    def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The loss, from features `[b, D]` and `label` `[b]`."""
+        return {"cross_entropy": F.cross_entropy(self.classifier(self.dropout(features)).float(), batch["label"])}
+
+
+class Classifier(nn.Module):
+    """An encoder and a trained `Supervised`, for use: images -> probabilities `[N, classes]`.
+
+    An image larger than in training is judged in every window of that size (`Encoder.in_windows`): softmax in each,
+    then the mean, as SlowFast's recipes have it.
+    """
+
+    def __init__(self, encoder: Encoder, method: Supervised) -> None:
+        super().__init__()
+        self.encoder, self.method = encoder, method
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits `[N, P, classes]` in P windows."""
+        return self.method.classifier(self.encoder.in_windows(images, self.method.views.size))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.softmax(self.logits(images).float(), -1).mean(1)
