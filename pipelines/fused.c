@@ -2,7 +2,8 @@
 
        rows of the crop -> resample down  -> a row as wide as the crop
                         -> resample across, colour, clip -> a row of the view
-                        -> blur across -> the last 2 radius + 1 rows -> blur down -> normalise -> a row of the output
+                        -> blur across -> the last 2 radius + 1 rows -> blur down
+                        -> solarize, normalise -> a row of the output
 
    A row is done while it is in the innermost cache. DALI calls `view_float32` or `view_bfloat16` once a picture, from its
    threads; see `fused.py`. */
@@ -28,6 +29,7 @@ typedef struct {
     float scale[3], offset[3]; /* normalised = out * scale + offset */
     float sigma;               /* of the blur in pixels of the view, 0: none */
     float flip;                /* 1: mirrored */
+    float fold;                /* of levels above half of it, what is left of it remains: 255 solarizes, 1e30 never */
 } view;
 
 /* Sample i of the resampled axis is the sum of weight[i * taps + k] * (sample first[i] + k of the source). */
@@ -146,21 +148,27 @@ INLINE int reflect(int i, int size) {
     return i;
 }
 
-INLINE void store_float32(void *to, int row, const float *values, const float *scale, const float *offset, int count) {
+INLINE float folded(float value, float fold) {
+    return value < fold - value ? value : fold - value;
+}
+
+INLINE void store_float32(void *to, int row, const float *values, float fold, const float *scale, const float *offset,
+                          int count) {
     float *out = (float *)to + (size_t)row * count;
-    for (int i = 0; i < count; i++) out[i] = values[i] * scale[i] + offset[i];
+    for (int i = 0; i < count; i++) out[i] = folded(values[i], fold) * scale[i] + offset[i];
 }
 
 /* To the nearest, ties to even. */
-INLINE void store_bfloat16(void *to, int row, const float *values, const float *scale, const float *offset, int count) {
+INLINE void store_bfloat16(void *to, int row, const float *values, float fold, const float *scale, const float *offset,
+                           int count) {
     uint16_t *out = (uint16_t *)to + (size_t)row * count;
     for (int i = 0; i < count; i++) {
-        const union { float value; uint32_t bits; } x = {values[i] * scale[i] + offset[i]};
+        const union { float value; uint32_t bits; } x = {folded(values[i], fold) * scale[i] + offset[i]};
         out[i] = (x.bits + 0x7fff + (x.bits >> 16 & 1)) >> 16;
     }
 }
 
-typedef void store_row(void *, int, const float *, const float *, const float *, int);
+typedef void store_row(void *, int, const float *, float, const float *, const float *, int);
 
 INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *crop, int height, int width, int size,
                       const view *v) {
@@ -227,7 +235,7 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
         for (int k = -radius; radius && k <= radius; k++)
             rows[k + radius] = memory + start[KEPT] + (size_t)(reflect(y + k, size) % kept) * length;
         if (radius) blend_floats(blurred, (const float *const *)rows, gauss, 2 * radius + 1, length);
-        store(out, y, radius ? blurred : row, scale, offset, length);
+        store(out, y, radius ? blurred : row, v->fold, scale, offset, length);
     }
     free(rows);
 }

@@ -27,16 +27,20 @@ PARAMETERS = np.dtype(
         ("offset", "<f4", 3),
         ("blur", "<f4"),
         ("flip", "<f4"),
+        ("fold", "<f4"),
     ]
 )
 
+_NO_FOLD = 1e30  # no level is above half of it
+
 
 def parameters(rows: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """`[N, 26]` float32 for view rows `[N]`; the output is (pixel - mean) / std, in grey levels `[3]` each."""
+    """`[N, 27]` float32 for view rows `[N]`; the output is (pixel - mean) / std, in grey levels `[3]` each."""
     found = np.empty(len(rows), PARAMETERS)
     found["pixel"], found["mean"] = colour_matrices(rows)
     found["scale"], found["offset"] = 1 / std, -mean / std
     found["blur"], found["flip"] = rows["blur"], rows["flip"]
+    found["fold"] = np.where(rows["solarize"], 255, _NO_FOLD)
     return found.view(np.float32).reshape(len(rows), -1)
 
 

@@ -1,14 +1,14 @@
 """View rows -> pixels: the DALI graph, with no random number of its own.
 
 A row becomes a picture in this order: decode of the crop region alone, antialiased bilinear resize, colour matrix,
-clip to 0..255, Gaussian blur, flip, normalise. The flip stands last because it commutes with all before it and costs
-nothing inside the normalisation. DALI's operators do it on a GPU (`train_graph`); on a CPU one operator does all that
-follows the decode (`fused_graph`), several times as fast. Everything per row comes in through `source`.
+clip to 0..255, Gaussian blur, solarize, flip, normalise. The flip stands last because it commutes with all before it
+and costs nothing inside the normalisation. DALI's operators do it on a GPU (`train_graph`); on a CPU one operator does
+all that follows the decode (`fused_graph`), several times as fast. Everything per row comes in through `source`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -16,33 +16,37 @@ import numpy as np
 
 from . import fused
 from .dali import dali_math, fn, pipeline_def, types
-from .views import TestViews, colour_matrices
+from .views import IMAGENET_MEAN, IMAGENET_STD, TestViews, colour_matrices
 
 # ImageNet's, in grey levels.
-MEAN = 255 * np.array([0.485, 0.456, 0.406])
-STD = 255 * np.array([0.229, 0.224, 0.225])
+MEAN, STD = 255 * np.array(IMAGENET_MEAN), 255 * np.array(IMAGENET_STD)
+Channels = Sequence[float]  # one number a channel
 
 _PIXELS = {"axis_names": "HW", "normalized_anchor": False, "normalized_shape": False}
 # Upsampling the chroma planes smoothly, as libjpeg and PIL do.
 _DECODE = {"jpeg_fancy_upsampling": True}
 
 
-def train_path(size: int, gpu: bool, bfloat16: bool = False) -> tuple[Callable, Callable]:
+def train_path(
+    size: int, gpu: bool, bfloat16: bool = False, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD
+) -> tuple[Callable, Callable]:
     """The graph that makes training views of `size` pixels here, and the function that makes its inputs.
 
     Args:
         size: side of the views in pixels.
         gpu: decode and augment on the GPU.
         bfloat16: the trainer wants bfloat16; the fused operator writes it, DALI's operators have float32 only.
+        mean, std: of the channels, as of `TrainViews`.
     """
+    mean, std = 255 * np.array(mean), 255 * np.array(std)
     if not gpu and fused.library():
-        return partial(fused_graph, size=size, bfloat16=bfloat16), fused_inputs
-    return partial(train_graph, size=size, gpu=gpu), train_inputs
+        return partial(fused_graph, size=size, bfloat16=bfloat16), partial(fused_inputs, mean=mean, std=std)
+    return partial(train_graph, size=size, gpu=gpu, mean=mean, std=std), train_inputs
 
 
-def fused_inputs(rows: np.ndarray, jpegs: list[np.ndarray]) -> tuple:
-    """What `fused_graph` is fed for view rows `[N]` and their JPEG bytes."""
-    return jpegs, *_region(rows), fused.parameters(rows, MEAN, STD)
+def fused_inputs(rows: np.ndarray, jpegs: list[np.ndarray], mean: np.ndarray = MEAN, std: np.ndarray = STD) -> tuple:
+    """What `fused_graph` is fed for view rows `[N]` and their JPEG bytes; `mean` and `std` `[3]` in grey levels."""
+    return jpegs, *_region(rows), fused.parameters(rows, mean, std)
 
 
 def train_inputs(rows: np.ndarray, jpegs: list[np.ndarray]) -> tuple:
@@ -57,6 +61,7 @@ def train_inputs(rows: np.ndarray, jpegs: list[np.ndarray]) -> tuple:
         mean,
         window.astype(np.int32),
         np.maximum(rows["blur"], np.float32(1e-3)),
+        rows["solarize"].astype(np.int32),
         rows["flip"].astype(np.int32),
     )
 
@@ -65,14 +70,23 @@ def _region(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([rows["top"], rows["left"]], 1), np.stack([rows["height"], rows["width"]], 1)
 
 
-def test_inputs(views: TestViews, height: int, width: int, jpegs: list[np.ndarray]) -> tuple:
-    """What the test graph is fed for JPEGs of `height` x `width` pixels.
+def test_inputs(views: TestViews, regions: np.ndarray, places: np.ndarray, jpegs: list[np.ndarray]) -> tuple:
+    """What the test graph is fed for JPEGs `[N]`.
 
     The long side is rounded down and the crop's corner half to even, as torchvision's Resize and CenterCrop do.
+
+    Args:
+        views: sizes of the views.
+        regions: `[N]` rows with `height` and `width` of the pictures.
+        places: `[N]` of `TestViews.places`.
+        jpegs: their bytes.
     """
-    size = np.array([height, width]) * views.short_side // min(height, width)
-    corner = np.rint((size - views.size) / 2).astype(np.int32)
-    return jpegs, np.tile(size.astype(np.float32), (len(jpegs), 1)), np.tile(corner, (len(jpegs), 1))
+    source = np.stack([regions["height"], regions["width"]], 1).astype(np.int64)
+    short = source.min(1, keepdims=True)
+    size = source * views.short_side // short
+    place = np.where(source == short, 0.5, places[:, None])
+    corner = np.rint((size - views.size) * place).astype(np.int32)
+    return jpegs, size.astype(np.float32), corner
 
 
 @pipeline_def
@@ -85,25 +99,35 @@ def fused_graph(source: Callable[[], tuple], size: int, bfloat16: bool):
 
 
 @pipeline_def(enable_conditionals=True)
-def train_graph(source: Callable[[], tuple], size: int, gpu: bool, decode: Literal["cpu", "mixed"] = "mixed"):
+def train_graph(
+    source: Callable[[], tuple],
+    size: int,
+    gpu: bool,
+    decode: Literal["cpu", "mixed"] = "mixed",
+    mean: np.ndarray = MEAN,
+    std: np.ndarray = STD,
+):
     """Training views `[N, size, size, 3]` float32; on a GPU, `decode` says who reads the JPEGs."""
-    jpeg, anchor, shape, pixel, mean, window, sigma, flip = fn.external_source(
+    integer, real = types.INT32, types.FLOAT
+    jpeg, anchor, shape, pixel, mean_colour, window, sigma, solarize, flip = fn.external_source(
         source=source,
-        num_outputs=8,
-        dtype=[types.UINT8, types.INT32, types.INT32, types.FLOAT, types.FLOAT, types.INT32, types.FLOAT, types.INT32],
-        ndim=[1, 1, 1, 2, 2, 0, 0, 0],
+        num_outputs=9,
+        dtype=[types.UINT8, integer, integer, real, real, integer, real, integer, integer],
+        ndim=[1, 1, 1, 2, 2, 0, 0, 0, 0],
     )
     images = _decode_region(jpeg, anchor, shape, decode if gpu else "cpu")
     if gpu and decode == "cpu":
         images = images.gpu()
     images = fn.resize(images, size=[size, size], interp_type=types.INTERP_LINEAR, antialias=True)
     mean_pixel = fn.reductions.mean(images, axes=[0, 1], keep_dims=True, dtype=types.FLOAT)
-    images = fn.coord_transform(images, M=pixel) + fn.coord_transform(mean_pixel, M=mean)
+    images = fn.coord_transform(images, M=pixel) + fn.coord_transform(mean_pixel, M=mean_colour)
     # Float from here on: DALI's conversion to uint8 costs more than it saves on the CPU.
     images = dali_math.clamp(images, 0.0, 255.0)
     if window > 1:
         images = fn.gaussian_blur(images, sigma=sigma, window_size=window)
-    return _normalise(images, mirror=flip)
+    if solarize > 0:
+        images = dali_math.min(images, 255.0 - images)  # equal at 127.5: the threshold lies between 127 and 128
+    return _normalise(images, mean, std, mirror=flip)
 
 
 @pipeline_def
@@ -114,7 +138,8 @@ def test_graph(source: Callable[[], tuple], views: TestViews, gpu: bool):
     )
     images = fn.decoders.image(jpeg, device="mixed" if gpu else "cpu", **_DECODE)
     images = fn.resize(images, size=size, interp_type=types.INTERP_CUBIC, antialias=True)
-    return _normalise(fn.slice(images, corner, [views.size, views.size], **_PIXELS))
+    images = fn.slice(images, corner, [views.size, views.size], **_PIXELS)
+    return _normalise(images, 255 * np.array(views.mean), 255 * np.array(views.std))
 
 
 test_inputs.__test__ = test_graph.__test__ = False  # not tests, whatever pytest thinks of the names
@@ -124,8 +149,8 @@ def _decode_region(jpeg, anchor, shape, device: str):
     return fn.decoders.image_slice(jpeg, anchor, shape, device=device, **_PIXELS, **_DECODE)
 
 
-def _normalise(images, **kwargs):
-    """To ImageNet's units, with channels last: the layout that convolutions are fastest in."""
+def _normalise(images, mean: np.ndarray, std: np.ndarray, **kwargs):
+    """(level - mean) / std, with channels last: the layout that convolutions are fastest in."""
     return fn.crop_mirror_normalize(
-        images, dtype=types.FLOAT, output_layout="HWC", mean=MEAN.tolist(), std=STD.tolist(), **kwargs
+        images, dtype=types.FLOAT, output_layout="HWC", mean=mean.tolist(), std=std.tolist(), **kwargs
     )

@@ -238,7 +238,7 @@ class FilmLoader:
                 frames = int(row["first_frame"]) + np.arange(first, min(first + self._batch, count))
                 regions = np.zeros(len(frames), VIEW)
                 regions["height"], regions["width"] = row["height"], row["width"]
-                inputs = partial(graph.test_inputs, self._views, int(row["height"]), int(row["width"]))
+                inputs = partial(graph.test_inputs, self._views, regions, np.full(len(frames), 0.5))
                 yield Request(frames, regions, inputs, (film, first))
 
 

@@ -28,7 +28,7 @@ def view_jpegs(
             height, width = picture_size(some[0], "key-frame")
             regions = np.zeros(len(some), VIEW)
             regions["height"], regions["width"] = height, width
-            yield Request(store.put(some), regions, partial(test_inputs, views, height, width))
+            yield Request(store.put(some), regions, partial(test_inputs, views, regions, np.full(len(some), 0.5)))
 
     make_graph = partial(test_graph, views=views, gpu=device.type == "cuda")
     pipe = {"batch_size": batch, "num_threads": threads, "prefetch_queue_depth": 2}

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
 from pipelines.views import ORDERS, STEPS, TestViews, colour_matrices
 
@@ -30,7 +30,10 @@ def train_view(jpeg: np.ndarray, row: np.void, size: int) -> np.ndarray:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for step in ORDERS[row["order"]]:
         picture = COLOUR[STEPS[step]](picture, float(row[STEPS[step]]))
-    return blurred(np.asarray(picture), float(row["blur"]))
+    if row["grey"]:
+        picture = picture.convert("L").convert("RGB")
+    picture = Image.fromarray(blurred(np.asarray(picture), float(row["blur"])))
+    return np.asarray(ImageOps.solarize(picture, 128) if row["solarize"] else picture)
 
 
 def turn_hue(picture: Image.Image, turns: float) -> Image.Image:
@@ -62,12 +65,13 @@ def blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
     return np.rint(smooth).astype(np.uint8)
 
 
-def eval_view(jpeg: np.ndarray, views: TestViews) -> np.ndarray:
-    """Short side to `short_side`, bicubic, then the centred square."""
+def eval_view(jpeg: np.ndarray, views: TestViews, place: float = 0.5) -> np.ndarray:
+    """Short side to `short_side`, bicubic, then the square at `place` along the long side."""
     picture = decode(jpeg)
     width, height = (side * views.short_side // min(picture.size) for side in picture.size)
     picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = round((width - views.size) / 2), round((height - views.size) / 2)
+    along, across = (0.5 if side == views.short_side else place for side in (width, height))
+    left, top = round((width - views.size) * along), round((height - views.size) * across)
     return np.asarray(picture.crop((left, top, left + views.size, top + views.size)))
 
 
@@ -84,6 +88,8 @@ def fused_view(crop: np.ndarray, row: np.void, size: int) -> np.ndarray:
             pad = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
             windows = np.lib.stride_tricks.sliding_window_view(np.pad(view, pad, "reflect"), len(taps), axis)
             view = windows @ (taps / taps.sum())
+    if row["solarize"]:
+        view = np.where(view < 127.5, view, 255 - view)
     return view[:, ::-1] if row["flip"] else view
 
 

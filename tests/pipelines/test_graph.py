@@ -90,7 +90,9 @@ def call_fused(crop: np.ndarray, row: np.void, size: int) -> np.ndarray:
 
 
 def eval_pictures(jpegs: list[np.ndarray], size: tuple[int, int], views: TestViews) -> np.ndarray:
-    inputs = graph.test_inputs(views, *size, jpegs)
+    regions = np.zeros(len(jpegs), VIEW)
+    regions["height"], regions["width"] = size
+    inputs = graph.test_inputs(views, regions, np.full(len(jpegs), 0.5), jpegs)
     return grey_levels(run(partial(graph.test_graph, views=views, gpu=False), inputs))
 
 
@@ -138,6 +140,49 @@ def test_each_colour_step_alone_matches_pil(against_pil: TrainPictures):
         rows = drawn_rows(2, 64, 112, jitter=0, blur=0)
         rows[step] = values
         assert against_pil(rows, jpegs, 64).min() >= bar, step
+
+
+def test_grey_and_solarized_views_match_pil(against_pil: TrainPictures):
+    jpegs = [jpeg_of(seed, 240, 428) for seed in range(16)]
+    for laws in ({"grayscale": 1}, {"solarize": 1}, {"grayscale": 1, "solarize": 0.5}):
+        rows = drawn_rows(16, 240, 428, jitter=0, **laws)
+        assert rows["grey"].all() == ("grayscale" in laws)
+        assert rows["solarize"].any() == ("solarize" in laws)
+        assert against_pil(rows, jpegs, 96).min() >= 45, laws
+    # Strong jitter leaves the range between its steps, where PIL clips; ours clips once.
+    rows = drawn_rows(16, 240, 428, jitter=1, grayscale=1, solarize=0.5, brightness=0.4, contrast=0.4, hue=0.1)
+    assert np.median(against_pil(rows, jpegs, 96)) >= 36
+
+
+def test_solarizing_turns_every_level_from_128_on(train_pictures: TrainPictures):
+    rows, jpegs = drawn_rows(2, 64, 112, jitter=0, blur=0), [jpeg_of(seed, 64, 112) for seed in range(2)]
+    plain = train_pictures(rows, jpegs, 64)
+    rows["solarize"] = True
+    turned = train_pictures(rows, jpegs, 64).astype(int)
+    # The fold is made of levels that are not rounded yet: 127.6 is 128, and 127.4 is 127.
+    assert np.abs(turned - np.where(plain < 128, plain, 255 - plain)).max() <= 1
+    assert turned.max() <= 128 < plain.max()
+
+
+def test_grey_has_three_equal_channels(train_pictures: TrainPictures):
+    rows = drawn_rows(4, 64, 112, jitter=1, grayscale=1, hue=0.2)
+    pictures = train_pictures(rows, [jpeg_of(seed, 64, 112) for seed in range(4)], 32).astype(int)
+    assert np.ptp(pictures, axis=-1).max() <= 1
+
+
+def test_views_are_normalised_as_asked():
+    rows, jpegs = drawn_rows(3, 64, 112), [jpeg_of(seed, 64, 112) for seed in range(3)]
+    for gpu_graph in (False, True):
+        found = []
+        for mean, std in ((graph.IMAGENET_MEAN, graph.IMAGENET_STD), ((0.45, 0.4, 0.5), (0.225, 0.2, 0.25))):
+            make, inputs = graph.train_path(32, gpu=False, mean=mean, std=std)
+            if gpu_graph:  # DALI's operators, on the CPU
+                make = partial(
+                    graph.train_graph, size=32, gpu=False, mean=255 * np.array(mean), std=255 * np.array(std)
+                )
+                inputs = graph.train_inputs
+            found.append((run(make, inputs(rows, jpegs)) * std + mean) * 255)
+        np.testing.assert_allclose(*found, atol=1e-3)
 
 
 def test_colours_clip_where_a_step_leaves_the_range(train_pictures: TrainPictures):
@@ -195,7 +240,7 @@ def test_grey_jpegs_become_three_equal_channels(train_pictures: TrainPictures, a
 @pytest.mark.parametrize("size", [32, 65, 224])
 def test_both_graphs_make_the_same_views(size: int):
     jpegs = [jpeg_of(seed, 240, 428) for seed in range(32)]
-    rows = drawn_rows(32, 240, 428)
+    rows = drawn_rows(32, 240, 428, grayscale=0.3, solarize=0.3)
     operators, fused = by_operators(rows, jpegs, size), by_fused(rows, jpegs, size)
     assert fused.dtype == operators.dtype == np.float32
     assert fused.shape == operators.shape == (32, size, size, 3)
@@ -209,16 +254,18 @@ def test_both_graphs_make_the_same_views(size: int):
     size=st.integers(8, 70),
     sigma=st.sampled_from([0, 0.1, 0.7, 2, 9]),
     flip=st.booleans(),
+    grey=st.booleans(),
+    solarize=st.booleans(),
     seed=st.integers(0, 9),
 )
 @settings(max_examples=60, deadline=None)
 def test_any_crop_to_any_size_is_the_arithmetic_in_numpy(
-    height: int, width: int, size: int, sigma: float, flip: bool, seed: int
+    height: int, width: int, size: int, sigma: float, flip: bool, grey: bool, solarize: bool, seed: int
 ):
     rng = np.random.default_rng(seed)
     crop = rng.integers(0, 256, (height, width, 3), np.uint8)
     (row,) = drawn_rows(1, height, width, jitter=1)
-    row["flip"], row["blur"] = flip, sigma
+    row["flip"], row["blur"], row["grey"], row["solarize"] = flip, sigma, grey, solarize
     ours = call_fused(crop, row, size)
     np.testing.assert_allclose(ours, fused_view(crop, row, size), atol=0.01)
 
@@ -243,6 +290,21 @@ def test_test_views_match_pil(height: int, width: int, short_side: int, size: in
     views, jpegs = TestViews(short_side, size), [jpeg_of(seed, height, width) for seed in range(3)]
     ours = eval_pictures(jpegs, (height, width), views)
     assert min(map(psnr, ours, map(partial(eval_view, views=views), jpegs))) >= 45
+
+
+def test_three_test_views_lie_along_the_long_side_of_pictures_of_any_size():
+    views, sizes = TestViews(40, 40, crops=3), [(240, 428), (97, 64), (64, 64)]
+    jpegs = [jpeg_of(0, *size) for size in sizes for _ in views.places]
+    regions = np.zeros(len(jpegs), VIEW)
+    regions["height"], regions["width"] = np.repeat(sizes, 3, 0).T
+    places = np.tile(views.places, len(sizes))
+    ours = grey_levels(
+        run(partial(graph.test_graph, views=views, gpu=False), graph.test_inputs(views, regions, places, jpegs))
+    )
+    assert min(psnr(o, eval_view(j, views, p)) for o, j, p in zip(ours, jpegs, places, strict=True)) >= 45
+    for left, middle, right in ours[:6].reshape(2, 3, 40, 40, 3):
+        assert psnr(left, middle) < 30
+        assert psnr(middle, right) < 30
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="the reference implementation's answers are not here")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.views import ORDERS, STEPS, VIEW, TestViews, TrainViews, colour_matrices, draw_groups, spread
+from pipelines.views import ORDERS, STEPS, VIEW, TestViews, TrainViews, colour_matrices, draw_clips, draw_groups, spread
 from shard_tools.errors import ConfigError
 
 MANY = 100_000
@@ -123,6 +123,34 @@ def test_flip_jitter_and_blur_come_at_their_rates():
         assert abs(chosen.mean() - rate) < bound(MANY)
 
 
+def test_grey_and_solarize_come_at_their_rates():
+    rows = draw(grayscale=0.2, solarize=0.3)
+    for chosen, rate in ((rows["grey"], 0.2), (rows["solarize"], 0.3), (rows["grey"] & rows["solarize"], 0.06)):
+        assert abs(chosen.mean() - rate) < bound(MANY)
+    assert not draw()["grey"].any()
+    assert not draw()["solarize"].any()
+
+
+def test_recipes_without_grey_or_solarize_draw_what_they_did_before_there_were_any():
+    """The numbers of a picture, in the order in which they always were drawn; the next number is not touched."""
+    ours, theirs = np.random.default_rng(5), np.random.default_rng(5)
+    laws, sides = TrainViews(), (np.full(50, 240), np.full(50, 428))
+    rows = draw_groups(ours, laws, *sides)
+    theirs.uniform(*laws.area, (50, 10)), theirs.uniform(0, 1, (50, 10)), theirs.random(50), theirs.random(50)
+    assert (rows["flip"] == (theirs.random(50) < 0.5)).all()
+    jitter = theirs.random(50) < 0.8
+    for step in ("brightness", "contrast", "saturation"):
+        assert (rows[step] == np.where(jitter, theirs.uniform(0.8, 1.2, 50), 1).astype(np.float32)).all()
+    assert (rows["hue"] == np.where(jitter, theirs.uniform(-0.05, 0.05, 50), 0).astype(np.float32)).all()
+    assert (rows["order"] == theirs.integers(0, 24, 50)).all()
+    assert (rows["blur"] == (theirs.random(50) < 0.5)).all()
+    assert ours.random() == theirs.random()
+
+    both = draw_groups(np.random.default_rng(5), TrainViews(grayscale=0.2, solarize=0.2), *sides)
+    for name in set(VIEW.names) - {"grey", "solarize"}:
+        assert (both[name] == rows[name]).all(), name
+
+
 def test_jitter_draws_every_factor_or_none():
     rows = draw()
     on = rows["brightness"] != 1
@@ -173,6 +201,47 @@ def test_blur_sigma_is_drawn_for_every_picture_and_the_rest_is_shared():
     assert abs(np.corrcoef(sigma[:, 0], sigma[:, 1])[0, 1]) < 7 / math.sqrt(len(sigma))
 
 
+def test_pictures_of_a_clip_share_all():
+    height, width = np.full(MANY // 10, 240), np.full(MANY // 10, 428)
+    frames = np.arange(MANY // 10 * 4).reshape(-1, 4)
+    laws = TrainViews(grayscale=0.2, solarize=0.2)
+    rows = draw_clips(np.random.default_rng(1), laws, height, width, frames)
+    assert (rows["frame"] == frames).all()
+    for name in set(VIEW.names) - {"frame"}:
+        assert (rows[name] == rows[name][:, :1]).all(), name
+    sigma = rows["blur"][:, 0]
+    assert_uniform(sigma[sigma > 0], 0.1, 2.0)
+    rng = np.random.default_rng(1)
+    one_by_one = spread(rng, laws, draw_groups(rng, laws, height, width), frames[:, :1])
+    assert (rows[:, :1] == one_by_one).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (480, 854), (854, 480), (240, 428)])
+@pytest.mark.parametrize("inverse", [False, True])
+def test_a_drawn_short_side_follows_its_law(height: int, width: int, inverse: bool):
+    rows = draw(MANY, height, width, short_side=(256, 320), inverse=inverse)
+    assert (rows["height"] == rows["width"]).all()
+    assert_inside(rows, height, width)
+    short = min(height, width)
+    short_side = short * 224 / rows["height"].astype(float)
+    low, high = (1 / 320, 1 / 256) if inverse else (256, 320)
+    drawn = 1 / short_side if inverse else short_side
+    # A crop has whole pixels: the law is right to one of them.
+    assert_uniform(np.clip(drawn, low, high), low, high, grain=320 / 64 / (short * 224 / 320))
+    for side, whole in (("top", height), ("left", width)):
+        room = whole - rows["height"]
+        assert rows[side].min() == 0
+        assert (rows[side] == room).any()
+        assert_uniform((rows[side] + 0.5) / (room + 1), 0, 1, grain=1 / room.min())
+
+
+@given(
+    st.integers(1, 2048), st.integers(1, 2048), st.floats(8, 400), st.floats(1, 4), st.booleans(), st.integers(0, 2**32)
+)
+def test_squares_lie_inside_any_picture(height: int, width: int, low: float, ratio: float, inverse: bool, seed: int):
+    assert_inside(draw(16, height, width, seed, size=8, short_side=(low, low * ratio), inverse=inverse), height, width)
+
+
 @pytest.mark.parametrize("laws", [{"flip": 0, "jitter": 0, "blur": 0}, {"flip": 1, "jitter": 1, "blur": 1}])
 def test_a_rate_of_none_or_all_is_exact(laws: dict):
     rows = draw(1000, **laws)
@@ -191,7 +260,7 @@ def test_pictures_of_different_sizes_are_drawn_together():
 @pytest.mark.parametrize("number", range(24))
 def test_colour_matrices_equal_the_steps_one_by_one(number: int):
     rng = np.random.default_rng(number)
-    rows = draw(4, jitter=1, seed=number)
+    rows = draw(4, jitter=1, grayscale=0.5, seed=number)
     rows["order"] = number
     pixel, mean = colour_matrices(rows)
     for row, a, c in zip(rows, pixel.astype(float), mean.astype(float), strict=True):
@@ -199,6 +268,8 @@ def test_colour_matrices_equal_the_steps_one_by_one(number: int):
         expected = picture
         for step in ORDERS[number]:
             expected = colour_step(STEPS[step], float(row[STEPS[step]]), expected)
+        if row["grey"]:
+            expected = colour_step("saturation", 0, expected)
         np.testing.assert_allclose(picture @ a.T + picture.mean(0) @ c.T, expected, atol=1e-3)
 
 
@@ -244,6 +315,13 @@ def test_no_jitter_is_the_identity():
         ({"aspect": (2, 1)}, "views.aspect"),
         ({"sigma": (0, 1)}, "views.sigma"),
         ({"size": 4}, "views.size 4"),
+        ({"grayscale": -0.1}, "views.grayscale -0.1"),
+        ({"solarize": 1.1}, "views.solarize 1.1"),
+        ({"short_side": (320, 256)}, "views.short_side [320, 256]"),
+        ({"short_side": (200, 256)}, "views.short_side from 200: must be at least the size, 224"),
+        ({"inverse": True}, "views.inverse: is a law of the short side"),
+        ({"std": (0.2, 0.0, 0.2)}, "views.mean"),
+        ({"mean": (115.0, 110.0, 100.0)}, "views.mean"),
         ({"blur": float("nan")}, "views.blur nan"),
     ],
 )
@@ -252,7 +330,12 @@ def test_laws_out_of_range_are_refused_by_name(laws: dict, says: str):
         TrainViews(**laws)
 
 
-@pytest.mark.parametrize("sizes", [(224, 256), (256, 7)])
-def test_test_views_out_of_range_are_refused(sizes: tuple[int, int]):
+@pytest.mark.parametrize("sizes", [(224, 256), (256, 7), (256, 224, 2)])
+def test_test_views_out_of_range_are_refused(sizes: tuple[int, ...]):
     with pytest.raises(ConfigError, match="test views"):
         TestViews(*sizes)
+
+
+def test_test_views_of_training_views_are_as_large_and_normalised_alike():
+    found = TrainViews(size=112, mean=(0.45,) * 3, std=(0.225,) * 3).at_test()
+    assert found == TestViews(128, 112, 1, (0.45,) * 3, (0.225,) * 3)
