@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from weakref import proxy
 
@@ -28,7 +28,7 @@ from .plan import Plan, Pools, process_slice
 from .samples import Drawn, Sampler, ShotTable
 from .store import MAPPED, Store
 from .stream import Request, Stream, device_id
-from .views import VIEW, TestViews
+from .views import IMAGENET_MEAN, IMAGENET_STD, VIEW, TestViews
 
 _AHEAD = 4  # steps that remote shards are fetched ahead of DALI; with pools, a whole pool
 _COUNTED = 50  # steps after which the processes add up what was broken
@@ -39,8 +39,9 @@ _log = logging.getLogger(__name__)
 class WindowLoader:
     """Iterable over the training batches of one epoch; iterating again goes on with the next epoch.
 
-    A batch is a dictionary: `images` `[b, V, 3, size, size]` in channels-last memory, what the sampler drew besides
-    (`[b, ...]` each), and `film`, `position` `[b]` of the centre shots, with b = global_batch / world_size.
+    A batch is a dictionary: `images` `[b, V, 3, size, size]`, or `[b, V, T, 3, size, size]` of clips, in channels-last
+    memory; the same of other sizes, if the sampler draws such, as `images_96`; what it drew besides (`[b, ...]` each);
+    and `film`, `position` `[b]` of the centre shots, with b = global_batch / world_size.
 
     Args:
         index: of the shards.
@@ -54,8 +55,9 @@ class WindowLoader:
         threads: CPU threads of DALI.
         prefetch: batches under way.
         dtype: of the images, torch.float32 or torch.bfloat16.
-        pool: films that are shuffled with each other, see `plan.Pools`; None for all. Remote shards of which the
-            cache holds only a part are then fetched once an epoch, a pool ahead of need.
+        mean, std: of the channels, as of `TrainViews`.
+        pool: films (of pictures and videos: shards) that are shuffled with each other, see `plan.Pools`; None for all.
+            Remote shards of which the cache holds only a part are then fetched once an epoch, a pool ahead of need.
         max_broken: largest part of the views that may show another key-frame, the nearest of its film, because theirs
             is broken. Every 50 steps and at the end of an epoch all processes add up theirs and stop together above it.
             0 raises at the first one, in the process that meets it.
@@ -81,6 +83,8 @@ class WindowLoader:
         threads: int = 2,
         prefetch: int = 2,
         dtype: torch.dtype = torch.float32,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
         pool: int | None = None,
         max_broken: float = 0.0,
     ) -> None:
@@ -91,19 +95,19 @@ class WindowLoader:
             raise ConfigError(f"max_broken {max_broken}: must be within [0, 1]")
         self.index, self._table = index, ShotTable(index, films)
         self._sampler, self._store = sampler, Store(index, min(pool or MAPPED, MAPPED))
-        pools = None if pool is None else Pools(self._table.shots, pool)
+        pools = None if pool is None else Pools(self._table.together, pool)
         self.plan = Plan(len(self._table), global_batch, seed, pools)
         self._ahead = _AHEAD if pools is None else self.plan.pool_steps
         _warn_of_small_cache(index, films, pool)
         self.epoch = self.step = 0  # of the next batch
         self._mine, self._world_size = process_slice(global_batch, rank, world_size), world_size
         self._device, self._dtype = torch.device(device), dtype
-        self._make_graph, self._inputs = graph.train_path(size, self._device.type == "cuda", dtype == torch.bfloat16)
+        self._size, self._mean, self._std = size, mean, std
         self._max_broken = max_broken
         self._substitutes = Substitutes(self._store, device_id(self._device)) if max_broken else None
         self._views = self._replaced = 0  # since the processes last added up
         self._kwargs = {"num_threads": threads, "prefetch_queue_depth": prefetch}
-        self._stream: Stream | None = None
+        self._streams: dict[int, Stream] | None = None  # by the size of their views
         self._stream_at, self._process = (0, 0), 0
 
     def __len__(self) -> int:
@@ -148,27 +152,35 @@ class WindowLoader:
         return (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
 
     def _at(self, epoch: int, step: int) -> dict[str, torch.Tensor]:
-        stream, self._stream = self._stream, None  # an error or interrupt from here on leaves none half read
-        if stream is None:
-            stream, self._process = self._open(epoch, step), os.getpid()
+        streams, self._streams = self._streams, None  # an error or interrupt from here on leaves none half read
+        if streams is None:
+            streams, self._process = self._open(epoch, step), os.getpid()
         elif self._process != os.getpid():
-            self._stream = stream  # to end it would wait for threads that only the parent has
+            self._streams = streams  # to end them would wait for threads that only the parent has
             raise ConfigError("this process was forked from one that uses the loader; make a loader in each process")
         elif self._stream_at != (epoch, step):
-            stream.restart(self._requests(epoch, step))
-        replaced = stream.replaced
-        (samples, drawn), images = next(stream)
-        self._views, self._replaced = self._views + drawn.views.size, self._replaced + stream.replaced - replaced
-        self._stream_at, self._stream = self._after(epoch, step), stream
+            for size, stream in streams.items():
+                stream.restart(self._requests(epoch, step, size))
+        images = {}
+        for size, stream in streams.items():
+            replaced = stream.replaced
+            (samples, drawn), pictures = next(stream)
+            rows = self._by_size(drawn)[size]
+            name = "images" if size == self._size else f"images_{size}"
+            images[name] = pictures.view(*rows.shape, *pictures.shape[1:]).to(self._dtype)
+            self._views, self._replaced = self._views + rows.size, self._replaced + stream.replaced - replaced
+        self._stream_at, self._streams = self._after(epoch, step), streams
         centers = self._table[samples]
         rest = {"film": centers.film, "position": centers.position, **drawn.extras}
-        return {
-            "images": images.view(*drawn.views.shape, *images.shape[1:]).to(self._dtype),
-            **{name: torch.from_numpy(np.ascontiguousarray(rows)).to(self._device) for name, rows in rest.items()},
+        return images | {
+            name: torch.from_numpy(np.ascontiguousarray(rows)).to(self._device) for name, rows in rest.items()
         }
 
-    def _requests(self, epoch: int, step: int) -> Iterator[Request]:
-        return _requests(proxy(self), epoch, step)
+    def _by_size(self, drawn: Drawn) -> dict[int, np.ndarray]:
+        return {self._size: drawn.views, **drawn.small}
+
+    def _requests(self, epoch: int, step: int, size: int) -> Iterator[Request]:
+        return _requests(proxy(self), epoch, step, size)
 
     def _fetch_ahead(self, epoch: int, step: int) -> None:
         """Begin to fetch the remote shards that this process needs at (epoch, step)."""
@@ -176,15 +188,27 @@ class WindowLoader:
             samples, _ = self.draw(epoch, step)
             self._store.fetch_ahead(self.index.sequences["first_frame"][self._table[samples[self._mine]].film])
 
-    def _open(self, epoch: int, step: int) -> Stream:
+    def _open(self, epoch: int, step: int) -> dict[int, Stream]:
         _, drawn = self.draw(epoch, step)
-        batch = drawn.views[self._mine].size
-        kwargs = {"substitutes": self._substitutes, "batch_size": batch, **self._kwargs}
-        return Stream(self._store, self._requests(epoch, step), self._make_graph, self._device, **kwargs)
+        streams = {}
+        for size, rows in self._by_size(drawn[self._mine]).items():
+            make_graph, _ = self._path(size)
+            kwargs = {"substitutes": self._substitutes, "batch_size": rows.size, **self._kwargs}
+            requests = self._requests(epoch, step, size)
+            streams[size] = Stream(self._store, requests, make_graph, self._device, **kwargs)
+        return streams
+
+    def _path(self, size: int) -> tuple[Callable, Callable]:
+        gpu, bfloat16 = self._device.type == "cuda", self._dtype == torch.bfloat16
+        return graph.train_path(size, gpu, bfloat16, self._mean, self._std)
 
 
-def _requests(loader: WindowLoader, epoch: int, step: int) -> Iterator[Request]:
-    """What `loader` wants from (epoch, step) on. It holds the stream that holds these, so it comes as a weak proxy."""
+def _requests(loader: WindowLoader, epoch: int, step: int, size: int) -> Iterator[Request]:
+    """The views of `size` that `loader` wants from (epoch, step) on.
+
+    It holds the stream that holds these, so it comes as a weak proxy.
+    """
+    _, inputs = loader._path(size)
     ahead = epoch, step
     for _ in range(loader._ahead):
         loader._fetch_ahead(*ahead)
@@ -193,10 +217,9 @@ def _requests(loader: WindowLoader, epoch: int, step: int) -> Iterator[Request]:
         samples, drawn = loader.draw(epoch, step)
         loader._fetch_ahead(*ahead)
         ahead = loader._after(*ahead)
-        extras = {name: rows[loader._mine] for name, rows in drawn.extras.items()}
-        mine = Drawn(drawn.views[loader._mine], extras)
-        rows = mine.views.ravel()
-        yield Request(rows["frame"], rows, partial(loader._inputs, rows), (samples[loader._mine], mine))
+        mine = drawn[loader._mine]
+        rows = loader._by_size(mine)[size].ravel()
+        yield Request(rows["frame"], rows, partial(inputs, rows), (samples[loader._mine], mine))
         epoch, step = loader._after(epoch, step)
 
 
@@ -246,10 +269,11 @@ def _warn_of_small_cache(index: ShardIndex, films: np.ndarray, pool: int | None)
     """Say so where a cache of remote shards is too small for the order of samples."""
     if index.cache is None or not len(films):
         return
-    total = sum(index.shards[shard]["bytes"] for shard in set(index.sequences["shard"][films].tolist()))
-    share, held = 1 if pool is None else min(1, 2 * pool / len(films)), index.cache.limit
+    shards = set(index.sequences["shard"][films].tolist())
+    total = sum(index.shards[shard]["bytes"] for shard in shards)
+    share, held = 1 if pool is None else min(1, 2 * pool / len(shards)), index.cache.limit
     if total * share > held:
-        fitting = max(1, int(len(films) * held / total / 2))
+        fitting = max(1, int(len(shards) * held / total / 2))
         _log.warning(
             "%s: the cache holds %.3g GiB, %s needs %.3g GiB, so shards will be fetched again and again; "
             "choose a pool of at most %d films, or set BASSL_FAST_CACHE_GIB higher",

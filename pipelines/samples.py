@@ -12,7 +12,10 @@ from shard_tools.format import ShardIndex
 
 @dataclass(frozen=True)
 class Centers:
-    """The centre shots of a batch and what is known of their films; every array is `[B]`."""
+    """The centre shots of a batch and what is known of their films; every array is `[B]`.
+
+    `fps` is frames/s of a video, 0 where it is unknown; those of a film's key-frames are none.
+    """
 
     film: np.ndarray
     position: np.ndarray
@@ -21,6 +24,7 @@ class Centers:
     frames_per_shot: np.ndarray
     height: np.ndarray
     width: np.ndarray
+    fps: np.ndarray = field(default_factory=lambda: np.zeros(1))
 
     def frames(self, positions: np.ndarray, image: np.ndarray) -> np.ndarray:
         """Key-frame rows `[B, V]` of key-frame number `image` `[B, V]` of the shots at `positions` `[B, V]`."""
@@ -32,12 +36,19 @@ class Drawn:
     """What a sampler draws for a global batch.
 
     Attributes:
-        views: `[B, V]` rows of `views.VIEW`, the pictures of each sample.
+        views: `[B, V]` rows of `views.VIEW`, the pictures of each sample; `[B, V, T]`, if it looks at clips.
         extras: other drawn numbers the method needs, each `[B, ...]`; they travel with the batch.
+        small: rows of views of other sizes, by their side in pixels, shaped as `views`.
     """
 
     views: np.ndarray
     extras: dict[str, np.ndarray] = field(default_factory=dict)
+    small: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def __getitem__(self, samples: slice | np.ndarray) -> Drawn:
+        """What was drawn for some of the samples."""
+        extras, small = ({name: rows[samples] for name, rows in part.items()} for part in (self.extras, self.small))
+        return Drawn(self.views[samples], extras, small)
 
 
 class Sampler(Protocol):
@@ -55,12 +66,15 @@ class ShotTable:
 
     Attributes:
         shots: `[F]` samples of every film; they are numbered film by film.
+        together: `[R]` samples of every run of films in one shard; of a set of films, `shots`.
     """
 
     def __init__(self, index: ShardIndex, films: np.ndarray) -> None:
         self._rows, self._films = index.sequences[films], films
         self.shots = self._rows["shots"].astype(np.int64)
         self._ends = np.cumsum(self.shots)
+        runs = np.flatnonzero(np.diff(self._rows["shard"].astype(np.int64), prepend=-1))
+        self.together = np.add.reduceat(self.shots, runs) if len(runs) else self.shots
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -71,4 +85,5 @@ class ShotTable:
         rows = self._rows[at]
         position = samples - (self._ends[at] - rows["shots"])
         names = ("shots", "first_frame", "frames_per_shot", "height", "width")
-        return Centers(self._films[at], position, *(rows[name].astype(np.int64) for name in names))
+        fps = {"fps": rows["fps"].astype(float)} if "fps" in rows.dtype.names else {}
+        return Centers(self._films[at], position, *(rows[name].astype(np.int64) for name in names), **fps)

@@ -247,7 +247,7 @@ def colour_matrices(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Colours of `rows` `[N]` as matrices A, C `[N, 3, 3]`: pixel -> A pixel + C (mean pixel of the picture).
 
     Every step of the jitter is linear in the pixel, and contrast is linear in the mean grey as well, so any order of
-    the four, and grey after them, is one such pair. Hue turns the chroma plane of YIQ, which is HSV's hue to first order.
+    the four, and grey after them, is one such pair. Hue turns the chroma plane of YIQ: HSV's hue to first order.
     """
     # Rows of one group stand side by side: nine of ten are as the row before them.
     new = np.ones(len(rows), bool)

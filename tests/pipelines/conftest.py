@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ from tests.servers import BUCKET, s3_server
 SIZE = 32  # of the views
 # name -> shots, key-frames a shot, height, width: one of another height, one shorter than a window
 FILMS = {"tall": (7, 2, 96, 64), "tiny": (3, 3, 48, 80), "wide": (21, 3, 64, 112)}
+# Videos, of which one is shorter than a clip, and a picture: films of one shot.
+VIDEOS = {"a": (1, 20, 64, 112), "b": (1, 33, 96, 64), "c": (1, 3, 48, 80), "d": (1, 1, 64, 64), "e": (1, 12, 64, 80)}
+FPS = 5
 SHOTS = sum(shots for shots, *_ in FILMS.values())
 STEPS = 8  # 31 shots in batches of 4
 VIEWS = TrainViews(size=SIZE)
@@ -39,10 +43,10 @@ def draw_picture(seed: int, height: int, width: int) -> np.ndarray:
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def draw_films(source: Path) -> None:
-    """Key-frames of all `FILMS` in the MovieNet layout, 4:2:0 JPEGs as MovieNet's are."""
+def draw_films(source: Path, films: dict[str, tuple[int, int, int, int]] = FILMS) -> None:
+    """Key-frames of all `films` in the MovieNet layout, 4:2:0 JPEGs as MovieNet's are."""
     seed = 0
-    for film, (shots, images, height, width) in FILMS.items():
+    for film, (shots, images, height, width) in films.items():
         folder = source / "240P_frames" / film
         folder.mkdir(parents=True)
         for shot in range(shots):
@@ -65,6 +69,20 @@ def shards(source: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardIndex
     folder = tmp_path_factory.mktemp("shards")
     pack(source, folder, progress=False)
     return ShardIndex.open(folder)
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> ShardIndex:
+    """The packed `VIDEOS`, of `FPS` frames/s; leave them as they are."""
+    source, folder = tmp_path_factory.mktemp("frames"), tmp_path_factory.mktemp("videos")
+    draw_films(source, VIDEOS)
+    pack(source, folder, progress=False)
+    index = ShardIndex.open(folder)
+    rows = np.empty(len(index.sequences), [*index.sequences.dtype.descr, ("fps", "<f4")])
+    for name in index.sequences.dtype.names:
+        rows[name] = index.sequences[name]
+    rows["fps"] = FPS
+    return replace(index, sequences=rows)
 
 
 @pytest.fixture(scope="session")
