@@ -215,13 +215,26 @@ def _check_class(value: dict[str, Any], source: str, path: str) -> None:
         where = f"{path}.init_args.{key}"
         if key not in types:
             raise ConfigError(f"{source}: unknown key '{where}'{nearest(key, types)}")
-        if is_dataclass(types[key]):
-            known = [field.name for field in fields(types[key])]
-            if not isinstance(argument, dict):
-                raise ConfigError(f"{source}: {where}: expected keys ({', '.join(known)}), got {argument!r}")
-            for inner in argument:
-                if inner not in known:
-                    raise ConfigError(f"{source}: unknown key '{where}.{inner}'{nearest(inner, known)}")
+        if (kind := _dataclass_in(types[key])) is None or (argument is None and kind is not types[key]):
+            continue
+        several = isinstance(argument, list) and typing.get_origin(types[key]) is tuple
+        for number, one in enumerate(argument if several else [argument]):
+            _check_fields(kind, one, source, f"{where}[{number}]" if several else where)
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    """The dataclass that `hint` names: itself, or it or None, or a tuple of such."""
+    return next((kind for kind in (hint, *typing.get_args(hint)) if is_dataclass(kind)), None)
+
+
+def _check_fields(kind: type, value: Any, source: str, where: str) -> None:
+    """Keys of a dataclass among the arguments of a class."""
+    known = [field.name for field in fields(kind)]
+    if not isinstance(value, dict):
+        raise ConfigError(f"{source}: {where}: expected keys ({', '.join(known)}), got {value!r}")
+    for key in value:
+        if key not in known:
+            raise ConfigError(f"{source}: unknown key '{where}.{key}'{nearest(key, known)}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

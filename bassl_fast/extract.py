@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipelines.loader import FilmLoader
-from pipelines.views import TestViews
+from pipelines.views import TestViews, TrainViews
 from shard_tools.errors import ConfigError, FeatureError
 from shard_tools.format import MANIFEST, SEQUENCES, SHOTS, ShardIndex, npy_bytes, write_atomically
 
@@ -32,7 +33,6 @@ from .features import PROVENANCE, STARTED, shot_name, write_index
 from .models import build_pretrained
 
 Layout = Literal["film", "reference"]
-_SIZE = 224  # of the test view of an encoder that no method of ours has trained
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": None}
 
 
@@ -78,8 +78,7 @@ def extract(
         raise FeatureError(
             f"{shards}: a film called {name} would take the place of {name}.npy; rename it and pack again"
         )
-    size = _SIZE if method is None else method.views.size
-    views = TestViews(round(size * 256 / 224), size)
+    views = (TrainViews() if method is None else method.views).at_test()
     precision = hardware.precision(precision)
     provenance = {
         "dim": encoder.dim,
@@ -90,7 +89,7 @@ def extract(
         "checkpoint_sha256": checkpoint.sha256(pretrained),
         "shards": index.address if index.cache else str(index.root.resolve()),
         "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
-        "transform": {"short_side": views.short_side, "size": views.size, "split": split},
+        "transform": {**asdict(views), "mean": list(views.mean), "std": list(views.std), "split": split},
     }
     out = Path(features)
     with _processes() as (rank, world):

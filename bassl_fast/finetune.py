@@ -404,8 +404,8 @@ def _encoder(feature_set: FeatureSet, pretrained: str | None) -> dict[str, Any] 
 
 def _views(feature_set: FeatureSet) -> TestViews:
     """What the encoder saw; of imported features, what the reference shows it."""
-    transform = feature_set.provenance["transform"]
-    return TestViews(transform["short_side"], transform["size"]) if transform else TestViews()
+    transform = feature_set.provenance["transform"] or {}
+    return TestViews(**{name: value for name, value in transform.items() if name != "split"})
 
 
 def _check_same_checkpoint(feature_set: FeatureSet, pretrained: str | None) -> None:

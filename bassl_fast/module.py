@@ -118,7 +118,7 @@ class Pretraining(pl.LightningModule):
                 whole = self._waited + self._computed
                 self.log("time/data", self._waited, prog_bar=True)
                 self.log("time/step", whole, prog_bar=True)
-                self.log("views_per_second", self._global_batch * batch["images"].shape[1] / whole, prog_bar=True)
+                self.log("views_per_second", self._global_batch * _pictures(batch) / whole, prog_bar=True)
             self._warm = True
         # Callbacks have been before: what they took, to save or to validate, is no part of a step.
         self._idle_since = time.perf_counter()
@@ -129,3 +129,8 @@ class Pretraining(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._data_state = checkpoint.get("data")
+
+
+def _pictures(batch: dict[str, Tensor]) -> int:
+    """Pictures of a sample: views, or frames of clips, of all sizes."""
+    return sum(rows.shape[1:-3].numel() for name, rows in batch.items() if name.startswith("images"))

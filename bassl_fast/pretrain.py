@@ -210,6 +210,8 @@ def pretrain(
             threads=hardware.threads(data.threads, local),
             prefetch=data.prefetch,
             dtype=torch.bfloat16 if precision == "bf16-mixed" else torch.float32,
+            mean=task.views.mean,
+            std=task.views.std,
             pool=data.pool,
             max_broken=data.max_broken,
         )
@@ -219,7 +221,7 @@ def pretrain(
     processes, nodes = hardware.launched() or ("auto", 1)
     bar, callbacks = progress()
     saver = Saver(last, training.checkpoint_steps or plan.steps, training.checkpoint_minutes)
-    callbacks += [saver, *_validation(index, task.views.size, plan.steps * training.validate_every, data.threads)]
+    callbacks += [saver, *_validation(index, task.views.at_test(), plan.steps * training.validate_every, data.threads)]
     trainer = _trainer(
         accelerator="auto",
         devices=training.devices or processes,
@@ -269,13 +271,12 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _validation(index: ShardIndex, size: int, steps: int, threads: int) -> list[Callback]:
+def _validation(index: ShardIndex, views: TestViews, steps: int, threads: int) -> list[Callback]:
     """The measure of nearest neighbours every so many steps, where there is a labelled "val" film to take it on."""
     labelled = [film for film in range(len(index.films)) if (index.shots_of(film)["scene"] >= 0).any()]
     films = [film for film in labelled if index.sequences["split"][film] == b"val"]
     if not steps or not films:
         return []
-    views = TestViews(round(size * 256 / 224), size)
     return [NearestNeighbours(index, np.array(films), views, steps, threads)]
 
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipelines.samples import Centers, Drawn
-from pipelines.views import TrainViews, draw_groups, spread
+from pipelines.views import TrainViews, draw_clips
 from shard_tools.errors import ConfigError
 
 from ..encoders import Encoder
-from .momentum import MomentumMethod, mlp
+from .momentum import MomentumMethod, mlp, view_laws
 
 
 class BYOL(MomentumMethod):
@@ -26,18 +26,20 @@ class BYOL(MomentumMethod):
     Args:
         dim: size D of a shot feature.
         views: laws of the training views.
+        second: laws of the second view, where they differ.
         hidden: width of the hidden layers of projector and predictor.
         outputs: size of what is compared.
         momentum: of the target network in the first step.
 
     Raises:
-        ConfigError: a momentum outside [0, 1].
+        ConfigError: a momentum outside [0, 1]; a second view that does not go with the first.
     """
 
     def __init__(
         self,
         dim: int,
         views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        second: TrainViews | None = None,
         hidden: int = 4096,
         outputs: int = 256,
         momentum: float = 0.97,
@@ -47,16 +49,13 @@ class BYOL(MomentumMethod):
         )
         if not 0 <= momentum <= 1:
             raise ConfigError(f"method.momentum {momentum}: must be within [0, 1]")
-        self.views = views
+        self.views, self.second = view_laws(views, second)
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
         """Two views `[B, 2]` of one key-frame of the centre shot."""
         image = rng.integers(0, centers.frames_per_shot[:, None], (len(centers.position), 1))
         frame = centers.frames(centers.position[:, None], image)
-        pair = [
-            spread(rng, self.views, draw_groups(rng, self.views, centers.height, centers.width), frame)
-            for _ in range(2)
-        ]
+        pair = [draw_clips(rng, laws, centers.height, centers.width, frame) for laws in (self.views, self.second)]
         return Drawn(np.concatenate(pair, axis=1))
 
     def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:

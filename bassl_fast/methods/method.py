@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from pipelines.samples import Centers, Drawn
@@ -33,10 +32,9 @@ class Method(nn.Module, ABC):
         """View rows `[B, V]` and other draws for the centre shots of a global batch."""
 
     def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
-        """Features for `forward`, of `batch["images"]` `[b, V, 3, H, W]`: here `[b, V, D]`, all views in one pass."""
+        """Features for `forward`, of `batch["images"]`, see `for_encoder`: here `[b, V, D]`, all views in one pass."""
         images = batch["images"]
-        pictures = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        return encoder(pictures).unflatten(0, images.shape[:2])
+        return encoder(for_encoder(images.flatten(0, 1))).unflatten(0, images.shape[:2])
 
     def after_step(self, encoder: Encoder, step: int, total: int) -> None:
         """Called after step number `step` (from 0) of `total` of the optimiser."""
@@ -44,6 +42,14 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses by name from shot features `[b, V, D]` and the batch they came from; training minimises their sum."""
+
+
+def for_encoder(views: Tensor) -> Tensor:
+    """What an encoder takes: pictures `[N, 3, H, W]` as they are, clips `[N, T, 3, H, W]` as `[N, 3, T, H, W]`.
+
+    Both lie channels last in memory, as the loader makes them, so nothing is moved.
+    """
+    return views.transpose(1, 2) if views.ndim == 5 else views
 
 
 class Projection(nn.Sequential):

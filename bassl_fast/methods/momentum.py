@@ -15,6 +15,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from pipelines.views import TrainViews
+from shard_tools.errors import ConfigError
+
 from ..encoders import Encoder
 from .method import Method
 
@@ -48,6 +51,21 @@ class MomentumMethod(Method):
 
     def momentum_at(self, step: int, total: int) -> float:
         return cosine_momentum(step, total, self.momentum)
+
+
+def view_laws(views: TrainViews, second: TrainViews | None) -> tuple[TrainViews, TrainViews]:
+    """The laws of a first and a second view, which are those of the first unless given.
+
+    Raises:
+        ConfigError: the second is of another size, or normalised in another way.
+    """
+    second = second or views
+    for name in ("size", "mean", "std"):
+        if getattr(second, name) != getattr(views, name):
+            raise ConfigError(
+                f"method.second.{name} {getattr(second, name)}: must be that of method.views, {getattr(views, name)}"
+            )
+    return views, second
 
 
 def mlp(*sizes: int, hidden_bias: bool = False, last_norm: bool = False) -> nn.Sequential:

@@ -3,7 +3,9 @@
 A view of a shot should be as like to other shots as a momentum encoder finds another view of it to be: the positive
 weighs lambda, the others share the rest by their likeness to the target.
 
-centre, centre      2 views of a shot, key-frame and augmentation drawn for each      V = 2
+centre, centre           2 views of a shot, key-frame and augmentation drawn for each          V = 2
+centre, ... , centre     and small ones beside them, which learn from the two and teach none   V = 2 + 4
+clip, clip               or 2 clips of a video, drawn for each                                 V = 2 of T pictures
 """
 
 from __future__ import annotations
@@ -14,13 +16,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipelines.clips import Clips
 from pipelines.samples import Centers, Drawn
-from pipelines.views import TrainViews, draw_groups, spread
+from pipelines.views import TrainViews, draw_clips
 from shard_tools.errors import ConfigError
 
 from ..distributed import gather, world_size
-from ..encoders import Encoder
-from .momentum import MomentumMethod, cosine_momentum, mlp
+from ..encoders import ClipEncoder, Encoder
+from .method import for_encoder
+from .momentum import MomentumMethod, cosine_momentum, mlp, view_laws
 
 TARGETS = 2  # views that the momentum encoder sees: the first
 
@@ -31,6 +35,9 @@ class SCE(MomentumMethod):
     Args:
         dim: size D of a shot feature.
         views: laws of the training views.
+        second: laws of the second view, where they differ.
+        small: laws of small views.
+        clips: look at clips of T frames, which share their augmentation; left out, at pictures.
         hidden: width of the projector's two hidden layers and of the predictor's; 4096, or 1024 for ResNet3D-18.
         outputs: size of what is compared.
         temperature: of the similarities that are learned.
@@ -41,13 +48,17 @@ class SCE(MomentumMethod):
         momentum: of the target network in the first step.
 
     Raises:
-        ConfigError: a value outside its range; a queue that the global batch does not divide, in the first step.
+        ConfigError: a value outside its range; views that do not go together; clips for an encoder of pictures; a
+            queue that the global batch does not divide, in the first step.
     """
 
     def __init__(
         self,
         dim: int,
         views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        second: TrainViews | None = None,
+        small: tuple[TrainViews, ...] = (),
+        clips: Clips | None = None,
         hidden: int = 4096,
         outputs: int = 256,
         temperature: float = 0.1,
@@ -64,23 +75,53 @@ class SCE(MomentumMethod):
         for name, value in (("temperature", temperature), ("target_temperature", target_temperature)):
             if value <= 0:
                 raise ConfigError(f"method.{name} {value}: must be positive")
-        self.views, self.positive, self.batch_keys = views, positive, batch_keys
+        self.views, self.second = view_laws(views, second)
+        for laws in small:
+            if laws.size >= views.size or (laws.mean, laws.std) != (views.mean, views.std):
+                raise ConfigError(
+                    f"method.small of size {laws.size}: must be smaller than method.views, {views.size}, "
+                    "with the same mean and std"
+                )
+        self.small, self.clips, self.positive, self.batch_keys = small, clips, positive, batch_keys
         self.temperature, self.target_temperature = temperature, target_temperature
         self.queue = KeyQueue(outputs, queue)
 
+    @property
+    def small_sizes(self) -> list[int]:
+        """Sizes of the small views, each once."""
+        return list(dict.fromkeys(laws.size for laws in self.small))
+
+    def attach(self, encoder: Encoder) -> None:
+        if self.clips is not None and not isinstance(encoder, ClipEncoder):
+            raise ConfigError(
+                f"method.clips: {type(encoder).__name__} looks at pictures; take ResNet3D, X3D or VoV3D, or no clips"
+            )
+        super().attach(encoder)
+
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
-        """Two views `[B, 2]` of the centre shot."""
-        image = rng.integers(0, centers.frames_per_shot[:, None], (len(centers.position), TARGETS))
-        frames = centers.frames(centers.position[:, None], image)
-        views = [
-            spread(rng, self.views, draw_groups(rng, self.views, centers.height, centers.width), frames[:, i, None])
-            for i in range(TARGETS)
+        """Two views `[B, 2]` of the centre shot, or two clips `[B, 2, T]`, and as many small ones as there are laws."""
+        recipes, many = (self.views, self.second, *self.small), len(centers.position)
+        if self.clips is None:
+            numbers = rng.integers(0, centers.frames_per_shot[:, None], (many, len(recipes)))[..., None]
+        else:
+            numbers = self.clips.draw(centers, rng, len(recipes))
+        frames = [centers.frames(centers.position[:, None], part) for part in numbers.swapaxes(0, 1)]
+        drawn = [
+            draw_clips(rng, laws, centers.height, centers.width, part)
+            for laws, part in zip(recipes, frames, strict=True)
         ]
-        return Drawn(np.concatenate(views, axis=1))
+        by_size = {
+            size: np.stack([rows for laws, rows in zip(recipes, drawn, strict=True) if laws.size == size], 1)
+            for size in (self.views.size, *self.small_sizes)
+        }
+        if self.clips is None:
+            by_size = {size: rows[..., 0] for size, rows in by_size.items()}
+        return Drawn(by_size.pop(self.views.size), small=by_size)
 
     def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
         """Features `[b, V + 2, D]`. Every view is a pass of its own, with its own statistics of batch normalisation."""
-        views = batch["images"].unbind(1)
+        names = ["images", *(f"images_{size}" for size in self.small_sizes)]
+        views = [for_encoder(view) for name in names for view in batch[name].unbind(1)]
         with torch.no_grad():
             targets = [self.target_encoder(view) for view in views[:TARGETS]]
         return torch.stack([*map(encoder, views), *targets], 1)

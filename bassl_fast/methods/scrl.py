@@ -30,6 +30,7 @@ class SCRL(BYOL):
         dim: size D of a shot feature.
         views: laws of the training views.
         boxes: laws of the boxes.
+        second: laws of the second view, where they differ.
         hidden: width of the hidden layers of projector and predictor.
         outputs: size of what is compared.
         momentum: of the target network in the first step.
@@ -43,11 +44,12 @@ class SCRL(BYOL):
         dim: int,
         views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
         boxes: Boxes = Boxes(),  # noqa: B008 (frozen)
+        second: TrainViews | None = None,
         hidden: int = 4096,
         outputs: int = 256,
         momentum: float = 0.97,
     ) -> None:
-        super().__init__(dim, views, hidden, outputs, momentum)
+        super().__init__(dim, views, second, hidden, outputs, momentum)
         if boxes.least >= views.size:
             raise ConfigError(f"boxes.least {boxes.least}: must be less than the side of a view, {views.size}")
         self.boxes = boxes
