@@ -63,6 +63,19 @@ VERBS = {
         "bassl-fast pretrain --config configs/pretrain/bassl.yaml --data.shards shards --out runs/bassl",
         positional=False,
     ),
+    "train": Verb(
+        "bassl_fast.pretrain",
+        "pretrain",
+        "labelled pictures or videos -> a classifier: from scratch, fine-tuned, or on a frozen encoder",
+        "bassl-fast train --config configs/train/vov3d_kinetics.yaml --data.shards kinetics --out runs/vov3d",
+        positional=False,
+    ),
+    "classify": Verb(
+        "bassl_fast.classify",
+        "classify",
+        "a classifier and labelled pictures or videos -> how often it is right",
+        "bassl-fast classify runs/vov3d/last.ckpt kinetics --clips 10 --crops 3 --size 256 --short_side 256",
+    ),
     "import-checkpoint": Verb(
         "bassl_fast.exchange",
         "import_checkpoint",

@@ -62,9 +62,12 @@ class Pretraining(pl.LightningModule):
     def configure_optimizers(self) -> dict:
         return self._optimiser.build(self, self._global_batch, self._facts["total_steps"])
 
+    def open_loader(self) -> WindowLoader:
+        """The data of this process, from their beginning."""
+        return self._make_loader(self.global_rank, self.trainer.world_size, self.trainer.num_devices, self.device)
+
     def train_dataloader(self) -> MicroBatches:
-        world_size, local = self.trainer.world_size, self.trainer.num_devices
-        loader = self._make_loader(self.global_rank, world_size, local, self.device)
+        loader = self.open_loader()
         if self._data_state is not None:
             loader.load_state_dict(self._data_state)
         self._batches = MicroBatches(loader, self.trainer.accumulate_grad_batches)

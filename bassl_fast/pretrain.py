@@ -21,16 +21,17 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from pipelines.plan import Plan
 from pipelines.samples import ShotTable
-from pipelines.views import TestViews
 from shard_tools.errors import CheckpointError, ConfigError, TrainingError
 from shard_tools.format import MANIFEST, ShardIndex
 
 from . import checkpoint, hardware
 from .accumulate import InterleavedLoader
+from .classify import Accuracy, labels_of
 from .encoders import Encoder
 from .methods import Method
 from .module import Pretraining
 from .optim import Optimiser
+from .precise_bn import PreciseNorm
 from .saver import Saver
 from .validation import NearestNeighbours
 
@@ -76,7 +77,10 @@ class Training:
         nodes: machines; 0 takes what torchrun or srun started, or else this one.
         checkpoint_steps: save every so many steps; 0 saves once an epoch.
         checkpoint_minutes: save at least so often as well; 0 goes by steps alone.
-        validate_every: epochs between measures of nearest neighbours on labelled "val" films; 0 never does.
+        validate_every: epochs between measures on what is labelled "val": nearest neighbours in films, or, of a method
+            with a classifier, how often it is right; 0 never does.
+        precise_bn: batches whose means replace the running statistics of batch normalisation at the end of every epoch;
+            0 leaves these as they are.
     """
 
     epochs: int = 10
@@ -90,6 +94,7 @@ class Training:
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 0.0
     validate_every: int = 1
+    precise_bn: int = 0
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "accumulate": 1}
@@ -192,6 +197,8 @@ def pretrain(
         start = checkpoint.load(initial_encoder, "pretrain")
         checkpoint.load_weights(shot_encoder, start["state_dict"], "encoder.", initial_encoder)
     task = method(shot_encoder.dim)
+    if hasattr(task, "classifier"):
+        labels_of(index, films, task.classifier.out_features)
     if training.compile:
         shot_encoder.compile()
 
@@ -221,7 +228,9 @@ def pretrain(
     processes, nodes = hardware.launched() or ("auto", 1)
     bar, callbacks = progress()
     saver = Saver(last, training.checkpoint_steps or plan.steps, training.checkpoint_minutes)
-    callbacks += [saver, *_validation(index, task.views.at_test(), plan.steps * training.validate_every, data.threads)]
+    if training.precise_bn:
+        callbacks.append(PreciseNorm(training.precise_bn, plan.steps))
+    callbacks += [saver, *_validation(index, task, plan.steps * training.validate_every, data.threads)]
     trainer = _trainer(
         accelerator="auto",
         devices=training.devices or processes,
@@ -271,13 +280,13 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _validation(index: ShardIndex, views: TestViews, steps: int, threads: int) -> list[Callback]:
-    """The measure of nearest neighbours every so many steps, where there is a labelled "val" film to take it on."""
-    labelled = [film for film in range(len(index.films)) if (index.shots_of(film)["scene"] >= 0).any()]
-    films = [film for film in labelled if index.sequences["split"][film] == b"val"]
-    if not steps or not films:
-        return []
-    return [NearestNeighbours(index, np.array(films), views, steps, threads)]
+def _validation(index: ShardIndex, task: Method, steps: int, threads: int) -> list[Callback]:
+    """What is measured every so many steps, where something "val" is labelled."""
+    films = np.flatnonzero(index.sequences["split"] == b"val")
+    if hasattr(task, "classifier"):
+        return [Accuracy(index, films, steps, threads)] if steps and len(films) else []
+    films = np.array([film for film in films.tolist() if (index.shots_of(film)["scene"] >= 0).any()], np.int64)
+    return [NearestNeighbours(index, films, task.views.at_test(), steps, threads)] if steps and len(films) else []
 
 
 def _trainer(**arguments: Any) -> pl.Trainer:

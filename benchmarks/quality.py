@@ -14,6 +14,8 @@ in the paper, and shot-level methods encode a tenth of the pictures.
 
     python -m benchmarks.quality --out benchmarks/results/quality.json --plot benchmarks/results/quality.svg
         about 25 minutes on 2 cores
+    python -m benchmarks.quality --budget samples --methods instance temporal shotcol
+        the shot-level methods as in the paper; the others are the same by either budget
     python -m benchmarks.quality --draws 11 --films 4 --shots 60 --steps 2 --seeds 0 --epochs 1
         does it run? some minutes; the numbers mean nothing
 """
@@ -61,7 +63,9 @@ def section_of(method: str, recipe: dict[str, Any], budget: str) -> dict[str, An
     }
 
 
-def rows_of_draw(root: Path, recipe: dict[str, Any], budget: str) -> Iterator[tuple[str, list[float]]]:
+def rows_of_draw(
+    root: Path, recipe: dict[str, Any], methods: list[str], budget: str
+) -> Iterator[tuple[str, list[float]]]:
     """(row, APs by seed of fine-tuning) of one set of films."""
     shards, source = root / "shards", str(RECIPE)
     with stage("draw films and pack"):
@@ -71,7 +75,7 @@ def rows_of_draw(root: Path, recipe: dict[str, Any], budget: str) -> Iterator[tu
     labels = [int(label) for film in index.select("test") for label in index.shots_of(film)["boundary"]]
     yield "chance", [100 * mean(labels)]
     fresh = {"crn": {name: recipe["pretrain"]["method"]["init_args"][name] for name in _CRN}}
-    for method in ("untrained", *METHODS):
+    for method in ("untrained", *methods):
         section = section_of("bassl" if method == "untrained" else method, recipe, budget)
         if method == "untrained":
             section = section | {"training": section["training"] | {"steps": 0}}
@@ -118,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, nargs="+", default=[11, 12], help="seeds of the films (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=recipe["seeds"], help="of fine-tuning (%(default)s)")
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=list(METHODS), metavar="METHOD")
     parser.add_argument("--budget", choices=("pictures", "samples"), default="pictures")
     parser.add_argument("--steps", type=int, default=recipe["pretrain"]["training"]["steps"], help="(%(default)s)")
     parser.add_argument("--epochs", type=int, default=recipe["finetune"]["epochs"], help="of fine-tuning (%(default)s)")
@@ -133,7 +138,7 @@ def main() -> None:
     for draw in args.draws:
         recipe["draw"] = {"films": args.films, "shots": args.shots, "test": max(1, args.films // 3), "seed": draw}
         with tempfile.TemporaryDirectory() as folder:
-            for row, aps in rows_of_draw(Path(folder), recipe, args.budget):
+            for row, aps in rows_of_draw(Path(folder), recipe, args.methods, args.budget):
                 rows.setdefault(row, []).append(aps)
 
     def spread(values: list[float]) -> str:

@@ -41,7 +41,8 @@ class WindowLoader:
 
     A batch is a dictionary: `images` `[b, V, 3, size, size]`, or `[b, V, T, 3, size, size]` of clips, in channels-last
     memory; the same of other sizes, if the sampler draws such, as `images_96`; what it drew besides (`[b, ...]` each);
-    and `film`, `position` `[b]` of the centre shots, with b = global_batch / world_size.
+    and `film`, `position` `[b]` of the centre shots, of pictures and clips `label` too, with b = global_batch /
+    world_size.
 
     Args:
         index: of the shards.
@@ -172,6 +173,8 @@ class WindowLoader:
         self._stream_at, self._streams = self._after(epoch, step), streams
         centers = self._table[samples]
         rest = {"film": centers.film, "position": centers.position, **drawn.extras}
+        if "label" in self.index.sequences.dtype.names:
+            rest["label"] = self.index.sequences["label"][centers.film].astype(np.int64)
         return images | {
             name: torch.from_numpy(np.ascontiguousarray(rows)).to(self._device) for name, rows in rest.items()
         }

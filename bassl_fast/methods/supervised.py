@@ -1,6 +1,6 @@
 """Classes of labelled pictures or clips: training from scratch, fine-tuning, linear evaluation.
 
-centre      1 view of each, with its label      V = 1
+centre      1 view of a picture, or 1 clip of a video, with its label      V = 1
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipelines.clips import Clips
 from pipelines.samples import Centers, Drawn
-from pipelines.views import TrainViews, draw_groups, spread
+from pipelines.views import TrainViews, draw_clips
 from shard_tools.errors import ConfigError
 
-from ..encoders import Encoder
-from .method import Method
+from ..encoders import ClipEncoder, Encoder
+from .method import Method, for_encoder
 
 
 class Supervised(Method):
@@ -25,11 +26,12 @@ class Supervised(Method):
         dim: size D of a feature.
         classes: number of them.
         views: laws of the training views.
+        clips: look at clips of T frames; left out, at pictures.
         dropout: of the features, in training.
         frozen: train the classifier alone, on the features of an encoder in evaluation mode: linear evaluation.
 
     Raises:
-        ConfigError: a value outside its range.
+        ConfigError: a value outside its range; clips for an encoder of pictures.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Supervised(Method):
         dim: int,
         classes: int,
         views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        clips: Clips | None = None,
         dropout: float = 0.0,
         frozen: bool = False,
     ) -> None:
@@ -45,26 +48,31 @@ class Supervised(Method):
             raise ConfigError(f"method.classes {classes}: must be at least 2")
         if not 0 <= dropout < 1:
             raise ConfigError(f"method.dropout {dropout}: must be within [0, 1)")
-        self.views, self.frozen = views, frozen
+        self.views, self.clips, self.frozen = views, clips, frozen
         self.dropout, self.classifier = nn.Dropout(dropout), nn.Linear(dim, classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
 
     def attach(self, encoder: Encoder) -> None:
+        if self.clips is not None and not isinstance(encoder, ClipEncoder):
+            raise ConfigError(
+                f"method.clips: {type(encoder).__name__} looks at pictures; take ResNet3D, X3D or VoV3D, or no clips"
+            )
         encoder.requires_grad_(not self.frozen)
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
-        """One view `[B, 1]` of the centre."""
-        image = rng.integers(0, centers.frames_per_shot[:, None], (len(centers.position), 1))
-        frame = centers.frames(centers.position[:, None], image)
-        return Drawn(spread(rng, self.views, draw_groups(rng, self.views, centers.height, centers.width), frame))
+        """A view `[B, 1]` of the centre, or a clip `[B, 1, T]` of it."""
+        clips = self.clips or Clips(1, segments=True)
+        frames = centers.frames(centers.position[:, None], clips.draw(centers, rng, 1)[:, 0])
+        rows = draw_clips(rng, self.views, centers.height, centers.width, frames)
+        return Drawn(rows if self.clips is None else rows[:, None])
 
     def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
         """Features `[b, D]`."""
-        images = batch["images"][:, 0]
+        images = for_encoder(batch["images"][:, 0])
         if not self.frozen:
             return encoder(images)
-        encoder.eval()  # Lightning sets whatever is under it to train
+        encoder.eval()  # Lightning sets all that it trains to train
         with torch.no_grad():
             return encoder(images)
 

@@ -6,12 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from bassl_fast.encoders import ResNet3D
 from bassl_fast.methods.momentum import cosine_momentum, mlp
 from bassl_fast.methods.sce import SCE, KeyQueue, similarities, soft_contrastive
 from bassl_fast.optim import LARS, split_parameters, warmup_cosine_sce
-from bassl_fast.released import SCE_VIDEOS, load_released
-from shard_tools.errors import CheckpointError, ConfigError
+from shard_tools.errors import ConfigError
 from tests.golden_seeds import arrays, close, facts
 from tests.golden_weights import fill, tensor
 
@@ -123,30 +121,3 @@ def test_training_steps(crops: int):
             for key, value in part.state_dict().items():
                 if not key.endswith("num_batches_tracked"):
                     close(value, given[f"step{step}_after_{prefix}{key}"])
-
-
-def test_released_checkpoints():
-    """A whole one, an encoder alone, and what is not one."""
-    encoder, method = ResNet3D(18), SCE(512, hidden=8, outputs=4, queue=4)
-    method.attach(encoder)
-    model = nn.ModuleDict({"encoder": encoder, "method": method})
-    keys = facts("sce_trunk_keys")["resnet3d18"]["keys"]
-    bare = {key.removeprefix("model."): tensor(key, tuple(shape)) for key, (_, shape) in keys.items()}
-    whole = {f"{trunk}.model.{key}": value for trunk in ("trunk", "momentum_trunk") for key, value in bare.items()}
-    for name in ("projector", "predictor", "momentum_projector"):
-        head = getattr(method, name.replace("momentum", "target"))
-        whole |= {f"{name}.layers.{key}": value + 1 for key, value in head.state_dict().items()}
-    whole |= {"queue": torch.ones(4, 4), "queue_ptr": torch.tensor([2]), "train_transform.mean": torch.zeros(3)}
-    assert load_released(model, whole, SCE_VIDEOS, "sce.ckpt") == []
-    assert method.queue.at == 2
-    assert torch.equal(
-        method.target_encoder.stage4[1].conv_b.weight, bare["blocks.4.res_blocks.1.branch2.conv_b.weight"]
-    )
-
-    missing = load_released(model, bare, SCE_VIDEOS, "r3d18.pth")
-    assert missing
-    assert all(name.startswith("method.") for name in missing)
-    with pytest.raises(CheckpointError, match=r"x.pth: holds no tensor of this network, but fc.weight"):
-        load_released(model, {"fc.weight": torch.zeros(1)}, SCE_VIDEOS, "x.pth")
-    with pytest.raises(CheckpointError, match=r"x.pth: queue is \[4, 8\], ours \[4, 4\]; build the network it is of"):
-        load_released(model, {"queue": torch.zeros(4, 8)}, SCE_VIDEOS, "x.pth")

@@ -1,0 +1,193 @@
+"""`bassl-fast classify`: a classifier and labelled pictures or videos -> how often it is right.
+
+A picture is judged by its test view, a video by K clips of one or three crops each: the mean of the probabilities of
+all its views. While training, one view of each "val" picture or video.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from tqdm import tqdm
+
+from pipelines.clips import Clips
+from pipelines.shot_loader import ShotLoader
+from pipelines.views import TestViews
+from shard_tools.errors import CheckpointError, ConfigError
+from shard_tools.format import ShardIndex, write_atomically
+
+from . import hardware
+from .distributed import total
+from .methods import Classifier, Supervised
+from .methods.method import for_encoder
+from .models import build_pretrained
+from .module import Pretraining
+
+KS = (1, 5)
+
+
+def judge(classifier: Classifier, loader: ShotLoader, count: int, bar: tqdm | None = None) -> Tensor:
+    """Probabilities `[N, classes]` of the N = `count` pictures or videos of `loader`, means over their views."""
+    found, seen, each = None, 0, loader.views_a_shot
+    for _, images in loader:
+        clips = images if classifier.method.clips else images[:, 0]
+        probability = classifier(for_encoder(clips).to(memory_format=classifier.encoder.memory_format))
+        if found is None:
+            found = probability.new_zeros(count, probability.shape[1])
+        at = torch.arange(seen, seen + len(images), device=images.device) // each
+        found.index_add_(0, at, probability)
+        seen += len(images)
+        if bar is not None:
+            bar.update(len(images))
+    return found / each
+
+
+def hits(probability: Tensor, labels: Tensor) -> Tensor:
+    """For each of `KS`, how many of `probability` `[N, classes]` have their label `[N]` among the k most probable."""
+    ranks = (probability > probability.gather(1, labels[:, None])).sum(1)
+    return torch.stack([(ranks < k).sum() for k in KS])
+
+
+def labels_of(index: ShardIndex, films: np.ndarray, classes: int) -> np.ndarray:
+    """Classes `[N]` of pictures or videos.
+
+    Raises:
+        ConfigError: there are none, or not as many.
+    """
+    if "label" not in index.sequences.dtype.names:
+        raise ConfigError(f"{index.address}: a set of films, whose shots have no class; give pictures or clips")
+    labels = index.sequences["label"][films].astype(np.int64)
+    if (unlabelled := int((labels < 0).sum())) or labels.max(initial=0) >= classes:
+        what = f"{unlabelled} have no class" if unlabelled else f"there is a class number {labels.max()}"
+        raise ConfigError(f"{index.address}: {what}, and method.classes is {classes}; pack with the list of this model")
+    return labels
+
+
+class Accuracy(Callback):
+    """Logs `val/top1` and `val/top5`, in percent, of one test view of each of `films`, every so many steps.
+
+    Pictures are shared out among the processes. Nothing of the training changes by it.
+
+    Args:
+        index, films: what is judged, `[N]` numbers.
+        steps: measure every so many steps.
+        threads: CPU threads of the data pipeline; 0 takes this process's share of the cores.
+    """
+
+    def __init__(self, index: ShardIndex, films: np.ndarray, steps: int, threads: int) -> None:
+        self.index, self.films, self.steps, self.threads = index, films, steps, threads
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: Pretraining, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        due = module.ends_step(batch_idx) and trainer.global_step % self.steps == 0
+        if due and not trainer.should_stop:
+            self.measure(trainer, module)
+
+    @torch.no_grad()
+    def measure(self, trainer: pl.Trainer, module: Pretraining) -> None:
+        """Measure and log now; on all processes at once."""
+        method, mine = module.method, self.films[trainer.global_rank :: trainer.world_size]
+        counts = torch.zeros(len(KS), device=module.device)
+        if len(mine):
+            loader = ShotLoader(
+                self.index,
+                mine,
+                method.views.at_test(),
+                method.clips or Clips(1),
+                device=module.device,
+                threads=hardware.threads(self.threads, trainer.num_devices),
+            )
+            labels = torch.from_numpy(labels_of(self.index, mine, method.classifier.out_features)).to(module.device)
+            module.eval()
+            with trainer.precision_plugin.forward_context():
+                counts += hits(judge(Classifier(module.encoder, method), loader, len(mine)), labels)
+            module.train()
+        rates = (100 * total(counts) / len(self.films)).tolist()
+        found = {f"val/top{k}": rate for k, rate in zip(KS, rates, strict=True)}
+        for logger in trainer.loggers:
+            logger.log_metrics(found, step=trainer.global_step - 1)
+        if trainer.is_global_zero:
+            shown = "  ".join(f"top-{k} {rate:.1f}" for k, rate in zip(KS, rates, strict=True))
+            tqdm.write(f"step {trainer.global_step}: of {len(self.films)} in percent  {shown}")
+
+
+@torch.inference_mode()
+def classify(
+    checkpoint: str,
+    shards: str,
+    out: str | None = None,
+    split: str = "val",
+    clips: int = 1,
+    crops: int = 1,
+    size: int | None = None,
+    short_side: int | None = None,
+    precision: hardware.Precision = "auto",
+    batch: int = 32,
+    threads: int = 0,
+) -> dict[str, float]:
+    """Judge labelled pictures or videos; write `predictions.npz` and `accuracy.json`; return top-1 and top-5.
+
+    The published tests of videos take 10 clips x 3 crops of 256 pixels (Kinetics, UCF101, HMDB51), or 2 x 3
+    (Something-Something): `--clips 10 --crops 3 --size 256 --short_side 256`.
+
+    Args:
+        checkpoint: of a classifier, that `bassl-fast train` or `import-checkpoint` wrote.
+        shards: folder that `bassl-fast pack` wrote, of pictures or clips.
+        out: folder for the results; `classify-<split>/` beside the checkpoint if left out.
+        split: "train", "val" or "test".
+        clips: of each video, spread over its length.
+        crops: of each clip: 1, in the middle, or 3 along its long side.
+        size: side of a crop in pixels; that of training if left out.
+        short_side: of a picture before it is cut; 256 / 224 of the size if left out.
+        precision: of the network; "auto" is bfloat16 where the hardware multiplies it, else float32.
+        batch: clips or pictures at a time.
+        threads: CPU threads of the data pipeline; 0 takes the cores there are.
+
+    Raises:
+        CheckpointError: no classifier.
+        ConfigError: labels that it does not know, or clips of pictures.
+    """
+    encoder, method, _ = build_pretrained(checkpoint)
+    if not isinstance(method, Supervised):
+        raise CheckpointError(f"{checkpoint}: is no classifier; train one on it by `bassl-fast train`")
+    if method.clips is None and clips > 1:
+        raise ConfigError(f"clips {clips}: this classifier looks at pictures; leave it out")
+    index = ShardIndex.open(shards)
+    films = index.select(split)
+    labels = labels_of(index, films, method.classifier.out_features)
+    trained = method.views.at_test()
+    size = size or trained.size
+    views = TestViews(short_side or max(size, round(size * 256 / 224)), size, crops, trained.mean, trained.std)
+    hardware.say_device()
+    device = hardware.device()
+    kwargs = {"count": clips, "batch": batch, "device": device, "threads": hardware.threads(threads)}
+    loader = ShotLoader(index, films, views, method.clips or Clips(1), **kwargs)
+    classifier = Classifier(encoder, method).eval().to(device)
+    half = hardware.precision(precision) == "bf16-mixed"
+    with (
+        torch.autocast(device.type, torch.bfloat16, enabled=half),
+        tqdm(total=len(films) * loader.views_a_shot, desc="classify", unit="view", disable=None) as bar,
+    ):
+        probability = judge(classifier, loader, len(films), bar)
+    right = hits(probability, torch.from_numpy(labels).to(device)).tolist()
+    found = {f"top{k}": 100 * count / len(films) for k, count in zip(KS, right, strict=True)}
+    folder = Path(checkpoint).parent / f"classify-{split}" if out is None else Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        folder / "predictions.npz",
+        name=index.sequences["name"][films],
+        label=labels,
+        probability=probability.float().cpu().numpy(),
+    )
+    facts = {"split": split, "number": len(films), "clips": clips, "crops": crops, "size": size, **found}
+    write_atomically(folder / "accuracy.json", (json.dumps(facts, indent=1) + "\n").encode())
+    print(f"{len(films)} of split {split}: " + ", ".join(f"top-{k} {found[f'top{k}']:.2f} %" for k in KS))
+    return found
