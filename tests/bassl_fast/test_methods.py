@@ -120,14 +120,25 @@ def test_every_config_builds_the_method_it_is_named_after(path: Path):
     parser = config.make_parser(pretrain)
     arguments = parser.instantiate(config.parse(parser, ["--config", str(path)]))
     method = arguments.method(8)
-    assert type(method).__name__.lower() == path.stem.replace("_", "")
+    assert type(method).__name__.lower() == path.stem.removesuffix("_crops").removesuffix("_clips").replace("_", "")
     assert hasattr(method, "crn") == path.stem.startswith("bassl")
-    assert yaml.safe_load(path.read_text())["data"]["global_batch"] == 256
+    assert yaml.safe_load(path.read_text())["data"]["global_batch"] == (512 if path.stem == "sce_clips" else 256)
     assert arguments.optimiser.name == "lars"
 
 
 def test_there_is_one_of_each():
-    names = {"instance", "temporal", "shotcol", "bassl", "bassl_shotcol", "sce", "scrl"}
+    names = {
+        "instance",
+        "temporal",
+        "shotcol",
+        "bassl",
+        "bassl_shotcol",
+        "sce",
+        "sce_crops",
+        "sce_clips",
+        "scrl",
+        "byol",
+    }
     assert {path.stem for path in CONFIGS} == names
 
 

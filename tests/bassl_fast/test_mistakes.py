@@ -96,6 +96,22 @@ def pretrain(project: Project, config: dict, tmp_path: Path) -> list[object]:
             "method.init_args.views: expected keys (size, area,",
         ),
         (
+            {"method": {"class_path": "bassl_fast.methods.SCE", "init_args": {"second": {"bluhr": 0.1}}}},
+            "unknown key 'method.init_args.second.bluhr'; did you mean 'blur'?",
+        ),
+        (
+            {"method": {"class_path": "bassl_fast.methods.SCE", "init_args": {"small": [{"size": 96}, {"sise": 32}]}}},
+            "unknown key 'method.init_args.small[1].sise'; did you mean 'size'?",
+        ),
+        (
+            {"method": {"class_path": "bassl_fast.methods.SCE", "init_args": {"small": [96, 32]}}},
+            "method.init_args.small[0]: expected keys (size, area,",
+        ),
+        (
+            {"method": {"class_path": "bassl_fast.methods.SCE", "init_args": {"clips": {"second": 2.56}}}},
+            "unknown key 'method.init_args.clips.second'; did you mean 'seconds'?",
+        ),
+        (
             {"encoder": {"class_path": "bassl_fast.encoders.ResNet", "init_arg": {"depth": 18}}},
             "unknown key 'encoder.init_arg'; did you mean 'init_args'?",
         ),

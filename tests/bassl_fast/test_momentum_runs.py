@@ -17,8 +17,14 @@ from .conftest import PRETRAIN, Project
 
 SMALL = {"hidden": 16, "outputs": 8}
 METHODS = {
-    "SCE": SMALL | {"queue": 64, "views": {"size": 32}},
-    "BYOL": SMALL | {"views": {"size": 32}},
+    "SCE": SMALL
+    | {
+        "queue": 64,
+        "views": {"size": 32},
+        "second": {"size": 32, "solarize": 0.2},
+        "small": [{"size": 24}, {"size": 16}],
+    },
+    "BYOL": SMALL | {"views": {"size": 32}, "second": {"size": 32, "blur": 0.1, "grayscale": 0.2}},
     "SCRL": SMALL | {"boxes": {"count": 3, "least": 8}, "views": {"size": 64}},
 }
 
