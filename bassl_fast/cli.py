@@ -45,7 +45,7 @@ VERBS = {
     "pack": Verb(
         "bassl_fast.tools",
         "pack",
-        "key-frames (folder, zip, tars) or videos -> shards",
+        "films (key-frames, zip, tars, videos), pictures or clips -> shards",
         "bassl-fast pack data/movienet shards",
         goes_on=True,
     ),

@@ -20,7 +20,8 @@ from shard_tools import verify as verifying
 from shard_tools import video
 from shard_tools.download import File
 from shard_tools.errors import ConfigError, ShardError, SourceError
-from shard_tools.format import MANIFEST, ShardIndex, write_atomically
+from shard_tools.format import CLIPS, FILMS, MANIFEST, PICTURES, ShardIndex, write_atomically
+from shard_tools.layouts import Reading, has_lists
 from shard_tools.movienet import FRAMES_DIR
 from shard_tools.place import open_place
 from shard_tools.remote import attempt, fetch, filesystem, is_remote, listing
@@ -59,32 +60,43 @@ def pack(
     join: str | None = None,
     split: Literal["train", "val", "test"] | None = None,
     detector: Literal["adaptive", "content", "transnetv2"] | None = None,
+    layout: Literal["films", "pictures", "clips"] | None = None,
+    split_id: int = 1,
+    short_side: int = 256,
+    fps: float | None = None,
 ) -> None:
-    """Pack films into per-film shards. A stopped pack goes on where it was when the command is given again.
+    """Pack films, pictures or clips into shards. A stopped pack goes on where it was when the command is given again.
 
     Args:
         source: key-frame folder (`240P_frames/<film>/shot_0000_img_0.jpg`), zip or folder of `<film>.tar`, or folder of
-            video files; or the address (s3://, gs://, http://) of one.
+            video files, or the address (s3://, gs://, http://) of one; a folder of classes of pictures, or of clips,
+            with the lists of Kinetics, UCF101, HMDB51 or Something-Something or without.
         destination: folder or address for the shards.
-        workers: films packed at a time.
-        annotations: folder with `anno/` and `scene318/`; the source, or the folder its zip lies in, if left out.
+        workers: shards packed at a time.
+        annotations: folder with `anno/` and `scene318/`, or with the lists of clips; the source, or the folder its zip
+            lies in, if left out.
         check: "header" looks at the ends and the size of each picture, "decode" decodes it.
         recheck: read again what a stopped pack had finished, instead of trusting its notes.
         join: videos only: play all files one after another as one film of this name; joins are scene boundaries.
         split: videos only: "train", "val" or "test" for all of them; "test" if left out.
         detector: videos only: how to find shots, see `shard_tools.shots.make_cutter`; "adaptive" if left out.
+        layout: "films", "pictures" or "clips", where what is there does not tell.
+        split_id: of UCF101 and HMDB51: 1, 2 or 3.
+        short_side: of the frames of clips that are videos, in pixels; 0 leaves them as they are.
+        fps: frames a second that clips are decoded at, or that folders of frames were; the data set's if left out.
 
     Raises:
         SourceError, ShardError, RemoteError: see `shard_tools.pack.pack` and `shard_tools.video.extract_folder`.
     """
     if workers < 1:
         raise ConfigError(f"workers {workers}: must be at least 1")
+    reading = Reading(layout, split_id, short_side, fps)
     packing.refuse_finished(open_place(destination))  # known before the long work
     with tempfile.TemporaryDirectory(prefix="bassl-fast-") as scratch, _room(scratch):
-        if (videos := _videos(source, Path(scratch))) is None:
+        if (videos := _videos(source, Path(scratch), annotations, reading)) is None:
             for name, value in (("join", join), ("split", split), ("detector", detector)):
                 if value is not None:
-                    raise ConfigError(f"--{name} is for videos, and {source} holds none; leave it out")
+                    raise ConfigError(f"--{name} is for films from videos, and {source} holds none; leave it out")
         else:
             address, source, keyframes = source.rstrip("/"), "", Path(scratch) / "keyframes"
             try:
@@ -94,7 +106,13 @@ def pack(
             except SourceError as error:  # names a copy, where the videos are remote
                 raise SourceError(str(error).replace(str(videos), address)) from None
         gaps = packing.pack(
-            source or keyframes, destination, workers, annotations=annotations, check=check, recheck=recheck
+            source or keyframes,
+            destination,
+            workers,
+            annotations=annotations,
+            check=check,
+            recheck=recheck,
+            reading=Reading(FILMS) if videos else reading,
         )
     for film, missing in list(gaps.items())[:10]:
         numbers = (f"{run.start}" if len(run) == 1 else f"{run.start}-{run.stop - 1}" for run in missing)
@@ -115,8 +133,10 @@ def _room(folder: str) -> Iterator[None]:
         raise SourceError(f"{folder}: {error.strerror}; set TMPDIR to a folder with room") from None
 
 
-def _videos(source: str, scratch: Path) -> Path | None:
-    """The folder of video files that `source` is, copied here if it is remote; None if it is none."""
+def _videos(source: str, scratch: Path, annotations: str | None, reading: Reading) -> Path | None:
+    """The folder of films as video files that `source` is, copied here if it is remote; None if it is none."""
+    if reading.layout not in (None, FILMS) or has_lists(source, annotations):
+        return None
     if not is_remote(source):
         folder = Path(source)
         if not folder.is_dir() or (folder / FRAMES_DIR).is_dir():
@@ -201,12 +221,12 @@ def download(files: list[File], out: str = "data", wait: float = 60.0) -> None:
 
 
 def info(shards: str, json: bool = False, plot: str | None = None) -> None:
-    """Print what is in shards: films, shots, key-frames, bytes, picture sizes, splits, labels.
+    """Print what is in shards: films, pictures or clips, bytes, picture sizes, splits, labels.
 
     Args:
         shards: folder or address that `bassl-fast pack` wrote.
         json: print JSON.
-        plot: also draw the histogram of shots a film, to this SVG file.
+        plot: also draw a histogram to this SVG file: shots a film, frames a clip, or pictures a class.
 
     Raises:
         ShardError: the folder cannot be opened.
@@ -216,8 +236,9 @@ def info(shards: str, json: bool = False, plot: str | None = None) -> None:
     index = ShardIndex.open(shards)
     facts = _facts(index)
     if plot is not None:
-        histogram = facts["shots a film"]
-        write_atomically(Path(plot), bars(histogram, "shots a film", "films").encode())
+        shown = {FILMS: "shots a film", CLIPS: "frames a clip"}.get(index.kind, "pictures a class")
+        what = "classes" if index.kind == PICTURES else index.kind
+        write_atomically(Path(plot), bars(facts[shown], shown, what).encode())
     if json:
         print(to_json(facts))
         return
@@ -227,29 +248,57 @@ def info(shards: str, json: bool = False, plot: str | None = None) -> None:
 
 
 def _facts(index: ShardIndex) -> dict[str, Any]:
-    rows, labels = index.sequences, index.shots["boundary"]
-    pictures = sorted({f"{w}x{h}" for h, w in zip(rows["height"].tolist(), rows["width"].tolist(), strict=True)})
-    splits = {s.decode() or "none": int((rows["split"] == s).sum()) for s in sorted(set(rows["split"].tolist()))}
-    counts, edges = np.histogram(rows["shots"], bins=min(10, len(set(rows["shots"].tolist()))))
-    return {
-        "films": len(rows),
-        "shots": int(rows["shots"].sum()),
-        "key-frames": len(index.frames),
+    rows, kind = index.sequences, index.kind
+    sizes = np.unique(rows["width"].astype(np.uint32) << 16 | rows["height"]).tolist()
+    splits, counts = np.unique(rows["split"], return_counts=True)
+    seen = {
         "bytes": sum(shard["bytes"] for shard in index.shards),
-        "picture sizes": pictures,
-        "films by split": splits,
-        "labelled shots": int((labels >= 0).sum()),
-        "scene boundaries": int((labels == 1).sum()),
-        "shots a film": {
-            f"{low:.0f}-{high:.0f}": int(n) for low, high, n in zip(edges, edges[1:], counts, strict=False)
-        },
+        "picture sizes": _few(sorted(f"{size >> 16}x{size & 0xFFFF}" for size in sizes)),
+        f"{kind} by split": {s.decode() or "none": n for s, n in zip(splits.tolist(), counts.tolist(), strict=True)},
     }
+    if kind == FILMS:
+        labels = index.shots["boundary"]
+        return {
+            "films": len(rows),
+            "shots": int(rows["shots"].sum()),
+            "key-frames": len(index.frames),
+            **seen,
+            "labelled shots": int((labels >= 0).sum()),
+            "scene boundaries": int((labels == 1).sum()),
+            "shots a film": _histogram(rows["shots"]),
+        }
+    labels = rows["label"]
+    facts = {kind: len(rows)}
+    if kind == CLIPS:
+        rates = [f"{rate:g}" if rate else "unknown" for rate in np.unique(rows["fps"]).tolist()]
+        facts |= {"frames": len(index.frames), "frames a second": rates}
+    facts |= {"shards": len(index.shards), **seen, "classes": len(index.classes)}
+    facts[f"labelled {kind}"] = int((labels >= 0).sum())
+    if kind == CLIPS:
+        facts["frames a clip"] = _histogram(rows["frames_per_shot"])
+    facts[f"{kind} a class"] = _histogram(np.bincount(labels[labels >= 0], minlength=len(index.classes)))
+    return facts
+
+
+def _histogram(values: np.ndarray) -> dict[str, int]:
+    counts, edges = np.histogram(values, bins=max(1, min(10, len(np.unique(values)))))
+    return {f"{low:.0f}-{high:.0f}": int(n) for low, high, n in zip(edges, edges[1:], counts, strict=False)}
+
+
+def _few(names: list[str], most: int = 10) -> list[str]:
+    return names if len(names) <= most else [*names[:most], f"{len(names) - most} more"]
 
 
 def _summary(index: ShardIndex) -> str:
     facts = _facts(index)
-    labelled = f"{facts['labelled shots']} shots labelled" if facts["labelled shots"] else "no labels"
-    return f"{facts['films']} films, {facts['shots']} shots, {facts['key-frames']} key-frames, {labelled}"
+    if index.kind == FILMS:
+        labelled = f"{facts['labelled shots']} shots labelled" if facts["labelled shots"] else "no labels"
+        return f"{facts['films']} films, {facts['shots']} shots, {facts['key-frames']} key-frames, {labelled}"
+    parts = [f"{len(index.sequences)} {index.kind}"]
+    if index.kind == CLIPS:
+        parts.append(f"{len(index.frames)} frames")
+    parts.append(f"{len(index.classes)} classes" if index.classes else "no labels")
+    return ", ".join([*parts, f"{len(index.shards)} shards" if len(index.shards) > 1 else "1 shard"])
 
 
 def bars(counts: dict[str, int], x_label: str, y_label: str) -> str:

@@ -68,7 +68,7 @@ def multiply(index: ShardIndex, root: Path, films: int) -> Path:
     shards = [{**shard, "name": f"{name.decode()}.tar"} for name in names]
     for each in shards:
         os.link(index.root / shard["name"], root / each["name"])
-    manifest = {"version": fmt.VERSION, "kind": fmt.KIND, "index": facts, "shards": shards}
+    manifest = {"version": fmt.VERSION, "kind": fmt.FILMS, "index": facts, "shards": shards}
     (root / fmt.MANIFEST).write_text(json.dumps(manifest))
     return root
 

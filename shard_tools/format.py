@@ -1,14 +1,18 @@
-"""The shard format, version 1: one tar per film and an index that is the truth about it.
+"""The shard format, version 1: tars of films, pictures or clips, and an index that is the truth about them.
 
-    <root>/<film>.tar       members <film>/shot_%04d.%d.jpg, JPEG bytes as found
-    <root>/<film>.idx       the same members for DALI's own reader (wds2idx v1.2)
-    <root>/frames.npy       a row a key-frame: where its bytes stand in the tar, and their crc32
-    <root>/sequences.npy    a row a film: its shard, its first rows, how many shots, picture size, split
+    <root>/<shard>.tar      picture bytes as found, in members
+        <film>/shot_%04d.%d.jpg            a film a shard
+        <class>/<picture>.jpg              many a shard, `<split>-%05d.tar`
+        <class>/<clip>/frame.%06d.jpg      many a shard
+    <root>/<shard>.idx      the same members for DALI's own reader (wds2idx v1.2)
+    <root>/frames.npy       a row a picture: where its bytes stand in the tar, and their crc32
+    <root>/sequences.npy    a row a sequence: its shard, its first rows, how many shots, picture size, split, label
     <root>/shots.npy        a row a shot: number, boundary and scene label, first and last frame
-    <root>/manifest.json    version, kind, bytes and sha256 of the arrays and of every shard, key-frames of every shard
+    <root>/manifest.json    version, kind, classes, bytes and sha256 of arrays and shards, pictures of every shard
 
-The arrays are memory-mapped or read in blocks, so memory does not grow with what there is. The manifest is written
-last, so a folder without it was never finished. See docs/shard-format.md.
+A film is a sequence of shots with some key-frames each, a clip a sequence of one shot of T frames, a picture a clip of
+one frame. The arrays are memory-mapped or read in blocks, so memory does not grow with what there is. The manifest is
+written last, so a folder without it was never finished. See docs/shard-format.md.
 """
 
 from __future__ import annotations
@@ -30,18 +34,25 @@ from .remote import is_remote
 from .remote import sizes as remote_sizes
 from .rows import Rows
 
-VERSION, KIND = 1, "films"
+VERSION = 1
+FILMS, PICTURES, CLIPS = KINDS = ("films", "pictures", "clips")
 FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc32", "<u4")])
 SHOT = np.dtype([("shot", "<u4"), ("boundary", "i1"), ("scene", "<i4"), ("start", "<i4"), ("end", "<i4")])
 MANIFEST, FRAMES, SEQUENCES, SHOTS = "manifest.json", "frames.npy", "sequences.npy", "shots.npy"
 PARTS = ".pack"  # what a pack that is not done keeps, beside the shards
 ARRAYS = (FRAMES, SEQUENCES, SHOTS)
+NOUNS = {FILMS: "film", PICTURES: "picture", CLIPS: "clip"}
+MOST_IMAGES = (1 << 16) - 1  # of a shot
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
-def sequence_dtype(names: Iterable[bytes]) -> np.dtype:
-    """Row of `sequences.npy`; the name column is as wide as the longest film name in UTF-8."""
+def sequence_dtype(names: Iterable[bytes], kind: str = FILMS) -> np.dtype:
+    """Row of `sequences.npy`; the name column is as wide as the longest name in UTF-8.
+
+    Pictures and clips have the number of their class too (-1 unknown), clips their frames a second (0 unknown).
+    """
     width = max(map(len, names), default=1)
+    of_kind = {FILMS: [], PICTURES: [("label", "<i4")], CLIPS: [("label", "<i4"), ("fps", "<f4")]}
     return np.dtype(
         [
             ("name", f"S{width}"),
@@ -53,18 +64,41 @@ def sequence_dtype(names: Iterable[bytes]) -> np.dtype:
             ("frames_per_shot", "<u2"),
             ("height", "<u2"),
             ("width", "<u2"),
+            *of_kind[kind],
         ]
     )
 
 
 def _columns(dtype: np.dtype) -> list[tuple] | None:
-    """Names and types of the columns of an array; a film name may have any width."""
+    """Names and types of the columns of an array; a name may have any width."""
     return dtype.names and [(name, "S" if name == "name" else dtype[name].str) for name in dtype.names]
 
 
-def member_name(film: str, shot: int, image: int) -> str:
-    """Name inside the tar; WebDataset reads it as key `<film>/shot_0042` and extension `1.jpg`."""
-    return f"{film}/shot_{shot:04d}.{image}.jpg"
+def member_name(name: str, shot: int, image: int, kind: str = FILMS) -> str:
+    """Name inside the tar.
+
+    WebDataset reads key and extension: `<film>/shot_0042` and `1.jpg`, `<class>/<picture>` and `jpg`, or
+    `<class>/<clip>/frame` and `000001.jpg`, so a sample of it is a shot, a picture or a clip.
+    """
+    if kind == FILMS:
+        return f"{name}/shot_{shot:04d}.{image}.jpg"
+    return f"{name}.jpg" if kind == PICTURES else f"{name}/frame.{image:06d}.jpg"
+
+
+def member_names(kind: str, sequences: np.ndarray, shots: np.ndarray) -> Iterator[str]:
+    """Names of all members of sequences, in order.
+
+    Args:
+        sequences: `[N]` rows with columns `name`, `shots` and `frames_per_shot`.
+        shots: `[S]` numbers of all their shots.
+    """
+    numbers = iter(shots.tolist())
+    for name, count, images in sequences[["name", "shots", "frames_per_shot"]].tolist():
+        name = name.decode()
+        for _ in range(count):
+            shot = next(numbers)
+            for image in range(images):
+                yield member_name(name, shot, image, kind)
 
 
 def tar_header(name: str, size: int) -> bytes:
@@ -78,7 +112,7 @@ def tar_header(name: str, size: int) -> bytes:
         if len(encoded) > 100 or size >= 8**11:  # the field of the name, and of the size, in the plain header
             return _header(name, size)
     except ValueError as error:
-        raise ShardError(f"{name}: {error}; rename the film") from None
+        raise ShardError(f"{name}: {error}; rename it") from None
     digits = b"%011o" % size
     checksum = _BLANK_SUM + sum(encoded) + sum(digits)
     return b"%b%b%b\0%b%06o\0 %b" % (encoded.ljust(100, b"\0"), _MODE, digits, _MTIME, checksum, _REST)
@@ -102,20 +136,29 @@ def padding(size: int) -> bytes:
     return bytes(-size % tarfile.BLOCKSIZE)
 
 
-def idx_text(film: str, shots: np.ndarray, frames: np.ndarray) -> str:
-    """The `.idx` file of one film for DALI's `readers.webdataset`: a line a shot, "ext offset size name" an image.
+def idx_text(members: Iterable[tuple[str, int, int]]) -> str:
+    """The `.idx` file of one shard for DALI's `readers.webdataset`.
 
+    A line a sample (members in a row that share their name up to its first dot), "ext offset size name" a member.
     DALI parts the words at white space and takes the name for its messages only, so blanks in it become "_".
 
     Args:
-        shots: `[S]` shot numbers.
-        frames: `[S, K]` rows of dtype `FRAME`.
+        members: name, offset and size of each, in order.
     """
-    lines, label = [f"v1.2 {len(shots)}"], re.sub(r"\s", "_", film, flags=re.ASCII)
-    for shot, images in zip(shots.tolist(), frames.tolist(), strict=True):
-        parts = [f"{k}.jpg {at} {size} {member_name(label, shot, k)}" for k, (at, size, _) in enumerate(images)]
-        lines.append(" ".join(parts))
-    return "\n".join(lines) + "\n"
+    lines: list[str] = []
+    last = None
+    for name, at, size in members:
+        dot = name.index(".", name.rfind("/") + 1)
+        part = f"{name[dot + 1 :]} {at} {size} {_BLANKS.sub('_', name)}"
+        if name[:dot] == last:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(part)
+            last = name[:dot]
+    return "\n".join([f"v1.2 {len(lines)}", *lines]) + "\n"
+
+
+_BLANKS = re.compile(r"\s", re.ASCII)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -148,18 +191,22 @@ def _size(path: Path) -> int | None:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """A packed set of films, opened for reading; the arrays stay on disk.
+    """A packed set of films, pictures or clips, opened for reading; the arrays stay on disk.
 
     Attributes:
+        kind: "films", "pictures" or "clips".
+        classes: names that the column `label` of `sequences` counts through; none for films.
         root: the folder of the arrays.
         address: what the set was opened by, for messages.
         cache: where shards are fetched to, None if they stand in `root`.
         shards: per shard `{"name", "bytes", "sha256", "frames"}`, from the manifest.
-        frames: `[F]` rows of `FRAME`, read as needed: all key-frames, film by film, shot by shot.
-        sequences: `[N]` rows of `sequence_dtype`, one a film.
+        frames: `[F]` rows of `FRAME`, read as needed: all pictures, sequence by sequence, shot by shot.
+        sequences: `[N]` rows of `sequence_dtype`, one a film, picture or clip.
         shots: `[S]` rows of `SHOT`, all shots.
     """
 
+    kind: str
+    classes: list[str]
     root: Path
     address: str
     cache: Cache | None
@@ -196,9 +243,11 @@ class ShardIndex:
             raise ShardError(f"{path}: missing, so this is no finished set of shards; run `bassl-fast pack` to its end")
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            if (version := manifest["version"]) != VERSION or (kind := manifest["kind"]) != KIND:
+            if (version := manifest["version"]) != VERSION or (kind := manifest["kind"]) not in KINDS:
                 was = f"format version {version}" if version != VERSION else f"a set of {kind}"
-                raise ShardError(f"{path}: {was}, this program reads version {VERSION} of {KIND}; pack again")
+                ours = f"version {VERSION} of {', '.join(KINDS[:-1])} and {KINDS[-1]}"
+                raise ShardError(f"{path}: {was}, this program reads {ours}; pack again")
+            classes = [] if kind == FILMS else [str(name) for name in manifest["classes"]]
             kinds = {"name": str, "bytes": int, "sha256": str, "frames": int}
             shards = [{key: as_kind(shard[key]) for key, as_kind in kinds.items()} for shard in manifest["shards"]]
             vouched = {name: (manifest["index"][name]["bytes"], manifest["index"][name]["sha256"]) for name in ARRAYS}
@@ -208,7 +257,7 @@ class ShardIndex:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ShardError(f"{path}: not a manifest ({error}); pack again") from None
         arrays = {}
-        for name, columns in ((FRAMES, FRAME), (SEQUENCES, sequence_dtype([])), (SHOTS, SHOT)):
+        for name, columns in ((FRAMES, FRAME), (SEQUENCES, sequence_dtype([], kind)), (SHOTS, SHOT)):
             try:
                 array = Rows(root / name) if name == FRAMES else np.lib.format.open_memmap(root / name, mode="r")
             except Exception as error:  # numpy raises many kinds for a damaged header
@@ -222,7 +271,7 @@ class ShardIndex:
                 raise ShardError(
                     f"{root / name}: differs from {MANIFEST}; files of two packs are mixed here, pack again"
                 )
-        index = cls(root, address, cache, shards, arrays[FRAMES], arrays[SEQUENCES], arrays[SHOTS])
+        index = cls(kind, classes, root, address, cache, shards, arrays[FRAMES], arrays[SEQUENCES], arrays[SHOTS])
         index._check()
         if check_shards:
             for fault in index.shard_faults():
@@ -249,16 +298,34 @@ class ShardIndex:
             and np.array_equal(np.diff(np.cumsum(frames)[last], prepend=0), [shard["frames"] for shard in self.shards])
         ):
             raise ShardError(f"{self.root / SEQUENCES}: does not fit {MANIFEST}; {mixed}")
-        if len(set(self.films)) < len(self.films) or any(
-            film in ("", ".", "..") or "/" in film or "\0" in film for film in self.films
-        ):
-            raise ShardError(f"{self.root / SEQUENCES}: a film's name comes twice or is no plain file name; pack again")
-        # The last key-frame of a shard ends where the shard does.
+        self._check_sequences()
+        # The last picture of a shard ends where the shard does.
         final = self.frames[np.cumsum(frames)[last] - 1]
         end = final["offset"].astype(np.int64) + final["size"]
         end += -end % tarfile.BLOCKSIZE + len(END_OF_TAR)
         if not np.array_equal(end, [shard["bytes"] for shard in self.shards]):
-            raise ShardError(f"{self.root / FRAMES}: its key-frames end elsewhere than the shards do; {mixed}")
+            raise ShardError(f"{self.root / FRAMES}: its pictures end elsewhere than the shards do; {mixed}")
+
+    def _check_sequences(self) -> None:
+        """Names that neither come twice nor leave the folder, classes that are there, one shot where there is one."""
+        names, path = self.sequences["name"], self.root / SEQUENCES
+        # In order, so none comes twice: of films all names, else those of a split, as it is with the names of shards.
+        rising = names[:-1] < names[1:]
+        if self.kind != FILMS:
+            splits = self.sequences["split"]
+            rising = np.where(splits[:-1] == splits[1:], rising, splits[:-1] < splits[1:])
+        if not rising.all() or _unsafe(names, self.kind == FILMS):
+            noun = NOUNS[self.kind]
+            raise ShardError(f"{path}: a {noun}'s name comes twice, out of order, or is no plain file name; pack again")
+        if self.kind == FILMS:
+            return
+        if (self.sequences["shots"] != 1).any() or (
+            self.kind == PICTURES and (self.sequences["frames_per_shot"] != 1).any()
+        ):
+            raise ShardError(f"{path}: {self.kind} of more than one shot or frame; pack again")
+        labels = self.sequences["label"]
+        if (labels < -1).any() or (labels >= len(self.classes)).any():
+            raise ShardError(f"{path}: a label beyond the {len(self.classes)} classes of {MANIFEST}; pack again")
 
     def shard_faults(self) -> Iterator[str]:
         """A line for every shard that is missing or of another size than the manifest says."""
@@ -276,33 +343,59 @@ class ShardIndex:
 
     @property
     def films(self) -> list[str]:
+        """Names of all sequences; `name_of` of many pictures is the faster way to one."""
         return [name.decode() for name in self.sequences["name"]]
 
+    def name_of(self, sequence: int) -> str:
+        """Name of sequence number `sequence`."""
+        return self.sequences["name"][sequence].decode()
+
     def select(self, split: str | None) -> np.ndarray:
-        """Indices of the films of `split` ("train", "val", "test"), or of all films for None.
+        """Indices of the films, pictures or clips of `split` ("train", "val", "test"), or of all for None.
 
         Raises:
-            ShardError: no film belongs to it.
+            ShardError: none belongs to it.
         """
         if split is None:
             return np.arange(len(self.sequences))
         chosen = np.flatnonzero(self.sequences["split"] == split.encode())
         if len(chosen) == 0:
-            known = sorted({s.decode() for s in self.sequences["split"]} - {""})
-            there = f"there are {', '.join(known)}" if known else "pack with anno/anno.{train,val,test}.ndjson"
-            raise ShardError(f"{self.root}: no film in split '{split}'; {there}")
+            known = sorted({s.decode() for s in np.unique(self.sequences["split"])} - {""})
+            how = "anno/anno.{train,val,test}.ndjson" if self.kind == FILMS else "lists or folders of splits"
+            there = f"there are {', '.join(known)}" if known else f"pack with {how}"
+            raise ShardError(f"{self.root}: no {NOUNS[self.kind]} in split '{split}'; {there}")
         return chosen
 
     def shots_of(self, film: int) -> np.ndarray:
-        """`[S]` rows of `SHOT` of film number `film`."""
+        """`[S]` rows of `SHOT` of sequence number `film`."""
         row = self.sequences[film]
         return self.shots[int(row["first_shot"]) : int(row["first_shot"]) + int(row["shots"])]
 
     def locate(self, frame: int) -> tuple[str, str, int]:
-        """(shard, member, offset) of key-frame row `frame`, for messages."""
-        film = int(np.searchsorted(self.sequences["first_frame"], frame, side="right")) - 1
-        row = self.sequences[film]
+        """(shard, member, offset) of row `frame` of `frames`, for messages."""
+        sequence = int(np.searchsorted(self.sequences["first_frame"], frame, side="right")) - 1
+        row = self.sequences[sequence]
         shot, image = divmod(frame - int(row["first_frame"]), int(row["frames_per_shot"]))
-        shot_number = int(self.shots_of(film)["shot"][shot])
+        shot_number = int(self.shots_of(sequence)["shot"][shot])
         shard = f"{self.address}/{self.shards[int(row['shard'])]['name']}"
-        return shard, member_name(self.films[film], shot_number, image), int(self.frames[frame]["offset"])
+        member = member_name(self.name_of(sequence), shot_number, image, self.kind)
+        return shard, member, int(self.frames[frame]["offset"])
+
+
+def _unsafe(names: np.ndarray, plain: bool) -> bool:
+    """Whether a name of `[N]` is empty, holds a zero byte or a folder that leads elsewhere; `plain`: or a "/" at all.
+
+    A loop over the names of 1.28 M pictures takes longer than all else of opening them.
+    """
+    wide = names.astype(f"S{names.dtype.itemsize + 1}")  # so that a zero ends each
+    zero = wide.view(np.uint8).reshape(len(wide), -1) == 0
+    text = b"\0" + wide.tobytes()
+    parts = [b"//", b"/\0", b"\0/"]
+    if b"/." in text or b"\0." in text:
+        parts += [bytes((a, *dots, b)) for a in b"/\0" for dots in (b".", b"..") for b in b"/\0"]
+    return (
+        zero[:, 0].any()
+        or (zero[:, :-1] & ~zero[:, 1:]).any()
+        or any(part in text for part in parts)
+        or (plain and b"/" in text)
+    )

@@ -148,10 +148,16 @@ def arrange_keyframes(film: str, names: Iterable[str]) -> tuple[np.ndarray, list
     return np.array(numbers, np.int64), [[shots[n][i] for i in range(per_shot)] for n in numbers]
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """(number, text) of the lines of a text file that are not empty."""
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """(number, text) of the lines of a text file that are not empty.
+
+    Raises:
+        SourceError: no such file, or not UTF-8.
+    """
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SourceError(f"{path}: missing; put it there") from None
     except UnicodeDecodeError as error:
         raise SourceError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); copy it again") from None
     return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
@@ -177,7 +183,7 @@ def read_labels(root: Path) -> dict[str, tuple[str, dict[int, tuple[int, int]]]]
         path = root / "anno" / f"anno.{split}.ndjson"
         if not path.is_file():
             continue
-        for number, line in _lines(path):
+        for number, line in read_lines(path):
             try:
                 row = json.loads(line)
                 film, shot, boundary = str(row["video_id"]), int(row["shot_id"]), int(row["boundary_label"])
@@ -202,7 +208,7 @@ def read_shot_times(path: Path) -> np.ndarray:
         SourceError: a line that does not start with two integers.
     """
     rows = []
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         try:
             start, end = (_int32(word) for word in line.split()[:2])
         except ValueError:

@@ -1,9 +1,10 @@
-"""Key-frames -> shards: bytes are copied and checked, and decoded only if asked.
+"""Films, pictures and clips -> shards: bytes are copied and checked, and decoded only if asked.
 
-Films are packed side by side, each into `.pack/<film>.tar.tmp` that is moved to its place when whole; what is known of
-a finished film is kept under `.pack/` until all are done. A pack stopped at any moment goes on where it was and ends
-with the same bytes; a film whose key-frames changed meanwhile is packed again, one that is gone is taken out. The
-manifest comes last: without it nothing downstream opens the folder.
+Shards are packed side by side, each into `.pack/<shard>.tar.tmp` that is moved to its place when whole; what is known
+of a finished shard is kept under `.pack/` until all are done. A film is a shard of its own; which pictures and clips
+share one is settled before the first is read, so it depends on the source alone. A pack stopped at any moment goes on
+where it was and ends with the same bytes; a shard whose files changed meanwhile is packed again, one that is gone is
+taken out. The manifest comes last: without it nothing downstream opens the folder.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ from tqdm import tqdm
 from . import format as fmt
 from . import movienet
 from .errors import ShardError, SourceError
-from .jpeg import decode_fault, picture_size
+from .jpeg import any_picture_size, decode_fault, picture_size
+from .layouts import Reading, open_layout
 from .place import Place, open_place
 from .remote import is_remote
-from .sources import Buffer, Keyframe, SourceFilm, open_source
+from .sources import Buffer, Sequence, Source, SourceShard
 from .sources import annotations as annotations_folder
 
 _PIECE = 1 << 20  # bytes written at a time
@@ -43,45 +45,59 @@ _WORTH_PROCESSES = 2.0  # seconds of work that processes, which take half a seco
 
 
 class _Job(NamedTuple):
-    """How to pack: decode every key-frame, and read again what is done already."""
+    """How to pack: what, decode every picture, and read again what is done already."""
 
+    kind: str = fmt.FILMS
     decode: bool = False
     recheck: bool = False
 
 
 @dataclass(frozen=True)
-class PackedFilm:
+class PackedShard:
     """What the index needs to know of one finished shard."""
 
     name: str
-    source: str  # fingerprint of the key-frame files
+    source: str  # fingerprint of the files it was made of
     bytes: int
     sha256: str
-    size: tuple[int, int]  # height, width
+    sequences: np.ndarray  # [N], see `sequence_rows`
     shots: np.ndarray  # [S] shot numbers
-    frames: np.ndarray  # [S, K] of FRAME
+    frames: np.ndarray  # [F] of FRAME
 
     def note(self) -> bytes:
         """The fields as the bytes of a file that `load` reads."""
         buffer = io.BytesIO()
-        facts = json.dumps({"source": self.source, "bytes": self.bytes, "sha256": self.sha256, "size": self.size})
-        np.savez(buffer, facts=np.array(facts), shots=self.shots, frames=self.frames)
+        facts = json.dumps({"source": self.source, "bytes": self.bytes, "sha256": self.sha256})
+        np.savez(buffer, facts=np.array(facts), sequences=self.sequences, shots=self.shots, frames=self.frames)
         return buffer.getvalue()
 
     @classmethod
-    def load(cls, name: str, note: bytes) -> PackedFilm | None:
-        """What `note` made; None where that is damaged, which only costs packing the film again."""
+    def load(cls, name: str, note: bytes) -> PackedShard | None:
+        """What `note` made; None where that is damaged, which only costs packing the shard again."""
         try:
             with np.load(io.BytesIO(note), allow_pickle=False) as saved:
-                facts = json.loads(str(saved["facts"]))
-                facts["size"] = tuple(facts["size"])
-                return cls(name, **facts, shots=saved["shots"], frames=saved["frames"])
+                arrays = {key: saved[key] for key in ("sequences", "shots", "frames")}
+                return cls(name, **json.loads(str(saved["facts"])), **arrays)
         except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile):
             return None
 
+    def idx(self, kind: str) -> bytes:
+        """The bytes of its `.idx` file."""
+        names = fmt.member_names(kind, self.sequences, self.shots)
+        places = zip(names, self.frames["offset"].tolist(), self.frames["size"].tolist(), strict=True)
+        return fmt.idx_text(places).encode()
+
+
+def sequence_rows(rows: list[tuple[bytes, int, int, int, int]]) -> np.ndarray:
+    """Rows `[N]` of name, shots, pictures a shot, height and width: the first columns of `fmt.sequence_dtype`."""
+    width = max(len(row[0]) for row in rows)
+    columns = fmt.sequence_dtype([bytes(width)])
+    names = ("name", "shots", "frames_per_shot", "height", "width")
+    return np.array(rows, [(name, columns[name]) for name in names])
+
 
 class ShardWriter:
-    """Writes one film's tar. Writing and sha256 have a thread of their own, as neither needs Python's lock.
+    """Writes one shard's tar. Writing and sha256 have a thread of their own, as neither needs Python's lock.
 
     Leaving the context deletes the file, unless somebody moved it away before.
     """
@@ -138,83 +154,99 @@ class ShardWriter:
             piece = piece[self._file.write(piece) :]
 
 
-def copy_keyframes(
-    film: str, shots: np.ndarray, keyframes: list[list[Keyframe]], writer: ShardWriter, decode: bool = False
-) -> tuple[int, int]:
-    """Hand all key-frames of a film to `writer`; returns their size (height, width).
+_FIXES = {
+    fmt.FILMS: "extract this key-frame again",
+    fmt.PICTURES: "fetch this picture again or remove it",
+    fmt.CLIPS: "extract this frame again",
+}
+
+
+def copy_sequence(sequence: Sequence, writer: ShardWriter, job: _Job) -> tuple[bytes, int, int, int, int]:
+    """Hand all pictures of a sequence to `writer`; returns its row, see `sequence_rows`.
 
     Raises:
-        SourceError: a key-frame cannot be read, is empty, truncated, no JPEG, or of another size than the film's first.
+        SourceError: a picture cannot be read, is empty, truncated, no JPEG, or of another size than the first.
     """
-    size = None
-    for shot, images in zip(shots.tolist(), keyframes, strict=True):
+    kind, fix, noun = job.kind, _FIXES[job.kind], fmt.NOUNS[job.kind]
+    size_of = picture_size if kind == fmt.FILMS else any_picture_size
+    size, count = None, 0
+    for shot, images in zip(sequence.shots.tolist(), sequence.images, strict=True):
         for k, image in enumerate(images):
             data = image.read()
-            found = picture_size(data, image.name)
+            found = size_of(data, image.name, fix)
             size = size or found
             if found != size:
+                again = "key-frames" if kind == fmt.FILMS else "frames"
                 raise SourceError(
-                    f"{image.name}: {found[1]}x{found[0]} pixels where the film has {size[1]}x{size[0]}; "
-                    "extract its key-frames again at one size"
+                    f"{image.name}: {found[1]}x{found[0]} pixels where the {noun} has {size[1]}x{size[0]}; "
+                    f"extract its {again} again at one size"
                 )
-            if decode and (fault := decode_fault(data)):
-                raise SourceError(f"{image.name}: cannot be decoded ({fault}); extract this key-frame again")
-            writer.add(fmt.member_name(film, shot, k), data)
-    writer.end()
-    return size
+            if job.decode and (fault := decode_fault(data)):
+                raise SourceError(f"{image.name}: cannot be decoded ({fault}); {fix}")
+            writer.add(fmt.member_name(sequence.name, shot, k, kind), data)
+            count += 1
+    shots = len(sequence.shots)
+    if count > shots * fmt.MOST_IMAGES:
+        raise SourceError(
+            f"{sequence.name}: {count} frames, a {noun} has at most {fmt.MOST_IMAGES}; cut it into shorter ones"
+        )
+    return sequence.name.encode(), shots, count // shots, *size
 
 
-def begin_film(film: SourceFilm, place: Place, job: _Job = _Job()) -> Callable[[], PackedFilm]:  # noqa: B008 (frozen)
-    """Read one film, or see that an earlier run finished it.
+def begin_shard(shard: SourceShard, place: Place, job: _Job = _Job()) -> Callable[[], PackedShard]:  # noqa: B008 (frozen)
+    """Read what goes into one shard, or see that an earlier run finished it.
 
     Returns:
-        What brings it to disk and to its place in `place`; the next film may be read meanwhile.
+        What brings it to disk and to its place in `place`; the next shard may be read meanwhile.
 
     The note under `.pack/` comes before the shard, so a shard without one is somebody else's and left alone; it comes
     after the shard's bytes are on disk, so it vouches for them even if the machine fails.
     """
-    tar, idx, part = f"{film.name}.tar", f"{film.name}.idx", note_name(film.name)
-    scan = film.scan()
+    tar, idx, part = f"{shard.name}.tar", f"{shard.name}.idx", note_name(shard.name)
+    scan = shard.scan()
     if (size := place.size(tar)) is not None:
         note = place.read(part)
         if note is None:
             raise ShardError(
                 f"{place.uri}/{tar}: not of this pack, so it is not written over; choose another folder or move it away"
             )
-        done = PackedFilm.load(film.name, note)
+        done = PackedShard.load(shard.name, note)
         whole = done and done.source == scan.fingerprint and place.size(idx) is not None and size == done.bytes
         if whole and (not job.recheck or place.sha256(tar) == done.sha256):
             return lambda: done
         place.delete(tar)
     with ExitStack() as stack:
-        writer = stack.enter_context(ShardWriter(place.scratch() / f"{film.name}.tar.tmp"))
-        shots, keyframes = scan.keyframes()
-        picture = copy_keyframes(film.name, shots, keyframes, writer, job.decode)
+        writer = stack.enter_context(ShardWriter(place.scratch() / f"{shard.name}.tar.tmp"))
+        rows, numbers = [], []
+        for sequence in scan.sequences():
+            rows.append(copy_sequence(sequence, writer, job))
+            numbers.append(sequence.shots)
+        writer.end()
         ending = stack.pop_all()
 
-    def finish() -> PackedFilm:
+    def finish() -> PackedShard:
         with ending:
-            rows, sha256 = writer.settle()
-            frames = rows.reshape(len(shots), -1)
-            packed = PackedFilm(film.name, scan.fingerprint, writer.bytes, sha256, picture, shots, frames)
+            frames, sha256 = writer.settle()
+            sequences, shots = sequence_rows(rows), np.concatenate(numbers)
+            packed = PackedShard(shard.name, scan.fingerprint, writer.bytes, sha256, sequences, shots, frames)
             place.write(part, packed.note())
-            place.write(idx, fmt.idx_text(film.name, shots, frames).encode())
+            place.write(idx, packed.idx(job.kind))
             place.take(writer.path, tar)
         return packed
 
     return finish
 
 
-def note_name(film: str) -> str:
-    """What is known of a finished film, until all are done."""
-    return f"{fmt.PARTS}/{film}.npz"
+def note_name(shard: str) -> str:
+    """What is known of a finished shard, until all are done."""
+    return f"{fmt.PARTS}/{shard}.npz"
 
 
-def _take_out_gone(place: Place, films: set[str]) -> None:
-    """Remove what an earlier, stopped run packed of films that are no longer in the source."""
+def _take_out_gone(place: Place, shards: set[str]) -> None:
+    """Remove what an earlier, stopped run packed of films, pictures or clips that are no longer in the source."""
     for part in place.names(fmt.PARTS):
-        if part.endswith(".npz") and (film := part.removesuffix(".npz")) not in films:
-            for name in (f"{film}.tar", f"{film}.idx", f"{film}.idx.tmp", note_name(film)):
+        if part.endswith(".npz") and (shard := part.removesuffix(".npz")) not in shards:
+            for name in (f"{shard}.tar", f"{shard}.idx", f"{shard}.idx.tmp", note_name(shard)):
                 place.delete(name)
 
 
@@ -246,19 +278,34 @@ def _writing(place: Place) -> Iterator[None]:
         ) from error
 
 
-def write_index(place: Place, films: list[PackedFilm], labels: list[movienet.ShotLabels]) -> None:
-    """Join what is known of all films, in order of name, into the index; the manifest last."""
-    names = [film.name.encode() for film in films]
-    sequences = np.zeros(len(films), fmt.sequence_dtype(names))
-    first_frame = first_shot = 0
-    for i, (film, known) in enumerate(zip(films, labels, strict=True)):
-        shots, per_shot = film.frames.shape
-        sequences[i] = (names[i], known.split.encode(), i, first_frame, first_shot, shots, per_shot, *film.size)
-        first_frame, first_shot = first_frame + shots * per_shot, first_shot + shots
-    shots = np.empty(first_shot, fmt.SHOT)
-    for column in fmt.SHOT.names:
-        shots[column] = np.concatenate([getattr(known, column) for known in labels])
-    frames = np.concatenate([film.frames.ravel() for film in films])
+def write_index(place: Place, source: Source, packed: list[PackedShard], labels: list[movienet.ShotLabels]) -> None:
+    """Join what is known of all shards, in order of name, into the index; the manifest last.
+
+    Args:
+        labels: of the films; none for pictures and clips.
+    """
+    rows = np.concatenate([shard.sequences for shard in packed])
+    sequences = np.zeros(len(rows), fmt.sequence_dtype([bytes(rows.dtype["name"].itemsize)], source.kind))
+    for column in rows.dtype.names:
+        sequences[column] = rows[column]
+    each = [len(shard.sequences) for shard in packed]
+    sequences["shard"] = np.repeat(np.arange(len(packed)), each)
+    counts = rows["shots"].astype(np.int64)
+    sequences["first_shot"] = np.cumsum(counts) - counts
+    counts *= rows["frames_per_shot"]
+    sequences["first_frame"] = np.cumsum(counts) - counts
+    if source.kind == fmt.FILMS:
+        sequences["split"] = [known.split.encode() for known in labels]
+        shots = np.empty(int(rows["shots"].sum()), fmt.SHOT)
+        for column in fmt.SHOT.names:
+            shots[column] = np.concatenate([getattr(known, column) for known in labels])
+    else:
+        sequences["split"] = np.repeat([shard.split.encode() for shard in source.shards], each)
+        sequences["label"] = np.concatenate([shard.labels for shard in source.shards])
+        shots = np.full(len(rows), np.array((0, -1, -1, -1, -1), fmt.SHOT))
+    if source.kind == fmt.CLIPS:
+        sequences["fps"] = source.fps
+    frames = np.concatenate([shard.frames for shard in packed])
     index = {}
     for name, array in ((fmt.FRAMES, frames), (fmt.SEQUENCES, sequences), (fmt.SHOTS, shots)):
         data = fmt.npy_bytes(array)
@@ -266,11 +313,12 @@ def write_index(place: Place, films: list[PackedFilm], labels: list[movienet.Sho
         place.write(name, data)
     manifest = {
         "version": fmt.VERSION,
-        "kind": fmt.KIND,
+        "kind": source.kind,
+        **({} if source.kind == fmt.FILMS else {"classes": source.classes, "reading": source.reading}),
         "index": index,
         "shards": [
-            {"name": f"{film.name}.tar", "bytes": film.bytes, "sha256": film.sha256, "frames": film.frames.size}
-            for film in films
+            {"name": f"{shard.name}.tar", "bytes": shard.bytes, "sha256": shard.sha256, "frames": len(shard.frames)}
+            for shard in packed
         ],
     }
     place.settle()  # the manifest vouches for the shards, so it must not outlive one of them
@@ -286,42 +334,49 @@ def pack(
     annotations: str | Path | None = None,
     check: str = "header",
     recheck: bool = False,
+    reading: Reading = Reading(),  # noqa: B008 (frozen)
 ) -> dict[str, list[range]]:
-    """Pack every film of a source into `dst`; see the module's docstring for what a stop leaves behind.
+    """Pack films, pictures or clips into `dst`; see the module's docstring for what a stop leaves behind.
 
     Args:
-        source: key-frame folder, zip of per-film tars or folder of per-film tars, here or behind an address; see
-            `sources.open_source`.
+        source: key-frame folder, zip of per-film tars or folder of per-film tars, here or behind an address, see
+            `sources.open_source`; or a folder of pictures or clips, see `layouts.open_layout`.
         dst: folder or address for the shards; made if missing.
-        workers: films packed at a time; by processes if it is long work, so a script that calls this must be guarded
+        workers: shards packed at a time; by processes if it is long work, so a script that calls this must be guarded
             by `if __name__ == "__main__"`.
         progress: show a bar; None shows one on a terminal.
-        annotations: folder that holds `anno/` and `scene318/`; by default the source, or the folder the zip lies in.
+        annotations: folder that holds `anno/` and `scene318/`, or the lists of clips; by default the source, or the
+            folder the zip lies in.
         check: "header" looks at the ends of each JPEG and its size, "decode" decodes it.
         recheck: read again what an earlier, stopped run finished, instead of trusting its notes.
+        reading: of pictures and clips: how they are found, and how videos become frames.
 
     Returns:
         Film -> shot numbers that its key-frames leave out, where there are any.
 
     Raises:
-        SourceError: the source is not in the layout, or a key-frame is missing or broken.
+        SourceError: the source is not in the layout, or a picture is missing or broken.
         ShardError: `dst` already holds a finished set or other tars, lies among the film folders, or cannot be written.
         RemoteError: an address cannot be read or written.
     """
-    films, place = open_source(source), open_place(dst)
+    place, quiet = open_place(dst), None if progress is None else not progress  # tqdm: None is "only on a terminal"
+    found = open_layout(source, annotations, reading, workers, quiet)
     if not is_remote(source) and not is_remote(dst) and Path(source).is_dir():
         frames_dir = movienet.frames_dir(Path(source))
         if Path(dst).resolve().is_relative_to(frames_dir.resolve()):
             raise ShardError(f"{dst}: lies among the film folders of {frames_dir}; choose a folder outside it")
-    with annotations_folder(source, annotations) as folder:
-        labels = movienet.read_labels(folder)
-        with _writing(place):
-            packed = _pack_films(source, place, films, _Job(check == "decode", recheck), workers, progress)
-            _take_out_gone(place, {film.name for film in packed})
-            known = [movienet.labels_of_film(folder, film.name, film.shots, labels) for film in packed]
-            write_index(place, packed, known)
+    job = _Job(found.kind, check == "decode", recheck)
+    films = found.kind == fmt.FILMS
+    with ExitStack() as stack:
+        folder = stack.enter_context(annotations_folder(source, annotations)) if films else None
+        labels = movienet.read_labels(folder) if films else {}
+        stack.enter_context(_writing(place))
+        packed = _pack_shards(place, found.shards, job, workers, quiet)
+        _take_out_gone(place, {shard.name for shard in packed})
+        known = [movienet.labels_of_film(folder, film.name, film.shots, labels) for film in packed] if films else []
+        write_index(place, found, packed, known)
     place.clear()
-    return {film.name: found for film in packed if (found := gaps(film.shots))}
+    return {film.name: missing for film in packed if films and (missing := gaps(film.shots))}
 
 
 def gaps(shots: np.ndarray) -> list[range]:
@@ -330,39 +385,37 @@ def gaps(shots: np.ndarray) -> list[range]:
     return [range(int(b) + 1, int(s)) for b, s in zip(before, shots, strict=True) if s > b + 1]
 
 
-def _pack_films(
-    source: str | Path, place: Place, films: list[SourceFilm], job: _Job, workers: int, progress: bool | None
-) -> list[PackedFilm]:
-    """Pack films side by side; the first that fails stops those not yet begun."""
-    packed: list[Future[PackedFilm]] = []
-    # tqdm reads disable=None as "only on a terminal".
-    quiet = None if progress is None else not progress
-    with tqdm(total=len(films), desc="pack", unit="film", disable=quiet) as bar, ThreadPoolExecutor(1) as finisher:
+def _pack_shards(
+    place: Place, shards: list[SourceShard], job: _Job, workers: int, quiet: bool | None
+) -> list[PackedShard]:
+    """Pack shards side by side; the first that fails stops those not yet begun."""
+    packed: list[Future[PackedShard]] = []
+    noun = "film" if job.kind == fmt.FILMS else "shard"
+    with tqdm(total=len(shards), desc="pack", unit=noun, disable=quiet) as bar, ThreadPoolExecutor(1) as finisher:
         started = time.monotonic()
-        while len(packed) < len(films):
-            left = len(films) - len(packed)
+        while len(packed) < len(shards):
+            left = len(shards) - len(packed)
             spent = time.monotonic() - started
-            if workers > 1 and packed and left * spent / len(packed) > _WORTH_PROCESSES:
-                rest = [film.name for film in films[len(packed) :]]
-                packed += _side_by_side(source, place, rest, job, min(workers, left), bar)
+            long = left * spent / len(packed) > _WORTH_PROCESSES if packed else job.kind != fmt.FILMS
+            if min(workers, left) > 1 and long:
+                packed += _side_by_side(place, shards[len(packed) :], job, min(workers, left), bar)
             else:
-                packed.append(finisher.submit(begin_film(films[len(packed)], place, job)))
+                packed.append(finisher.submit(begin_shard(shards[len(packed)], place, job)))
                 bar.update()
                 for before in packed[-2:-1]:
                     before.result()
-    return [film.result() for film in packed]
+    return [shard.result() for shard in packed]
 
 
 def _side_by_side(
-    source: str | Path, place: Place, names: list[str], job: _Job, workers: int, bar: tqdm
-) -> list[Future[PackedFilm]]:
+    place: Place, shards: list[SourceShard], job: _Job, workers: int, bar: tqdm
+) -> list[Future[PackedShard]]:
     """Processes, since a thread that copies small files spends half its time holding Python's lock."""
     context = multiprocessing.get_context("spawn")
-    arguments = (str(source), place.uri, job, os.getpid())
-    with ProcessPoolExecutor(workers, context, _begin_work, arguments) as pool:
+    with ProcessPoolExecutor(workers, context, _begin_work, (place.uri, job, os.getpid())) as pool:
         # Ctrl-C is this process's to answer: the workers inherit the mask.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        jobs = [pool.submit(_work, name) for name in names]
+        jobs = [pool.submit(_work, shard) for shard in shards]
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:
             for done in as_completed(jobs):
@@ -378,10 +431,10 @@ def _side_by_side(
     return jobs
 
 
-_working: tuple[dict[str, SourceFilm], Place, _Job]  # in a worker process: what it works on
+_working: tuple[Place, _Job]  # in a worker process: what it works on
 
 
-def _begin_work(source: str, dst: str, job: _Job, parent: int) -> None:
+def _begin_work(dst: str, job: _Job, parent: int) -> None:
     """Begin a worker: it keeps other packs away too, and dies with its own, whatever kills that."""
     global _working
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -389,9 +442,8 @@ def _begin_work(source: str, dst: str, job: _Job, parent: int) -> None:
         os._exit(1)
     place = open_place(dst)
     place.join()
-    _working = {film.name: film for film in open_source(source)}, place, job
+    _working = place, job
 
 
-def _work(name: str) -> PackedFilm:
-    films, place, job = _working
-    return begin_film(films[name], place, job)()
+def _work(shard: SourceShard) -> PackedShard:
+    return begin_shard(shard, *_working)()

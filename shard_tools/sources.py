@@ -1,7 +1,8 @@
 """Where films come from: a key-frame folder, a zip of per-film tars, or a folder of per-film tars; here or remote.
 
-A film is a name, a fingerprint (equal: nobody touched it) and its key-frames in order. Nothing is unpacked to disk: a
-film that comes in a tar is read at once, so memory is that of one film a worker.
+What goes into one shard is a name, a fingerprint (equal: nobody touched it) and sequences of pictures, of which a film
+is one. Nothing is unpacked to disk: a film that comes in a tar is read at once, so memory is that of one film a
+worker. Pictures and clips, many a shard, come from `trees`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from fsspec import AbstractFileSystem
 
 from . import movienet
 from .errors import SourceError
@@ -43,21 +43,54 @@ class Keyframe(NamedTuple):
 Keyframes = tuple[np.ndarray, list[list[Keyframe]]]  # shot numbers [S] and, per shot, its key-frames in order
 
 
+class Sequence(NamedTuple):
+    """A film, picture or clip: shot numbers `[S]` and, per shot, its pictures in order; all shots have as many."""
+
+    name: str
+    shots: np.ndarray
+    images: Iterable[Iterable[Keyframe]]
+
+
 class Scan(NamedTuple):
-    """A film as it stands: digest of what is known without reading pictures (names, sizes, times, checksums)."""
+    """A shard's source as it stands: digest of what is known without reading pictures (names, sizes, times, crc32)."""
 
     fingerprint: str
-    keyframes: Callable[[], Keyframes]
+    sequences: Callable[[], Iterable[Sequence]]
 
 
-class SourceFilm(NamedTuple):
-    """A film to pack, and how to look at it."""
+class SourceShard(NamedTuple):
+    """What goes into one shard, and how to look at it; it travels to worker processes.
+
+    Attributes:
+        name: of the shard; of a film, the film's.
+        labels: `[N]` class numbers of its sequences, -1 unknown; none for a film, whose labels are those of its shots.
+    """
 
     name: str
     scan: Callable[[], Scan]
+    split: str = ""
+    labels: np.ndarray | None = None
 
 
-def open_source(source: str | Path) -> list[SourceFilm]:
+class Source(NamedTuple):
+    """A set to pack.
+
+    Attributes:
+        kind: "films", "pictures" or "clips".
+        shards: in order.
+        classes: names of classes, in order of label; none of films.
+        fps: frames a second of clips, 0 unknown.
+        reading: how it was read, which the manifest keeps for a repair; see `layouts.Reading`.
+    """
+
+    kind: str
+    shards: list[SourceShard]
+    classes: list[str]
+    fps: float
+    reading: dict[str, Any]
+
+
+def open_source(source: str | Path) -> list[SourceShard]:
     """The films of a source, in order of name.
 
     Raises:
@@ -76,7 +109,7 @@ def open_source(source: str | Path) -> list[SourceFilm]:
     return films
 
 
-def _local_films(source: Path) -> list[SourceFilm]:
+def _local_films(source: Path) -> list[SourceShard]:
     tars = [path for folder in (source, *(source / name for name in TAR_FOLDERS)) for path in folder.glob("*.tar")]
     tars = [path for path in tars if not path.name.startswith(".")]
     if not tars:
@@ -86,24 +119,30 @@ def _local_films(source: Path) -> list[SourceFilm]:
     return [_tar_film(path) for path in tars]
 
 
-def _folder_film(folder: Path) -> SourceFilm:
-    def scan() -> Scan:
-        shots, files = movienet.list_keyframes(folder)
-        keyframes = [[Keyframe(path, partial(_read, path)) for path in images] for images in files]
-        return Scan(_digest([_facts(path) for images in files for path in images]), lambda: (shots, keyframes))
-
-    return SourceFilm(folder.name, scan)
+def _film(name: str, fingerprint: str, keyframes: Callable[[], Keyframes]) -> Scan:
+    return Scan(fingerprint, lambda: [Sequence(name, *keyframes())])
 
 
-def _facts(path: str) -> str:
+def _folder_film(folder: Path) -> SourceShard:
+    return SourceShard(folder.name, partial(_scan_folder, folder))
+
+
+def _scan_folder(folder: Path) -> Scan:
+    shots, files = movienet.list_keyframes(folder)
+    keyframes = [[Keyframe(path, partial(read_file, path)) for path in images] for images in files]
+    return _film(folder.name, digest(facts(path) for images in files for path in images), lambda: (shots, keyframes))
+
+
+def facts(path: str) -> str:
+    """Name, size and time of a file: a digest of these tells whether anybody touched it."""
     try:
-        facts = os.stat(path)
+        found = os.stat(path)
     except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}; extract this key-frame again") from None
-    return f"{path[path.rindex('/') + 1 :]} {facts.st_size} {facts.st_mtime_ns}"
+        raise SourceError(f"{path}: {error.strerror}; extract or fetch it again") from None
+    return f"{path[path.rindex('/') + 1 :]} {found.st_size} {found.st_mtime_ns}"
 
 
-def _read(path: str) -> bytes:
+def read_file(path: str) -> bytes:
     """All of a small file; pathlib takes four times as long."""
     try:
         file = os.open(path, os.O_RDONLY)
@@ -115,10 +154,14 @@ def _read(path: str) -> bytes:
         finally:
             os.close(file)
     except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}; extract this key-frame again") from None
+        raise SourceError(f"{path}: {error.strerror}; extract or fetch it again") from None
 
 
-def _tar_film(path: Path) -> SourceFilm:
+def _tar_film(path: Path) -> SourceShard:
+    return SourceShard(path.stem, partial(_scan_tar, path))
+
+
+def _scan_tar(path: Path) -> Scan:
     def keyframes() -> Keyframes:
         try:
             with open(path, "rb") as file:
@@ -126,7 +169,7 @@ def _tar_film(path: Path) -> SourceFilm:
         except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
             raise SourceError(f"{path}: cannot be read ({error}); copy it again") from None
 
-    return SourceFilm(path.stem, lambda: Scan(_digest([_facts(str(path))]), keyframes))
+    return _film(path.stem, digest([facts(str(path))]), keyframes)
 
 
 def in_tar(data: Buffer, where: str) -> Keyframes:
@@ -200,7 +243,7 @@ def _plain_members(view: memoryview) -> tuple[list[tuple[str, int | None, int]] 
     return members, at
 
 
-def _zip_films(where: str, open_file: Callable[[], Any]) -> list[SourceFilm]:
+def _zip_films(where: str, open_file: Callable[[], Any]) -> list[SourceShard]:
     try:
         with open_file() as file:
             if file.read(2) != b"PK":
@@ -220,7 +263,11 @@ def _zip_films(where: str, open_file: Callable[[], Any]) -> list[SourceFilm]:
     return [_zipped_film(where, open_file, member) for member in tars]
 
 
-def _zipped_film(where: str, open_file: Callable[[], Any], member: zipfile.ZipInfo) -> SourceFilm:
+def _zipped_film(where: str, open_file: Callable[[], Any], member: zipfile.ZipInfo) -> SourceShard:
+    return SourceShard(Path(member.filename).stem, partial(_scan_zipped, where, open_file, member))
+
+
+def _scan_zipped(where: str, open_file: Callable[[], Any], member: zipfile.ZipInfo) -> Scan:
     name = f"{where}: {member.filename}"
 
     def keyframes() -> Keyframes:
@@ -235,8 +282,8 @@ def _zipped_film(where: str, open_file: Callable[[], Any], member: zipfile.ZipIn
             raise SourceError(f"{name}: cannot be read ({error}); download the zip again") from None
         return in_tar(data, name)
 
-    facts = f"{member.filename} {member.file_size} {member.CRC}"
-    return SourceFilm(Path(member.filename).stem, lambda: Scan(_digest([facts]), keyframes))
+    known = f"{member.filename} {member.file_size} {member.CRC}"
+    return _film(Path(member.filename).stem, digest([known]), keyframes)
 
 
 def _stored(file: io.BufferedReader, member: zipfile.ZipInfo) -> memoryview:
@@ -254,11 +301,10 @@ def _stored(file: io.BufferedReader, member: zipfile.ZipInfo) -> memoryview:
     return data
 
 
-def _remote_films(uri: str) -> list[SourceFilm]:
-    fs, root = filesystem(uri)
+def _remote_films(uri: str) -> list[SourceShard]:
+    _, root = filesystem(uri)
     if root.endswith(".zip"):
-        # One request for each 8 MiB read onwards; the directory at the end is read apart.
-        return _zip_films(uri, lambda: attempt(uri, lambda: fs.open(root, "rb", block_size=8 << 20)))
+        return _zip_films(uri, partial(_open_remote, uri))
     for name in (*TAR_FOLDERS, ""):
         folder = f"{uri.rstrip('/')}/{name}".rstrip("/")
         try:
@@ -267,50 +313,63 @@ def _remote_films(uri: str) -> list[SourceFilm]:
             continue
         tars = [entry for entry in entries if entry.name.endswith(".tar")]
         if tars:
-            return [_remote_tar(fs, f"{folder}/{entry.name}", entry) for entry in tars]
+            return [_remote_tar(f"{folder}/{entry.name}", entry) for entry in tars]
         films = [entry.name for entry in entries if entry.is_folder]
         if films and (
             name or any(movienet.KEYFRAME.fullmatch(entry.name) for entry in listing(f"{folder}/{films[0]}"))
         ):
-            return [_remote_folder(fs, film, f"{folder}/{film}") for film in films]
+            return [_remote_folder(film, f"{folder}/{film}") for film in films]
     raise SourceError(
         f"{uri}: no films there; expected {movienet.FRAMES_DIR}/<film>/{movienet.keyframe_name(0, 0)}, "
         "<film>.tar or a zip of those"
     )
 
 
-def _remote_tar(fs: AbstractFileSystem, where: str, entry: Entry) -> SourceFilm:
+def _open_remote(uri: str) -> Any:
+    fs, path = filesystem(uri)
+    # One request for each 8 MiB read onwards; the directory at the end of a zip is read apart.
+    return attempt(uri, lambda: fs.open(path, "rb", block_size=8 << 20))
+
+
+def _remote_tar(where: str, entry: Entry) -> SourceShard:
+    return SourceShard(Path(entry.name).stem, partial(_scan_remote_tar, where, entry))
+
+
+def _scan_remote_tar(where: str, entry: Entry) -> Scan:
     def keyframes() -> Keyframes:
+        fs, _ = filesystem(where)
         return in_tar(attempt(where, lambda: fs.cat_file(entry.path)), where)
 
-    return SourceFilm(Path(entry.name).stem, lambda: Scan(_digest([_remote_facts(entry)]), keyframes))
+    return _film(Path(entry.name).stem, digest([_remote_facts(entry)]), keyframes)
 
 
-def _remote_folder(fs: AbstractFileSystem, film: str, where: str) -> SourceFilm:
-    def scan() -> Scan:
-        entries = {entry.name: entry for entry in listing(where) if not entry.is_folder}
-        shots, names = movienet.arrange_keyframes(where, entries)
+def _remote_folder(film: str, where: str) -> SourceShard:
+    return SourceShard(film, partial(_scan_remote_folder, film, where))
 
-        def keyframes() -> Keyframes:
-            # At once: a request a key-frame, many under way.
-            paths = [entries[name].path for images in names for name in images]
-            data = attempt(where, lambda: fs.cat(paths, on_error="raise"))
-            data = data if isinstance(data, dict) else {paths[0]: data}
-            return shots, [
-                [Keyframe(f"{where}/{name}", partial(data.get, entries[name].path)) for name in images]
-                for images in names
-            ]
 
-        return Scan(_digest(_remote_facts(entries[name]) for images in names for name in images), keyframes)
+def _scan_remote_folder(film: str, where: str) -> Scan:
+    entries = {entry.name: entry for entry in listing(where) if not entry.is_folder}
+    shots, names = movienet.arrange_keyframes(where, entries)
 
-    return SourceFilm(film, scan)
+    def keyframes() -> Keyframes:
+        # At once: a request a key-frame, many under way.
+        fs, _ = filesystem(where)
+        paths = [entries[name].path for images in names for name in images]
+        data = attempt(where, lambda: fs.cat(paths, on_error="raise"))
+        data = data if isinstance(data, dict) else {paths[0]: data}
+        return shots, [
+            [Keyframe(f"{where}/{name}", partial(data.get, entries[name].path)) for name in images] for images in names
+        ]
+
+    return _film(film, digest(_remote_facts(entries[name]) for images in names for name in images), keyframes)
 
 
 def _remote_facts(entry: Entry) -> str:
     return f"{entry.path} {entry.size} {entry.version}"
 
 
-def _digest(lines) -> str:
+def digest(lines: Iterable[str]) -> str:
+    """sha256 of lines of text, as hexadecimal."""
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 

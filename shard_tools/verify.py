@@ -1,6 +1,6 @@
-"""Every byte of a set accounted for: what is cut, changed, missing or foreign, by film, shot and offset.
+"""Every byte of a set accounted for: what is cut, changed, missing or foreign, by shard, member and offset.
 
-The manifest vouches for the index arrays and, by sha256, for every shard; the index for every key-frame, by crc32. A
+The manifest vouches for the index arrays and, by sha256, for every shard; the index for every picture, by crc32. A
 shard whose sha256 is right is as it was packed; one whose sha256 is wrong is gone through member by member. Repair
 turns the set back into a stopped pack, of which the healthy shards are finished, and lets `pack` go on.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,14 +24,15 @@ from . import format as fmt
 from .cache import OpenShard
 from .errors import BasslFastError, RemoteError, ShardError
 from .format import ShardIndex
-from .jpeg import decode_fault, picture_size
-from .pack import PackedFilm, note_name, pack
+from .jpeg import any_picture_size, decode_fault
+from .layouts import Reading, open_layout
+from .pack import PackedShard, note_name, pack, sequence_rows
 from .place import LocalPlace
 from .remote import is_remote, sizes
-from .sources import open_source
+from .sources import SourceShard
 
 Decode = Literal["none", "sample", "all"]
-SAMPLE = 100  # one key-frame of so many, and at least one a film
+SAMPLE = 100  # one picture of so many, and at least one a shard
 _BLOCK = 4 << 20
 
 
@@ -44,7 +46,7 @@ def verify(
 
     Args:
         root: folder or address.
-        decode: which key-frames are decoded too.
+        decode: which pictures are decoded too.
         workers: shards read at a time.
         progress: called with the bytes read since the last call, as `tqdm.update`.
 
@@ -63,51 +65,61 @@ def verify(
     if _sha256(index.root / fmt.FRAMES, progress) != facts["sha256"]:
         faults.append(f"{index.address}/{fmt.FRAMES}: differs from {fmt.MANIFEST}; copy it again or repair")
     faults += _foreign(index)
-    films = [film for film in range(len(index.films)) if f"{index.address}/{_tar(index, film)}" not in broken]
+    shards = [shard for shard in range(len(index.shards)) if f"{index.address}/{_tar(index, shard)}" not in broken]
     with ThreadPoolExecutor(workers) as pool:
-        for found in pool.map(lambda film: list(film_faults(index, film, decode, progress)), films):
+        for found in pool.map(lambda shard: list(shard_faults(index, shard, decode, progress)), shards):
             faults += found
-    # What is cut is gone through too: the first key-frame that is not whole says where.
-    for film in range(len(index.films)):
-        if film not in films and index.cache is None and (index.root / _tar(index, film)).is_file():
-            faults += _member_faults(index, film, np.fromfile(index.root / _tar(index, film), np.uint8))[:1]
+    # What is cut is gone through too: the first picture that is not whole says where.
+    for shard in range(len(index.shards)):
+        if shard not in shards and index.cache is None and (index.root / _tar(index, shard)).is_file():
+            faults += _member_faults(index, shard, np.fromfile(index.root / _tar(index, shard), np.uint8))[:1]
     return faults
 
 
-def film_faults(index: ShardIndex, film: int, decode: Decode, progress: Callable[[int], object]) -> Iterator[str]:
-    """Faults of one film: its shard, its key-frames, its `.idx`."""
-    tar = _tar(index, film)
-    where, facts = f"{index.address}/{tar}", index.shards[int(index.sequences[film]["shard"])]
+def shard_faults(index: ShardIndex, shard: int, decode: Decode, progress: Callable[[int], object]) -> Iterator[str]:
+    """Faults of one shard: its bytes, its pictures, its `.idx`."""
+    facts = index.shards[shard]
+    where = f"{index.address}/{facts['name']}"
     try:
-        shard = _open(index, film)
+        opened = _open(index, shard)
     except BasslFastError as error:
         yield str(error)
         return
-    data = shard.data
+    data = opened.data
     digest = hashlib.sha256()
     for start in range(0, len(data), _BLOCK):
         digest.update(data[start : start + _BLOCK])
         progress(min(_BLOCK, len(data) - start))
     changed = digest.hexdigest() != facts["sha256"]
-    found = _member_faults(index, film, data) if changed else _crc_faults(index, film, data)
+    found = _member_faults(index, shard, data) if changed else _crc_faults(index, shard, data)
     yield from found
     if changed and not found:
         yield f"{where}: sha256 differs from {fmt.MANIFEST} though every member is whole; copy it again or repair"
     if not found and decode != "none":
-        yield from _decode_faults(index, film, data, 1 if decode == "all" else SAMPLE)
-    expected = fmt.idx_text(index.films[film], index.shots_of(film)["shot"], _frames(index, film)).encode()
-    if index.cache is None and _read(index.root / f"{index.films[film]}.idx") != expected:
-        yield f"{index.address}/{index.films[film]}.idx: missing, or not the index of {tar}; repair"
-    shard.close()
+        yield from _decode_faults(index, shard, data, 1 if decode == "all" else SAMPLE)
+    _, rows = _frames(index, shard)
+    places = zip(_names(index, shard), rows["offset"].tolist(), rows["size"].tolist(), strict=True)
+    idx = Path(facts["name"]).with_suffix(".idx")
+    if index.cache is None and _read(index.root / idx) != fmt.idx_text(places).encode():
+        yield f"{index.address}/{idx}: missing, or not the index of {facts['name']}; repair"
+    opened.close()
 
 
-def repair(root: str | Path, source: str | Path, annotations: str | Path | None = None, workers: int = 2) -> None:
+def repair(
+    root: str | Path,
+    source: str | Path,
+    annotations: str | Path | None = None,
+    workers: int = 2,
+) -> None:
     """Pack again, from `source`, what is broken in the set at `root`; what is whole is not touched.
 
     A stop leaves a pack that is not done; `pack` from the same source goes on with it.
 
+    Args:
+        source, annotations: as of `pack`; how pictures and clips were read stands in the manifest.
+
     Raises:
-        ShardError: `root` is remote or holds no manifest.
+        ShardError: `root` is remote or holds no manifest, or whole shards of it hold other pictures than the source.
         SourceError: as of `pack`.
     """
     if is_remote(root):
@@ -116,70 +128,116 @@ def repair(root: str | Path, source: str | Path, annotations: str | Path | None 
     if not (root / fmt.MANIFEST).is_file():  # whoever has none may have tars of his own there
         raise ShardError(f"{root / fmt.MANIFEST}: missing, so there is no set to repair; `bassl-fast pack` makes one")
     try:
-        shards = json.loads((root / fmt.MANIFEST).read_text(encoding="utf-8"))["shards"]
-        known = {shard["name"]: shard["sha256"] for shard in shards}
-    except (OSError, ValueError, KeyError, TypeError):
-        known = {}
-    films = open_source(source)
+        manifest = json.loads((root / fmt.MANIFEST).read_text(encoding="utf-8"))
+        known = {shard["name"]: shard["sha256"] for shard in manifest["shards"]}
+        reading = Reading(**manifest.get("reading", {}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        known, reading = {}, None
+    found = open_layout(source, annotations, reading or Reading(), workers)
+    if found.kind != fmt.FILMS and reading is None:
+        raise ShardError(f"{root / fmt.MANIFEST}: damaged, and it tells how {found.kind} were read; pack anew")
 
-    def keep(film) -> None:
-        """Leave the note of a finished film behind, or what makes `pack` do it anew."""
-        tar = root / f"{film.name}.tar"
-        packed = _packed(film.name, film.scan().fingerprint, tar) if tar.is_file() else None
-        whole = packed is not None and known.get(tar.name) == packed.sha256
-        place.write(note_name(film.name), packed.note() if whole else b"")
-        expected = fmt.idx_text(packed.name, packed.shots, packed.frames).encode() if whole else b""
-        if not whole or _read(tar.with_suffix(".idx")) != expected:
-            place.delete(f"{film.name}.idx")
+    def look(shard: SourceShard) -> PackedShard | None:
+        """A shard that is whole, None for one to be packed again."""
+        tar, scan = root / f"{shard.name}.tar", shard.scan()
+        packed = _packed(shard.name, found.kind, scan.fingerprint, tar) if tar.is_file() else None
+        if packed is None or known.get(tar.name) != packed.sha256:
+            return None
+        names = [sequence.name.encode() for sequence in scan.sequences()] if found.kind != fmt.FILMS else None
+        if names not in (None, packed.sequences["name"].tolist()):
+            raise ShardError(
+                f"{tar}: holds other {found.kind} than {source} has; repair from what the set was packed from, or "
+                "pack anew"
+            )
+        return packed
+
+    def keep(shard: SourceShard, packed: PackedShard | None) -> None:
+        """Leave the note of a finished shard behind, or what makes `pack` do it anew."""
+        idx = packed.idx(found.kind) if packed else b""
+        place.write(note_name(shard.name), packed.note() if packed else b"")
+        if packed is None or _read(root / f"{shard.name}.idx") != idx:
+            place.delete(f"{shard.name}.idx")
 
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(keep, films))
+        for shard, packed in zip(found.shards, list(pool.map(look, found.shards)), strict=True):
+            keep(shard, packed)
     place.delete(fmt.MANIFEST)
-    pack(source, root, workers, annotations=annotations)
+    pack(source, root, workers, annotations=annotations, reading=reading or Reading())
 
 
-def _packed(name: str, fingerprint: str, path: Path) -> PackedFilm | None:
+_MEMBERS = {
+    fmt.FILMS: re.compile(r"(?P<name>.*)/shot_(?P<shot>[0-9]+)\.(?P<image>[0-9]+)\.jpg", re.DOTALL),
+    fmt.PICTURES: re.compile(r"(?P<name>.*)\.jpg(?P<shot>)(?P<image>)", re.DOTALL),
+    fmt.CLIPS: re.compile(r"(?P<name>.*)/frame\.(?P<shot>)(?P<image>[0-9]+)\.jpg", re.DOTALL),
+}
+
+
+def _packed(name: str, kind: str, fingerprint: str, path: Path) -> PackedShard | None:
     """What a finished tar of ours says about itself; None if it is not one."""
     data = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
-    shots: dict[int, list[tuple[int, int, int]]] = {}
+    counts: dict[str, dict[int, int]] = {}  # images of every shot of every sequence
+    sizes: list[tuple[int, int]] = []
+    frames: list[tuple[int, int, int]] = []
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                _, shot, image = member.name.rsplit("/", 1)[1].removesuffix(".jpg").replace("_", ".").split(".")
-                if int(image) != len(shots.setdefault(int(shot), [])):
+                parts = _MEMBERS[kind].fullmatch(member.name)
+                shots = counts.setdefault(parts["name"], {})
+                picture = data[member.offset_data : member.offset_data + member.size]
+                if not shots:
+                    sizes.append(any_picture_size(picture.tobytes(), str(path), "repair"))
+                shot = int(parts["shot"] or 0)
+                if int(parts["image"] or 0) != shots.setdefault(shot, 0):
                     return None
-                jpeg = data[member.offset_data : member.offset_data + member.size]
-                shots[int(shot)].append((member.offset_data, member.size, zlib.crc32(jpeg)))
-        first = next(iter(shots.values()))[0]
-        size = picture_size(data[first[0] : first[0] + first[1]].tobytes(), str(path))
-        frames = np.array([[tuple(image) for image in images] for images in shots.values()], fmt.FRAME)
-    except (tarfile.TarError, ValueError, StopIteration, BasslFastError, OSError):
+                shots[shot] += 1
+                frames.append((member.offset_data, member.size, zlib.crc32(picture)))
+        if any(len(set(shots.values())) > 1 for shots in counts.values()):
+            return None
+        rows = [
+            (sequence.encode(), len(shots), next(iter(shots.values())), *size)
+            for (sequence, shots), size in zip(counts.items(), sizes, strict=True)
+        ]
+        sequences = sequence_rows(rows)
+    except (tarfile.TarError, ValueError, TypeError, BasslFastError, OSError):
         return None
+    numbers = np.array([shot for shots in counts.values() for shot in shots], np.int64)
     sha256 = hashlib.sha256(data).hexdigest()
-    return PackedFilm(name, fingerprint, len(data), sha256, size, np.array(list(shots), np.int64), frames)
+    return PackedShard(name, fingerprint, len(data), sha256, sequences, numbers, np.array(frames, fmt.FRAME))
 
 
-def _tar(index: ShardIndex, film: int) -> str:
-    return index.shards[int(index.sequences[film]["shard"])]["name"]
+def _tar(index: ShardIndex, shard: int) -> str:
+    return index.shards[shard]["name"]
 
 
-def _open(index: ShardIndex, film: int) -> OpenShard:
-    facts = index.shards[int(index.sequences[film]["shard"])]
+def _open(index: ShardIndex, shard: int) -> OpenShard:
+    facts = index.shards[shard]
     if index.cache is not None:
         return index.cache.open(index.address, facts)
     return OpenShard(np.memmap(index.root / facts["name"], np.uint8, mode="r"))
 
 
-def _frames(index: ShardIndex, film: int) -> np.ndarray:
-    """Rows `[S, K]` of `frames.npy`."""
-    row = index.sequences[film]
-    first, per_shot = int(row["first_frame"]), int(row["frames_per_shot"])
-    return index.frames[first : first + int(row["shots"]) * per_shot].reshape(-1, per_shot)
+def _sequences(index: ShardIndex, shard: int) -> np.ndarray:
+    """Rows of `sequences.npy` of one shard."""
+    first, end = np.searchsorted(index.sequences["shard"], [shard, shard + 1])
+    return index.sequences[first:end]
 
 
-def _crc_faults(index: ShardIndex, film: int, data: np.ndarray) -> list[str]:
-    rows = _frames(index, film).ravel()
-    first, found = int(index.sequences[film]["first_frame"]), []
+def _frames(index: ShardIndex, shard: int) -> tuple[int, np.ndarray]:
+    """The first row of `frames.npy` of one shard, and all its rows `[F]`."""
+    first = int(_sequences(index, shard)[0]["first_frame"])
+    return first, index.frames[first : first + index.shards[shard]["frames"]]
+
+
+def _names(index: ShardIndex, shard: int) -> Iterator[str]:
+    """Names of the members of one shard, in order."""
+    rows = _sequences(index, shard)
+    first, last = rows[0], rows[-1]
+    shots = index.shots["shot"][int(first["first_shot"]) : int(last["first_shot"]) + int(last["shots"])]
+    return fmt.member_names(index.kind, rows, shots)
+
+
+def _crc_faults(index: ShardIndex, shard: int, data: np.ndarray) -> list[str]:
+    found, (first, rows) = [], _frames(index, shard)
     starts, lengths = rows["offset"].tolist(), rows["size"].tolist()
     for i, (start, size, crc) in enumerate(zip(starts, lengths, rows["crc32"].tolist(), strict=True)):
         if zlib.crc32(data[start : start + size]) != crc:
@@ -187,13 +245,12 @@ def _crc_faults(index: ShardIndex, film: int, data: np.ndarray) -> list[str]:
     return found
 
 
-def _member_faults(index: ShardIndex, film: int, data: np.ndarray) -> list[str]:
+def _member_faults(index: ShardIndex, shard: int, data: np.ndarray) -> list[str]:
     """Go through a shard member by member: header, bytes and padding of each as they were packed."""
-    first, found, end = int(index.sequences[film]["first_frame"]), [], 0
-    for i, row in enumerate(_frames(index, film).ravel()):
+    found, end, (first, rows) = [], 0, _frames(index, shard)
+    for i, (row, member) in enumerate(zip(rows, _names(index, shard), strict=True)):
         start, size = int(row["offset"]), int(row["size"])
         stop = start + size
-        _, member, _ = index.locate(first + i)
         end = stop + len(fmt.padding(size))
         if stop > len(data):
             found.append(_line(index, first + i, f"cut off, the shard ends at byte {len(data)}"))
@@ -205,13 +262,13 @@ def _member_faults(index: ShardIndex, film: int, data: np.ndarray) -> list[str]:
             found.append(_line(index, first + i, "the padding after it differs"))
     if not found and data[end:].tobytes() != fmt.END_OF_TAR:
         found.append(
-            f"{index.address}/{_tar(index, film)}: its end, from byte {end} on, differs; copy it again or repair"
+            f"{index.address}/{_tar(index, shard)}: its end, from byte {end} on, differs; copy it again or repair"
         )
     return found
 
 
-def _decode_faults(index: ShardIndex, film: int, data: np.ndarray, every: int) -> list[str]:
-    rows, first, found = _frames(index, film).ravel(), int(index.sequences[film]["first_frame"]), []
+def _decode_faults(index: ShardIndex, shard: int, data: np.ndarray, every: int) -> list[str]:
+    found, (first, rows) = [], _frames(index, shard)
     for i in range(0, len(rows), every):
         start, size = int(rows[i]["offset"]), int(rows[i]["size"])
         if fault := decode_fault(data[start : start + size].tobytes()):
@@ -226,7 +283,8 @@ def _line(index: ShardIndex, frame: int, fault: str) -> str:
 
 def _foreign(index: ShardIndex) -> list[str]:
     """Files in the folder that look like shards and are none of this set."""
-    mine = {shard["name"] for shard in index.shards} | {f"{film}.idx" for film in index.films}
+    tars = {shard["name"] for shard in index.shards}
+    mine = tars | {str(Path(tar).with_suffix(".idx")) for tar in tars}
     there = sizes(index.address) or () if index.cache else os.listdir(index.root)
     return [
         f"{index.address}/{name}: not of this set; move it away"

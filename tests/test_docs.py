@@ -16,8 +16,9 @@ import pytest
 from bassl_fast import cli, config
 from shard_tools.pack import pack
 from tests.bassl_fast.test_tools import make_clip
-from tests.films import write_set
+from tests.films import picture, write_set
 from tests.servers import BUCKET, s3_server, use_s3
+from tests.shard_tools.test_clips import make_frames, write_ucf
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -83,6 +84,7 @@ def project(tmp_path, monkeypatch) -> Path:
     for name, colour in (("one", (220, 30, 30)), ("two", (20, 40, 60))):
         Path("clips").mkdir(exist_ok=True)
         make_clip(Path("clips", f"{name}.mp4"), [colour])
+    make_pictures_and_clips()
     shutil.copytree(source, Path("s3", BUCKET, "movienet"))
     Path("cut.zip").write_bytes(archive.read_bytes()[:-30])
     for name in ("broken", "other-version", "half-copied", "unfinished"):
@@ -99,6 +101,23 @@ def project(tmp_path, monkeypatch) -> Path:
     Path("cut-keyframe", keyframe).write_bytes((source / keyframe).read_bytes()[:400])
     Path("missing-keyframe", keyframe).unlink()
     return tmp_path
+
+
+def make_pictures_and_clips() -> None:
+    """Small ones of what the section on pictures and clips packs."""
+    for split in ("train", "val"):
+        for label, name in enumerate(("abseiling", "yoga")):
+            for i in range(4):
+                path = Path("data", "imagenet", split, name, f"{name}_{5 * i}.JPEG")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(picture(i))
+            path = Path("data", "kinetics", split, name, "video.mp4")
+            path.parent.mkdir(parents=True)
+            make_clip(path, [(220, 30, 30)] * (1 + label))
+        Path("data", "kinetics", f"{split}.csv").write_text("abseiling/video.mp4 0\nyoga/video.mp4 1\n")
+    write_ucf(Path("data", "ucf101"))
+    for name in ("one", "two"):
+        make_frames(Path("frames", name), 4)
 
 
 def test_data_preparation_does_what_the_page_says(project, monkeypatch, capsys):

@@ -130,7 +130,7 @@ def test_verify_prints_every_fault_and_repairs_them(shards, tmp_path, capsys):
             "films/manifest.json: missing, so this is no finished set of shards;",
         ),
         (["verify", "shards", "--workers", "0"], "workers 0: must be at least 1"),
-        (["info", "version"], "version/manifest.json: format version 7, this program reads version 1 of films; pack"),
+        (["info", "version"], "version/manifest.json: format version 7, this program reads version 1 of films, p"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_thing_and_the_fix(shards, tmp_path, monkeypatch, capsys, argv, said):
@@ -221,7 +221,7 @@ def test_a_finished_destination_is_refused_before_a_video_is_asked_for(served, t
 
 def test_options_for_videos_are_refused_where_there_are_none(bucket, tmp_path, capsys):
     said = refused(capsys, "pack", f"s3://{BUCKET}/nothing", tmp_path / "dst", "--join", "film")
-    assert said == f"bassl-fast: --join is for videos, and s3://{BUCKET}/nothing holds none; leave it out"
+    assert said == f"bassl-fast: --join is for films from videos, and s3://{BUCKET}/nothing holds none; leave it out"
 
 
 @pytest.mark.parametrize(("source", "size"), [("clips", "16k"), (VIDEOS, "16k"), (VIDEOS, "4k")])
