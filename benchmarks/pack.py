@@ -3,10 +3,11 @@
     pack folder      `tar cf` of the same files, alone and with the checksum that we compute too; a
                      webdataset.TarWriter loop over PIL-checked files
     pack zip         `unzip -p ZIP | cat > /dev/null`
+    pack pictures    `tar cf` of the same files in folders of classes, alone and with the checksum
     verify           `sha256sum` of the same shards
     S3, cold         `rclone copy` of the same shards from the same server (rclone serve s3, loopback) to the same disk
     S3, warm         reading all key-frames from the filled cache, five times, against the same from a local folder
-    index            10,000 films, 15 M shots: seconds to open, and memory a reader of a few films takes
+    index            10,000 films of 15 M shots, and 1.28 M pictures: seconds to open, memory a reader of a few takes
 
 All files are in the page cache. The contestants take turns, round by round; a ratio is the peer's time over ours in the
 same round, so above 1 we are faster. CPU seconds are those of the contestant's own processes, not of a server's. Needs
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import resource
@@ -40,7 +42,7 @@ from PIL import Image
 
 from pipelines.store import Store
 from shard_tools import format as fmt
-from shard_tools import movienet
+from shard_tools import movienet, trees
 from shard_tools.cache import Cache
 from shard_tools.draw import draw_films
 from shard_tools.format import ShardIndex
@@ -98,6 +100,15 @@ def make_zip(frames: Path, path: Path) -> None:
                 archive.write(tmp.name, f"240P/{film.name}.tar")
 
 
+def make_pictures(root: Path, frames: Path, pictures: int) -> None:
+    """A tree as of ImageNet, a thousand pictures a class: the key-frames under `frames`, over and over."""
+    data = [path.read_bytes() for path in sorted(frames.rglob("*_img_0.jpg"))[:1000]]
+    for n in range(pictures):
+        folder = root / "train" / f"n{n // 1000:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"n{n // 1000:08d}_{n}.JPEG").write_bytes(data[n % len(data)])
+
+
 def tar_writer(frames: Path, out: Path) -> None:
     """The loop one writes first: open each picture with PIL to see that it is one, add it to a tar a film."""
     import webdataset  # here, as worker processes import this file too
@@ -127,21 +138,24 @@ def packing(source: Path, archive: Path, scratch: Path, workers: int) -> tuple[C
     def loop() -> None:
         tar_writer(frames, fresh(scratch / "loop").mkdir() or scratch / "loop")
 
-    folder = {
-        "ours": lambda: pack(source, fresh(scratch / "ours"), **quiet),
-        "tar cf": lambda: subprocess.run(["tar", "cf", scratch / "all.tar", "-C", frames, "."], check=True),
-        "tar cf; sha256sum": lambda: subprocess.run(
-            f"tar cf '{scratch}/all.tar' -C '{frames}' . && sha256sum '{scratch}/all.tar' > /dev/null",
-            shell=True,
-            check=True,
-        ),
-        "webdataset.TarWriter": loop,
-    }
+    folder = {**beside_tar(source, frames, scratch, workers), "webdataset.TarWriter": loop}
     zipped = {
         "ours": lambda: pack(archive, fresh(scratch / "ours"), **quiet),
         "unzip -p": lambda: subprocess.run(f"unzip -p '{archive}' | cat > /dev/null", shell=True, check=True),
     }
     return folder, zipped
+
+
+def beside_tar(source: Path, files: Path, scratch: Path, workers: int) -> Contest:
+    """Pack `source` against tar, which reads the same `files`."""
+    tar = f"tar cf '{scratch}/all.tar' -C '{files}' ."
+    return {
+        "ours": lambda: pack(source, fresh(scratch / "ours"), workers, progress=False),
+        "tar cf": lambda: subprocess.run(tar, shell=True, check=True),
+        "tar cf; sha256sum": lambda: subprocess.run(
+            f"{tar} && sha256sum '{scratch}/all.tar' > /dev/null", shell=True, check=True
+        ),
+    }
 
 
 def verifying(shards: Path, workers: int) -> Contest:
@@ -205,20 +219,60 @@ def simulate_index(root: Path, films: int, shots: int) -> None:
     sequences["shots"], sequences["frames_per_shot"], sequences["height"], sequences["width"] = each, 3, 240, 426
     rows = np.zeros(shots, fmt.SHOT)
     rows["shot"] = np.arange(shots) - np.repeat(first // 3, each)
-    from hashlib import sha256
-
     index = {}
     for name, array in ((fmt.FRAMES, frames), (fmt.SEQUENCES, sequences), (fmt.SHOTS, rows)):
         data = fmt.npy_bytes(array)
         (root / name).write_bytes(data)
-        index[name] = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
+        index[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     shards = []
     for name, count in zip(names, (3 * each).tolist(), strict=True):
         tar = root / f"{name.decode()}.tar"
         tar.touch()
         os.truncate(tar, count * step + len(fmt.END_OF_TAR))
         shards.append({"name": tar.name, "bytes": count * step + len(fmt.END_OF_TAR), "sha256": "0", "frames": count})
-    manifest = {"version": fmt.VERSION, "kind": fmt.KIND, "index": index, "shards": shards}
+    manifest = {"version": fmt.VERSION, "kind": fmt.FILMS, "index": index, "shards": shards}
+    (root / fmt.MANIFEST).write_text(json.dumps(manifest))
+
+
+def simulate_pictures(root: Path, pictures: int) -> None:
+    """The index of `pictures` pictures of 110 KB in 1,000 classes, with sparse shards: only sizes are real."""
+    root.mkdir()
+    size, label = 110_000, np.arange(pictures) * 1000 // pictures
+    names = np.char.add(
+        np.char.add(np.char.mod("n%08d/n", label), np.char.mod("%08d_", label)),
+        np.char.mod("%07d", np.arange(pictures)),
+    )
+    step = 512 + size + len(fmt.padding(size))
+    each = trees.SHARD // step
+    frames = np.zeros(pictures, fmt.FRAME)
+    frames["offset"], frames["size"] = 512 + step * (np.arange(pictures) % each), size
+    sequences = np.zeros(pictures, fmt.sequence_dtype([bytes(27)], fmt.PICTURES))
+    for column, value in {
+        "name": names.astype("S"),
+        "split": b"train",
+        "shard": np.arange(pictures) // each,
+        "first_frame": np.arange(pictures),
+        "first_shot": np.arange(pictures),
+        "shots": 1,
+        "frames_per_shot": 1,
+        "height": 375,
+        "width": 500,
+        "label": label,
+    }.items():
+        sequences[column] = value
+    index = {}
+    for name, array in ((fmt.FRAMES, frames), (fmt.SEQUENCES, sequences), (fmt.SHOTS, np.zeros(pictures, fmt.SHOT))):
+        data = fmt.npy_bytes(array)
+        (root / name).write_bytes(data)
+        index[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    shards = []
+    for number, count in enumerate(np.bincount(sequences["shard"]).tolist()):
+        tar, bytes_ = root / f"train-{number:05d}.tar", count * step + len(fmt.END_OF_TAR)
+        tar.touch()
+        os.truncate(tar, bytes_)
+        shards.append({"name": tar.name, "bytes": bytes_, "sha256": "0", "frames": count})
+    classes = [f"n{n:08d}" for n in range(1000)]
+    manifest = {"version": fmt.VERSION, "kind": fmt.PICTURES, "classes": classes, "index": index, "shards": shards}
     (root / fmt.MANIFEST).write_text(json.dumps(manifest))
 
 
@@ -246,7 +300,7 @@ print(json.dumps({"seconds": seconds, "opened": opened - before, "reading": resi
 
 def opening(root: Path, rounds: int) -> dict[str, float]:
     """Seconds to open, resident bytes it takes, and bytes a key-frame touched by a reader of a tenth of the films."""
-    films = len(json.loads((root / fmt.MANIFEST).read_text())["shards"])
+    films = len(np.load(root / fmt.SEQUENCES, mmap_mode="r"))
     runs = []
     for _ in range(rounds):
         done = subprocess.run(
@@ -264,6 +318,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=10, help="how often the shots of a film are repeated")
     parser.add_argument("--rounds", type=int, default=5, help="rounds after the one that warms up")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--pictures", type=int, default=20_000, help="pictures to pack")
     parser.add_argument("--shots", type=int, default=15_000_000, help="shots of the simulated index")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
@@ -273,6 +328,8 @@ def main() -> None:
         source, archive, shards = root / "films", root / "films.zip", root / "s3" / BUCKET / "shards"
         make_films(source, args.films, args.copies)
         make_zip(source / movienet.FRAMES_DIR, archive)
+        tree = root / "pictures"
+        make_pictures(tree, source / movienet.FRAMES_DIR, args.pictures)
         pack(source, shards, progress=False)
         size = sum(path.stat().st_size for path in shards.glob("*.tar"))
         port = stack.enter_context(s3_server(root / "s3", "1h"))
@@ -287,6 +344,7 @@ def main() -> None:
         contests = {
             "pack folder": (by_folder, source),
             "pack zip": (by_zip, archive),
+            "pack pictures": (beside_tar(tree, tree, root, args.workers), tree),
             "verify": (verifying(shards, args.workers), shards),
             "S3, cold": (cold, shards),
             "S3, warm": (warm, shards, root / "warm"),
@@ -298,7 +356,8 @@ def main() -> None:
             entry = {"seconds": {}, "cpu_seconds": {}, "ratios": {}}
             for peer, turns in times.items():
                 entry["seconds"][peer], entry["cpu_seconds"][peer] = (median(kind) for kind in zip(*turns, strict=True))
-            moved = size * (PASSES if contest is warm else 1)
+            read = sum(path.stat().st_size for path in tree.rglob("*.JPEG")) if name == "pack pictures" else size
+            moved = read * (PASSES if contest is warm else 1)
             speed = {peer: f"{moved / seconds / 1e6:.0f} MB/s" for peer, seconds in entry["seconds"].items()}
             print(f"{name:12s} ours {speed['ours']} ({entry['cpu_seconds']['ours']:.2f} s of CPU)", end="")
             for peer in list(times)[1:]:
@@ -311,7 +370,9 @@ def main() -> None:
             result[name] = entry
         simulate_index(root / "large", 10_000, args.shots)
         simulate_index(root / "small", 1_000, args.shots // 10)
-        result["index"] = {name: opening(root / name, args.rounds) for name in ("large", "small")}
+        simulate_pictures(root / "1.28 M pictures", 1_281_167)
+        names = ("large", "small", "1.28 M pictures")
+        result["index"] = {name: opening(root / name, args.rounds) for name in names}
         for name, found in result["index"].items():
             print(f"index, {name}: open {found['seconds']:.2f} s, {found['opened'] / 1e6:.1f} MB resident; "
                   f"a tenth of the films: {found['bytes_a_keyframe']:.1f} bytes a key-frame touched")  # fmt: skip
