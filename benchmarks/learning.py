@@ -1,8 +1,8 @@
 """Do the methods and networks of pictures and clips learn? Each against its untrained self, in its own evaluation.
 
-    pictures    crops of the photographs in scikit-image, a class a photograph: training crops from its left half, others
-                from its right. SCE, BYOL and SCRL pretrain without labels, then a linear layer is trained on the frozen
-                encoder (linear evaluation), as it is on the encoder before.
+    pictures    crops of the photographs in scikit-image, a class a photograph: training crops from its left half,
+                others from its right. SCE, BYOL and SCRL pretrain without labels, then a linear layer is trained on the
+                frozen encoder (linear evaluation), as it is on the encoder before.
     clips       a square that crosses a textured picture to the left, right, top or bottom: a frame alone says nothing.
                 R3D, X3D and VoV3D are trained with labels; untrained, they guess.
 
