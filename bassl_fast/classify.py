@@ -25,7 +25,7 @@ from shard_tools.format import ShardIndex, write_atomically
 
 from . import hardware
 from .distributed import total
-from .methods import Classifier, Supervised
+from .methods import Classifier, Method, Supervised
 from .methods.method import for_encoder
 from .models import build_pretrained
 from .module import Pretraining
@@ -37,7 +37,7 @@ def judge(classifier: Classifier, loader: ShotLoader, count: int, bar: tqdm | No
     """Probabilities `[N, classes]` of the N = `count` pictures or videos of `loader`, means over their views."""
     found, seen, each = None, 0, loader.views_a_shot
     for _, images in loader:
-        clips = images if classifier.method.clips else images[:, 0]
+        clips = images if clips_of(classifier.method) else images[:, 0]
         probability = classifier(for_encoder(clips).to(memory_format=classifier.encoder.memory_format))
         if found is None:
             found = probability.new_zeros(count, probability.shape[1])
@@ -47,6 +47,11 @@ def judge(classifier: Classifier, loader: ShotLoader, count: int, bar: tqdm | No
         if bar is not None:
             bar.update(len(images))
     return found / each
+
+
+def clips_of(method: Method) -> Clips | None:
+    """What clips a method looks at; None of one that looks at pictures."""
+    return getattr(method, "clips", None)
 
 
 def hits(probability: Tensor, labels: Tensor) -> Tensor:
@@ -101,7 +106,7 @@ class Accuracy(Callback):
                 self.index,
                 mine,
                 method.views.at_test(),
-                method.clips or Clips(1),
+                clips_of(method) or Clips(1),
                 device=module.device,
                 threads=hardware.threads(self.threads, trainer.num_devices),
             )

@@ -61,6 +61,7 @@ SCRL: Names = [
     ("online_network.projector.net.*", "method.projector.*"),
     ("target_network.projector.net.*", "method.target_projector.*"),
     ("predictor.net.*", "method.predictor.*"),
+    ("evaluator.linear.*", "method.classifier.*"),
 ]
 
 
@@ -111,15 +112,16 @@ def method_of(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
     SCRL and BYOL have the same heads, and are taken for SCRL.
     """
-    if "method.classifier.weight" in state:
-        kind, sizes = "Supervised", {"classes": ("method.classifier.weight", 0)}
-    elif "method.projector.6.weight" in state or "method.queue.keys" in state:
-        kind, sizes = "SCE", {"outputs": ("method.projector.6.weight", 0), "queue": ("method.queue.keys", 1)}
+    sizes = {"hidden": ("method.projector.0.weight", 0), "classes": ("method.classifier.weight", 0)}
+    if "method.projector.6.weight" in state or "method.queue.keys" in state:
+        kind = "SCE"
+        sizes |= {"outputs": ("method.projector.6.weight", 0), "queue": ("method.queue.keys", 1)}
     elif "method.projector.3.weight" in state:
-        kind, sizes = "SCRL", {"outputs": ("method.projector.3.weight", 0)}
+        kind = "SCRL"
+        sizes |= {"outputs": ("method.projector.3.weight", 0)}
+    elif "method.classifier.weight" in state:
+        kind = "Supervised"
     else:
         return None
-    if kind != "Supervised":
-        sizes["hidden"] = ("method.projector.0.weight", 0)
     found = {argument: state[name].shape[side] for argument, (name, side) in sizes.items() if name in state}
     return {"class_path": f"bassl_fast.methods.{kind}", "init_args": found}

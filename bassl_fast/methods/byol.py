@@ -30,6 +30,7 @@ class BYOL(MomentumMethod):
         hidden: width of the hidden layers of projector and predictor.
         outputs: size of what is compared.
         momentum: of the target network in the first step.
+        classes: of online evaluation, see `MomentumMethod`.
 
     Raises:
         ConfigError: a momentum outside [0, 1]; a second view that does not go with the first.
@@ -43,10 +44,10 @@ class BYOL(MomentumMethod):
         hidden: int = 4096,
         outputs: int = 256,
         momentum: float = 0.97,
+        classes: int | None = None,
     ) -> None:
-        super().__init__(
-            mlp(dim, hidden, outputs, hidden_bias=True), mlp(outputs, hidden, outputs, hidden_bias=True), momentum
-        )
+        projector, predictor = (mlp(size, hidden, outputs, hidden_bias=True) for size in (dim, outputs))
+        super().__init__(projector, predictor, momentum, dim, classes)
         if not 0 <= momentum <= 1:
             raise ConfigError(f"method.momentum {momentum}: must be within [0, 1]")
         self.views, self.second = view_laws(views, second)
@@ -63,11 +64,13 @@ class BYOL(MomentumMethod):
         pictures = batch["images"].flatten(0, 1)
         with torch.no_grad():
             target = self.target_encoder(pictures)
-        return torch.cat([each.unflatten(0, (-1, 2)) for each in (encoder(pictures), target)], 1)
+        features = encoder(pictures).unflatten(0, (-1, 2))
+        self.watch(features)
+        return torch.cat([features, target.unflatten(0, (-1, 2))], 1)
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The loss, from features `[b, 4, D]`: of two views by the encoder, and by the target encoder."""
-        return {"byol": self.distances(features).mean()}
+        return {"byol": self.distances(features).mean(), **self.online(batch)}
 
     def distances(self, features: Tensor) -> Tensor:
         """Distance `[R]` of prediction and target, both ways added, from features `[R, 4, D]`; 0 to 8."""

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pipelines.views import TrainViews
 from shard_tools.errors import ConfigError
@@ -29,11 +30,19 @@ class MomentumMethod(Method):
         projector: of the encoder's features, copied for the targets.
         predictor: on top of it, for the encoder that learns alone.
         momentum: part of the target that stays in the first step; rises to 1 by a cosine.
+        dim: size D of a feature.
+        classes: train a linear classifier beside, which the encoder learns nothing from: online evaluation, of labelled
+            pictures or videos. Left out, there is none.
     """
 
-    def __init__(self, projector: nn.Module, predictor: nn.Module, momentum: float) -> None:
+    def __init__(
+        self, projector: nn.Module, predictor: nn.Module, momentum: float, dim: int, classes: int | None
+    ) -> None:
         super().__init__()
         self.projector, self.predictor, self.momentum = projector, predictor, momentum
+        if classes is not None:
+            self.classifier = nn.Linear(dim, classes)
+        self._watched: Tensor | None = None
 
     def attach(self, encoder: Encoder) -> None:
         """Make the target network, a copy of `encoder` and projector as they are now."""
@@ -42,6 +51,18 @@ class MomentumMethod(Method):
     @abstractmethod
     def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
         """Features `[b, V + G, ...]`: of all V views by `encoder`, then of the first G by the target encoder."""
+
+    def watch(self, features: Tensor) -> None:
+        """Keep the features `[b, V, D]` of views for `online`; of `embed`."""
+        self._watched = features.detach()
+
+    def online(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Loss of the classifier, where there is one, on what was watched; of `forward`."""
+        if not hasattr(self, "classifier"):
+            return {}
+        logits = self.classifier(self._watched)
+        labels = batch["label"][:, None].expand(logits.shape[:2])
+        return {"online": F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())}
 
     def after_step(self, encoder: Encoder, step: int, total: int) -> None:
         """Let the target follow, after step number `step` (from 0) of `total`."""

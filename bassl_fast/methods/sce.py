@@ -46,6 +46,7 @@ class SCE(MomentumMethod):
         queue: keys of past batches that shots are compared with; twice the global batch must divide it.
         batch_keys: compare with the keys of this global batch too. No published recipe does.
         momentum: of the target network in the first step.
+        classes: of online evaluation, see `MomentumMethod`; on the first view.
 
     Raises:
         ConfigError: a value outside its range; views that do not go together; clips for an encoder of pictures; a
@@ -67,8 +68,10 @@ class SCE(MomentumMethod):
         queue: int = 65536,
         batch_keys: bool = False,
         momentum: float = 0.99,
+        classes: int | None = None,
     ) -> None:
-        super().__init__(mlp(dim, hidden, hidden, outputs, last_norm=True), mlp(outputs, hidden, outputs), momentum)
+        projector, predictor = mlp(dim, hidden, hidden, outputs, last_norm=True), mlp(outputs, hidden, outputs)
+        super().__init__(projector, predictor, momentum, dim, classes)
         for name, value in (("positive", positive), ("momentum", momentum)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"method.{name} {value}: must be within [0, 1]")
@@ -124,7 +127,9 @@ class SCE(MomentumMethod):
         views = [for_encoder(view) for name in names for view in batch[name].unbind(1)]
         with torch.no_grad():
             targets = [self.target_encoder(view) for view in views[:TARGETS]]
-        return torch.stack([*map(encoder, views), *targets], 1)
+        features = torch.stack([*map(encoder, views), *targets], 1)
+        self.watch(features[:, :1])
+        return features
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The loss, from features `[b, V + 2, D]` of V views and, by the target encoder, of the first two."""
@@ -146,7 +151,7 @@ class SCE(MomentumMethod):
                     losses.append(soft_contrastive(*compared, self.temperature, self.target_temperature, self.positive))
         if self.training:
             self.queue.push(torch.cat(everyone))
-        return {"sce": torch.stack(losses).mean()}
+        return {"sce": torch.stack(losses).mean(), **self.online(batch)}
 
     def momentum_at(self, step: int, total: int) -> float:
         return cosine_momentum(step, max(1, total - 1), self.momentum)  # 1 in the last step

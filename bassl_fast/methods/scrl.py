@@ -34,6 +34,7 @@ class SCRL(BYOL):
         hidden: width of the hidden layers of projector and predictor.
         outputs: size of what is compared.
         momentum: of the target network in the first step.
+        classes: of online evaluation, see `MomentumMethod`; on the mean over the map.
 
     Raises:
         ConfigError: views too small for a box, or an encoder without maps.
@@ -48,8 +49,9 @@ class SCRL(BYOL):
         hidden: int = 4096,
         outputs: int = 256,
         momentum: float = 0.97,
+        classes: int | None = None,
     ) -> None:
-        super().__init__(dim, views, second, hidden, outputs, momentum)
+        super().__init__(dim, views, second, hidden, outputs, momentum, classes)
         if boxes.least >= views.size:
             raise ConfigError(f"boxes.least {boxes.least}: must be less than the side of a view, {views.size}")
         self.boxes = boxes
@@ -70,7 +72,9 @@ class SCRL(BYOL):
         pictures, boxes = batch["images"].flatten(0, 1), batch["boxes"].flatten(0, 1)
         with torch.no_grad():
             target = roi_align(self.target_encoder.maps(pictures), boxes, _STRIDE)
-        online = roi_align(encoder.maps(pictures), boxes, _STRIDE)
+        maps = encoder.maps(pictures)
+        self.watch(maps.mean((2, 3)).unflatten(0, (-1, 2)))
+        online = roi_align(maps, boxes, _STRIDE)
         return torch.cat([each.unflatten(0, (-1, 2)) for each in (online, target)], 1)
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -81,4 +85,5 @@ class SCRL(BYOL):
         distances = self.distances(features[chosen].transpose(1, 2).flatten(0, 1))
         weight = common[chosen].to(distances.dtype).repeat_interleave(features.shape[2])
         # Nor is it a division by zero where no process has one.
-        return {"scrl": global_mean((distances * weight).sum(), weight.sum().clamp(min=1e-6))}
+        loss = global_mean((distances * weight).sum(), weight.sum().clamp(min=1e-6))
+        return {"scrl": loss, **self.online(batch)}

@@ -82,13 +82,13 @@ class Supervised(Method):
 
 
 class Classifier(nn.Module):
-    """An encoder and a trained `Supervised`, for use: images -> probabilities `[N, classes]`.
+    """An encoder and a method with a classifier, for use: images -> probabilities `[N, classes]`.
 
     An image larger than in training is judged in every window of that size (`Encoder.in_windows`): softmax in each,
     then the mean, as SlowFast's recipes have it.
     """
 
-    def __init__(self, encoder: Encoder, method: Supervised) -> None:
+    def __init__(self, encoder: Encoder, method: Method) -> None:
         super().__init__()
         self.encoder, self.method = encoder, method
 
