@@ -135,3 +135,16 @@ def of_segments(length: np.ndarray, frames: int, place: np.ndarray) -> np.ndarra
     bounds = np.rint((length[..., None] - 1) / frames * np.arange(frames + 1)).astype(np.int64)
     first, last = bounds[..., :-1], bounds[..., 1:]
     return first + np.floor(place * (last - first + 1)).astype(np.int64)
+
+
+def show_differences(rows: np.ndarray, chosen: np.ndarray, centers: Centers) -> np.ndarray:
+    """Rows `[B, T]` of clips, of which those `chosen` `[B]` show what changes to the next frame (SCE, section 3.4).
+
+    The last frame of a clip has none in it, and shows the change that led to it. A shot of one frame stays as it is.
+    """
+    rows, frame = rows.copy(), rows["frame"]
+    first = centers.frames(centers.position[:, None], np.zeros((len(rows), 1), np.int64))
+    rows["difference"] = (chosen & (centers.frames_per_shot > 1))[:, None]
+    led_to = rows["difference"] & (frame == frame[:, -1:]) & (frame > first)
+    rows["frame"] = frame - led_to
+    return rows

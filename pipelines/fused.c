@@ -1,6 +1,6 @@
 /* One training view from a decoded crop, in one pass over memory; what `graph.train_graph` does by DALI's operators.
 
-       rows of the crop -> resample down  -> a row as wide as the crop
+       rows of the crop -> resample down, less the next frame's -> a row as wide as the crop
                         -> resample across, colour, clip -> a row of the view
                         -> blur across -> the last 2 radius + 1 rows -> blur down
                         -> solarize, normalise -> a row of the output
@@ -26,10 +26,12 @@ typedef float pixel __attribute__((vector_size(16), aligned(4)));
 /* What a view asks for, in the order of `fused.PARAMETERS`. */
 typedef struct {
     float colour[9], mean[9];  /* 3x3: out = colour * pixel + mean * (mean pixel of the resized crop) */
+    float constant[3];         /* added to out */
     float scale[3], offset[3]; /* normalised = out * scale + offset */
     float sigma;               /* of the blur in pixels of the view, 0: none */
     float flip;                /* 1: mirrored */
     float fold;                /* of levels above half of it, what is left of it remains: 255 solarizes, 1e30 never */
+    float difference;          /* 1: the next frame is subtracted */
 } view;
 
 /* Sample i of the resampled axis is the sum of weight[i * taps + k] * (sample first[i] + k of the source). */
@@ -170,17 +172,28 @@ INLINE void store_bfloat16(void *to, int row, const float *values, float fold, c
 
 typedef void store_row(void *, int, const float *, float, const float *, const float *, int);
 
-INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *crop, int height, int width, int size,
-                      const view *v) {
+/* Sum of weight[k] * (row first + k) of a crop, less the same of `next` unless it is null; `rows` and `other` are room. */
+INLINE void blend_crop(float *line, float *other, const void **rows, const uint8_t *crop, const uint8_t *next, int first,
+                       const float *weight, int count, int width) {
+    for (int k = 0; k < count; k++) rows[k] = crop + (size_t)(first + k) * 3 * width;
+    blend_bytes(line, (const uint8_t *const *)rows, weight, count, 3 * width);
+    if (!next) return;
+    for (int k = 0; k < count; k++) rows[k] = next + (size_t)(first + k) * 3 * width;
+    blend_bytes(other, (const uint8_t *const *)rows, weight, count, 3 * width);
+    for (int i = 0; i < 3 * width; i++) line[i] -= other[i];
+}
+
+INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *crop, const uint8_t *next, int height,
+                      int width, int size, const view *v) {
     const int radius = v->sigma > 0 ? (int)ceilf(3 * v->sigma) : 0, kept = 2 * radius + 1 < size ? 2 * radius + 1 : size;
     const int length = 3 * size, padded = (length + PART - 1) / PART * PART;
     axis down = {.in = height, .out = size, .taps = taps_of(height, size)};
     axis across = {.in = width, .out = size, .taps = taps_of(width, size)};
 
-    enum { DOWN, ACROSS, MEAN_DOWN, MEAN_ACROSS, LINE, RESIZED, ROW, BLURRED, SCALE, OFFSET, GAUSS, KEPT, FIRST, PARTS };
+    enum { DOWN, ACROSS, MEAN_DOWN, MEAN_ACROSS, LINE, OTHER, RESIZED, ROW, BLURRED, SCALE, OFFSET, GAUSS, KEPT, FIRST, PARTS };
     const size_t counts[PARTS] = {
-        (size_t)size * down.taps, (size_t)size * across.taps, height, width, 3 * width + 1, padded + 4,
-        padded + 6 * radius, length, length, length, 2 * radius + 1, radius ? (size_t)kept * length : 0, 2 * size};
+        (size_t)size * down.taps, (size_t)size * across.taps, height, width, 3 * width + 1,
+        next ? 3 * width : 0, padded + 4, padded + 6 * radius, length, length, length, 2 * radius + 1, radius ? (size_t)kept * length : 0, 2 * size};
     size_t total = 0, start[PARTS];
     for (int i = 0; i < PARTS; i++) start[i] = total, total += counts[i];
     const int most = height > 2 * radius + 1 ? height : 2 * radius + 1; /* rows blended at a time */
@@ -190,7 +203,7 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
         return;
     }
     float *memory = (float *)(rows + most);
-    float *line = memory + start[LINE], *resized = memory + start[RESIZED] + 2;
+    float *line = memory + start[LINE], *other = memory + start[OTHER], *resized = memory + start[RESIZED] + 2;
     float *row = memory + start[ROW] + 3 * radius, *blurred = memory + start[BLURRED];
     float *scale = memory + start[SCALE], *offset = memory + start[OFFSET], *gauss = memory + start[GAUSS];
     down.weight = memory + start[DOWN], down.first = (int *)(memory + start[FIRST]);
@@ -204,11 +217,10 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
     /* The mean of the resized crop, without resizing it. */
     float *mean_down = memory + start[MEAN_DOWN], *mean_across = memory + start[MEAN_ACROSS], mean[3] = {0}, grey[3];
     weigh(mean_down, &down), weigh(mean_across, &across);
-    for (int y = 0; y < height; y++) rows[y] = crop + (size_t)y * 3 * width;
-    blend_bytes(line, (const uint8_t *const *)rows, mean_down, height, 3 * width);
+    blend_crop(line, other, rows, crop, next, 0, mean_down, height, width);
     for (int i = 0; i < 3 * width; i++) mean[i % 3] += mean_across[i / 3] * line[i];
     for (int c = 0; c < 3; c++)
-        grey[c] = v->mean[3 * c] * mean[0] + v->mean[3 * c + 1] * mean[1] + v->mean[3 * c + 2] * mean[2];
+        grey[c] = v->mean[3 * c] * mean[0] + v->mean[3 * c + 1] * mean[1] + v->mean[3 * c + 2] * mean[2] + v->constant[c];
     colours colour;
     spread(&colour, v->colour, grey);
 
@@ -219,8 +231,7 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
 
     for (int y = 0, made = 0; y < size; y++) {
         for (; made < size && made <= y + radius; made++) {
-            for (int k = 0; k < down.taps; k++) rows[k] = crop + (size_t)(down.first[made] + k) * 3 * width;
-            blend_bytes(line, (const uint8_t *const *)rows, down.weight + made * down.taps, down.taps, 3 * width);
+            blend_crop(line, other, rows, crop, next, down.first[made], down.weight + made * down.taps, down.taps, width);
             resample_across(resized, line, &across, v->flip != 0);
             colour_row(row, resized, padded, &colour);
             if (!radius) continue;
@@ -240,7 +251,8 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
     free(rows);
 }
 
-/* DALI's calls: the inputs are any array as long as the view is wide, the crop [h, w, 3], and the numbers of `view`; the
+/* DALI's calls: the inputs are any array as long as the view is wide, the crop [h, w, 3], the numbers of `view`, and, if
+   they are four, the crop of the next frame, or a single pixel where it is not to be subtracted; the
    output is [size, size, 3]. Arrays come as pointers to each, and so do their shapes. */
 
 void view_shape(int64_t **out_shape, int32_t *out_dims, int32_t outs, int64_t **in_shape, int32_t *in_dims, int32_t ins,
@@ -252,10 +264,11 @@ void view_shape(int64_t **out_shape, int32_t *out_dims, int32_t outs, int64_t **
 #define OPERATOR(name, type, store)                                                                                     \
     FOR_EACH_CPU void name(void **out, int64_t **out_shape, int32_t *out_dims, int32_t outs, void **in,                 \
                            int64_t **in_shape, int32_t *in_dims, int32_t ins) {                                         \
-        (void)out_dims, (void)outs, (void)in_dims, (void)ins;                                                           \
+        (void)out_dims, (void)outs, (void)in_dims;                                                                      \
         const int size = (int)out_shape[0][0];                                                                          \
-        make_view(out[0], (size_t)size * size * 3 * sizeof(type), store, in[1], (int)in_shape[1][0],                    \
-                  (int)in_shape[1][1], size, in[2]);                                                                    \
+        const view *v = in[2];                                                                                          \
+        make_view(out[0], (size_t)size * size * 3 * sizeof(type), store, in[1],                                         \
+                  ins == 4 && v->difference ? in[3] : NULL, (int)in_shape[1][0], (int)in_shape[1][1], size, v);         \
     }
 OPERATOR(view_float32, float, store_float32)
 OPERATOR(view_bfloat16, uint16_t, store_bfloat16)

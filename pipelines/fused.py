@@ -16,18 +16,20 @@ from importlib.util import find_spec
 import numpy as np
 
 from .dali import ops, types
-from .views import colour_matrices
+from .views import colours
 
 # What the operator is told of a view, as `fused.c` reads it.
 PARAMETERS = np.dtype(
     [
         ("pixel", "<f4", (3, 3)),
         ("mean", "<f4", (3, 3)),
+        ("constant", "<f4", 3),
         ("scale", "<f4", 3),
         ("offset", "<f4", 3),
         ("blur", "<f4"),
         ("flip", "<f4"),
         ("fold", "<f4"),
+        ("difference", "<f4"),
     ]
 )
 
@@ -35,11 +37,12 @@ _NO_FOLD = 1e30  # no level is above half of it
 
 
 def parameters(rows: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """`[N, 27]` float32 for view rows `[N]`; the output is (pixel - mean) / std, in grey levels `[3]` each."""
+    """`[N, 31]` float32 for view rows `[N]`; the output is (pixel - mean) / std, in grey levels `[3]` each."""
     found = np.empty(len(rows), PARAMETERS)
-    found["pixel"], found["mean"] = colour_matrices(rows)
+    found["pixel"], found["mean"], found["constant"] = colours(rows)
     found["scale"], found["offset"] = 1 / std, -mean / std
     found["blur"], found["flip"] = rows["blur"], rows["flip"]
+    found["difference"] = rows["difference"]
     found["fold"] = np.where(rows["solarize"], 255, _NO_FOLD)
     return found.view(np.float32).reshape(len(rows), -1)
 
@@ -58,21 +61,24 @@ def library() -> ctypes.CDLL | None:
     return ctypes.CDLL(spec.origin)
 
 
-def view(crop, row, size: int, bfloat16: bool):
+def view(crop, row, size: int, bfloat16: bool, following=None):
     """Normalised views `[size, size, 3]`, float32 or the bits of bfloat16 as int16.
 
     Args:
         crop: DALI node of uint8 `[h, w, 3]`.
         row: DALI node of `parameters`.
+        following: DALI node as `crop`, of the next frame; of a row that is no difference, any.
     """
+    crops = [] if following is None else [following]
     return _operator()(
         types.Constant(np.zeros(size, np.uint8), device="cpu"),
         crop,
         row,
+        *crops,
         run_fn=_address("view_bfloat16" if bfloat16 else "view_float32"),
         setup_fn=_address("view_shape"),
-        in_types=[types.UINT8, types.UINT8, types.FLOAT],
-        ins_ndim=[1, 3, 1],
+        in_types=[types.UINT8, types.UINT8, types.FLOAT, *(types.UINT8 for _ in crops)],
+        ins_ndim=[1, 3, 1, *(3 for _ in crops)],
         out_types=[types.INT16 if bfloat16 else types.FLOAT],
         outs_ndim=[3],
         batch_processing=False,

@@ -2,8 +2,10 @@
 
 A row becomes a picture in this order: decode of the crop region alone, antialiased bilinear resize, colour matrix,
 clip to 0..255, Gaussian blur, solarize, flip, normalise. The flip stands last because it commutes with all before it
-and costs nothing inside the normalisation. DALI's operators do it on a GPU (`train_graph`); on a CPU one operator does
-all that follows the decode (`fused_graph`), several times as fast. Everything per row comes in through `source`.
+and costs nothing inside the normalisation. Where a frame of a clip shows the change to the next one, that one is
+decoded and resized too, and subtracted: all of it is linear, so it is the same as of whole frames. DALI's operators do
+it on a GPU (`train_graph`); on a CPU one operator does all that follows the decode (`fused_graph`), several times as
+fast. Everything per row comes in through `source`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 
 from . import fused
 from .dali import dali_math, fn, pipeline_def, types
-from .views import IMAGENET_MEAN, IMAGENET_STD, TestViews, colour_matrices
+from .views import IMAGENET_MEAN, IMAGENET_STD, TestViews, colours
 
 # ImageNet's, in grey levels.
 MEAN, STD = 255 * np.array(IMAGENET_MEAN), 255 * np.array(IMAGENET_STD)
@@ -28,7 +30,12 @@ _DECODE = {"jpeg_fancy_upsampling": True}
 
 
 def train_path(
-    size: int, gpu: bool, bfloat16: bool = False, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD
+    size: int,
+    gpu: bool,
+    bfloat16: bool = False,
+    mean: Channels = IMAGENET_MEAN,
+    std: Channels = IMAGENET_STD,
+    clips: bool = False,
 ) -> tuple[Callable, Callable]:
     """The graph that makes training views of `size` pixels here, and the function that makes its inputs.
 
@@ -37,11 +44,16 @@ def train_path(
         gpu: decode and augment on the GPU.
         bfloat16: the trainer wants bfloat16; the fused operator writes it, DALI's operators have float32 only.
         mean, std: of the channels, as of `TrainViews`.
+        clips: rows may have `difference`. The JPEGs of `views.following` then come after those of the rows.
     """
     mean, std = 255 * np.array(mean), 255 * np.array(std)
     if not gpu and fused.library():
-        return partial(fused_graph, size=size, bfloat16=bfloat16), partial(fused_inputs, mean=mean, std=std)
-    return partial(train_graph, size=size, gpu=gpu, mean=mean, std=std), train_inputs
+        make_graph = fused_clip_graph if clips else fused_graph
+        inputs = partial(fused_inputs, mean=mean, std=std)
+        make_graph = partial(make_graph, size=size, bfloat16=bfloat16)
+    else:
+        make_graph, inputs = partial(train_graph, size=size, gpu=gpu, mean=mean, std=std, clips=clips), train_inputs
+    return make_graph, partial(clip_inputs, inputs=inputs) if clips else inputs
 
 
 def fused_inputs(rows: np.ndarray, jpegs: list[np.ndarray], mean: np.ndarray = MEAN, std: np.ndarray = STD) -> tuple:
@@ -51,7 +63,7 @@ def fused_inputs(rows: np.ndarray, jpegs: list[np.ndarray], mean: np.ndarray = M
 
 def train_inputs(rows: np.ndarray, jpegs: list[np.ndarray]) -> tuple:
     """What `train_graph` is fed for view rows `[N]` and their JPEG bytes."""
-    pixel, mean = colour_matrices(rows)
+    pixel, mean, constant = colours(rows)
     # The window reaches 3 sigma to either side; a single tap is no blur.
     window = np.where(rows["blur"] > 0, 2 * np.ceil(3 * rows["blur"]) + 1, 1)
     return (
@@ -59,11 +71,19 @@ def train_inputs(rows: np.ndarray, jpegs: list[np.ndarray]) -> tuple:
         *_region(rows),
         pixel,
         mean,
+        constant,
         window.astype(np.int32),
         np.maximum(rows["blur"], np.float32(1e-3)),
         rows["solarize"].astype(np.int32),
         rows["flip"].astype(np.int32),
     )
+
+
+def clip_inputs(rows: np.ndarray, jpegs: list[np.ndarray], inputs: Callable) -> tuple:
+    """What the graph of `inputs` is fed for clips: after its own the next frames, and which rows have one."""
+    next_frames, nothing = iter(jpegs[len(rows) :]), np.zeros(1, np.uint8)
+    after = [next(next_frames) if differs else nothing for differs in rows["difference"]]
+    return *inputs(rows, jpegs[: len(rows)]), after, rows["difference"].astype(np.int32)
 
 
 def _region(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -99,6 +119,22 @@ def fused_graph(source: Callable[[], tuple], size: int, bfloat16: bool):
 
 
 @pipeline_def(enable_conditionals=True)
+def fused_clip_graph(source: Callable[[], tuple], size: int, bfloat16: bool):
+    """As `fused_graph`, of rows that may have `difference`."""
+    jpeg, anchor, shape, row, after, difference = fn.external_source(
+        source=source,
+        num_outputs=6,
+        dtype=[types.UINT8, types.INT32, types.INT32, types.FLOAT, types.UINT8, types.INT32],
+        ndim=[1, 1, 1, 1, 1, 0],
+    )
+    crop = _decode_region(jpeg, anchor, shape, "cpu")
+    following = crop  # not looked at
+    if difference > 0:
+        following = _decode_region(after, anchor, shape, "cpu")
+    return fused.view(crop, row, size, bfloat16, following)
+
+
+@pipeline_def(enable_conditionals=True)
 def train_graph(
     source: Callable[[], tuple],
     size: int,
@@ -106,21 +142,33 @@ def train_graph(
     decode: Literal["cpu", "mixed"] = "mixed",
     mean: np.ndarray = MEAN,
     std: np.ndarray = STD,
+    clips: bool = False,
 ):
     """Training views `[N, size, size, 3]` float32; on a GPU, `decode` says who reads the JPEGs."""
-    integer, real = types.INT32, types.FLOAT
-    jpeg, anchor, shape, pixel, mean_colour, window, sigma, solarize, flip = fn.external_source(
+    integer, real, decoder = types.INT32, types.FLOAT, decode if gpu else "cpu"
+    inputs = fn.external_source(
         source=source,
-        num_outputs=9,
-        dtype=[types.UINT8, integer, integer, real, real, integer, real, integer, integer],
-        ndim=[1, 1, 1, 2, 2, 0, 0, 0, 0],
+        num_outputs=12 if clips else 10,
+        dtype=[types.UINT8, integer, integer, real, real, real, integer, real, integer, integer]
+        + [types.UINT8, integer] * clips,
+        ndim=[1, 1, 1, 2, 2, 1, 0, 0, 0, 0] + [1, 0] * clips,
     )
-    images = _decode_region(jpeg, anchor, shape, decode if gpu else "cpu")
+    jpeg, anchor, shape, pixel, mean_colour, constant, window, sigma, solarize, flip = inputs[:10]
+    images = _decode_region(jpeg, anchor, shape, decoder)
     if gpu and decode == "cpu":
         images = images.gpu()
-    images = fn.resize(images, size=[size, size], interp_type=types.INTERP_LINEAR, antialias=True)
-    mean_pixel = fn.reductions.mean(images, axes=[0, 1], keep_dims=True, dtype=types.FLOAT)
-    images = fn.coord_transform(images, M=pixel) + fn.coord_transform(mean_pixel, M=mean_colour)
+    if clips:
+        after, difference = inputs[10:]
+        if difference > 0:
+            following = _decode_region(after, anchor, shape, decoder)
+            if gpu and decode == "cpu":
+                following = following.gpu()
+            images = _resize(images, size, dtype=real) - _resize(following, size, dtype=real)
+            images = _colour(images, pixel, mean_colour, constant)
+        else:
+            images = _colour(_resize(images, size), pixel, mean_colour, constant)
+    else:
+        images = _colour(_resize(images, size), pixel, mean_colour, constant)
     # Float from here on: DALI's conversion to uint8 costs more than it saves on the CPU.
     images = dali_math.clamp(images, 0.0, 255.0)
     if window > 1:
@@ -147,6 +195,15 @@ test_inputs.__test__ = test_graph.__test__ = False  # not tests, whatever pytest
 
 def _decode_region(jpeg, anchor, shape, device: str):
     return fn.decoders.image_slice(jpeg, anchor, shape, device=device, **_PIXELS, **_DECODE)
+
+
+def _resize(images, size: int, **kwargs):
+    return fn.resize(images, size=[size, size], interp_type=types.INTERP_LINEAR, antialias=True, **kwargs)
+
+
+def _colour(images, pixel, mean, constant):
+    mean_pixel = fn.reductions.mean(images, axes=[0, 1], keep_dims=True, dtype=types.FLOAT)
+    return fn.coord_transform(images, M=pixel) + fn.coord_transform(mean_pixel, M=mean, T=constant)
 
 
 def _normalise(images, mean: np.ndarray, std: np.ndarray, **kwargs):

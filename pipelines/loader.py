@@ -28,7 +28,7 @@ from .plan import Plan, Pools, process_slice
 from .samples import Drawn, Sampler, ShotTable
 from .store import MAPPED, Store
 from .stream import Request, Stream, device_id
-from .views import IMAGENET_MEAN, IMAGENET_STD, VIEW, TestViews
+from .views import IMAGENET_MEAN, IMAGENET_STD, VIEW, TestViews, following
 
 _AHEAD = 4  # steps that remote shards are fetched ahead of DALI; with pools, a whole pool
 _COUNTED = 50  # steps after which the processes add up what was broken
@@ -195,15 +195,16 @@ class WindowLoader:
         _, drawn = self.draw(epoch, step)
         streams = {}
         for size, rows in self._by_size(drawn[self._mine]).items():
-            make_graph, _ = self._path(size)
+            make_graph, _ = self._path(size, rows)
             kwargs = {"substitutes": self._substitutes, "batch_size": rows.size, **self._kwargs}
             requests = self._requests(epoch, step, size)
             streams[size] = Stream(self._store, requests, make_graph, self._device, **kwargs)
         return streams
 
-    def _path(self, size: int) -> tuple[Callable, Callable]:
+    def _path(self, size: int, rows: np.ndarray) -> tuple[Callable, Callable]:
+        """Graph and inputs of views `[b, V]`, or of clips `[b, V, T]`."""
         gpu, bfloat16 = self._device.type == "cuda", self._dtype == torch.bfloat16
-        return graph.train_path(size, gpu, bfloat16, self._mean, self._std)
+        return graph.train_path(size, gpu, bfloat16, self._mean, self._std, clips=rows.ndim == 3)
 
 
 def _requests(loader: WindowLoader, epoch: int, step: int, size: int) -> Iterator[Request]:
@@ -211,7 +212,6 @@ def _requests(loader: WindowLoader, epoch: int, step: int, size: int) -> Iterato
 
     It holds the stream that holds these, so it comes as a weak proxy.
     """
-    _, inputs = loader._path(size)
     ahead = epoch, step
     for _ in range(loader._ahead):
         loader._fetch_ahead(*ahead)
@@ -221,8 +221,11 @@ def _requests(loader: WindowLoader, epoch: int, step: int, size: int) -> Iterato
         loader._fetch_ahead(*ahead)
         ahead = loader._after(*ahead)
         mine = drawn[loader._mine]
-        rows = loader._by_size(mine)[size].ravel()
-        yield Request(rows["frame"], rows, partial(inputs, rows), (samples[loader._mine], mine))
+        views = loader._by_size(mine)[size]
+        _, inputs = loader._path(size, views)
+        rows = views.ravel()
+        pictures = np.concatenate([rows, following(rows)])
+        yield Request(pictures["frame"], pictures, partial(inputs, rows), (samples[loader._mine], mine))
         epoch, step = loader._after(epoch, step)
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from shard_tools.errors import ConfigError
 
 # Crop in pixels of the source picture, colour factors, blur sigma in pixels of the output (0: none); what is true of
-# colours after jitter (grey) and after the blur (solarize).
+# colours after jitter (grey) and after the blur (solarize); and whether the picture is the change to the next frame, as
+# (grey level - that of the next + 255) / 2, before all colours.
 VIEW = np.dtype(
     [
         ("frame", "<i8"),
@@ -34,6 +35,7 @@ VIEW = np.dtype(
         ("blur", "<f4"),
         ("grey", "?"),
         ("solarize", "?"),
+        ("difference", "?"),
     ]
 )
 STEPS = ("brightness", "contrast", "saturation", "hue")
@@ -255,6 +257,27 @@ def colour_matrices(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     pixel, mean = _compose(rows[new])
     group = np.cumsum(new) - 1
     return pixel.astype(np.float32)[group], mean.astype(np.float32)[group]
+
+
+def colours(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`colour_matrices`, and a constant `[N, 3]`: pixel -> A pixel + C (mean pixel) + constant.
+
+    Of a row with `difference`, pixels are those of the frame less those of the next one. Its grey, halving and shift
+    are linear too, and so are part of the three.
+    """
+    pixel, mean = colour_matrices(rows)
+    constant, at = np.zeros((len(rows), 3), np.float32), np.flatnonzero(rows["difference"])
+    half_grey = np.tile(GREY / 2, (3, 1)).astype(np.float32)
+    constant[at] = (pixel[at] + mean[at]).sum(-1) * 127.5
+    pixel[at], mean[at] = pixel[at] @ half_grey, mean[at] @ half_grey
+    return pixel, mean, constant
+
+
+def following(rows: np.ndarray) -> np.ndarray:
+    """The rows `[D]` of the next frames that are subtracted from those of `rows` `[N]` with `difference`."""
+    found = rows[rows["difference"]]
+    found["frame"] += 1
+    return found
 
 
 def _compose(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.clips import Clips
+from pipelines.clips import Clips, show_differences
 from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews, draw_clips
 from shard_tools.errors import ConfigError
@@ -38,6 +38,7 @@ class SCE(MomentumMethod):
         second: laws of the second view, where they differ.
         small: laws of small views.
         clips: look at clips of T frames, which share their augmentation; left out, at pictures.
+        difference: probability that a clip shows the change from frame to frame, in grey.
         hidden: width of the projector's two hidden layers and of the predictor's; 4096, or 1024 for ResNet3D-18.
         outputs: size of what is compared.
         temperature: of the similarities that are learned.
@@ -60,6 +61,7 @@ class SCE(MomentumMethod):
         second: TrainViews | None = None,
         small: tuple[TrainViews, ...] = (),
         clips: Clips | None = None,
+        difference: float = 0.0,
         hidden: int = 4096,
         outputs: int = 256,
         temperature: float = 0.1,
@@ -72,7 +74,7 @@ class SCE(MomentumMethod):
     ) -> None:
         projector, predictor = mlp(dim, hidden, hidden, outputs, last_norm=True), mlp(outputs, hidden, outputs)
         super().__init__(projector, predictor, momentum, dim, classes)
-        for name, value in (("positive", positive), ("momentum", momentum)):
+        for name, value in (("positive", positive), ("momentum", momentum), ("difference", difference)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"method.{name} {value}: must be within [0, 1]")
         for name, value in (("temperature", temperature), ("target_temperature", target_temperature)):
@@ -85,6 +87,9 @@ class SCE(MomentumMethod):
                     f"method.small of size {laws.size}: must be smaller than method.views, {views.size}, "
                     "with the same mean and std"
                 )
+        if difference and clips is None:
+            raise ConfigError(f"method.difference {difference}: is of clips; give method.clips, or leave it out")
+        self.difference = difference
         self.small, self.clips, self.positive, self.batch_keys = small, clips, positive, batch_keys
         self.temperature, self.target_temperature = temperature, target_temperature
         self.queue = KeyQueue(outputs, queue)
@@ -113,6 +118,9 @@ class SCE(MomentumMethod):
             draw_clips(rng, laws, centers.height, centers.width, part)
             for laws, part in zip(recipes, frames, strict=True)
         ]
+        if self.difference:
+            chosen = rng.random((len(recipes), many)) < self.difference
+            drawn = [show_differences(rows, some, centers) for rows, some in zip(drawn, chosen, strict=True)]
         by_size = {
             size: np.stack([rows for laws, rows in zip(recipes, drawn, strict=True) if laws.size == size], 1)
             for size in (self.views.size, *self.small_sizes)

@@ -58,6 +58,7 @@ def test_a_config_reads_as_published(name: str):
         assert laws.short_side is None
     if name == "sce_clips":
         assert method.clips == Clips(8, seconds=2.56)
+        assert method.difference == 0.2
 
 
 def films(many: int, frames: int = 3) -> Centers:
@@ -104,6 +105,14 @@ def test_clips_of_a_shot_share_their_augmentation(law: Clips):
     assert (views["left"][:, 0, 0] != views["left"][:, 1, 0]).any()
 
 
+def test_a_part_of_the_clips_shows_differences():
+    method = SCE(8, TrainViews(size=32), clips=Clips(4, seconds=1.5), difference=0.2, **TINY)
+    shown = method.sample(films(MANY, frames=40), np.random.default_rng(0)).views["difference"]
+    assert (shown == shown[..., :1]).all()
+    np.testing.assert_allclose(shown[..., 0].mean(0), 0.2, atol=bound(MANY))
+    assert abs(np.corrcoef(shown[..., 0].T)[0, 1]) < 7 / MANY**0.5
+
+
 def test_key_frames_of_a_shot_train_an_encoder_of_clips(project: Project):
     """From shards of films: two clips of three key-frames, one step of SCE."""
     torch.manual_seed(0)
@@ -124,6 +133,7 @@ def test_key_frames_of_a_shot_train_an_encoder_of_clips(project: Project):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
+        (lambda: SCE(8, difference=0.2, **TINY), "method.difference 0.2: is of clips"),
         (
             lambda: SCE(8, second=TrainViews(size=96), **TINY),
             r"method.second.size 96: must be that of method.views, 224",

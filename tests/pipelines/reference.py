@@ -21,10 +21,17 @@ def decode(jpeg: np.ndarray) -> Image.Image:
     return Image.open(io.BytesIO(np.asarray(jpeg).tobytes())).convert("RGB")
 
 
-def train_view(jpeg: np.ndarray, row: np.void, size: int) -> np.ndarray:
-    """`[size, size, 3]` uint8 of one row of `VIEW`; hue turns in HSV and every colour step rounds, as PIL has it."""
+def train_view(jpeg: np.ndarray, row: np.void, size: int, following: np.ndarray | None = None) -> np.ndarray:
+    """`[size, size, 3]` uint8 of one row of `VIEW`; hue turns in HSV and every colour step rounds, as PIL has it.
+
+    `following` is the JPEG of the next frame, which a row with `difference` shows the change to.
+    """
     left, top = int(row["left"]), int(row["top"])
-    picture = decode(jpeg).crop((left, top, left + int(row["width"]), top + int(row["height"])))
+    picture = decode(jpeg)
+    if row["difference"]:
+        grey, next_grey = (np.asarray(each.convert("L"), float) for each in (picture, decode(following)))
+        picture = Image.fromarray(np.rint((grey - next_grey + 255) / 2).astype(np.uint8)).convert("RGB")
+    picture = picture.crop((left, top, left + int(row["width"]), top + int(row["height"])))
     picture = picture.resize((size, size), Image.Resampling.BILINEAR)
     if row["flip"]:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -75,8 +82,14 @@ def eval_view(jpeg: np.ndarray, views: TestViews, place: float = 0.5) -> np.ndar
     return np.asarray(picture.crop((left, top, left + views.size, top + views.size)))
 
 
-def fused_view(crop: np.ndarray, row: np.void, size: int) -> np.ndarray:
-    """`[size, size, 3]` in grey levels of a crop and its row, by dense matrices in float64: the arithmetic alone."""
+def fused_view(crop: np.ndarray, row: np.void, size: int, following: np.ndarray | None = None) -> np.ndarray:
+    """`[size, size, 3]` in grey levels of a crop and its row, by dense matrices in float64: the arithmetic alone.
+
+    `following` is the crop of the next frame, subtracted before anything else is done.
+    """
+    if row["difference"]:
+        change = crop.astype(float) - following
+        crop = np.repeat((change @ [[0.299], [0.587], [0.114]] + 255) / 2, 3, axis=2)
     pixel, mean = (matrix[0].astype(np.float64) for matrix in colour_matrices(np.array([row])))
     down, across = _triangle(crop.shape[0], size), _triangle(crop.shape[1], size)
     resized = np.einsum("yh,xw,hwc->yxc", down, across, crop)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.clips import Clips
+from pipelines.clips import Clips, show_differences
 from pipelines.loader import WindowLoader
 from pipelines.samples import Centers, Drawn, ShotTable
 from pipelines.store import Store
@@ -29,12 +29,13 @@ STEPS = 3  # 5 videos in batches of 2
 
 
 def sample(centers: Centers, rng: np.random.Generator) -> Drawn:
-    """Two clips of a video, as SCE's, and a third one that is small."""
+    """Two clips of a video, as SCE's, of which one may show differences; and a third one that is small."""
     numbers = CLIPS.draw(centers, rng, 3)
     clips = [
         draw_clips(rng, laws, centers.height, centers.width, centers.frames(centers.position[:, None], numbers[:, i]))
         for i, laws in enumerate((LARGE, LARGE, SMALL))
     ]
+    clips[0] = show_differences(clips[0], rng.random(len(numbers)) < 0.7, centers)
     return Drawn(np.stack(clips[:2], 1), {"u": rng.random(len(numbers))}, {SMALL.size: clips[2][:, None]})
 
 
@@ -66,13 +67,13 @@ def test_a_batch_has_the_promised_shapes(two_epochs: list[Batch]):
 def test_images_are_the_rows_drawn(videos: ShardIndex, two_epochs: list[Batch]):
     loader, store = open_loader(videos), Store(videos)
     _, drawn = loader.draw(0, 0)
+    assert drawn.views["difference"].any()
     for name, rows in (("images", drawn.views), ("images_16", drawn.small[16])):
         ours = two_epochs[0][name].movedim(-3, -1).numpy() * 0.225 + 0.45
         ours = (255 * ours).reshape(-1, *ours.shape[-3:])
         rows = rows.ravel()
-        theirs = [
-            train_view(jpeg, row, len(ours[0])) for jpeg, row in zip(store.read(rows["frame"]), rows, strict=True)
-        ]
+        jpegs, after = store.read(rows["frame"]), store.read(rows["frame"] + rows["difference"])
+        theirs = [train_view(j, row, len(ours[0]), a) for j, row, a in zip(jpegs, rows, after, strict=True)]
         assert min(map(psnr, ours, theirs)) >= 40
 
 
@@ -95,7 +96,7 @@ def test_frames_and_crops_lie_inside_their_video(videos: ShardIndex):
         for rows in (drawn.views, drawn.small[16]):
             inside = (slice(None), None, None)
             assert (rows["frame"] >= begin[inside]).all()
-            assert (rows["frame"] < end[inside]).all()
+            assert (rows["frame"] + rows["difference"] < end[inside]).all()
             assert (rows["top"] + rows["height"] <= centers.height[inside]).all()
             assert (rows["left"] + rows["width"] <= centers.width[inside]).all()
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.clips import Clips, of_seconds, of_segments, of_span, of_stride
+from pipelines.clips import Clips, of_seconds, of_segments, of_span, of_stride, show_differences
 from pipelines.samples import Centers
+from pipelines.views import VIEW, following
 from shard_tools.errors import ConfigError, ShardError
 
 from .test_views import assert_uniform
@@ -162,3 +163,26 @@ def test_unknown_frames_a_second_are_refused_where_the_law_needs_them(law: Clips
     with pytest.raises(ShardError, match="video number 0"):
         law.spaced(without, 1)
     assert Clips(8, segments=True).spaced(without, 2).shape == (1, 2, 8)
+
+
+def test_differences_are_to_the_next_frame_and_the_last_shows_the_one_before():
+    centers = videos([20, 1, 5, 5])
+    rows = np.zeros((4, 3), VIEW)
+    rows["frame"] = [[3, 7, 11], [20, 20, 20], [21, 23, 25], [26, 28, 30]]
+    shown = show_differences(rows, np.array([True, True, True, False]), centers)
+    assert shown["difference"].tolist() == [[True] * 3, [False] * 3, [True] * 3, [False] * 3]
+    assert shown["frame"].tolist() == [[3, 7, 10], [20, 20, 20], [21, 23, 24], [26, 28, 30]]
+    assert following(shown.ravel())["frame"].tolist() == [4, 8, 11, 22, 24, 25]
+    assert not rows["difference"].any()
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 12), st.integers(0, 2**32))
+def test_the_next_frame_is_of_the_same_video(lengths: list[int], frames: int, seed: int):
+    centers, rng = videos(lengths), np.random.default_rng(seed)
+    rows = np.zeros((len(lengths), frames), VIEW)
+    numbers = Clips(frames, seconds=0.2).draw(centers, rng, 1)[:, 0]
+    rows["frame"] = centers.frames(centers.position[:, None], numbers)
+    shown = show_differences(rows, rng.random(len(lengths)) < 0.8, centers)
+    end = (centers.first_frame + centers.frames_per_shot)[:, None]
+    assert (shown["frame"] >= centers.first_frame[:, None]).all()
+    assert (shown["frame"] + shown["difference"] < end).all()

@@ -74,18 +74,18 @@ def train_pictures(request: pytest.FixtureRequest) -> TrainPictures:
     return lambda *arguments: grey_levels(request.param(*arguments))
 
 
-def call_fused(crop: np.ndarray, row: np.void, size: int) -> np.ndarray:
-    """The fused operator's function without DALI, on a crop `[h, w, 3]`, in grey levels, not rounded."""
+def call_fused(crop: np.ndarray, row: np.void, size: int, following: np.ndarray) -> np.ndarray:
+    """The fused operator's function without DALI, on crops `[h, w, 3]`, in grey levels, not rounded."""
     out, canvas = np.full((size, size, 3), np.nan, np.float32), np.zeros(size, np.uint8)
     parameters = fused.parameters(np.array([row]), np.zeros(3), np.ones(3))
-    inputs = (canvas, np.ascontiguousarray(crop), parameters)
+    inputs = (canvas, np.ascontiguousarray(crop), parameters, np.ascontiguousarray(following))
     shapes = [np.array(array.shape, np.int64) for array in (out, *inputs)]
     pointer = lambda array: array.ctypes.data  # noqa: E731
     outs, out_shapes = (ctypes.c_void_p * 1)(pointer(out)), (ctypes.c_void_p * 1)(pointer(shapes[0]))
-    ins, in_shapes = (ctypes.c_void_p * 3)(*map(pointer, inputs)), (ctypes.c_void_p * 3)(*map(pointer, shapes[1:]))
+    ins, in_shapes = (ctypes.c_void_p * 4)(*map(pointer, inputs)), (ctypes.c_void_p * 4)(*map(pointer, shapes[1:]))
     for count in 2 ** np.arange(6, 15):  # what malloc hands out next is full of NaN
         np.full(count, np.nan, np.float32)
-    fused.library().view_float32(outs, out_shapes, None, 1, ins, in_shapes, None, 3)
+    fused.library().view_float32(outs, out_shapes, None, 1, ins, in_shapes, None, 4)
     return out
 
 
@@ -256,18 +256,46 @@ def test_both_graphs_make_the_same_views(size: int):
     flip=st.booleans(),
     grey=st.booleans(),
     solarize=st.booleans(),
+    difference=st.booleans(),
     seed=st.integers(0, 9),
 )
 @settings(max_examples=60, deadline=None)
 def test_any_crop_to_any_size_is_the_arithmetic_in_numpy(
-    height: int, width: int, size: int, sigma: float, flip: bool, grey: bool, solarize: bool, seed: int
+    height: int,
+    width: int,
+    size: int,
+    sigma: float,
+    flip: bool,
+    grey: bool,
+    solarize: bool,
+    difference: bool,
+    seed: int,
 ):
     rng = np.random.default_rng(seed)
-    crop = rng.integers(0, 256, (height, width, 3), np.uint8)
+    crop, following = rng.integers(0, 256, (2, height, width, 3), np.uint8)
     (row,) = drawn_rows(1, height, width, jitter=1)
     row["flip"], row["blur"], row["grey"], row["solarize"] = flip, sigma, grey, solarize
-    ours = call_fused(crop, row, size)
-    np.testing.assert_allclose(ours, fused_view(crop, row, size), atol=0.01)
+    row["difference"] = difference
+    ours = call_fused(crop, row, size, following)
+    np.testing.assert_allclose(ours, fused_view(crop, row, size, following), atol=0.01)
+
+
+@pytest.mark.parametrize("fused_operator", [False, True])
+def test_a_difference_is_that_of_whole_frames(fused_operator: bool):
+    rows = drawn_rows(12, 64, 112, jitter=0, grayscale=0.2, solarize=0.3)
+    rows["difference"] = np.arange(12) % 3 > 0
+    jpegs = [jpeg_of(seed, 64, 112) for seed in range(24)]
+    asked = [jpegs[12 + i] for i in np.flatnonzero(rows["difference"])]
+    inputs = partial(graph.clip_inputs, rows, [*jpegs[:12], *asked])
+    if fused_operator:
+        ours = run(partial(graph.fused_clip_graph, size=48, bfloat16=False), inputs(inputs=graph.fused_inputs))
+    else:
+        ours = run(partial(graph.train_graph, size=48, gpu=False, clips=True), inputs(inputs=graph.train_inputs))
+    theirs = [train_view(jpeg, row, 48, after) for jpeg, row, after in zip(jpegs[:12], rows, jpegs[12:], strict=True)]
+    assert min(map(psnr, grey_levels(ours), theirs)) >= 44
+    plain = by_fused(rows, jpegs[:12], 48) if fused_operator else by_operators(rows, jpegs[:12], 48)
+    same = [np.array_equal(a, b) for a, b in zip(ours, plain, strict=True)]
+    assert same == (~rows["difference"]).tolist()
 
 
 def test_bfloat16_is_float32_rounded_to_nearest():
