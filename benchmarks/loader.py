@@ -1,4 +1,4 @@
-"""Windows of views a second: our loader beside what one would use instead, on this machine's CPU.
+"""Windows, pictures or clips a second: our loader beside what one would use instead, on this machine's CPU.
 
     DataLoader + PIL     worker processes, as the reference does it; ratios are to this one
     WebDataset + PIL     the same work from shards read through
@@ -18,6 +18,9 @@ which a busy machine spoils less; two threads that never wait make 2000 / it vie
 In a first round, not timed, the pictures of each are held against ours: PSNR where the rows are the same, else mean,
 deviation and mean step between neighbouring pixels, in grey levels, and the mean part of a picture that a crop keeps.
 
+`--samples pictures` makes two views of a picture by SCE's recipe, `--samples clips` two clips of 8 frames of a video by
+SCE's for videos; peers of both are DataLoader + PIL and decoding alone.
+
 FFCV and SPDL are left out where they are not installed: they are no part of this project's requirements.
 
     apt-get install libturbojpeg0-dev libopencv-dev pkg-config ffmpeg
@@ -36,6 +39,7 @@ import multiprocessing
 import os
 import tempfile
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -45,15 +49,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bassl_fast.methods import BaSSL
+from bassl_fast.methods import SCE, BaSSL, Method
 from benchmarks.machine import machine
 from benchmarks.peers import Contestant, Work
 from pipelines import graph
+from pipelines.clips import Clips
 from pipelines.store import Store
 from pipelines.stream import Request, Stream
-from pipelines.views import TrainViews, draw_groups
+from pipelines.views import TrainViews, draw_groups, following
 from shard_tools.draw import draw_films
 from shard_tools.format import ShardIndex
+from shard_tools.movienet import FRAMES_DIR, keyframe_name
 from shard_tools.pack import pack
 from shard_tools.video import extract_folder
 
@@ -69,6 +75,8 @@ CONTESTANTS = {
     "decode": "ours.Decode",
 }
 OPTIONAL = ("ffcv", "spdl")
+OF_ANY = ("pil", "ours", "ours-bfloat16", "decode")  # the others make windows alone
+VIDEO = 12  # frames
 STD = torch.tensor(graph.STD, dtype=torch.float32).view(3, 1, 1)
 MEAN = torch.tensor(graph.MEAN, dtype=torch.float32).view(3, 1, 1)
 
@@ -125,9 +133,10 @@ class Painter:
         self._store, self._size, self._threads = Store(work.index), work.views.size, work.threads
 
     def __call__(self, rows: np.ndarray) -> Tensor:
-        """`[b, V, 3, S, S]` of rows `[b, V]`."""
-        make_graph, inputs = graph.train_path(self._size, gpu=False)
-        request = Request(rows["frame"].ravel(), rows.ravel(), lambda jpegs: inputs(rows.ravel(), jpegs))
+        """`[..., 3, S, S]` of rows `[b, V]` or `[b, V, T]`."""
+        make_graph, inputs = graph.train_path(self._size, gpu=False, clips=rows.ndim == 3)
+        pictures = np.concatenate([rows.ravel(), following(rows.ravel())])
+        request = Request(pictures["frame"], pictures, lambda jpegs: inputs(rows.ravel(), jpegs))
         kwargs = {"batch_size": rows.size, "num_threads": self._threads, "prefetch_queue_depth": 1}
         ((_, images),) = Stream(self._store, iter([request]), make_graph, torch.device("cpu"), **kwargs)
         return images.view(*rows.shape, *images.shape[1:])
@@ -138,7 +147,7 @@ def check(contestant: Contestant, work: Work, rows: np.ndarray, paint: Painter) 
     torch.set_num_threads(contestant.torch_threads)
     decibels, theirs, ours = [], [], []
     for (images, made_by), step in zip(contestant.round(0, rows), rows, strict=True):
-        if images.ndim != 5:  # no views
+        if images.ndim < 5:  # no views
             continue
         if made_by is None:
             theirs.append(statistics(images))
@@ -170,13 +179,32 @@ def statistics(images: Tensor) -> tuple[float, float, float]:
 # --- The measurement ---
 
 
+def method_of(args: argparse.Namespace) -> Method:
+    """Whose views are made, with the recipe of its config."""
+    if args.samples == "windows":
+        return BaSSL(8, hidden=8, intermediate=8, heads=2, nce_hidden=8, nce_dim=8, views=TrainViews(size=args.size))
+    strength = 2 if args.samples == "clips" else 1
+    first = TrainViews(
+        size=args.size,
+        area=(0.2, 0.766) if args.samples == "clips" else (0.2, 1.0),
+        brightness=0.4 * strength,
+        contrast=0.4 * strength,
+        saturation=0.2 * strength,
+        hue=0.1 * strength,
+        grayscale=0.2,
+        blur=1.0,
+    )
+    clips = {"clips": Clips(8, segments=True), "difference": 0.2} if args.samples == "clips" else {}
+    return SCE(8, first, replace(first, blur=0.1, solarize=0.2), hidden=8, outputs=8, queue=8, **clips)
+
+
 def measure(args: argparse.Namespace, index: ShardIndex, scratch: Path) -> dict:
-    method = BaSSL(8, hidden=8, intermediate=8, heads=2, nce_hidden=8, nce_dim=8, views=TrainViews(size=args.size))
+    method = method_of(args)
     work = Work(index, method.sample, method.views, args.batch, args.steps, args.threads, args.seed, scratch)
     contestants, left_out = start(args.only, work)
     longest = max(contestant.stretch for contestant in contestants.values())
     rows = draw_rows(work, args.rounds + 1, longest * args.steps)
-    paint, windows, views = Painter(work), args.steps * args.batch, rows.shape[-1]
+    paint, windows, views = Painter(work), args.steps * args.batch, rows[0, 0, 0].size
     pictures, rates, costs = {}, {name: [] for name in contestants}, {name: [] for name in contestants}
     bar = tqdm(total=(args.rounds + 1) * len(contestants), desc="rounds", disable=None)
     for number in range(args.rounds + 1):
@@ -232,7 +260,7 @@ def likeness(pictures: dict) -> str:
 
 def table(result: dict) -> str:
     """The contestants, one a line."""
-    lines = [f"{'':20} {'windows/s':>20} {'views/s':>8} {'CPU ms':>7} {'ratio':>20}  pictures"]
+    lines = [f"{'':20} {result['settings']['samples'] + '/s':>20} {'views/s':>8} {'CPU ms':>7} {'ratio':>20}  pictures"]
     for one in result["contestants"].values():
         rate, ratio = one["windows_per_s"], one["ratio"]
         views, cost = one["views_per_s"]["median"], one["cpu_ms_a_view"]["median"]
@@ -273,8 +301,23 @@ def packed(args: argparse.Namespace, folder: Path) -> Path:
         extract_folder(args.films, folder / "films", join="film")  # one film, as short ones repeat their last shot
     else:
         draw_films(folder / "films", films=8, shots=60, seed=args.seed, test=0)
+    if args.samples == "clips":
+        as_videos(folder / "films" / FRAMES_DIR, folder / "videos")
+        pack(folder / "videos", folder / "shards", progress=False)
+        return folder / "shards"
     pack(folder / "films", folder / "shards", progress=False)
     return folder / "shards"
+
+
+def as_videos(films: Path, videos: Path) -> None:
+    """The key-frames of films as videos of `VIDEO` frames: films of one shot."""
+    for film in sorted(films.iterdir()):
+        frames = sorted(film.iterdir())
+        for first in range(0, len(frames) - VIDEO + 1, VIDEO):
+            folder = videos / FRAMES_DIR / f"{film.name}_{first}"
+            folder.mkdir(parents=True)
+            for number, frame in enumerate(frames[first : first + VIDEO]):
+                frame.rename(folder / keyframe_name(0, number))
 
 
 def main() -> None:
@@ -282,6 +325,7 @@ def main() -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--shards", type=Path, help="packed films; none: draw some")
     source.add_argument("--films", type=Path, help="folder of video files to take key-frames from")
+    parser.add_argument("--samples", choices=("windows", "pictures", "clips"), default="windows")
     parser.add_argument("--size", type=int, default=224, help="side of a view in pixels (%(default)s)")
     parser.add_argument("--batch", type=int, default=16, help="windows a step (%(default)s)")
     parser.add_argument("--steps", type=int, default=8, help="steps a round, a multiple of --threads (%(default)s)")
@@ -289,10 +333,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="cores, threads or worker processes (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), help="contestants; ratios are to the first"
+        "--only", nargs="+", choices=CONTESTANTS, help="contestants, all that can; ratios are to the first"
     )
     parser.add_argument("--out", type=Path, help="write the figures as JSON, and a plot as SVG beside it")
     args = parser.parse_args()
+    able = list(CONTESTANTS) if args.samples == "windows" else list(OF_ANY)
+    args.only = args.only or able
+    if unable := set(args.only) - set(able):
+        parser.error(f"--only {', '.join(sorted(unable))}: makes no {args.samples}")
     if args.steps % args.threads:
         parser.error(f"--steps {args.steps}: worker processes would idle; give a multiple of {args.threads}")
     facts, cores = machine(), sorted(os.sched_getaffinity(0))
@@ -306,8 +354,8 @@ def main() -> None:
         result = measure(args, index, Path(folder))
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     result = {"benchmark": "loader", "settings": settings, "machine": facts, "jpegs": jpegs, **result}
-    print(f"{args.size} px, {result['views_a_window']} views a window, {args.batch} windows a step, {args.steps} steps "
-          f"a round, {args.rounds} rounds, {args.threads} of {facts['cores']} cores of {facts['cpu']}; "
+    print(f"{args.size} px, {result['views_a_window']} views of each, {args.batch} {args.samples} a step, {args.steps} "
+          f"steps a round, {args.rounds} rounds, {args.threads} of {facts['cores']} cores of {facts['cpu']}; "
           f"{jpegs['count']} JPEGs of {jpegs['mean_bytes']:.0f} bytes in the mean, {', '.join(sizes)} px")  # fmt: skip
     print(table(result))
     if args.out:

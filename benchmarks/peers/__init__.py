@@ -64,7 +64,7 @@ class Contestant(Protocol):
         """Batches of round `number`, from an empty queue, each with the view rows `[b, V]` it was made by.
 
         Args:
-            rows: `[steps, b, V]` to make; one with an order of its own makes as many.
+            rows: `[steps, b, V]` to make, or `[steps, b, V, T]` of clips; one with an order of its own makes as many.
 
         Yields:
             images `[b, V, 3, S, S]`, and rows or None if the library drew crop, flip or colour itself.

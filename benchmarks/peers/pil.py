@@ -11,12 +11,12 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipelines.store import Store
-from pipelines.views import ORDERS, STEPS
+from pipelines.views import ORDERS, STEPS, following
 from shard_tools.format import ShardIndex
 
 from . import Work
@@ -37,9 +37,11 @@ COLOUR = {
 }
 
 
-def view(picture: Image.Image, row: np.void, size: int) -> Image.Image:
-    """One view of a decoded key-frame by its row, but for the normalisation."""
+def view(picture: Image.Image, row: np.void, size: int, after: Image.Image | None = None) -> Image.Image:
+    """One view of a decoded key-frame by its row, but for the normalisation; `after` is the frame to subtract."""
     left, top = int(row["left"]), int(row["top"])
+    if after is not None:
+        picture = ImageChops.subtract(picture.convert("L"), after.convert("L"), 2, 127.5).convert("RGB")
     made = picture.crop((left, top, left + int(row["width"]), top + int(row["height"])))
     made = made.resize((size, size), Image.Resampling.BILINEAR)
     if row["flip"]:
@@ -47,28 +49,34 @@ def view(picture: Image.Image, row: np.void, size: int) -> Image.Image:
     if row["brightness"] != 1 or row["hue"] != 0:  # jittered
         for step in ORDERS[row["order"]]:
             made = COLOUR[STEPS[step]](made, float(row[STEPS[step]]))
+    if row["grey"]:
+        made = made.convert("L").convert("RGB")
     if row["blur"]:
         made = made.filter(ImageFilter.GaussianBlur(float(row["blur"])))
-    return made
+    return ImageOps.solarize(made, 128) if row["solarize"] else made
 
 
 def window(jpegs: dict[int, bytes], rows: np.ndarray, size: int) -> np.ndarray:
-    """uint8 `[V, size, size, 3]` of view rows `[V]`, given the JPEG of each key-frame row they name."""
+    """uint8 `[..., size, size, 3]` of view rows `[...]`, given the JPEG of each key-frame row they name."""
     pictures = {}
     for frame, jpeg in jpegs.items():
         pictures[frame] = Image.open(io.BytesIO(jpeg))
         pictures[frame].load()
-    return np.stack([np.asarray(view(pictures[row["frame"]], row, size)) for row in rows])
+    made = [
+        view(pictures[row["frame"]], row, size, pictures[row["frame"] + 1] if row["difference"] else None)
+        for row in rows.ravel()
+    ]
+    return np.stack(made).reshape(*rows.shape, size, size, 3)
 
 
 class Windows(Dataset):
-    """The views of a window, asked for by its rows `[V]`."""
+    """The views of a window or of clips, asked for by their rows `[V]` or `[V, T]`."""
 
     def __init__(self, index: ShardIndex, size: int) -> None:
         self.store, self.size = Store(index), size
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        frames = np.unique(rows["frame"])
+        frames = np.unique(np.concatenate([rows["frame"].ravel(), following(rows.ravel())["frame"]]))
         return window(dict(zip(frames.tolist(), self.store.read(frames), strict=True)), rows, self.size)
 
 

@@ -49,6 +49,24 @@ def test_runs_and_all_make_the_same_pictures(tmp_path: Path) -> None:
     assert ElementTree.parse(out.with_suffix(".svg")).getroot().tag.endswith("svg")
 
 
+@pytest.mark.parametrize("samples", ["pictures", "clips"])
+def test_makes_pictures_and_clips_as_its_peer_does(samples: str, monkeypatch, tmp_path: Path) -> None:
+    out = tmp_path / "loader.json"
+    sizes = ["--size", "64", "--batch", "2", "--steps", "1", "--rounds", "1", "--threads", "1"]
+    monkeypatch.setattr(loader, "draw_films", lambda folder, **_: write_film(folder, "tt0", shots=20, size=(96, 64)))
+    monkeypatch.setattr(
+        sys, "argv", ["loader", "--samples", samples, "--out", str(out), *sizes, "--only", "pil", "ours"]
+    )
+    cores = os.sched_getaffinity(0)
+    try:
+        loader.main()
+    finally:
+        os.sched_setaffinity(0, cores)
+    result = json.loads(out.read_text())
+    assert result["views_a_window"] == (16 if samples == "clips" else 2)
+    assert result["contestants"]["pil"]["pictures"]["psnr_db"] > 25
+
+
 def test_refuses_rounds_that_let_a_worker_idle(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(sys, "argv", ["loader", "--threads", "2", "--steps", "3"])
     with pytest.raises(SystemExit):
