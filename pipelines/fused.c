@@ -1,6 +1,6 @@
 /* One training view from a decoded crop, in one pass over memory; what `graph.train_graph` does by DALI's operators.
 
-       rows of the crop -> resample down, less the next frame's -> a row as wide as the crop
+       rows of the crop -> resample down  -> a row as wide as the crop (less that of the next frame)
                         -> resample across, colour, clip -> a row of the view
                         -> blur across -> the last 2 radius + 1 rows -> blur down
                         -> solarize, normalise -> a row of the output
@@ -190,10 +190,12 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
     axis down = {.in = height, .out = size, .taps = taps_of(height, size)};
     axis across = {.in = width, .out = size, .taps = taps_of(width, size)};
 
-    enum { DOWN, ACROSS, MEAN_DOWN, MEAN_ACROSS, LINE, OTHER, RESIZED, ROW, BLURRED, SCALE, OFFSET, GAUSS, KEPT, FIRST, PARTS };
+    enum { DOWN, ACROSS, MEAN_DOWN, MEAN_ACROSS, LINE, RESIZED, ROW, BLURRED, SCALE, OFFSET, GAUSS, KEPT, FIRST, OTHER,
+           PARTS };
     const size_t counts[PARTS] = {
-        (size_t)size * down.taps, (size_t)size * across.taps, height, width, 3 * width + 1,
-        next ? 3 * width : 0, padded + 4, padded + 6 * radius, length, length, length, 2 * radius + 1, radius ? (size_t)kept * length : 0, 2 * size};
+        (size_t)size * down.taps, (size_t)size * across.taps, height, width, 3 * width + 1, padded + 4,
+        padded + 6 * radius, length, length, length, 2 * radius + 1, radius ? (size_t)kept * length : 0, 2 * size,
+        next ? 3 * width : 0};
     size_t total = 0, start[PARTS];
     for (int i = 0; i < PARTS; i++) start[i] = total, total += counts[i];
     const int most = height > 2 * radius + 1 ? height : 2 * radius + 1; /* rows blended at a time */
@@ -251,9 +253,9 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
     free(rows);
 }
 
-/* DALI's calls: the inputs are any array as long as the view is wide, the crop [h, w, 3], the numbers of `view`, and, if
-   they are four, the crop of the next frame, or a single pixel where it is not to be subtracted; the
-   output is [size, size, 3]. Arrays come as pointers to each, and so do their shapes. */
+/* DALI's calls: the inputs are any array as long as the view is wide, the crop [h, w, 3], the numbers of `view`, and of
+   clips the crop of the next frame, which is not looked at unless it is to be subtracted; the output is
+   [size, size, 3]. Arrays come as pointers to each, and so do their shapes. */
 
 void view_shape(int64_t **out_shape, int32_t *out_dims, int32_t outs, int64_t **in_shape, int32_t *in_dims, int32_t ins,
                 int32_t samples) {
