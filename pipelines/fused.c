@@ -172,7 +172,7 @@ INLINE void store_bfloat16(void *to, int row, const float *values, float fold, c
 
 typedef void store_row(void *, int, const float *, float, const float *, const float *, int);
 
-/* Sum of weight[k] * (row first + k) of a crop, less the same of `next` unless it is null; `rows` and `other` are room. */
+/* Sum of weight[k] * (row first + k) of a crop, less that of `next` unless it is null; `rows` and `other` are room. */
 INLINE void blend_crop(float *line, float *other, const void **rows, const uint8_t *crop, const uint8_t *next, int first,
                        const float *weight, int count, int width) {
     for (int k = 0; k < count; k++) rows[k] = crop + (size_t)(first + k) * 3 * width;
@@ -222,7 +222,8 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
     blend_crop(line, other, rows, crop, next, 0, mean_down, height, width);
     for (int i = 0; i < 3 * width; i++) mean[i % 3] += mean_across[i / 3] * line[i];
     for (int c = 0; c < 3; c++)
-        grey[c] = v->mean[3 * c] * mean[0] + v->mean[3 * c + 1] * mean[1] + v->mean[3 * c + 2] * mean[2] + v->constant[c];
+        grey[c] = v->mean[3 * c] * mean[0] + v->mean[3 * c + 1] * mean[1] + v->mean[3 * c + 2] * mean[2] +
+                  v->constant[c];
     colours colour;
     spread(&colour, v->colour, grey);
 
@@ -233,7 +234,8 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
 
     for (int y = 0, made = 0; y < size; y++) {
         for (; made < size && made <= y + radius; made++) {
-            blend_crop(line, other, rows, crop, next, down.first[made], down.weight + made * down.taps, down.taps, width);
+            blend_crop(line, other, rows, crop, next, down.first[made], down.weight + made * down.taps, down.taps,
+                       width);
             resample_across(resized, line, &across, v->flip != 0);
             colour_row(row, resized, padded, &colour);
             if (!radius) continue;

@@ -41,7 +41,7 @@ def view(picture: Image.Image, row: np.void, size: int, after: Image.Image | Non
     """One view of a decoded key-frame by its row, but for the normalisation; `after` is the frame to subtract."""
     left, top = int(row["left"]), int(row["top"])
     if after is not None:
-        picture = ImageChops.subtract(picture.convert("L"), after.convert("L"), 2, 127.5).convert("RGB")
+        picture = ImageChops.subtract(picture.convert("L"), after.convert("L"), 2, 128).convert("RGB")
     made = picture.crop((left, top, left + int(row["width"]), top + int(row["height"])))
     made = made.resize((size, size), Image.Resampling.BILINEAR)
     if row["flip"]:

@@ -52,7 +52,7 @@ def test_runs_and_all_make_the_same_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize("samples", ["pictures", "clips"])
 def test_makes_pictures_and_clips_as_its_peer_does(samples: str, monkeypatch, tmp_path: Path) -> None:
     out = tmp_path / "loader.json"
-    sizes = ["--size", "64", "--batch", "2", "--steps", "1", "--rounds", "1", "--threads", "1"]
+    sizes = ["--size", "32", "--batch", "4", "--steps", "2", "--rounds", "1", "--threads", "1"]
     monkeypatch.setattr(loader, "draw_films", lambda folder, **_: write_film(folder, "tt0", shots=20, size=(96, 64)))
     monkeypatch.setattr(
         sys, "argv", ["loader", "--samples", samples, "--out", str(out), *sizes, "--only", "pil", "ours"]
