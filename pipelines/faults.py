@@ -14,6 +14,7 @@ import numpy as np
 from shard_tools.errors import PictureError
 
 from .dali import fn, pipeline_def, types
+from .graph import DECODE, PIXELS
 from .store import CHANGED, Store
 
 _log = logging.getLogger(__name__)
@@ -122,8 +123,7 @@ def _decode_fault(jpegs: Sequence[np.ndarray], regions: np.ndarray, device_id: i
             ndim=[1, 1, 1],
         )
         device = "cpu" if device_id is None else "mixed"
-        pixels = {"axis_names": "HW", "normalized_anchor": False, "normalized_shape": False}
-        return fn.decoders.image_slice(encoded, at, size, device=device, jpeg_fancy_upsampling=True, **pixels)
+        return fn.decoders.image_slice(encoded, at, size, device=device, **PIXELS, **DECODE)
 
     try:
         pipe = decode()

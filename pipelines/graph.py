@@ -24,9 +24,9 @@ from .views import IMAGENET_MEAN, IMAGENET_STD, TestViews, colours
 MEAN, STD = 255 * np.array(IMAGENET_MEAN), 255 * np.array(IMAGENET_STD)
 Channels = Sequence[float]  # one number a channel
 
-_PIXELS = {"axis_names": "HW", "normalized_anchor": False, "normalized_shape": False}
-# Upsampling the chroma planes smoothly, as libjpeg and PIL do.
-_DECODE = {"jpeg_fancy_upsampling": True}
+PIXELS = {"axis_names": "HW", "normalized_anchor": False, "normalized_shape": False}
+# Chroma planes upsampled smoothly, as libjpeg and PIL do. Rows as stored, whatever EXIF says: the index counts them so.
+DECODE = {"jpeg_fancy_upsampling": True, "adjust_orientation": False}
 
 
 def train_path(
@@ -184,9 +184,9 @@ def test_graph(source: Callable[[], tuple], views: TestViews, gpu: bool):
     jpeg, size, corner = fn.external_source(
         source=source, num_outputs=3, dtype=[types.UINT8, types.FLOAT, types.INT32], ndim=[1, 1, 1]
     )
-    images = fn.decoders.image(jpeg, device="mixed" if gpu else "cpu", **_DECODE)
+    images = fn.decoders.image(jpeg, device="mixed" if gpu else "cpu", **DECODE)
     images = fn.resize(images, size=size, interp_type=types.INTERP_CUBIC, antialias=True)
-    images = fn.slice(images, corner, [views.size, views.size], **_PIXELS)
+    images = fn.slice(images, corner, [views.size, views.size], **PIXELS)
     return _normalise(images, 255 * np.array(views.mean), 255 * np.array(views.std))
 
 
@@ -194,7 +194,7 @@ test_inputs.__test__ = test_graph.__test__ = False  # not tests, whatever pytest
 
 
 def _decode_region(jpeg, anchor, shape, device: str):
-    return fn.decoders.image_slice(jpeg, anchor, shape, device=device, **_PIXELS, **_DECODE)
+    return fn.decoders.image_slice(jpeg, anchor, shape, device=device, **PIXELS, **DECODE)
 
 
 def _resize(images, size: int, **kwargs):

@@ -362,3 +362,14 @@ def test_views_are_the_reference_implementations(train_pictures: TrainPictures):
         (picture,) = eval_pictures([jpegs[i]], (height, width), TestViews())
         assert psnr(picture, theirs[i]) >= 45
     assert (len(train), len(tests)) == (14, 2)
+
+
+def test_no_picture_is_turned_as_its_exif_says(train_pictures: TrainPictures):
+    """The index counts rows as stored, and crops are drawn in them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by 90 degrees
+    plain, tagged = jpeg_of(3, 48, 64), jpeg_of(3, 48, 64, exif=exif)
+    rows = drawn_rows(1, 48, 64)
+    assert np.array_equal(train_pictures(rows, [tagged], 32), train_pictures(rows, [plain], 32))
+    views = TestViews(40, 32)
+    assert np.array_equal(eval_pictures([tagged], (48, 64), views), eval_pictures([plain], (48, 64), views))
