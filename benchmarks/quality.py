@@ -12,7 +12,7 @@ A method's budget is its steps, and by `--budget pictures` (the default) also th
 method with fewer views a sample takes more samples a step. By `--budget samples` all take as many samples a step, as
 in the paper, and shot-level methods encode a tenth of the pictures.
 
-    python -m benchmarks.quality --out benchmarks/results/quality.json --plot benchmarks/results/quality.svg
+    python -m benchmarks.quality --out benchmarks/results/quality.json --plot docs/quality.svg
         about 25 minutes on 2 cores
     python -m benchmarks.quality --budget samples --methods instance temporal shotcol
         the shot-level methods as in the paper; the others are the same by either budget
