@@ -35,15 +35,13 @@ def jpeg_of(seed: int, height: int, width: int, **kwargs) -> np.ndarray:
     return np.frombuffer(buffer.getvalue(), np.uint8)
 
 
-def run(make_graph, inputs: tuple) -> np.ndarray:
+def run(make_graph, inputs: tuple, gpu: bool = False) -> np.ndarray:
     """Normalised views `[N, size, size, 3]` of one batch through a graph."""
-    batch = len(inputs[0])
-    pipe = make_graph(
-        source=lambda: inputs, batch_size=batch, num_threads=2, device_id=None, prefetch_queue_depth=1
-    )  # fmt: skip
+    kwargs = {"batch_size": len(inputs[0]), "num_threads": 2, "device_id": 0 if gpu else None}
+    pipe = make_graph(source=lambda: inputs, prefetch_queue_depth=1, **kwargs)
     pipe.build()
     (pictures,) = pipe.run()
-    return np.array(pictures.as_array())
+    return np.array((pictures.as_cpu() if gpu else pictures).as_array())
 
 
 def grey_levels(normalised: np.ndarray) -> np.ndarray:
