@@ -3,7 +3,7 @@
     pictures    crops of the photographs in scikit-image, a class a photograph: training crops from its left half,
                 others from its right. SCE, BYOL and SCRL pretrain without labels, then a linear layer is trained on the
                 frozen encoder (linear evaluation), as it is on the encoder before.
-    clips       a square that crosses a textured picture to the left, right, top or bottom: a frame alone says nothing.
+    clips       a bright square that crosses a dark picture to the left, right, top or bottom: a frame alone says nothing.
                 R3D, X3D and VoV3D are trained with labels; untrained, they guess.
 
 All goes by the functions of the command line, small enough for two cores. Top-1 in percent.
@@ -79,8 +79,8 @@ def motions(root: Path, size: int = 48, frames: int = 4, train: int = 40, val: i
             for number in range(count):
                 folder = root / split / name / f"{name}{number:03d}"
                 folder.mkdir(parents=True)
-                ground = rng.integers(0, 256, (size // 8, size // 8, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
-                colour, across = rng.integers(0, 256, 3), rng.integers(size - side)
+                ground = rng.integers(0, 96, (size // 8, size // 8, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+                colour, across = rng.integers(160, 256, 3), rng.integers(size - side)
                 for frame in range(frames):
                     along = round((size - side) * frame / (frames - 1))
                     along = along if sum(way) > 0 else size - side - along
