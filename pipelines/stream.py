@@ -13,6 +13,7 @@ from weakref import WeakMethod
 import numpy as np
 import torch
 
+from shard_tools.counts import count
 from shard_tools.errors import PictureError
 
 from .faults import Substitutes, undecodable
@@ -102,7 +103,9 @@ class Stream:
                     raise
                 self._recover(error)
         request, shown = self._under_way.popleft()
-        self.replaced += np.count_nonzero(request.frames != shown)
+        if replaced := int(np.count_nonzero(request.frames != shown)):
+            count("replaced_pictures", replaced)
+            self.replaced += replaced
         return request.tag, _to_torch(pictures, self._device, self._copier, self._owned)
 
     def _feed(self) -> tuple:

@@ -3,6 +3,7 @@
     <folder>/index/<sha256 of the manifest>/     the index arrays of one version of a set
     <folder>/shards/<sha256>.tar                 whole, checked shards; least recently used go first
     <folder>/shards/<sha256>.<bytes>.tmp         one that is being fetched; its bytes are taken into account already
+    <folder>/files/<sha256 of an address>/       the latest version of any other file: a checkpoint, a film's features
 
 Shards are named by what they hold, so one that was replaced remotely is another file, and no clock but this machine's
 matters. Locks are the kernel's (flock): a reader holds a shared one on the shard it has open, whoever fetches holds an
@@ -24,8 +25,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from .counts import count
 from .errors import ConfigError, RemoteError, ShardError
-from .remote import WAIT, attempt, child, fetch, filesystem
+from .remote import WAIT, attempt, child, fetch, filesystem, is_remote, version_of
 
 _POLL = 0.02  # seconds between two looks at what another process does
 
@@ -122,11 +124,12 @@ class Cache:
         """
         name, size, sha256 = f"{address}/{shard['name']}", shard["bytes"], shard["sha256"]
         path, tmp = self._shards / f"{sha256}.tar", self._shards / f"{sha256}.{size}.tmp"
-        deadline, seen = time.monotonic() + self.wait, None
+        deadline, seen, fetched = time.monotonic() + self.wait, None, False
         with _disk(self.folder):
             self._shards.mkdir(parents=True, exist_ok=True)
             while True:
                 if found := _open_locked(path):
+                    count("cache_misses" if fetched else "cache_hits")
                     return found
                 reserved, full = self._reserve(tmp, path, size)
                 if reserved is not None:
@@ -134,6 +137,7 @@ class Cache:
                         fs, root = filesystem(address)
                         self._fetch(fs, child(root, shard["name"]), name, tmp, size, sha256)
                         os.replace(tmp, path)
+                    fetched = True
                     continue
                 if full and release():
                     continue
@@ -147,6 +151,53 @@ class Cache:
                         else f"{name}: another process has it and stands still for {self.wait:.0f} s; stop it"
                     )
                 time.sleep(_POLL)
+
+    def file(self, address: str) -> Path:
+        """A remote file that is no shard: its latest version on this machine, fetched if that is not here.
+
+        Versions are told apart by size and what the server says (an ETag, a date); where it says nothing, the file is
+        fetched each time. The version before goes; who has it mapped keeps it.
+
+        Raises:
+            FileNotFoundError: no such file.
+            RemoteError: it cannot be fetched in time.
+            ShardError: the disk is full.
+        """
+        fs, remote = filesystem(address)
+        facts = attempt(address, lambda: fs.info(remote), self.wait)
+        if facts.get("type") == "directory":
+            raise FileNotFoundError(address)
+        size, version = facts.get("size"), version_of(facts)
+        key = hashlib.sha256(f"{size} {version}".encode()).hexdigest()[:16]
+        folder = self.folder / "files" / hashlib.sha256(address.encode()).hexdigest()
+        path, tmp = folder / f"{key}-{address.rsplit('/', 1)[-1]}", folder / f"{key}.tmp"
+        with _disk(self.folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with self._locked(tmp, address):
+                if version and path.is_file():
+                    tmp.unlink(missing_ok=True)
+                    return path
+                attempt(address, lambda: fetch(fs, remote, tmp, size), self.wait)
+                count("cache_bytes", tmp.stat().st_size)
+                os.replace(tmp, path)
+                for old in folder.iterdir():
+                    if old != path and (unused := _lock(old, create=False)) is not None:
+                        old.unlink(missing_ok=True)
+                        unused.close()
+        return path
+
+    @contextmanager
+    def _locked(self, tmp: Path, name: str) -> Iterator[None]:
+        """Held by the one process or thread that fetches into `tmp`."""
+        deadline, seen = time.monotonic() + self.wait, None
+        while (file := _lock(tmp)) is None:
+            if (now := _size(tmp)) != seen:  # whoever has it gets on
+                deadline, seen = time.monotonic() + self.wait, now
+            if time.monotonic() > deadline:
+                raise RemoteError(f"{name}: another process has it and stands still for {self.wait:.0f} s; stop it")
+            time.sleep(_POLL)
+        with file:
+            yield
 
     def _reserve(self, tmp: Path, path: Path, size: int) -> tuple[IO[bytes] | None, bool]:
         """The locked `.tmp` to fetch into, or None: another has it or just finished; and whether room is what lacks."""
@@ -195,6 +246,7 @@ class Cache:
                     raise ShardError(f"{name}: missing; copy it there again or pack again") from None
                 with open(tmp, "rb") as file:
                     if sha256_of(file) == sha256:
+                        count("cache_bytes", size)
                         return
             raise ShardError(
                 f"{name}: differs from its manifest, replaced or damaged; copy the set again or pack again"
@@ -215,6 +267,15 @@ class Cache:
                     )
                 time.sleep(_POLL)
             yield
+
+
+def local_file(where: str | Path) -> Path:
+    """The file at a path, which need not be there; of the one at an address, a copy on this machine.
+
+    Raises:
+        FileNotFoundError, RemoteError, ShardError: as of `Cache.file`.
+    """
+    return Cache().file(str(where)) if is_remote(where) else Path(where)
 
 
 def _size(tmp: Path) -> int | None:

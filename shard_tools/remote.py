@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 import fsspec
 from fsspec import AbstractFileSystem
 
+from .counts import count
 from .errors import MissingDependency, RemoteError
 
 WAIT = 60.0  # seconds that one request is tried for
@@ -28,6 +29,11 @@ Result = TypeVar("Result")
 def is_remote(uri: object) -> bool:
     """Whether `uri` is an address rather than a path of this machine."""
     return "://" in str(uri) and not str(uri).startswith("file://")
+
+
+def absolute(where: str | Path) -> str:
+    """What a file or folder is called from any working folder."""
+    return str(where) if is_remote(where) else str(Path(where).resolve())
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
@@ -90,6 +96,7 @@ def attempt(what: str, action: Callable[[], Result], wait: float = WAIT) -> Resu
                 raise RemoteError(
                     f"{what}: given up after {wait:.0f} s ({_short(error)}); look after the server and try again"
                 ) from None
+        count("retries")
         time.sleep(pause * random.uniform(0.5, 1))
         pause = min(2 * pause, 5.0)
 
@@ -112,6 +119,12 @@ def _what_mends(error: Exception) -> str:
 
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def version_of(facts: dict[str, Any]) -> str:
+    """What changes with a file, as far as what fsspec tells of it says; "" where it says nothing."""
+    names = ("ETag", "md5Hash", "etag", "mtime", "LastModified", "Last-Modified")
+    return str(next(filter(None, map(facts.get, names)), ""))
 
 
 class Entry(NamedTuple):
@@ -144,9 +157,8 @@ def listing(uri: str) -> list[Entry]:
             name = unquote(name)
         if name in ("", ".", "..") or "/" in name:
             continue
-        version = next(filter(None, map(facts.get, ("ETag", "md5Hash", "etag", "mtime", "LastModified"))), "")
         path, is_folder = facts["name"].rstrip("/"), facts["type"] == "directory"
-        entries.append(Entry(name, path, is_folder, facts.get("size"), str(version)))
+        entries.append(Entry(name, path, is_folder, facts.get("size"), version_of(facts)))
     return entries
 
 
