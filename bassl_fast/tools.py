@@ -26,6 +26,8 @@ from shard_tools.movienet import FRAMES_DIR
 from shard_tools.place import open_place
 from shard_tools.remote import attempt, fetch, filesystem, is_remote, listing
 
+from . import engines
+
 
 def draw(
     destination: str, films: int = 12, shots: int = 100, test: int = 4, val: int = 0, seed: int = 0, workers: int = 2
@@ -64,6 +66,8 @@ def pack(
     split_id: int = 1,
     short_side: int = 256,
     fps: float | None = None,
+    engine: engines.Engine = "local",
+    address: str | None = None,
 ) -> None:
     """Pack films, pictures or clips into shards. A stopped pack goes on where it was when the command is given again.
 
@@ -84,6 +88,9 @@ def pack(
         split_id: of UCF101 and HMDB51: 1, 2 or 3.
         short_side: of the frames of clips that are videos, in pixels; 0 leaves them as they are.
         fps: frames a second that clips are decoded at, or that folders of frames were; the data set's if left out.
+        engine: "ray" has the films packed by the nodes of a cluster, as many at a time as it has cores; all of them
+            must see source and destination. Not for videos, whose shots are found on one machine.
+        address: of the Ray cluster; one on this machine is started if left out.
 
     Raises:
         SourceError, ShardError, RemoteError: see `shard_tools.pack.pack` and `shard_tools.video.extract_folder`.
@@ -97,23 +104,27 @@ def pack(
             for name, value in (("join", join), ("split", split), ("detector", detector)):
                 if value is not None:
                     raise ConfigError(f"--{name} is for films from videos, and {source} holds none; leave it out")
+        elif engine != "local":
+            raise ConfigError(f"engine {engine}: {source} holds videos, whose shots are found here; leave it out")
         else:
-            address, source, keyframes = source.rstrip("/"), "", Path(scratch) / "keyframes"
+            where, source, keyframes = source.rstrip("/"), "", Path(scratch) / "keyframes"
             try:
                 seconds = sum(video.duration(path) for path in video.list_videos(videos))
                 with tqdm(total=round(seconds), desc="shots and key-frames", unit="s", disable=None) as bar:
                     video.extract_folder(videos, keyframes, join, split or "test", detector or "adaptive", bar.update)
             except SourceError as error:  # names a copy, where the videos are remote
-                raise SourceError(str(error).replace(str(videos), address)) from None
-        gaps = packing.pack(
-            source or keyframes,
-            destination,
-            workers,
-            annotations=annotations,
-            check=check,
-            recheck=recheck,
-            reading=Reading(FILMS) if videos else reading,
-        )
+                raise SourceError(str(error).replace(str(videos), where)) from None
+        with engines.cluster(engine, address) as each:
+            gaps = packing.pack(
+                source or keyframes,
+                destination,
+                workers,
+                annotations=annotations,
+                check=check,
+                recheck=recheck,
+                reading=Reading(FILMS) if videos else reading,
+                each=each,
+            )
     for film, missing in list(gaps.items())[:10]:
         numbers = (f"{run.start}" if len(run) == 1 else f"{run.start}-{run.stop - 1}" for run in missing)
         print(f"{film}: no key-frames of shots {', '.join(numbers)}")
@@ -162,6 +173,8 @@ def verify(
     workers: int = 2,
     repair: str | None = None,
     annotations: str | None = None,
+    engine: engines.Engine = "local",
+    address: str | None = None,
 ) -> None:
     """Read every byte of a set of shards and print what is cut, changed, missing or foreign.
 
@@ -171,6 +184,8 @@ def verify(
         workers: shards read at a time.
         repair: source to pack again from what is broken; then the set is verified once more.
         annotations: as of `pack`, for the repair.
+        engine: "ray" has the shards read by the nodes of a cluster, all of which must see them.
+        address: of the Ray cluster; one on this machine is started if left out.
 
     Raises:
         ShardError: there are faults (exit code 1).
@@ -179,20 +194,21 @@ def verify(
         raise ConfigError(f"workers {workers}: must be at least 1")
     if not is_remote(shards) and not (Path(shards) / MANIFEST).is_file():
         ShardIndex.open(shards)  # says what is missing
-    faults = _verify(shards, decode, workers)
-    if faults and repair is not None:
-        print(f"faults: {len(faults)}; packing what is broken again from {repair}", flush=True)
-        verifying.repair(shards, repair, annotations, workers)
-        faults = _verify(shards, decode, workers)
+    with engines.cluster(engine, address) as each:
+        faults = _verify(shards, decode, workers, each)
+        if faults and repair is not None:
+            print(f"faults: {len(faults)}; packing what is broken again from {repair}", flush=True)
+            verifying.repair(shards, repair, annotations, workers)
+            faults = _verify(shards, decode, workers, each)
     if faults:
         many = f"{len(faults)} faults, see above" if len(faults) > 1 else "1 fault, see above"
         raise ShardError(f"{shards}: {many}; copy those files again or --repair SOURCE")
     print(f"{shards}: whole ({_summary(ShardIndex.open(shards))})")
 
 
-def _verify(shards: str, decode: str, workers: int) -> list[str]:
+def _verify(shards: str, decode: str, workers: int, each: engines.Nodes | None) -> list[str]:
     with tqdm(desc="verify", unit="B", unit_scale=True, disable=None) as bar:
-        faults = verifying.verify(shards, decode, workers, bar.update)
+        faults = verifying.verify(shards, decode, workers, bar.update, each)
     for fault in faults:
         print(fault, flush=True)
     return faults

@@ -43,5 +43,9 @@ class TrainingError(BasslFastError):
     """Training cannot go on (a loss that is not finite, a broken process group)."""
 
 
+class EngineError(BasslFastError):
+    """A cluster cannot be reached, or does not bring its work to an end."""
+
+
 class MissingDependency(BasslFastError):
     """An optional package is needed for this and not installed."""

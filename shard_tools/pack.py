@@ -19,13 +19,15 @@ import signal
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -36,11 +38,12 @@ from .errors import ShardError, SourceError
 from .jpeg import any_picture_size, decode_fault, picture_size
 from .layouts import Reading, open_layout
 from .place import Place, open_place
-from .remote import is_remote
+from .remote import absolute, is_remote
 from .sources import Buffer, Sequence, Source, SourceShard
 from .sources import annotations as annotations_folder
 
 _PIECE = 1 << 20  # bytes written at a time
+Each = Callable[[Callable[[Any], Any], Iterable[Any], Callable[[Any], str]], Iterable[Any]]
 _WORTH_PROCESSES = 2.0  # seconds of work that processes, which take half a second to start, are started for
 
 
@@ -335,6 +338,7 @@ def pack(
     check: str = "header",
     recheck: bool = False,
     reading: Reading = Reading(),  # noqa: B008 (frozen)
+    each: Each | None = None,
 ) -> dict[str, list[range]]:
     """Pack films, pictures or clips into `dst`; see the module's docstring for what a stop leaves behind.
 
@@ -350,6 +354,8 @@ def pack(
         check: "header" looks at the ends of each JPEG and its size, "decode" decodes it.
         recheck: read again what an earlier, stopped run finished, instead of trusting its notes.
         reading: of pictures and clips: how they are found, and how videos become frames.
+        each: called with a function, the shards, and what names one: calls the function with every shard, anywhere
+            that sees `source` and `dst`, and yields results in any order; `workers` processes here if left out.
 
     Returns:
         Film -> shot numbers that its key-frames leave out, where there are any.
@@ -360,7 +366,7 @@ def pack(
         RemoteError: an address cannot be read or written.
     """
     place, quiet = open_place(dst), None if progress is None else not progress  # tqdm: None is "only on a terminal"
-    found = open_layout(source, annotations, reading, workers, quiet)
+    found = open_layout(source if each is None else absolute(source), annotations, reading, workers, quiet)
     if not is_remote(source) and not is_remote(dst) and Path(source).is_dir():
         frames_dir = movienet.frames_dir(Path(source))
         if Path(dst).resolve().is_relative_to(frames_dir.resolve()):
@@ -371,7 +377,7 @@ def pack(
         folder = stack.enter_context(annotations_folder(source, annotations)) if films else None
         labels = movienet.read_labels(folder) if films else {}
         stack.enter_context(_writing(place))
-        packed = _pack_shards(place, found.shards, job, workers, quiet)
+        packed = _pack_shards(place, found.shards, job, workers, quiet, each)
         _take_out_gone(place, {shard.name for shard in packed})
         known = [movienet.labels_of_film(folder, film.name, film.shots, labels) for film in packed] if films else []
         write_index(place, found, packed, known)
@@ -386,12 +392,18 @@ def gaps(shots: np.ndarray) -> list[range]:
 
 
 def _pack_shards(
-    place: Place, shards: list[SourceShard], job: _Job, workers: int, quiet: bool | None
+    place: Place, shards: list[SourceShard], job: _Job, workers: int, quiet: bool | None, each: Each | None
 ) -> list[PackedShard]:
     """Pack shards side by side; the first that fails stops those not yet begun."""
     packed: list[Future[PackedShard]] = []
     noun = "film" if job.kind == fmt.FILMS else "shard"
     with tqdm(total=len(shards), desc="pack", unit=noun, disable=quiet) as bar, ThreadPoolExecutor(1) as finisher:
+        if each is not None:
+            found = {}
+            for shard in each(partial(_pack_anywhere, absolute(place.uri), job), shards, attrgetter("name")):
+                found[shard.name] = shard
+                bar.update()
+            return [found[shard.name] for shard in shards]
         started = time.monotonic()
         while len(packed) < len(shards):
             left = len(shards) - len(packed)
@@ -447,3 +459,14 @@ def _begin_work(dst: str, job: _Job, parent: int) -> None:
 
 def _work(shard: SourceShard) -> PackedShard:
     return begin_shard(shard, *_working)()
+
+
+def _pack_anywhere(dst: str, job: _Job, shard: SourceShard) -> PackedShard:
+    return begin_shard(shard, _opened(dst), job)()
+
+
+@lru_cache(maxsize=1)
+def _opened(dst: str) -> Place:
+    place = open_place(dst)
+    place.join()
+    return place

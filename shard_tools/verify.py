@@ -15,6 +15,8 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -26,9 +28,9 @@ from .errors import BasslFastError, RemoteError, ShardError
 from .format import ShardIndex
 from .jpeg import any_picture_size, decode_fault
 from .layouts import Reading, open_layout
-from .pack import PackedShard, note_name, pack, sequence_rows
+from .pack import Each, PackedShard, note_name, pack, sequence_rows
 from .place import LocalPlace
-from .remote import is_remote, sizes
+from .remote import absolute, is_remote, sizes
 from .sources import SourceShard
 
 Decode = Literal["none", "sample", "all"]
@@ -41,6 +43,7 @@ def verify(
     decode: Decode = "sample",
     workers: int = 2,
     progress: Callable[[int], object] = lambda done: None,
+    each: Each | None = None,
 ) -> list[str]:
     """A line for every fault of a set of shards; none if all of it is whole.
 
@@ -49,6 +52,7 @@ def verify(
         decode: which pictures are decoded too.
         workers: shards read at a time.
         progress: called with the bytes read since the last call, as `tqdm.update`.
+        each: as of `pack`, called with the numbers of the shards; `workers` threads if left out.
 
     Raises:
         RemoteError: an address cannot be reached.
@@ -66,14 +70,32 @@ def verify(
         faults.append(f"{index.address}/{fmt.FRAMES}: differs from {fmt.MANIFEST}; copy it again or repair")
     faults += _foreign(index)
     shards = [shard for shard in range(len(index.shards)) if f"{index.address}/{_tar(index, shard)}" not in broken]
-    with ThreadPoolExecutor(workers) as pool:
-        for found in pool.map(lambda shard: list(shard_faults(index, shard, decode, progress)), shards):
-            faults += found
+    if each is None:
+        with ThreadPoolExecutor(workers) as pool:
+            of_shards = pool.map(lambda shard: list(shard_faults(index, shard, decode, progress)), shards)
+            found = dict(zip(shards, of_shards, strict=True))
+    else:
+        found, task = {}, partial(_faults_anywhere, absolute(root), decode)
+        for shard, of_shard, read in each(task, shards, lambda shard: _tar(index, shard)):
+            found[shard] = of_shard
+            progress(read)
+    faults += chain.from_iterable(found[shard] for shard in shards)
     # What is cut is gone through too: the first picture that is not whole says where.
     for shard in range(len(index.shards)):
         if shard not in shards and index.cache is None and (index.root / _tar(index, shard)).is_file():
             faults += _member_faults(index, shard, np.fromfile(index.root / _tar(index, shard), np.uint8))[:1]
     return faults
+
+
+def _faults_anywhere(root: str, decode: Decode, shard: int) -> tuple[int, list[str], int]:
+    """The shard, its faults and the bytes read, on any machine that sees `root`."""
+    read: list[int] = []
+    return shard, list(shard_faults(_opened(root), shard, decode, read.append)), sum(read)
+
+
+@lru_cache(maxsize=1)
+def _opened(root: str) -> ShardIndex:
+    return ShardIndex.open(root, check_shards=False)
 
 
 def shard_faults(index: ShardIndex, shard: int, decode: Decode, progress: Callable[[int], object]) -> Iterator[str]:

@@ -1,0 +1,165 @@
+"""Who does the work on many films: this process (and those it starts), or the nodes of a Ray cluster.
+
+    items -> each(function, items) -> results as they come, in any order
+
+All that is written of a film is written whole or not at all, so a film whose node died is simply done again elsewhere.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from shard_tools.errors import BasslFastError, ConfigError, EngineError, MissingDependency
+
+Engine = Literal["local", "ray"]
+WAIT = 20.0  # seconds that a cluster is looked for
+RETRIES = 3  # times that a film is done again after its node, or its process there, died
+_OBJECTS = 200 << 20  # bytes of Ray's object store on this machine: only results of a few KB pass through it
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@contextmanager
+def cluster(engine: Engine, address: str | None = None, gpu: bool = False) -> Iterator[Nodes | None]:
+    """The nodes of a Ray cluster; None for the engine "local".
+
+    Args:
+        address: host:port of its head, or "auto" on a machine of it; a cluster of this machine alone if left out.
+        gpu: every item wants a GPU, where the cluster has some.
+
+    Raises:
+        ConfigError: an address without Ray, or one that is none.
+        EngineError: the cluster cannot be reached in time.
+        MissingDependency: Ray is not installed.
+    """
+    if engine == "local":
+        if address is not None:
+            raise ConfigError(f"address {address}: is of a Ray cluster; add --engine ray")
+        yield None
+        return
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is reported to anybody
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # of 40 s each, and 20 without this
+    try:
+        import ray
+    except ImportError:
+        raise MissingDependency("engine ray: needs Ray; pip install 'bassl-fast[ray]'") from None
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    try:
+        if address is None:
+            ray.init("local", include_dashboard=False, object_store_memory=_OBJECTS, **quiet)
+        else:
+            _knock(address)
+            ray.init(address, **quiet)
+    except BasslFastError:
+        raise
+    except Exception as error:  # Ray raises many kinds, plain ones among them
+        raise EngineError(
+            f"Ray at {address or 'this machine'}: {' '.join(str(error).split())[:200]}; `ray status` there says more"
+        ) from None
+    try:
+        yield Nodes(gpu)
+    finally:
+        ray.shutdown()
+
+
+class Nodes:
+    """Called as `map` is, it yields results as they come, in any order.
+
+    Attributes:
+        cpus: cores that each item has.
+    """
+
+    def __init__(self, gpu: bool) -> None:
+        import ray
+
+        owned = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        shares = [int(has.get("CPU", 1) // has["GPU"]) for has in owned if gpu and has.get("GPU", 0) >= 1]
+        self.cpus = max(1, min(shares, default=1))
+        # A process is kept for the next item: by itself Ray ends those that had a GPU.
+        options = {"num_cpus": self.cpus, "num_gpus": int(bool(shares)), "max_calls": 0, "max_retries": RETRIES}
+        self._task = ray.remote(**options)(_work)
+
+    def __call__(
+        self, function: Callable[[Item], Result], items: Iterable[Item], name: Callable[[Item], str] = str
+    ) -> Iterator[Result]:
+        """Results of `function`; the first item that fails stops the others.
+
+        Args:
+            function: as of a module, so that a node can import it.
+            name: of an item, for errors.
+
+        Raises:
+            EngineError: an item's node, or its process there, died again and again.
+            Whatever `function` raises: as itself.
+        """
+        import ray
+
+        function = ray.put(function)
+        waiting = {self._task.remote(function, item): item for item in items}
+        try:
+            while waiting:
+                (done, *_), _ = ray.wait(list(waiting))
+                item = waiting.pop(done)
+                try:
+                    result = ray.get(done)
+                except ray.exceptions.RayTaskError as error:
+                    if isinstance(error.cause, (BasslFastError, OSError)):
+                        raise error.cause from None
+                    raise
+                except ray.exceptions.RayError as error:
+                    raise EngineError(
+                        f"{name(item)}: its node or process died {RETRIES + 1} times ({type(error).__name__}), perhaps "
+                        "for want of memory; give the command again with more memory a core"
+                    ) from None
+                yield result
+        finally:
+            for left in waiting:
+                ray.cancel(left, force=True)
+
+
+def _work(function: Callable[[Item], Result], item: Item) -> Result:
+    _die_with_the_node()
+    return function(item)
+
+
+@cache
+def _die_with_the_node() -> None:
+    """End this process when the one that started it ends, whatever kills that: its work is being done elsewhere."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() == 1:
+        os._exit(1)
+
+
+def _knock(address: str) -> None:
+    """Raises: EngineError if nothing listens at an address; Ray itself would try for minutes."""
+    if address == "auto":
+        return
+    parts: Any = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        raise ConfigError(f"address {address}: give host:port of the cluster's head, such as 10.0.0.1:6379, or auto")
+    deadline = time.monotonic() + WAIT
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"Ray at {address}: nothing answers for {WAIT:.0f} s ({error.strerror or error}); "
+                    "start its head by `ray start --head`"
+                ) from None
+        time.sleep(0.5)
