@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections import OrderedDict
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from shard_tools.cache import local_file, sha256_of
 from shard_tools.errors import CheckpointError
 
 # Packages whose objects Lightning checkpoints hold beside the weights, and which nobody here needs.
@@ -23,16 +23,18 @@ def load(path: str | Path, *kinds: str) -> dict[str, Any]:
     """Read a checkpoint of ours onto the CPU; tensors and plain values only.
 
     Args:
+        path: of the file, or its address.
         kinds: verbs one of which must have written it, "pretrain" or "finetune".
 
     Raises:
         CheckpointError: missing, broken, not ours, or of another kind.
+        RemoteError: it cannot be fetched in time.
     """
-    path, wanted = Path(path), " or ".join(f"`bassl-fast {kind}`" for kind in kinds)
-    if not path.is_file():
+    wanted = " or ".join(f"`bassl-fast {kind}`" for kind in kinds)
+    if (file := find(path)) is None:
         raise CheckpointError(f"{path}: no such checkpoint; give the .ckpt file that {wanted} wrote")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # torch raises many kinds for a broken file, and its advice is to trust it
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint; copy it again (from elsewhere: `bassl-fast import-checkpoint`)"
@@ -125,10 +127,16 @@ def save(path: Path, state: dict[str, Any]) -> None:
         tmp.unlink(missing_ok=True)
 
 
+def find(path: str | Path) -> Path | None:
+    """The file at a path, or a copy of the one at an address; None if there is none."""
+    try:
+        file = local_file(path)
+    except FileNotFoundError:
+        return None
+    return file if file.is_file() else None
+
+
 def sha256(path: str | Path) -> str:
-    """Checksum of a file, as hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    """Checksum of the file at a path or address, as hexadecimal."""
+    with open(local_file(path), "rb") as file:
+        return sha256_of(file)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.store import Store
-from shard_tools.errors import ConfigError, FeatureError, ShardError
+from shard_tools.cache import local_file
+from shard_tools.errors import ConfigError, FeatureError, RemoteError, ShardError
 from shard_tools.format import MANIFEST, ShardIndex, write_atomically
 
 from . import hardware, metrics
@@ -19,6 +20,7 @@ from .features import FeatureSet
 from .finetune import Windows, load_finetuned
 from .metrics import FilmScores
 from .report import FilmPage, write_report
+from .run_folder import RunFolder, files, folder_of
 
 
 def score(finetuned: str | Path, features: str | Path, split: str | None) -> tuple[list[FilmScores], dict[str, Any]]:
@@ -56,9 +58,9 @@ def evaluate(
     """Score the films of a split; write `scores/<film>.csv`, `metrics.json` and `report.html`; return the metrics.
 
     Args:
-        finetuned: checkpoint that `bassl-fast finetune` wrote.
-        features: folder that `bassl-fast extract` wrote.
-        out: folder for the results; `evaluate-<split>/` beside the checkpoint if left out.
+        finetuned: checkpoint that `bassl-fast finetune` wrote; path or address.
+        features: folder or address that `bassl-fast extract` wrote to.
+        out: folder or address for the results; `evaluate-<split>/` beside the checkpoint if left out.
         split: "train", "val" or "test".
         threshold: probability from which a shot is called a boundary; the checkpoint's own if left out.
         reference_quirks: score as the published code does, to compare with its numbers; the threshold is its 0.5 then.
@@ -69,6 +71,7 @@ def evaluate(
     Raises:
         CheckpointError, FeatureError: they cannot be used, or not together.
     """
+    folder = RunFolder(f"{folder_of(finetuned)}/evaluate-{split}" if out is None else out)
     films, state = score(finetuned, features, split)
     feature_set = FeatureSet.open(features)
     numbers = {film.name: film.shots["shot"] for film in feature_set.films(split)}
@@ -79,7 +82,7 @@ def evaluate(
         threshold, threshold_from = stands
     if not 0 <= threshold <= 1:
         raise ConfigError(f"threshold {threshold}: a probability, within 0..1")
-    out_dir = Path(finetuned).parent / f"evaluate-{split}" if out is None else Path(out)
+    out_dir = folder.path
     found = metrics.scene_metrics(films, threshold, reference_quirks)
     (out_dir / "scores").mkdir(parents=True, exist_ok=True)
     for film in films:
@@ -99,15 +102,16 @@ def evaluate(
         film_pages(films, numbers, feature_set.provenance, pages),
         found,
         threshold,
-        training_curves(Path(finetuned).parent, state["recipe"].get("pretrained")),
+        training_curves(folder_of(finetuned), state["recipe"].get("pretrained")),
         rows,
         [line for line in Path(notes).read_text("utf-8", "replace").splitlines() if line.strip()] if notes else (),
     )
+    folder.publish()
     if split == state["best_epoch_from"]:
         print(f"note: the best epoch was chosen on these films (split '{split}'), so their scores flatter")
     for name, value in found.items():
         print(f"{name:14s} {value:6.2f}")
-    print(f"report: {out_dir / 'report.html'}")
+    print(f"report: {folder.where('report.html')}")
     return found
 
 
@@ -129,7 +133,7 @@ def film_pages(
         index = ShardIndex.open(provenance["shards"])
         if sha256(index.root / MANIFEST) != provenance["manifest_sha256"]:
             raise ShardError(f"{index.address}: packed anew since the features were extracted; extract them again")
-    except ShardError as error:
+    except (ShardError, RemoteError) as error:
         print(f"report without pictures: {error}")
         drawn = 0
     return [
@@ -145,13 +149,13 @@ def _thumbnails(index: ShardIndex, film: str) -> list[bytes]:
     return [bytes(jpeg) for jpeg in Store(index).read(frames)]
 
 
-def training_curves(finetuned: Path, pretrained: str | None) -> dict[str, list[tuple[int, float]]]:
+def training_curves(finetuned: str | Path, pretrained: str | None) -> dict[str, list[tuple[int, float]]]:
     """Loss curves `(step, value)` that the two trainings left beside their checkpoints."""
     curves: dict[str, dict[int, float]] = {}
-    for stage, folder in (("pretraining", Path(pretrained).parent if pretrained else None), ("fine-tuning", finetuned)):
+    for stage, folder in (("pretraining", folder_of(pretrained) if pretrained else None), ("fine-tuning", finetuned)):
         # A run that was stopped left one file a part; where two tell of one step, the later part went on from there.
-        for path in sorted(folder.glob("metrics*.csv")) if folder else ():
-            with open(path, newline="", encoding="utf-8") as file:
+        for path in files(folder, "metrics*.csv") if folder else ():
+            with open(local_file(path), newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
                     for column, value in row.items():
                         if column.startswith(("loss", "val/", "test/")) and value:

@@ -22,12 +22,14 @@ import torch
 from torch import Tensor
 
 from shard_tools.errors import CheckpointError
+from shard_tools.remote import absolute
 
 from . import checkpoint, config, released
 from .encoders import X3D, ResNet, ResNet3D, VoV3D
 from .models import build, encoder_recipe, from_state
 from .pretrain import pretrain
 from .reference import METHODS, in_reference_names, rename
+from .run_folder import RunFolder, folder_of
 
 CONFIG = "config.json"
 MODELS = ("model-v1.ckpt", "model.ckpt")  # the first that is there; the reference takes no other than this first
@@ -38,7 +40,7 @@ def import_checkpoint(
     source: str,
     out: str,
     method: Literal["instance", "temporal", "shotcol", "bassl", "bassl+shotcol"] | None = None,
-) -> Path:
+) -> str:
     """Make a checkpoint of ours from a released one of BaSSL, SCRL, SCE, X3D or VoV3D, or from ImageNet weights.
 
     Where parts of a method are missing, its encoder alone is taken, and the line says what was missing.
@@ -46,17 +48,18 @@ def import_checkpoint(
     Args:
         source: released folder or .tar.gz of BaSSL with config.json and model-v1.ckpt or model.ckpt; any released
             checkpoint alone (.ckpt, .pth, .pyth); or weights of a ResNet in torchvision's names, .pth or .safetensors.
-        out: file to write.
+            Files may stand behind an address.
+        out: file or address (s3://, gs://) to write.
         method: pretext task the weights were trained by, where no config.json says.
 
     Raises:
         CheckpointError: it cannot be read, holds more than weights, or is of another architecture.
     """
-    target = Path(out)
-    if target.exists():
-        raise CheckpointError(f"{target}: exists; delete it or choose another place")
+    folder, name = RunFolder(folder_of(out)), out.rsplit("/", 1)[-1]
+    if folder.has(name):
+        raise CheckpointError(f"{out}: exists; delete it or choose another place")
     with TemporaryDirectory(prefix="bassl-fast-") as scratch:
-        path, config_file = _find(Path(source), Path(scratch))
+        path, config_file = _find(source, Path(scratch))
         content = _content(path, source)
         if (renamed := released.renamed(content)) is not None:
             state, what = _released(renamed, source)
@@ -64,29 +67,30 @@ def import_checkpoint(
             state, what = _imagenet(weights, source)
         else:
             state, what = _reference(weights, method or _method_of(config_file), source)
-        state["imported"] = {"file": str(Path(source).resolve()), "sha256": checkpoint.sha256(path)}
+        state["imported"] = {"file": absolute(source), "sha256": checkpoint.sha256(path)}
     # As of a finished run, and of no shards to go on with.
     state |= {"global_step": 0, "total_steps": 0, "manifest_sha256": ""}
     from_state(state, source)
-    checkpoint.save(target, state)
-    print(f"checkpoint: {target} ({what})", flush=True)
-    return target
+    checkpoint.save(folder.path / name, state)
+    folder.publish()
+    print(f"checkpoint: {out} ({what})", flush=True)
+    return out
 
 
-def export_checkpoint(source: str, out: str, names: Literal["ours", "reference"] = "ours") -> Path:
+def export_checkpoint(source: str, out: str, names: Literal["ours", "reference"] = "ours") -> str:
     """Write the weights of a checkpoint as safetensors, its recipe in the metadata.
 
     Args:
         source: checkpoint that `bassl-fast pretrain`, `finetune` or `import-checkpoint` wrote.
-        out: file to write, named .safetensors.
+        out: file or address to write, named .safetensors.
         names: what to call the tensors; "reference" is for pretraining checkpoints.
 
     Raises:
         CheckpointError: it cannot be read, or has weights that the reference has no name for.
     """
-    target = Path(out)
-    if target.suffix != _SAFE:
-        raise CheckpointError(f"{target}: weights are exported as safetensors; name the file {target.stem}{_SAFE}")
+    folder, name = RunFolder(folder_of(out)), Path(out).name
+    if not name.endswith(_SAFE):
+        raise CheckpointError(f"{out}: weights are exported as safetensors; name the file {Path(out).stem}{_SAFE}")
     state = checkpoint.load(source, "pretrain", "finetune")
     weights = state["state_dict"]
     if names == "reference":
@@ -96,6 +100,7 @@ def export_checkpoint(source: str, out: str, names: Literal["ours", "reference"]
             raise CheckpointError(
                 f"{source}: the reference has no name for {error.args[0]}; leave out --names"
             ) from None
+    target = folder.path / name
     target.parent.mkdir(parents=True, exist_ok=True)
     tmp = target.with_name(target.name + ".tmp")
     try:
@@ -107,21 +112,23 @@ def export_checkpoint(source: str, out: str, names: Literal["ours", "reference"]
         os.replace(tmp, target)
     finally:
         tmp.unlink(missing_ok=True)
-    print(f"weights: {target} ({len(weights)} tensors)", flush=True)
-    return target
+    folder.publish()
+    print(f"weights: {out} ({len(weights)} tensors)", flush=True)
+    return out
 
 
-def _find(source: Path, scratch: Path) -> tuple[Path, Path]:
+def _find(source: str, scratch: Path) -> tuple[Path, Path]:
     """The file of the weights, and where its config.json would stand."""
-    if not source.exists():
+    found = checkpoint.find(source)
+    if found is None and not Path(source).is_dir():
         raise CheckpointError(f"{source}: no such file or folder; give a released checkpoint or weights")
-    if source.is_file():
-        if not (source.name.endswith((".tar.gz", ".tgz")) or tarfile.is_tarfile(source)):
-            return source, source.with_name(CONFIG)
-        _unpack(source, scratch)
+    if found is not None:
+        if not (source.endswith((".tar.gz", ".tgz")) or tarfile.is_tarfile(found)):
+            return found, checkpoint.find(f"{folder_of(source)}/{CONFIG}") or scratch / CONFIG
+        _unpack(found, scratch)
         folder = scratch
     else:
-        folder = source
+        folder = Path(source)
     for name in MODELS:
         if (folder / name).is_file():
             return folder / name, folder / CONFIG

@@ -10,26 +10,31 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from pipelines.loader import FilmLoader
 from pipelines.views import TestViews, TrainViews
 from shard_tools.errors import ConfigError, FeatureError
-from shard_tools.format import MANIFEST, SEQUENCES, SHOTS, ShardIndex, npy_bytes, write_atomically
+from shard_tools.format import MANIFEST, SEQUENCES, SHOTS, ShardIndex, npy_bytes
+from shard_tools.place import Place, open_place
+from shard_tools.remote import absolute, is_remote
 
-from . import checkpoint, hardware
-from .features import PROVENANCE, STARTED, shot_name, write_index
+from . import checkpoint, engines, hardware
+from .encoders import Encoder
+from .features import PROVENANCE, STARTED, holds_files, shot_name, write_index
 from .models import build_pretrained
 
 Layout = Literal["film", "reference"]
@@ -47,16 +52,18 @@ def extract(
     precision: hardware.Precision = "auto",
     batch: int = 64,
     threads: int = 0,
-) -> Path:
+    engine: engines.Engine = "local",
+    address: str | None = None,
+) -> str:
     """Encode every key-frame's test view, average each shot's, and write one array a film.
 
     Finished films are kept when the command is given again after a stop. `torchrun --nproc-per-node N -m bassl_fast.cli
     extract ...` takes N GPUs, or N processes on the CPU.
 
     Args:
-        pretrained: checkpoint that `bassl-fast pretrain` or `import-checkpoint` wrote.
-        shards: folder that `bassl-fast pack` wrote.
-        features: folder for the features.
+        pretrained: checkpoint that `bassl-fast pretrain` or `import-checkpoint` wrote; path or address.
+        shards: folder or address that `bassl-fast pack` wrote to.
+        features: folder or address (s3://, gs://) for the features.
         split: "train", "val" or "test" films only; all films if left out.
         layout: "film" is one array a film, for `finetune`; "reference" is <film>/shot_0000.npy, a file a shot, for the
             reference's own code (`import-features` turns it into the other).
@@ -64,13 +71,18 @@ def extract(
         precision: of the encoder; "auto" is bfloat16 where the hardware multiplies it, else float32.
         batch: key-frames at a time.
         threads: CPU threads of the data pipeline; 0 takes this process's share of the cores.
+        engine: "ray" has the films encoded by the nodes of a cluster, each on a GPU where it has some.
+        address: of the Ray cluster; one on this machine is started if left out.
 
     Raises:
         CheckpointError, ShardError: either cannot be used.
         FeatureError: the folder holds features of another checkpoint, other shards or another transform.
+        EngineError: the cluster cannot be reached, or a film's nodes died again and again.
     """
     if layout == "reference" and dtype != "float32":
         raise ConfigError(f"dtype {dtype}: the reference reads float32; leave out --dtype")
+    if layout == "reference" and is_remote(features):
+        raise ConfigError("layout reference: a file a shot needs a folder; give a path, or leave out --layout")
     encoder, method, _ = build_pretrained(pretrained)
     index = ShardIndex.open(shards)
     chosen = index.select(split)
@@ -79,82 +91,119 @@ def extract(
             f"{shards}: a film called {name} would take the place of {name}.npy; rename it and pack again"
         )
     views = (TrainViews() if method is None else method.views).at_test()
-    precision = hardware.precision(precision)
     provenance = {
         "dim": encoder.dim,
         "dtype": dtype,
         "layout": layout,
-        "precision": precision,
-        "checkpoint": str(Path(pretrained).resolve()),
+        "precision": "",  # said by who computes
+        "checkpoint": absolute(pretrained),
         "checkpoint_sha256": checkpoint.sha256(pretrained),
         "shards": index.address if index.cache else str(index.root.resolve()),
         "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
         "transform": {**asdict(views), "mean": list(views.mean), "std": list(views.std), "split": split},
     }
-    out = Path(features)
-    with _processes() as (rank, world):
-        _check_folder(out, provenance)
+    with _processes() as (rank, world), engines.cluster(engine, address, gpu=True) as each:
+        if each is None:
+            provenance["precision"] = hardware.precision(precision)
+            share = hardware.threads(threads, _local_world())
+        else:
+            (provenance["precision"],), share = each(hardware.precision, [precision]), threads or each.cpus
+        place = open_place(features)
+        _check_folder(place, provenance)
         _barrier()
         if rank == 0:
-            out.mkdir(parents=True, exist_ok=True)
-            write_atomically(out / STARTED, (json.dumps(provenance) + "\n").encode())
+            place.write(STARTED, (json.dumps(provenance) + "\n").encode())
             hardware.say_device()
         _barrier()
-        mine = chosen[_share(index.sequences["shots"][chosen], rank, world)]
-        _encode_films(encoder, index, mine, views, out, provenance, batch, hardware.threads(threads, _local_world()))
+        mine, there = chosen[_share(index.sequences["shots"][chosen], rank, world)], set(place.names(""))
+        todo = [film for film in mine.tolist() if _file_name(index, film, layout) not in there]
+        if each is None:
+            done = _encode(encoder, index, todo, place, provenance, batch, share)
+        else:
+            task = partial(_encode_film, absolute(pretrained), provenance["shards"], absolute(features))
+            done = each(partial(task, provenance, batch, share), todo, index.films.__getitem__)
+        _follow(done, index, mine, todo, quiet=rank > 0)
         _barrier()
         if rank == 0:
-            _finish(index, chosen, out, provenance)
+            _finish(index, chosen, place, provenance)
         _barrier()
-    return out
+    return features
 
 
-def _encode_films(
-    encoder: nn.Module,
+def _encode(
+    encoder: Encoder,
     index: ShardIndex,
-    films: np.ndarray,
-    views: TestViews,
-    out: Path,
+    films: list[int],
+    place: Place,
     provenance: dict[str, Any],
     batch: int,
     threads: int,
-) -> None:
-    """Write the features of `films` that are not there yet, and say what time was spent on."""
+) -> Iterator[tuple[int, int, dict[str, float]]]:
+    """Write the features of `films`; yields of each, when written: film, key-frames, what seconds were spent on."""
     device, autocast = hardware.device(), _AUTOCAST[provenance["precision"]]
+    views = TestViews(**{name: value for name, value in provenance["transform"].items() if name != "split"})
     encoder = encoder.eval().to(device, memory_format=encoder.memory_format)
-    write = _write_reference if provenance["layout"] == "reference" else _write_film
-    todo = [film for film in films.tolist() if not _place(out, index, film, provenance["layout"]).exists()]
-    loader = FilmLoader(index, np.array(todo, np.int64), views, batch=batch, device=device, threads=threads)
-    spent = {"encoder": 0.0, "waiting for pictures": 0.0, "writing": 0.0}
-    pictures = 0
-    shots_of = index.sequences["shots"].astype(int)
-    first_process = not dist.is_initialized() or dist.get_rank() == 0
-    with tqdm(total=shots_of[films].sum(), desc="extract", unit="shot", disable=None if first_process else True) as bar:
-        bar.update(shots_of[films].sum() - shots_of[todo].sum())
-        found: list[Tensor] = []
-        clock = _Clock(spent)
-        for film, first, images in loader:
-            # Until the first batch comes, the pipeline is being built.
-            clock.lap("waiting for pictures" if pictures else None)
-            with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                found.append(encoder(images.contiguous(memory_format=torch.channels_last)).float().cpu())
-            pictures += len(images)
-            clock.lap("encoder")
-            shots, per_shot = int(shots_of[film]), int(index.sequences[film]["frames_per_shot"])
-            if first + len(images) == shots * per_shot:
-                mean = torch.cat(found).unflatten(0, (shots, per_shot)).mean(1).numpy()
-                with np.errstate(over="ignore"):  # infinite then, and refused
-                    array = mean.astype(provenance["dtype"])
-                if not np.isfinite(array).all():
-                    raise FeatureError(
-                        f"{index.films[film]}: a feature is not finite in {provenance['dtype']}; extract with --dtype "
-                        "float32 --precision 32-true, and if that fails too train the checkpoint again"
-                    )
-                write(_place(out, index, film, provenance["layout"]), array, index.shots_of(film)["shot"])
-                found = []
-                bar.update(shots)
-                clock.lap("writing")
-    if first_process and (total := sum(spent.values())):
+    loader = FilmLoader(index, np.array(films, np.int64), views, batch=batch, device=device, threads=threads)
+    found: list[Tensor] = []
+    clock = _Clock()
+    for film, first, images in loader:
+        # Until the first batch comes, the pipeline is being built.
+        clock.lap("waiting for pictures" if clock.runs else None)
+        with torch.autocast(device.type, autocast, enabled=autocast is not None):
+            found.append(encoder(images.contiguous(memory_format=torch.channels_last)).float().cpu())
+        clock.lap("encoder")
+        row = index.sequences[film]
+        shots, per_shot = int(row["shots"]), int(row["frames_per_shot"])
+        if first + len(images) == shots * per_shot:
+            mean = torch.cat(found).unflatten(0, (shots, per_shot)).mean(1).numpy()
+            with np.errstate(over="ignore"):  # infinite then, and refused
+                array = mean.astype(provenance["dtype"])
+            if not np.isfinite(array).all():
+                raise FeatureError(
+                    f"{index.films[film]}: a feature is not finite in {provenance['dtype']}; extract with --dtype "
+                    "float32 --precision 32-true, and if that fails too train the checkpoint again"
+                )
+            name = _file_name(index, film, provenance["layout"])
+            if provenance["layout"] == "reference":
+                _write_reference(Path(place.uri) / name, array, index.shots_of(film)["shot"])
+            else:
+                place.write(name, npy_bytes(array))
+            found = []
+            clock.lap("writing")
+            yield film, shots * per_shot, clock.take()
+
+
+@torch.inference_mode()
+def _encode_film(
+    pretrained: str, shards: str, features: str, provenance: dict[str, Any], batch: int, threads: int, film: int
+) -> tuple[int, int, dict[str, float]]:
+    """As `_encode`, of one film, on any machine that sees the same places."""
+    encoder, index = _opened(pretrained, shards)
+    (done,) = _encode(encoder, index, [film], open_place(features), provenance, batch, threads)
+    return done
+
+
+@lru_cache(maxsize=1)
+def _opened(pretrained: str, shards: str) -> tuple[Encoder, ShardIndex]:
+    return build_pretrained(pretrained)[0], ShardIndex.open(shards)
+
+
+def _follow(
+    done: Iterable[tuple[int, int, dict[str, float]]],
+    index: ShardIndex,
+    films: np.ndarray,
+    todo: list[int],
+    quiet: bool,
+) -> None:
+    """Show how far the encoding is, and say at the end what time it was spent on."""
+    shots, pictures, spent = index.sequences["shots"].astype(int), 0, Counter()
+    with tqdm(total=shots[films].sum(), desc="extract", unit="shot", disable=quiet or None) as bar:
+        bar.update(shots[films].sum() - shots[todo].sum())
+        for film, count, seconds in done:
+            pictures += count
+            spent.update(seconds)
+            bar.update(shots[film])
+    if not quiet and (total := sum(spent.values())):
         shares = ", ".join(f"{name} {100 * seconds / total:.0f} %" for name, seconds in spent.items())
         print(f"{pictures / total:.0f} key-frames/s: {shares}", flush=True)
 
@@ -162,22 +211,23 @@ def _encode_films(
 class _Clock:
     """Adds the time since the last lap to a name."""
 
-    def __init__(self, spent: dict[str, float]) -> None:
-        self._spent, self._last = spent, time.perf_counter()
+    def __init__(self) -> None:
+        self._spent, self._last, self.runs = Counter(), time.perf_counter(), False
+
+    def take(self) -> dict[str, float]:
+        """Seconds by name since the last time."""
+        spent, self._spent = dict(self._spent), Counter()
+        return spent
 
     def lap(self, name: str | None) -> None:
         now = time.perf_counter()
         if name is not None:
             self._spent[name] += now - self._last
-        self._last = now
+        self._last, self.runs = now, True
 
 
-def _place(out: Path, index: ShardIndex, film: int, layout: Layout) -> Path:
-    return out / (index.films[film] + ("" if layout == "reference" else ".npy"))
-
-
-def _write_film(place: Path, array: np.ndarray, numbers: np.ndarray) -> None:
-    write_atomically(place, npy_bytes(array))
+def _file_name(index: ShardIndex, film: int, layout: Layout) -> str:
+    return index.films[film] + ("" if layout == "reference" else ".npy")
 
 
 def _write_reference(place: Path, array: np.ndarray, numbers: np.ndarray) -> None:
@@ -190,25 +240,26 @@ def _write_reference(place: Path, array: np.ndarray, numbers: np.ndarray) -> Non
     os.replace(part, place)
 
 
-def _finish(index: ShardIndex, chosen: np.ndarray, out: Path, provenance: dict[str, Any]) -> None:
+def _finish(index: ShardIndex, chosen: np.ndarray, place: Place, provenance: dict[str, Any]) -> None:
     rows = index.sequences[chosen]
     if provenance["layout"] == "film":
         labels = np.concatenate([index.shots_of(film) for film in chosen.tolist()])
-        write_index(out, rows, labels, provenance)
+        write_index(place, rows, labels, provenance)
     else:
-        write_atomically(out / PROVENANCE, (json.dumps(provenance, indent=1) + "\n").encode())
-    (out / STARTED).unlink(missing_ok=True)
-    print(f"features: {out} ({len(rows)} films, {int(rows['shots'].sum())} shots)", flush=True)
+        place.write(PROVENANCE, (json.dumps(provenance, indent=1) + "\n").encode())
+    place.delete(STARTED)
+    print(f"features: {place.uri} ({len(rows)} films, {int(rows['shots'].sum())} shots)", flush=True)
 
 
-def _check_folder(out: Path, provenance: dict[str, Any]) -> None:
+def _check_folder(place: Place, provenance: dict[str, Any]) -> None:
     """Refuse a folder in which other features stand."""
-    notes = [out / name for name in (PROVENANCE, STARTED) if (out / name).is_file()]
-    if not notes and any(out.glob("[!.]*")):
+    out = place.uri
+    notes = {f"{out}/{name}": note for name in (PROVENANCE, STARTED) if (note := place.read(name)) is not None}
+    if not notes and holds_files(place):
         raise FeatureError(f"{out}: holds files, and nothing says of which checkpoint; choose another folder")
-    for path in notes:
+    for path, note in notes.items():
         try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
+            earlier = json.loads(note)
         except ValueError as error:
             raise FeatureError(f"{path}: damaged ({error}); delete the folder and extract again") from None
         for key in ("checkpoint_sha256", "manifest_sha256", "dtype", "layout", "precision", "transform"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,17 @@ import numpy as np
 from tqdm import tqdm
 
 from shard_tools import movienet
+from shard_tools.cache import local_file
 from shard_tools.errors import FeatureError
-from shard_tools.format import SEQUENCES, SHOT, SHOTS, npy_bytes, sequence_dtype, write_atomically
+from shard_tools.format import SEQUENCES, SHOT, SHOTS, npy_bytes, sequence_dtype
+from shard_tools.place import Place, open_place
+from shard_tools.remote import absolute, is_remote
 
 from . import checkpoint as checkpoints
 
 PROVENANCE = "features.json"
 STARTED = PROVENANCE + ".part"
+_FETCHERS = 8  # films' features fetched at a time
 _SHOT = re.compile(r"shot_([0-9]{1,9})\.npy")
 
 
@@ -44,35 +49,36 @@ class FeatureSet:
     """Features opened for reading.
 
     Attributes:
-        root: the folder.
+        root: folder or address.
         provenance: `dim`, `dtype`, `checkpoint`, `checkpoint_sha256`, `shards`, `manifest_sha256`, `transform`; of
             imported features what is not known is None.
         sequences, shots: as in the shards.
     """
 
-    root: Path
+    root: str
     provenance: dict[str, Any]
     sequences: np.ndarray
     shots: np.ndarray
 
     @classmethod
     def open(cls, root: str | Path) -> FeatureSet:
-        """Open a finished feature folder.
+        """Open a finished feature folder, here or behind an address.
 
         Raises:
             FeatureError: it is not there, not finished, in the reference's layout, or cannot be read.
+            RemoteError: an address cannot be reached in time.
         """
-        root = Path(root)
-        path = root / PROVENANCE
-        if not path.is_file():
-            if any(root.glob("*/shot_*.npy")):
+        root = str(root).rstrip("/")
+        path = f"{root}/{PROVENANCE}"
+        if (found := checkpoints.find(path)) is None:
+            if not is_remote(root) and any(Path(root).glob("*/shot_*.npy")):
                 raise FeatureError(f"{root}: in the reference's layout; make features of it by `import-features`")
             raise FeatureError(f"{path}: missing, so these features are not finished; run `bassl-fast extract` (again)")
         try:
-            provenance = json.loads(path.read_text(encoding="utf-8"))
+            provenance = json.loads(found.read_text(encoding="utf-8"))
             if provenance.get("layout") == "reference":
                 raise FeatureError(f"{root}: in the reference's layout; make features of it by `import-features`")
-            arrays = [np.load(root / name, allow_pickle=False) for name in (SEQUENCES, SHOTS)]
+            arrays = [np.load(local_file(f"{root}/{name}"), allow_pickle=False) for name in (SEQUENCES, SHOTS)]
         except (OSError, ValueError) as error:
             raise FeatureError(f"{root}: cannot be read ({error}); extract the features again") from None
         return cls(root, provenance, *arrays)
@@ -84,13 +90,14 @@ class FeatureSet:
             FeatureError: a film's array is missing, or has another shape or type than the others.
         """
         chosen = [row for row in self.sequences if split is None or row["split"].decode() == split]
-        return [self._film(row) for row in chosen]
+        with ThreadPoolExecutor(_FETCHERS if is_remote(self.root) else 1) as pool:
+            return list(pool.map(self._film, chosen))
 
     def _film(self, row: np.ndarray) -> Film:
         name, first, count = row["name"].decode(), int(row["first_shot"]), int(row["shots"])
-        path = self.root / f"{name}.npy"
+        path = f"{self.root}/{name}.npy"
         try:
-            features = np.load(path, mmap_mode="r", allow_pickle=False)
+            features = np.load(local_file(path), mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise FeatureError(f"{path}: cannot be read ({error}); extract the features again") from None
         if features.shape != (count, self.provenance["dim"]) or features.dtype != self.provenance["dtype"]:
@@ -101,7 +108,7 @@ class FeatureSet:
         return Film(name, features, self.shots[first : first + count])
 
 
-def write_index(root: Path, sequences: np.ndarray, shots: np.ndarray, provenance: dict[str, Any]) -> None:
+def write_index(place: Place, sequences: np.ndarray, shots: np.ndarray, provenance: dict[str, Any]) -> None:
     """Finish a folder whose arrays are there.
 
     Args:
@@ -110,9 +117,9 @@ def write_index(root: Path, sequences: np.ndarray, shots: np.ndarray, provenance
     """
     sequences = sequences.copy()
     sequences["first_shot"] = np.cumsum(sequences["shots"]) - sequences["shots"]
-    write_atomically(root / SEQUENCES, npy_bytes(sequences))
-    write_atomically(root / SHOTS, npy_bytes(shots))
-    write_atomically(root / PROVENANCE, (json.dumps(provenance, indent=1) + "\n").encode())
+    place.write(SEQUENCES, npy_bytes(sequences))
+    place.write(SHOTS, npy_bytes(shots))
+    place.write(PROVENANCE, (json.dumps(provenance, indent=1) + "\n").encode())
 
 
 def shot_name(number: int) -> str:
@@ -120,13 +127,13 @@ def shot_name(number: int) -> str:
     return f"shot_{number:04d}.npy"
 
 
-def import_features(source: str, annotations: str, features: str, checkpoint: str | None = None) -> Path:
+def import_features(source: str, annotations: str, features: str, checkpoint: str | None = None) -> str:
     """Make features for `finetune` of those that the reference extracted, a file a shot.
 
     Args:
         source: folder of `<film>/shot_0000.npy`, such as data/movienet/features/<LOAD_FROM>.
         annotations: MovieNet folder whose anno/ and scene318/ label the shots.
-        features: new folder for the features.
+        features: new folder or address for the features.
         checkpoint: checkpoint of ours whose encoder made them, for `finetune --pretrained` to know.
 
     Raises:
@@ -134,20 +141,19 @@ def import_features(source: str, annotations: str, features: str, checkpoint: st
         CheckpointError: `checkpoint` cannot be used.
         SourceError: the annotations cannot be read.
     """
-    root, anno, out = Path(source), Path(annotations), Path(features)
+    root, anno, out = Path(source), Path(annotations), open_place(features)
     folders = sorted({path.parent for path in root.glob("*/shot_*.npy")})
     if not folders:
         raise FeatureError(f"{root}: holds no <film>/{shot_name(0)}; give the folder of all films")
     if (root / STARTED).exists():
         raise FeatureError(f"{root}: these features are not finished; run `bassl-fast extract` again")
-    if any(out.glob("[!.]*")) and not (out / STARTED).exists():
-        raise FeatureError(f"{out}: is not empty; choose a new folder")
+    if holds_files(out) and out.size(STARTED) is None:
+        raise FeatureError(f"{features}: is not empty; choose a new folder")
     labelled = movienet.read_labels(anno)
     if not labelled:
         raise FeatureError(f"{anno}: holds no anno/anno.{{train,val,test}}.ndjson; give the MovieNet folder")
     provenance = _provenance_of(root, checkpoint)
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / STARTED, b"")
+    out.write(STARTED, b"")
     sequences, labels = np.zeros(len(folders), sequence_dtype([folder.name.encode() for folder in folders])), []
     for row, folder in zip(sequences, tqdm(folders, desc="import", unit="film", disable=None), strict=True):
         numbers, array = _read_film(folder)
@@ -159,13 +165,18 @@ def import_features(source: str, annotations: str, features: str, checkpoint: st
         for column in SHOT.names:
             rows[column] = getattr(known, column)
         labels.append(rows)
-        write_atomically(out / f"{folder.name}.npy", npy_bytes(array))
+        out.write(f"{folder.name}.npy", npy_bytes(array))
     write_index(out, sequences, np.concatenate(labels), provenance)
-    (out / STARTED).unlink()
+    out.delete(STARTED)
     if missing := sorted(labelled.keys() - {folder.name for folder in folders}):
         print(f"{len(missing)} labelled films have no features: {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}")
-    print(f"features: {out} ({len(folders)} films, {int(sequences['shots'].sum())} shots)", flush=True)
-    return out
+    print(f"features: {features} ({len(folders)} films, {int(sequences['shots'].sum())} shots)", flush=True)
+    return features
+
+
+def holds_files(place: Place) -> bool:
+    """Whether there is anything but hidden files."""
+    return any(not name.startswith(".") for name in place.names(""))
 
 
 def _read_film(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -201,7 +212,7 @@ def _provenance_of(root: Path, checkpoint: str | None) -> dict[str, Any]:
         "dtype": "float32",
         "layout": "film",
         "imported": str(root.resolve()),
-        "checkpoint": checkpoint and str(Path(checkpoint).resolve()),
+        "checkpoint": checkpoint and absolute(checkpoint),
         "checkpoint_sha256": checkpoint and checkpoints.sha256(checkpoint),
         "shards": None,
         "manifest_sha256": None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from pipelines.plan import Plan
 from pipelines.views import TestViews
 from pipelines.windows import clipped_window
-from shard_tools.errors import CheckpointError, ConfigError, FeatureError
+from shard_tools.errors import CheckpointError, ConfigError, FeatureError, RemoteError
 
 from . import checkpoint, hardware
 from .crn import ContextualRelationNetwork
@@ -32,6 +33,7 @@ from .metrics import FilmScores, best_threshold, scene_metrics
 from .models import build_pretrained, encoder_state
 from .optim import Optimiser
 from .pretrain import check_seed, progress
+from .run_folder import RunFolder
 
 BEST = "best.ckpt"
 TEST = "test"
@@ -43,7 +45,7 @@ class Data:
     """What to train on.
 
     Args:
-        features: folder that `bassl-fast extract` wrote.
+        features: folder or address that `bassl-fast extract` wrote to.
         train: split to train on.
         val: split that chooses the best epoch and the threshold, not that of the test; where it has no boundary, the
             last epoch is kept and the threshold comes from the training films.
@@ -249,8 +251,8 @@ def finetune(
     out: str = "runs/finetune",
     seed: int = 0,
     recipe: dict[str, Any] | None = None,
-) -> Path:
-    """Train a boundary head on cached features and return the path of its checkpoint.
+) -> str:
+    """Train a boundary head on cached features and return the path, or address, of its checkpoint.
 
     Args:
         data: what to train on.
@@ -263,18 +265,19 @@ def finetune(
         epochs: passes over all labelled shots.
         best_epoch: "validation" keeps the epoch of highest AP on the films of `data.val`, "last" the last one;
             "test_as_the_reference_does" chooses on the test films, so their scores flatter: only to compare with it.
-        out: folder for checkpoint, resolved config and curves.
+        out: folder or address (s3://, gs://) for checkpoint, resolved config and curves.
         seed: of weights, order and dropout.
 
     Raises:
         FeatureError: no features, no labelled film in the split, or features of another checkpoint.
         CheckpointError: `pretrained` cannot be used.
         ConfigError: `out` holds a finished run, or options that do not go together.
+        RemoteError: an address cannot be read or written in time.
     """
     check_seed(seed)
-    out_dir = Path(out)
-    if (out_dir / BEST).exists():
-        raise ConfigError(f"{out_dir / BEST}: this run exists; choose another --out or delete it")
+    run = RunFolder(out)
+    if run.has(BEST):
+        raise ConfigError(f"{run.where(BEST)}: this run exists; choose another --out or delete it")
     if epochs < 1:
         raise ConfigError(f"epochs {epochs}: must be at least 1")
     if new_crn and pretrained is None:
@@ -316,8 +319,9 @@ def finetune(
             raise FeatureError(f"{data.features}: split '{TEST}' has no boundary to choose an epoch by")
     batches = _Batches(train, data.batch, seed)
 
-    out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    run.path.mkdir(parents=True, exist_ok=True)
+    (run.path / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    run.publish()  # what keeps it from being written to is known before the long work
     if freeze_crn:
         module = _train_head(model, train, judge, batches, optimiser, epochs)
     else:
@@ -327,7 +331,7 @@ def finetune(
         accelerator="auto",
         devices=1,
         max_epochs=epochs,
-        logger=[CSVLogger(out_dir, name="", version=""), TensorBoardLogger(out_dir, name="", version="tensorboard")],
+        logger=[CSVLogger(run.path, name="", version=""), TensorBoardLogger(run.path, name="", version="tensorboard")],
         callbacks=callbacks if bar else [],
         enable_progress_bar=bar,
         enable_model_summary=False,
@@ -353,10 +357,11 @@ def finetune(
         "encoder": _encoder(feature_set, pretrained),
         "views": asdict(_views(feature_set)),
     }
-    checkpoint.save(out_dir / BEST, state)
+    checkpoint.save(run.path / BEST, state)
+    run.publish()
     chosen = f", chosen on the {state['best_epoch_from']} films" if judge else ""
-    print(f"checkpoint: {out_dir / BEST} (epoch {module.best_epoch + 1} of {epochs}{chosen})", flush=True)
-    return out_dir / BEST
+    print(f"checkpoint: {run.where(BEST)} (epoch {module.best_epoch + 1} of {epochs}{chosen})", flush=True)
+    return run.where(BEST)
 
 
 def _train_head(
@@ -395,9 +400,10 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
 def _encoder(feature_set: FeatureSet, pretrained: str | None) -> dict[str, Any] | None:
     """The encoder that made the features, for `scenes` to make those of a film; None where it is not at hand."""
     made_by = feature_set.provenance
-    path = Path(pretrained or made_by["checkpoint"] or "")
-    if path.is_file() and checkpoint.sha256(path) == made_by["checkpoint_sha256"]:
-        return encoder_state(path)
+    path = pretrained or made_by["checkpoint"]
+    with suppress(RemoteError):
+        if path and checkpoint.find(path) and checkpoint.sha256(path) == made_by["checkpoint_sha256"]:
+            return encoder_state(path)
     print(f"note: the encoder that made {feature_set.root} is not at hand; `bassl-fast scenes` will ask for it")
     return None
 
@@ -417,7 +423,7 @@ def _check_same_checkpoint(feature_set: FeatureSet, pretrained: str | None) -> N
             f"{feature_set.root}: nothing says which checkpoint these features are of; "
             f"import them again with --checkpoint {pretrained}"
         )
-    if not Path(pretrained).is_file():
+    if checkpoint.find(pretrained) is None:
         raise CheckpointError(f"{pretrained}: no such checkpoint; give the one the features were extracted with")
     if checkpoint.sha256(pretrained) != noted:
         raise FeatureError(

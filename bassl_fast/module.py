@@ -33,7 +33,10 @@ class Pretraining(pl.LightningModule):
         global_batch: scales the learning rate.
         seed: of the run; every step seeds torch from it, so that dropout does not depend on what ran before.
         facts: kept in checkpoints: `recipe` (resolved configuration), `total_steps` (length of the schedule),
-            `manifest_sha256` (of the shards).
+            `manifest_sha256` (of the shards), `restarts` (of the run so far).
+
+    Attributes:
+        waited, computed: seconds that the last step waited for its data, and worked.
     """
 
     def __init__(
@@ -53,9 +56,9 @@ class Pretraining(pl.LightningModule):
         self._global_batch, self._seed, self._facts = global_batch, seed, facts
         self._data_state: dict[str, int] | None = None
         self._batches: MicroBatches | None = None
-        # Of the step under way: losses of its micro-batches, when it began, seconds of waiting for data and of work.
+        # Of the step under way: losses of its micro-batches, when it began.
         self._losses: list[dict[str, float]] = []
-        self._began = self._waited = self._computed = 0.0
+        self._began = self.waited = self.computed = 0.0
         self._idle_since: float | None = None
         self._warm = False
 
@@ -80,9 +83,9 @@ class Pretraining(pl.LightningModule):
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         micro_batch, now = batch_idx % self.trainer.accumulate_grad_batches, time.perf_counter()
         if micro_batch == 0:
-            self._losses, self._waited, self._began = [], 0.0, now
+            self._losses, self.waited, self._began = [], 0.0, now
         if self._idle_since is not None:
-            self._waited += now - self._idle_since
+            self.waited += now - self._idle_since
         draw = rng.generator(self._seed, rng.MODEL, self.global_step, (micro_batch << 32) + self.global_rank)
         torch.manual_seed(int(draw.integers(2**63)))
 
@@ -113,13 +116,13 @@ class Pretraining(pl.LightningModule):
         super().optimizer_step(*args, **kwargs)
         # Here and not at the end of the batch, when callbacks have saved already.
         self.method.after_step(self.encoder, self.global_step, self._facts["total_steps"])
-        self._computed = time.perf_counter() - self._began
+        self.computed = time.perf_counter() - self._began
 
     def on_train_batch_end(self, outputs: Any, batch: dict[str, Tensor], batch_idx: int) -> None:
         if self.ends_step(batch_idx):
             if self._warm:  # the first step opens the data
-                whole = self._waited + self._computed
-                self.log("time/data", self._waited, prog_bar=True)
+                whole = self.waited + self.computed
+                self.log("time/data", self.waited, prog_bar=True)
                 self.log("time/step", whole, prog_bar=True)
                 self.log("views_per_second", self._global_batch * _pictures(batch) / whole, prog_bar=True)
             self._warm = True

@@ -21,6 +21,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from pipelines.plan import Plan
 from pipelines.samples import ShotTable
+from shard_tools.cache import local_file
 from shard_tools.errors import CheckpointError, ConfigError, TrainingError
 from shard_tools.format import MANIFEST, ShardIndex
 
@@ -32,8 +33,10 @@ from .methods import Method
 from .module import Pretraining
 from .optim import Optimiser
 from .precise_bn import PreciseNorm
+from .run_folder import RunFolder
 from .saver import Saver
 from .validation import NearestNeighbours
+from .watch import Watch, write_summary
 
 LAST = "last.ckpt"
 CURVES = "metrics.csv"
@@ -81,6 +84,7 @@ class Training:
             with a classifier, how often it is right; 0 never does.
         precise_bn: batches whose means replace the running statistics of batch normalisation at the end of every epoch;
             0 leaves these as they are.
+        prometheus: file, named .prom, to write what is watched to as well, for node_exporter's textfile collector.
     """
 
     epochs: int = 10
@@ -95,6 +99,7 @@ class Training:
     checkpoint_minutes: float = 0.0
     validate_every: int = 1
     precise_bn: int = 0
+    prometheus: str | None = None
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "accumulate": 1}
@@ -104,10 +109,16 @@ class Training:
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints written beside their place and renamed: a kill leaves the one before."""
+    """Checkpoints written beside their place and renamed: a kill leaves the one before. They are in the run's folder,
+    wherever that is, when the call returns; Lightning makes it on process 0, and the others wait."""
+
+    def __init__(self, run: RunFolder) -> None:
+        super().__init__()
+        self._run = run
 
     def save_checkpoint(self, state: dict[str, Any], path: str, storage_options: Any = None) -> None:
         checkpoint.save(Path(path), state)
+        self._run.publish()
 
 
 class LogLines(Callback):
@@ -147,8 +158,8 @@ def pretrain(
     seed: int = 0,
     resume: bool = False,
     recipe: dict[str, Any] | None = None,
-) -> Path:
-    """Train an encoder by a pretext task and return the path of its checkpoint.
+) -> str:
+    """Train an encoder by a pretext task and return the path, or address, of its checkpoint.
 
     Args:
         data: what to train on.
@@ -158,21 +169,22 @@ def pretrain(
         training: how long, how exactly, on what.
         initial_encoder: checkpoint whose encoder to start from, such as ImageNet weights that `import-checkpoint` read;
             new weights if left out.
-        out: folder for checkpoint, resolved config and curves.
+        out: folder or address (s3://, gs://) for checkpoint, resolved config and curves.
         seed: of weights, order, views and dropout.
         resume: go on from the checkpoint in `out`.
 
     Raises:
         ShardError, ConfigError, CheckpointError: before the first step, for anything that cannot work.
         PictureError, TrainingError: during training.
+        RemoteError: an address cannot be read or written in time.
     """
     check_seed(seed)
-    out_dir = Path(out)
-    last = out_dir / LAST
-    if last.exists() and not resume:
+    run = RunFolder(out)
+    last = run.where(LAST)
+    if run.has(LAST) and not resume:
         raise ConfigError(f"{last}: this run exists; go on with it by --resume, or choose another --out")
     index = ShardIndex.open(data.shards)
-    films = index.select(data.split)
+    films, restarts = index.select(data.split), 0
     manifest = checkpoint.sha256(index.root / MANIFEST)
     if resume:
         earlier = checkpoint.load(last, "pretrain")
@@ -182,6 +194,7 @@ def pretrain(
         if earlier["global_step"] == earlier["total_steps"]:
             print(f"{last}: finished already, at step {earlier['global_step']}", flush=True)
             return last
+        restarts = earlier.get("restarts", 0) + 1
     plan = Plan(len(ShotTable(index, films)), data.global_batch, seed)
     total_steps = training.epochs * plan.steps if training.steps is None else training.steps
     if data.global_batch > plan.samples:
@@ -223,14 +236,16 @@ def pretrain(
             max_broken=data.max_broken,
         )
 
-    facts = {"recipe": recipe or {}, "total_steps": total_steps, "manifest_sha256": manifest}
+    facts = {"recipe": recipe or {}, "total_steps": total_steps, "manifest_sha256": manifest, "restarts": restarts}
     module = Pretraining(shot_encoder, task, optimiser, make_loader, data.global_batch, seed, facts)
     processes, nodes = hardware.launched() or ("auto", 1)
     bar, callbacks = progress()
-    saver = Saver(last, training.checkpoint_steps or plan.steps, training.checkpoint_minutes)
+    saver = Saver(run.path / LAST, training.checkpoint_steps or plan.steps, training.checkpoint_minutes)
+    looks = max(1, min(50, total_steps // 50))
+    watch = Watch(run.out, data.global_batch, looks, restarts, training.prometheus)
     if training.precise_bn:
         callbacks.append(PreciseNorm(training.precise_bn, plan.steps))
-    callbacks += [saver, *_validation(index, task, plan.steps * training.validate_every, data.threads)]
+    callbacks += [watch, saver, *_validation(index, task, plan.steps * training.validate_every, data.threads)]
     trainer = _trainer(
         accelerator="auto",
         devices=training.devices or processes,
@@ -240,37 +255,50 @@ def pretrain(
         max_epochs=-1,
         accumulate_grad_batches=training.accumulate,
         gradient_clip_val=training.clip or None,
-        logger=[CSVLogger(out_dir, name="", version=""), TensorBoardLogger(out_dir, name="", version="tensorboard")],
+        logger=[CSVLogger(run.path, name="", version=""), TensorBoardLogger(run.path, name="", version="tensorboard")],
         callbacks=callbacks,
         enable_progress_bar=bar,
         enable_model_summary=False,
         enable_checkpointing=False,  # `Saver` does it
-        log_every_n_steps=max(1, min(50, total_steps // 50)),
+        log_every_n_steps=looks,
         num_sanity_val_steps=0,
         sync_batchnorm=torch.cuda.is_available(),
-        plugins=[WholeCheckpoints(), *hardware.cluster()],
+        plugins=[WholeCheckpoints(run), *hardware.cluster()],
     )
     if trainer.is_global_zero:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        _keep_curves(out_dir)
-        (out_dir / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+        run.path.mkdir(parents=True, exist_ok=True)
+        if resume:
+            run.bring("metrics*.csv")
+        _keep_curves(run.path)
+        (run.path / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+        run.publish()
+
+    def conclude(how: str) -> None:
+        """Leave the summary and all curves; they are whole now."""
+        if trainer.is_global_zero:
+            write_summary(run.path, watch.summary(how))
+            run.publish()
+
     try:
-        trainer.fit(module, ckpt_path=last if resume else None, weights_only=True)
+        trainer.fit(module, ckpt_path=local_file(last) if resume else None, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
+        conclude("interrupted")
         raise TrainingError(
-            f"{out_dir}: interrupted at step {trainer.global_step} of {total_steps}; "
-            + ("go on with --resume" if last.exists() else "no checkpoint was saved yet")
+            f"{run.out}: interrupted at step {trainer.global_step} of {total_steps}; "
+            + ("go on with --resume" if run.has(LAST) else "no checkpoint was saved yet")
         ) from None
-    except TrainingError:
+    except TrainingError as error:
+        conclude(str(error))
         if trainer.is_global_zero:
             raise
         # All processes stop at the same step for the same reason. One says so and carries the exit code: whoever
         # started them kills the others, it among them, when the first fails.
         raise SystemExit(0) from None
+    conclude("SIGTERM" if saver.ended else "finished")
     if saver.ended:
         _say(f"{last}: ended by SIGTERM at step {trainer.global_step} of {total_steps} and saved; go on with --resume")
         return last
-    trainer.save_checkpoint(last, weights_only=False)
+    trainer.save_checkpoint(run.path / LAST, weights_only=False)
     _say(f"checkpoint: {last}")
     return last
 
@@ -310,7 +338,7 @@ def check_seed(seed: int) -> None:
         raise ConfigError(f"seed {seed}: must be within [0, 2^32)")
 
 
-def _check_same_recipe(path: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+def _check_same_recipe(path: str, earlier: dict[str, Any], now: dict[str, Any]) -> None:
     """What makes a batch or a step must be as it was; threads, places and precision may change."""
     for section, keys in (
         ("data", ("split", "global_batch", "pool")),

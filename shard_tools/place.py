@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -178,11 +178,21 @@ class RemotePlace:
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        self._try(name, lambda: self._fs.pipe_file(f"{self._root}/{name}", data))
+        self._put(name, lambda: self._fs.pipe_file(f"{self._root}/{name}", data))
+
+    def copy(self, path: Path, name: str) -> None:
+        """Copy a file of this machine to `name`; until all of it is there, what was there before stays."""
+        self._put(name, lambda: self._fs.put_file(str(path), f"{self._root}/{name}"))
 
     def take(self, path: Path, name: str) -> None:
-        self._try(name, lambda: self._fs.put_file(str(path), f"{self._root}/{name}"))
+        self.copy(path, name)
         path.unlink()
+
+    def _put(self, name: str, action: Callable[[], object]) -> None:
+        try:
+            self._try(name, action)
+        except FileNotFoundError:
+            raise RemoteError(f"{self.uri}/{name}: no such bucket or folder; make it, or mend the address") from None
 
     def delete(self, name: str) -> None:
         with suppress(FileNotFoundError):
@@ -196,6 +206,11 @@ class RemotePlace:
             return sorted(entry.name for entry in listing(f"{self.uri}/{folder}"))
         except FileNotFoundError:
             return []
+
+    def tree(self, folder: str) -> list[str]:
+        """Names of all files below a folder."""
+        found = self._try(folder, lambda: self._fs.find(f"{self._root}/{folder}"))
+        return [path.removeprefix(f"{self._root}/") for path in found]
 
     def sha256(self, name: str) -> str:
         def read() -> str:

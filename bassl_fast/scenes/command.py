@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from functools import lru_cache, partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -14,13 +16,15 @@ from tqdm import tqdm
 from shard_tools.errors import ConfigError, RemoteError, SourceError
 from shard_tools.frames import read_header
 from shard_tools.movienet import keyframe_name
-from shard_tools.remote import attempt, filesystem, is_remote
+from shard_tools.remote import absolute, attempt, filesystem, is_remote
 from shard_tools.shots import make_cutter, read_shot_list
 from shard_tools.video import list_videos
 
+from .. import engines
 from ..checkpoint import sha256
 from ..metrics import FilmScores
 from ..report import FilmPage, write_report
+from ..run_folder import RunFolder
 from . import outputs
 from .detector import SceneDetector, check_grouping, name_of
 from .film import FilmScenes
@@ -44,7 +48,9 @@ def scenes(
     split: bool = False,
     batch: int = 16,
     threads: int = 0,
-) -> list[Path]:
+    engine: engines.Engine = "local",
+    address: str | None = None,
+) -> list[str]:
     """Find the scenes of films and write a folder of results for each: `report.html`, `scenes.csv`, `scenes.json`,
     `scenes.edl`, `scenes.otio`, `chapters.ffmetadata`, `chapters.txt`, a contact sheet a scene, the key-frames.
 
@@ -53,11 +59,11 @@ def scenes(
 
     Args:
         films: video files, folders of them, or addresses (http(s)://, s3://, gs://) of files; anything ffmpeg reads.
-        checkpoint: that `bassl-fast finetune` wrote.
+        checkpoint: that `bassl-fast finetune` wrote; path or address.
         encoder: checkpoint of the encoder, for a `checkpoint` that does not bring it: fine-tuned where it was not at
             hand.
         baseline: no model: show how much colours change between shots. Nothing was learnt; to try things out only.
-        out: folder for the folders.
+        out: folder or address (s3://, gs://) for the folders.
         threshold: probability from which a shot ends a scene; chosen on validation films when fine-tuning, if left out.
         scenes: so many scenes instead, by falling probability.
         min_scene: seconds a scene lasts at least.
@@ -66,6 +72,9 @@ def scenes(
         split: also cut the film into a file a scene, without re-encoding; clips begin at the key-frame before.
         batch: shots encoded at a time.
         threads: CPU threads that decode key-frames; 0 takes the cores there are.
+        engine: "ray" has the nodes of a cluster take a film each, on a GPU where it has some; all of them must see
+            films, checkpoint and `out`.
+        address: of the Ray cluster; one on this machine is started if left out.
 
     Raises:
         SourceError: a film cannot be read; the others are finished first.
@@ -90,39 +99,104 @@ def scenes(
     else:
         read_shot_list(Path(shots))
         cut_by = {"shots_sha256": sha256(shots)}
-    detector = (
-        SceneDetector.baseline() if baseline else SceneDetector.from_checkpoint(checkpoint, encoder, batch, threads)
-    )
-    root = Path(out)
-    root.mkdir(parents=True, exist_ok=True)
-    print(f"judged by {detector.judge.method}", flush=True)
-
     grouping = {"threshold": threshold, "scenes": scenes, "min_scene": min_scene}
-    asked = {**grouping, "split": split}
-    durations, broken = _durations(sources)
-    finished = []
-    with tqdm(total=sum(durations.values()), disable=None, bar_format=_BAR) as bar:
-        for name in durations:
-            folder, source = root / name, sources[name]
-            bar.set_description(name)
-            try:
-                made_by = {"film": _identity(source), **cut_by, **detector.judge.made_by}
-                earlier = _earlier(folder, source)
-                if earlier and earlier["made_by"] == made_by:
-                    film = detector.regroup(outputs.read_film(folder, earlier), **grouping)
-                    bar.update(durations[name])
-                else:
-                    film = detector(source, **grouping, shots=shots, shot_detector=shot_detector, progress=bar.update)
-                kept = earlier and (earlier["made_by"], earlier["asked"]) == (made_by, asked)
-                if not kept:
-                    _write(folder, film, made_by, asked)
-            except (SourceError, RemoteError) as error:
-                broken[name] = error
+    job = _Job(
+        _Model(checkpoint, encoder, batch, threads),
+        *(out, cut_by, {"shots": shots, "shot_detector": shot_detector}, grouping, split),
+    )
+    with engines.cluster(engine, address, gpu=True) as each:
+        if each is not None:
+            job = job.anywhere(each.cpus)
+            sources = {name: absolute(source) for name, source in sources.items()}
+        detector, run = _detector(job.model), RunFolder(job.out)
+        run.path.mkdir(parents=True, exist_ok=True)
+        print(f"judged by {detector.judge.method}", flush=True)
+        durations, broken = _durations(sources)
+        finished, seconds = [], 0.0
+        with tqdm(total=sum(durations.values()), disable=None, bar_format=_BAR) as bar:
+            todo = [(name, sources[name]) for name in durations]
+            if each is None:
+                done = (_one(job, detector, *film, run, bar) for film in todo)
             else:
-                bar.write(_summary(film, folder, bool(kept)))
-                finished.append(folder)
-    _raise(broken, len(sources), root)
+                done = each(partial(_one_anywhere, job), todo, itemgetter(0))
+            for name, found in done:
+                seconds += durations[name]
+                bar.update(seconds - bar.n)
+                if isinstance(found, Exception):
+                    broken[name] = found
+                else:
+                    bar.write(found)
+                    finished.append(run.where(name))
+    _raise(broken, len(sources), run.out)
     return finished
+
+
+class _Model(NamedTuple):
+    """Who judges; no checkpoint is the baseline."""
+
+    checkpoint: str | None
+    encoder: str | None
+    batch: int
+    threads: int
+
+
+class _Job(NamedTuple):
+    """What is done with every film.
+
+    `shots`: how they are found, options of `SceneDetector`; `cut_by`: the same, as it stands in results.
+    """
+
+    model: _Model
+    out: str
+    cut_by: dict[str, Any]
+    shots: dict[str, Any]
+    grouping: dict[str, Any]
+    split: bool
+
+    def anywhere(self, threads: int) -> _Job:
+        """The same for a process with another working folder, and so many threads if no number was given."""
+        checkpoint, encoder, batch, given = self.model
+        model = _Model(checkpoint and absolute(checkpoint), encoder and absolute(encoder), batch, given or threads)
+        shots = self.shots["shots"] and absolute(self.shots["shots"])
+        return self._replace(model=model, out=absolute(self.out), shots=self.shots | {"shots": shots})
+
+
+def _detector(model: _Model) -> SceneDetector:
+    return SceneDetector.from_checkpoint(*model) if model.checkpoint else SceneDetector.baseline()
+
+
+_kept_detector = lru_cache(maxsize=1)(_detector)
+
+
+def _one_anywhere(job: _Job, film: tuple[str, str]) -> tuple[str, str | Exception]:
+    return _one(job, _kept_detector(job.model), *film, RunFolder(job.out))
+
+
+def _one(
+    job: _Job, detector: SceneDetector, name: str, source: str, run: RunFolder, bar: tqdm | None = None
+) -> tuple[str, str | Exception]:
+    """Find the scenes of a film and write them; its name and a summary, or why it could not be done."""
+    folder, progress = run.path / name, None
+    if bar is not None:
+        bar.set_description(name)
+        progress = bar.update
+    asked = {**job.grouping, "split": job.split}
+    try:
+        made_by = {"film": _identity(source), **job.cut_by, **detector.judge.made_by}
+        run.bring(SCENES, name)
+        earlier = _earlier(folder, source)
+        if earlier and earlier["made_by"] == made_by:
+            run.bring("*", f"{name}/{outputs.KEYFRAMES}")
+            film = detector.regroup(outputs.read_film(folder, earlier), **job.grouping)
+        else:
+            film = detector(source, **job.grouping, **job.shots, progress=progress)
+        kept = bool(earlier) and (earlier["made_by"], earlier["asked"]) == (made_by, asked)
+        if not kept:
+            _write(folder, film, made_by, asked)
+            run.replace(name, SCENES)
+    except (SourceError, RemoteError) as error:
+        return name, error
+    return name, _summary(film, run.where(f"{name}/report.html"), kept)
 
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left"
@@ -231,14 +305,14 @@ def _made_by(film: FilmScenes) -> str:
     return f"{film.source}, judged by {film.method}. Threshold {film.threshold:.3f}: {film.threshold_from}{shortest}."
 
 
-def _summary(film: FilmScenes, folder: Path, kept: bool) -> str:
+def _summary(film: FilmScenes, report: str, kept: bool) -> str:
     scenes, shots = len(film.scenes), len(film.shots)
     counts = f"{scenes} scene{'s' * (scenes > 1)} of {shots} shot{'s' * (shots > 1)}"
     found = f"{film.name}: {counts}, threshold {film.threshold:.3f} ({film.threshold_from})"
-    return f"{found}\n  {folder / 'report.html'}{' (kept as it was)' * kept}"
+    return f"{found}\n  {report}{' (kept as it was)' * kept}"
 
 
-def _raise(broken: dict[str, Exception], films: int, root: Path) -> None:
+def _raise(broken: dict[str, Exception], films: int, root: str) -> None:
     """One film's fault as it is; of several films, all faults and then how many."""
     if films == 1:
         for error in broken.values():

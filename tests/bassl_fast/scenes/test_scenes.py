@@ -22,6 +22,8 @@ from bassl_fast.features import FeatureSet
 from bassl_fast.scenes import detector, film
 
 from ...browser import open_browser
+from ...films import digests
+from ...servers import BUCKET, s3_server, use_s3
 from ...shard_tools.test_download import http_server
 from ...shard_tools.test_video import REAL, bad_file
 from ...videos import PEAK, draw_video, join_videos, loop_video
@@ -351,3 +353,28 @@ def test_real_clips_alone_and_as_one_film(project: Project, tmp_path: Path):
         ]
         marks = browser.attributes(".shot", "data-mark")
         assert [i for i, mark in enumerate(marks) if mark == "predicted"] == ends
+
+
+def test_scenes_behind_an_address_and_on_a_cluster(film_file: Path, tmp_path: Path, monkeypatch, capsys):
+    """The same bytes; grouped anew from there; what the new grouping has not is gone."""
+    pytest.importorskip("ray")
+    (tmp_path / "s3" / BUCKET).mkdir(parents=True)
+    monkeypatch.setenv("BASSL_FAST_CACHE", str(tmp_path / "cache"))
+    with s3_server(tmp_path / "s3") as port:
+        use_s3(monkeypatch, port)
+        argv, there = [film_file, "--baseline"], ["--out", f"s3://{BUCKET}/scenes"]
+        for options in (["--scenes", "3"], ["--scenes", "2"]):
+            assert scenes(*argv, *options, "--out", tmp_path / "here") == 0
+            assert scenes(*argv, *options, *there) == 0
+            assert digests(tmp_path / "s3" / BUCKET / "scenes") == digests(tmp_path / "here")
+        assert f"s3://{BUCKET}/scenes/film/report.html" in capsys.readouterr().out
+        assert scenes(*argv, "--scenes", "2", *there) == 0
+        assert "(kept as it was)" in capsys.readouterr().out
+    (tmp_path / "none.mp4").write_bytes(b"no film")
+    argv += [tmp_path / "none.mp4", "--scenes", "2", "--out", tmp_path / "ray", "--engine", "ray"]
+    capsys.readouterr()
+    assert scenes(*argv) == 1
+    complaints = capsys.readouterr().err
+    assert "none.mp4: " in complaints
+    assert "1 of 2 films failed" in complaints
+    assert digests(tmp_path / "ray") == digests(tmp_path / "here")
