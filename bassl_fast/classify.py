@@ -7,7 +7,6 @@ all its views. While training, one view of each "val" picture or video.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from .methods import Classifier, Method, Supervised
 from .methods.method import for_encoder
 from .models import build_pretrained
 from .module import Pretraining
+from .run_folder import RunFolder, folder_of
 
 KS = (1, 5)
 
@@ -146,7 +146,7 @@ def classify(
     Args:
         checkpoint: of a classifier, that `bassl-fast train` or `import-checkpoint` wrote.
         shards: folder that `bassl-fast pack` wrote, of pictures or clips.
-        out: folder for the results; `classify-<split>/` beside the checkpoint if left out.
+        out: folder or address for the results; `classify-<split>/` beside the checkpoint if left out.
         split: "train", "val" or "test".
         clips: of each video, spread over its length.
         crops: of each clip: 1, in the middle, or 3 along its long side.
@@ -184,15 +184,16 @@ def classify(
         probability = judge(classifier, loader, len(films), bar)
     right = hits(probability, torch.from_numpy(labels).to(device)).tolist()
     found = {f"top{k}": 100 * count / len(films) for k, count in zip(KS, right, strict=True)}
-    folder = Path(checkpoint).parent / f"classify-{split}" if out is None else Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(f"{folder_of(checkpoint)}/classify-{split}" if out is None else out)
+    folder.path.mkdir(parents=True, exist_ok=True)
     np.savez(
-        folder / "predictions.npz",
+        folder.path / "predictions.npz",
         name=index.sequences["name"][films],
         label=labels,
         probability=probability.float().cpu().numpy(),
     )
     facts = {"split": split, "number": len(films), "clips": clips, "crops": crops, "size": size, **found}
-    write_atomically(folder / "accuracy.json", (json.dumps(facts, indent=1) + "\n").encode())
+    write_atomically(folder.path / "accuracy.json", (json.dumps(facts, indent=1) + "\n").encode())
+    folder.publish()
     print(f"{len(films)} of split {split}: " + ", ".join(f"top-{k} {found[f'top{k}']:.2f} %" for k in KS))
     return found
