@@ -104,7 +104,6 @@ class Nodes:
         """
         import ray
 
-        function = ray.put(function)
         waiting = {self._task.remote(function, item): item for item in items}
         try:
             while waiting:
