@@ -371,9 +371,9 @@ def test_scenes_behind_an_address_and_on_a_cluster(film_file: Path, tmp_path: Pa
         assert scenes(*argv, "--scenes", "2", *there) == 0
         assert "(kept as it was)" in capsys.readouterr().out
     (tmp_path / "none.mp4").write_bytes(b"no film")
-    argv += [tmp_path / "none.mp4", "--scenes", "2", "--out", tmp_path / "ray", "--engine", "ray"]
+    argv = [film_file, tmp_path / "none.mp4", "--baseline", "--scenes", "2", "--out", tmp_path / "ray"]
     capsys.readouterr()
-    assert scenes(*argv) == 1
+    assert scenes(*argv, "--engine", "ray") == 1
     complaints = capsys.readouterr().err
     assert "none.mp4: " in complaints
     assert "1 of 2 films failed" in complaints
