@@ -130,7 +130,7 @@ def test_a_run_that_was_told_to_end_has_uploaded_and_goes_on_from_there(argv: li
         if line.startswith("step 6/"):
             break
     running.send_signal(signal.SIGTERM)
-    said, _ = running.communicate(timeout=120)
+    said, _ = running.communicate(timeout=300)
     assert running.returncode == 0
     ended = int(re.search(r"s3://films/ended/last.ckpt: ended by SIGTERM at step (\d+) of 60", said)[1])
     assert torch.load(bucket / "ended" / "last.ckpt", weights_only=True)["global_step"] == ended
@@ -196,12 +196,12 @@ def test_dying_in_the_middle_of_an_upload_leaves_the_one_before(bucket: Path, pr
         "print('begins', flush=True); run.publish(); print('ended', flush=True)"
     )
     begun, killed = threading.Event(), threading.Event()
-    proxy.spoils = lambda request: b"partNumber" in request[:300] and (begun.set() or killed.wait(60)) and False
+    proxy.spoils = lambda request: b"partNumber" in request[:300] and (begun.set() or killed.wait(240)) and False
     proxy.faults.append("none")  # only then it is asked
     uploading = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "last.ckpt")], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
-    assert begun.wait(60)
+    assert begun.wait(240)
     uploading.kill()
     assert uploading.communicate()[0] == "begins\n"
     killed.set()
