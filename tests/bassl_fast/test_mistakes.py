@@ -322,7 +322,7 @@ def test_a_config_that_is_none(project: Project, tmp_path: Path, capsys):
 
 def test_options_of_videos_are_refused_for_key_frames(project: Project, tmp_path: Path, capsys):
     said = refused(capsys, "pack", project.films, tmp_path / "s", "--split", "val")
-    assert "--split is for videos, and" in said
+    assert "--split is for films from videos, and" in said
 
 
 def test_unfinished_features(project: Project, tmp_path: Path, capsys):
