@@ -13,7 +13,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipelines.clips import Clips
@@ -26,31 +26,71 @@ from . import hardware
 from .distributed import total
 from .methods import Classifier, Method, Supervised
 from .methods.method import for_encoder
-from .models import build_pretrained
+from .models import build_pretrained, test_views
 from .module import Pretraining
 from .run_folder import RunFolder, folder_of
 
 KS = (1, 5)
 
 
-def judge(classifier: Classifier, loader: ShotLoader, count: int, bar: tqdm | None = None) -> Tensor:
-    """Probabilities `[N, classes]` of the N = `count` pictures or videos of `loader`, means over their views."""
-    found, seen, each = None, 0, loader.views_a_shot
+def over_views(network: nn.Module, loader: ShotLoader, clips: bool, bar: tqdm | None = None) -> Tensor:
+    """What `network` says `[N, ...]` of the N pictures or videos of `loader`: the mean over the views of each, float32.
+
+    Args:
+        network: an encoder, or a `Classifier`.
+        clips: hand it clips `[n, 3, T, H, W]`, and not pictures.
+    """
+    found: list[Tensor] = []
+    part, each = torch.empty(0), loader.views_a_shot
     for _, images in loader:
-        clips = images if clips_of(classifier.method) else images[:, 0]
-        probability = classifier(for_encoder(clips).to(memory_format=classifier.encoder.memory_format))
-        if found is None:
-            found = probability.new_zeros(count, probability.shape[1])
-        at = torch.arange(seen, seen + len(images), device=images.device) // each
-        found.index_add_(0, at, probability)
-        seen += len(images)
+        said = network(for_encoder(images if clips else images[:, 0])).float()
+        # A batch may end among the views of one video.
+        part = torch.cat([part, said]) if len(part) else said
+        whole = len(part) // each * each
+        found.append(part[:whole].unflatten(0, (-1, each)).mean(1))
+        part = part[whole:]
         if bar is not None:
             bar.update(len(images))
-    return found / each
+    return torch.cat(found)
 
 
-def clips_of(method: Method) -> Clips | None:
-    """What clips a method looks at; None of one that looks at pictures."""
+def run(
+    network: nn.Module,
+    index: ShardIndex,
+    films: np.ndarray,
+    views: TestViews,
+    clips: Clips | None,
+    *,
+    count: int,
+    precision: hardware.Precision,
+    batch: int,
+    threads: int,
+) -> Tensor:
+    """What `network` says `[N, ...]` of the pictures or videos `films` `[N]`, on the CPU; see `over_views`.
+
+    Args:
+        views, clips, count: what is looked at, see `ShotLoader`; clips is None for pictures.
+        precision, batch, threads: as of `classify`.
+    """
+    device, half = hardware.device(), hardware.precision(precision) == "bf16-mixed"
+    kwargs = {"count": count, "batch": batch, "device": device, "threads": hardware.threads(threads)}
+    loader = ShotLoader(index, films, views, clips or Clips(1), **kwargs)
+    network = network.eval().to(device)
+    with (
+        torch.autocast(device.type, torch.bfloat16, enabled=half),
+        tqdm(total=len(films) * loader.views_a_shot, desc="look", unit="view", disable=None) as bar,
+    ):
+        return over_views(network, loader, clips is not None, bar).cpu()
+
+
+def views_like(trained: TestViews, crops: int, size: int | None, short_side: int | None) -> TestViews:
+    """`trained` with so many crops, and of another size where one is given."""
+    size = size or trained.size
+    return TestViews(short_side or max(size, round(size * 256 / 224)), size, crops, trained.mean, trained.std)
+
+
+def clips_of(method: Method | None) -> Clips | None:
+    """What clips a method looks at; None of one that looks at pictures, and where there is none."""
     return getattr(method, "clips", None)
 
 
@@ -110,10 +150,11 @@ class Accuracy(Callback):
                 device=module.device,
                 threads=hardware.threads(self.threads, trainer.num_devices),
             )
-            labels = torch.from_numpy(labels_of(self.index, mine, method.classifier.out_features)).to(module.device)
+            labels = torch.from_numpy(labels_of(self.index, mine, method.classes)).to(module.device)
             module.eval()
             with trainer.precision_plugin.forward_context():
-                counts += hits(judge(Classifier(module.encoder, method), loader, len(mine)), labels)
+                said = over_views(Classifier(module.encoder, method), loader, clips_of(method) is not None)
+            counts += hits(said, labels)
             module.train()
         rates = (100 * total(counts) / len(self.films)).tolist()
         found = {f"val/top{k}": rate for k, rate in zip(KS, rates, strict=True)}
@@ -167,22 +208,21 @@ def classify(
         raise ConfigError(f"clips {clips}: this classifier looks at pictures; leave it out")
     index = ShardIndex.open(shards)
     films = index.select(split)
-    labels = labels_of(index, films, method.classifier.out_features)
-    trained = method.views.at_test()
-    size = size or trained.size
-    views = TestViews(short_side or max(size, round(size * 256 / 224)), size, crops, trained.mean, trained.std)
+    labels = labels_of(index, films, method.classes)
+    views = views_like(test_views(encoder, method), crops, size, short_side)
     hardware.say_device()
-    device = hardware.device()
-    kwargs = {"count": clips, "batch": batch, "device": device, "threads": hardware.threads(threads)}
-    loader = ShotLoader(index, films, views, method.clips or Clips(1), **kwargs)
-    classifier = Classifier(encoder, method).eval().to(device)
-    half = hardware.precision(precision) == "bf16-mixed"
-    with (
-        torch.autocast(device.type, torch.bfloat16, enabled=half),
-        tqdm(total=len(films) * loader.views_a_shot, desc="classify", unit="view", disable=None) as bar,
-    ):
-        probability = judge(classifier, loader, len(films), bar)
-    right = hits(probability, torch.from_numpy(labels).to(device)).tolist()
+    probability = run(
+        Classifier(encoder, method),
+        index,
+        films,
+        views,
+        method.clips,
+        count=clips,
+        precision=precision,
+        batch=batch,
+        threads=threads,
+    )
+    right = hits(probability, torch.from_numpy(labels)).tolist()
     found = {f"top{k}": 100 * count / len(films) for k, count in zip(KS, right, strict=True)}
     folder = RunFolder(f"{folder_of(checkpoint)}/classify-{split}" if out is None else out)
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -190,9 +230,9 @@ def classify(
         folder.path / "predictions.npz",
         name=index.sequences["name"][films],
         label=labels,
-        probability=probability.float().cpu().numpy(),
+        probability=probability.numpy(),
     )
-    facts = {"split": split, "number": len(films), "clips": clips, "crops": crops, "size": size, **found}
+    facts = {"split": split, "number": len(films), "clips": clips, "crops": crops, "size": views.size, **found}
     write_atomically(folder.path / "accuracy.json", (json.dumps(facts, indent=1) + "\n").encode())
     folder.publish()
     print(f"{len(films)} of split {split}: " + ", ".join(f"top-{k} {found[f'top{k}']:.2f} %" for k in KS))

@@ -56,6 +56,13 @@ VERBS = {
         "bassl-fast verify shards --decode all",
     ),
     "info": Verb("bassl_fast.tools", "info", "what is in shards", "bassl-fast info shards"),
+    "info --model": Verb(
+        "bassl_fast.count",
+        "show",
+        "what a network costs",
+        "bassl-fast info --model VoV3D --model.size L --classes 400",
+        positional=False,
+    ),
     "pretrain": Verb(
         "bassl_fast.pretrain",
         "pretrain",
@@ -75,6 +82,12 @@ VERBS = {
         "classify",
         "a classifier and labelled pictures or videos -> how often it is right",
         "bassl-fast classify runs/vov3d/last.ckpt kinetics --clips 10 --crops 3 --size 256 --short_side 256",
+    ),
+    "retrieve": Verb(
+        "bassl_fast.retrieval",
+        "retrieve",
+        "an encoder and pictures or videos -> their features, and how often the nearest are of one class",
+        "bassl-fast retrieve runs/sce_clips/last.ckpt ucf101 --clips 10 --crops 3 --size 256 --short_side 256",
     ),
     "import-checkpoint": Verb(
         "bassl_fast.exchange",
@@ -152,6 +165,12 @@ def usage() -> str:
     )
 
 
+def verb_of(argv: list[str]) -> str:
+    """Name of the verb; one goes by its first option too."""
+    both = " ".join([argv[0], *(word.partition("=")[0] for word in argv[1:2])])
+    return both if both in VERBS else argv[0]
+
+
 def run(argv: list[str]) -> None:
     """Run one verb.
 
@@ -160,7 +179,7 @@ def run(argv: list[str]) -> None:
     """
     from . import config
 
-    name, rest = argv[0], argv[1:]
+    name, rest = verb_of(argv), argv[1:]
     if name not in VERBS:
         raise config.ConfigError(f"no verb '{name}'{config.nearest(name, VERBS)}")
     verb = VERBS[name]
@@ -172,6 +191,8 @@ def run(argv: list[str]) -> None:
         prog=f"bassl-fast {name}",
         description=f"{verb.summary}.\n\nexample:\n  {verb.example}",
     )
+    if {"-h", "--help"} & set(rest):
+        rest = ["--help"]  # wherever it stands, it is no value of another option
     config.call(function, parser, config.parse(parser, rest))
 
 
@@ -191,7 +212,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"bassl-fast: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        hint = "; the same command goes on where it stopped" if VERBS[argv[0]].goes_on else ""
+        hint = "; the same command goes on where it stopped" if VERBS[verb_of(argv)].goes_on else ""
         print(f"bassl-fast: interrupted{hint}", file=sys.stderr)
         return 130
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-accumulates. `python -m bassl_fast.count` prints those for clips."""
+"""`bassl-fast info --model`: what a network costs, parameters and multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from .encoders import X3D, Encoder, ResNet3D, VoV3D
+from shard_tools.errors import ConfigError
+
+from .encoders import ClipEncoder, Encoder, ResNet3D
 from .methods import Classifier, Supervised
 
 
@@ -40,30 +42,28 @@ def classifier(encoder: Encoder, classes: int) -> Classifier:
     return Classifier(encoder, Supervised(encoder.dim, classes))
 
 
-# name -> network and frames of the clip that it is published with
-MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "R3D-18": (lambda: ResNet3D(18), 8),
-    "R3D-50": (lambda: ResNet3D(50), 8),
-    "X3D-M": (lambda: classifier(X3D("M"), 400), 16),
-    "X3D-L": (lambda: classifier(X3D("L"), 400), 16),
-    "VoV3D-M": (lambda: classifier(VoV3D("M"), 400), 16),
-    "VoV3D-M-2020": (lambda: classifier(VoV3D("M-2020"), 400), 16),
-    "VoV3D-L": (lambda: classifier(VoV3D("L"), 400), 16),
-}
+def show(model: Callable[[], Encoder], classes: int | None = None, frames: int | None = None) -> None:
+    """Print parameters, those outside batch normalisation, and multiply-accumulates at 224 and 256 pixels.
 
+    Args:
+        model: class and arguments of the encoder.
+        classes: with a classifier of so many classes on top of it.
+        frames: of a clip; 8 of ResNet3D and 16 of X3D and VoV3D, as published, if left out; 1 of a picture.
 
-def main() -> None:
-    """Print what every network of clips costs."""
-    print(f"{'':14s}{'parameters':>12s}{'without BN':>12s}  frames  GMAC@224  GMAC@256")
-    for name, (make, frames) in MODELS.items():
-        with torch.device("meta"):
-            network = make()
-        at_224, at_256 = (count(network, (1, 3, frames, side, side)) for side in (224, 256))
-        print(
-            f"{name:14s}{at_224.parameters:12,d}{at_224.parameters_without_bn:12,d}{frames:8d}"
-            f"{at_224.macs / 1e9:10.3f}{at_256.macs / 1e9:10.3f}"
-        )
-
-
-if __name__ == "__main__":
-    main()
+    Raises:
+        ConfigError: frames of a network of pictures.
+    """
+    with torch.device("meta"):
+        encoder = model()
+    clips = isinstance(encoder, ClipEncoder)
+    if frames is not None and (frames < 1 or not clips):
+        raise ConfigError(f"frames {frames}: {type(encoder).__name__} looks at " + ("clips" if clips else "pictures"))
+    network = encoder if classes is None else classifier(encoder, classes)
+    length = frames or (8 if isinstance(encoder, ResNet3D) else 16)
+    shapes = {side: (1, 3, *([length] if clips else []), side, side) for side in (224, 256)}
+    costs = {side: count(network, shape) for side, shape in shapes.items()}
+    what = f"clips of {length} frames" if clips else "pictures"
+    print(f"parameters                  {costs[224].parameters:,d}")
+    print(f"without BN                  {costs[224].parameters_without_bn:,d}")
+    for side, cost in costs.items():
+        print(f"multiply-accumulates @{side}   {cost.macs / 1e9:.3f} G ({what})")

@@ -26,16 +26,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipelines.loader import FilmLoader
-from pipelines.views import TestViews, TrainViews
-from shard_tools.errors import ConfigError, FeatureError
-from shard_tools.format import MANIFEST, SEQUENCES, SHOTS, ShardIndex, npy_bytes
+from pipelines.views import TestViews
+from shard_tools.errors import ConfigError, FeatureError, ShardError
+from shard_tools.format import FILMS, MANIFEST, SEQUENCES, SHOTS, ShardIndex, npy_bytes
 from shard_tools.place import Place, open_place
 from shard_tools.remote import absolute, is_remote
 
 from . import checkpoint, engines, hardware
 from .encoders import Encoder
 from .features import PROVENANCE, STARTED, holds_files, shot_name, write_index
-from .models import build_pretrained
+from .models import build_pretrained, test_views
 
 Layout = Literal["film", "reference"]
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": None}
@@ -85,12 +85,14 @@ def extract(
         raise ConfigError("layout reference: a file a shot needs a folder; give a path, or leave out --layout")
     encoder, method, _ = build_pretrained(pretrained)
     index = ShardIndex.open(shards)
+    if index.kind != FILMS:
+        raise ShardError(f"{shards}: a set of {index.kind}; features of such are made by `bassl-fast retrieve`")
     chosen = index.select(split)
     for name in {Path(array).stem for array in (SEQUENCES, SHOTS)} & set(index.films):
         raise FeatureError(
             f"{shards}: a film called {name} would take the place of {name}.npy; rename it and pack again"
         )
-    views = (TrainViews() if method is None else method.views).at_test()
+    views = test_views(encoder, method)
     provenance = {
         "dim": encoder.dim,
         "dtype": dtype,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipelines.views import TestViews, TrainViews
 from shard_tools.errors import CheckpointError
 
 from . import checkpoint, config
@@ -52,6 +53,11 @@ def build(recipe: dict[str, Any], path: str | Path) -> tuple[Encoder, Method | N
     method = arguments.method(encoder.dim)
     method.attach(encoder)
     return encoder, method
+
+
+def test_views(encoder: Encoder, method: Method | None) -> TestViews:
+    """The test view that goes with the views a model was trained on; of imported weights, with those published."""
+    return (TrainViews(mean=encoder.mean, std=encoder.std) if method is None else method.views).at_test()
 
 
 def encoder_state(path: str | Path) -> dict[str, Any]:

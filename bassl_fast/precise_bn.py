@@ -19,7 +19,7 @@ class PreciseNorm(Callback):
     """Replaces the running statistics of the encoder by means over training batches, every so many steps.
 
     As the recipes of X3D and VoV3D do before they validate and save (Wu and Johnson, arXiv:2105.07576, section 3). The
-    batches are the first of the epoch, seen anew, so a run that is resumed finds the same.
+    batches are the first of the epoch that ends, seen anew, so a run that is resumed finds the same.
 
     Args:
         batches: how many.
@@ -34,7 +34,7 @@ class PreciseNorm(Callback):
     ) -> None:
         if module.ends_step(batch_idx) and trainer.global_step % self.steps == 0:
             loader = module.open_loader()
-            loader.load_state_dict({"epoch": trainer.global_step // len(loader), "step": 0})
+            loader.load_state_dict({"epoch": (trainer.global_step - 1) // len(loader), "step": 0})
             clips = (for_encoder(some["images"][:, 0]) for some in islice(loader, self.batches))
             with trainer.precision_plugin.forward_context():
                 update_bn(clips, module.encoder)

@@ -210,8 +210,8 @@ def pretrain(
         start = checkpoint.load(initial_encoder, "pretrain")
         checkpoint.load_weights(shot_encoder, start["state_dict"], "encoder.", initial_encoder)
     task = method(shot_encoder.dim)
-    if hasattr(task, "classifier"):
-        labels_of(index, films, task.classifier.out_features)
+    if task.classes is not None:
+        labels_of(index, films, task.classes)
     if training.compile:
         shot_encoder.compile()
 
@@ -311,7 +311,7 @@ def _say(line: str) -> None:
 def _validation(index: ShardIndex, task: Method, steps: int, threads: int) -> list[Callback]:
     """What is measured every so many steps, where something "val" is labelled."""
     films = np.flatnonzero(index.sequences["split"] == b"val")
-    if hasattr(task, "classifier"):
+    if task.classes is not None:
         return [Accuracy(index, films, steps, threads)] if steps and len(films) else []
     films = np.array([film for film in films.tolist() if (index.shots_of(film)["scene"] >= 0).any()], np.int64)
     return [NearestNeighbours(index, films, task.views.at_test(), steps, threads)] if steps and len(films) else []

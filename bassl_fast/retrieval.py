@@ -1,10 +1,26 @@
-"""Retrieval of clips: is one of the nearest of a bank of the same class?"""
+"""`bassl-fast retrieve`: features of pictures or videos; is one of the nearest in a bank of the same class?"""
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from pipelines.clips import Clips
+from shard_tools.errors import ConfigError
+from shard_tools.format import FILMS, ShardIndex, write_atomically
+
+from . import hardware
+from .classify import clips_of, run, views_like
+from .encoders import ClipEncoder
+from .models import build_pretrained, test_views
+from .run_folder import RunFolder, folder_of
+
+KS = (1, 5, 10, 15, 20, 25)
 
 
 @torch.no_grad()
@@ -13,7 +29,7 @@ def recall(
     query_labels: Tensor,
     bank: Tensor,
     bank_labels: Tensor,
-    ks: tuple[int, ...] = (1, 5, 10, 15, 20, 25),
+    ks: tuple[int, ...] = KS,
     centred: bool = True,
 ) -> dict[int, float]:
     """Recall at each k, in percent: queries with a clip of their class among their k nearest by cosine.
@@ -29,3 +45,79 @@ def recall(
     nearest = (F.normalize(query, dim=1) @ F.normalize(bank, dim=1).T).topk(max(ks)).indices
     hits = bank_labels[nearest] == query_labels[:, None]
     return {k: 100 * hits[:, :k].any(1).double().mean().item() for k in ks}
+
+
+@torch.inference_mode()
+def retrieve(
+    checkpoint: str,
+    shards: str,
+    out: str | None = None,
+    query: str = "test",
+    bank: str | None = "train",
+    law: Clips | None = None,
+    clips: int = 1,
+    crops: int = 1,
+    size: int | None = None,
+    short_side: int | None = None,
+    precision: hardware.Precision = "auto",
+    batch: int = 32,
+    threads: int = 0,
+) -> dict[str, float]:
+    """Write the features of pictures or videos and how often the nearest of a bank are of their class, in percent.
+
+    `features-<split>.npz` holds `name`, `label` and `feature` `[N, D]`, the mean over the views of each; `recall.json`
+    what is returned.
+
+    Args:
+        checkpoint: whose encoder is judged, that `bassl-fast pretrain`, `train` or `import-checkpoint` wrote.
+        shards: folder that `bassl-fast pack` wrote, of pictures or clips.
+        out: folder or address for the results; `retrieve/` beside the checkpoint if left out.
+        query: split whose pictures or videos are looked for.
+        bank: split that they are looked for in; null writes the features of `query` alone.
+        law: frames of a clip, such as --law.frames 8 --law.seconds 2.56; those of the checkpoint's method if left out.
+        clips: of each video, spread over its length.
+        crops: of each clip: 1, in the middle, or 3 along its long side.
+        size: side of a crop in pixels; that of training if left out.
+        short_side: of a picture before it is cut; 256 / 224 of the size if left out.
+        precision: of the encoder; "auto" is bfloat16 where the hardware multiplies it, else float32.
+        batch: clips or pictures at a time.
+        threads: CPU threads of the data pipeline; 0 takes the cores there are.
+
+    Raises:
+        ConfigError: films, clips of an encoder of pictures, no law of clips, or a bank that is the query.
+    """
+    encoder, method, _ = build_pretrained(checkpoint)
+    index = ShardIndex.open(shards)
+    if index.kind == FILMS:
+        raise ConfigError(f"{shards}: a set of films; features of their shots are made by `bassl-fast extract`")
+    if query == bank:
+        raise ConfigError(
+            f"bank {bank}: is what is looked for, so the nearest is itself; choose another split, or null"
+        )
+    law = law or clips_of(method)
+    if law is None and clips > 1:
+        raise ConfigError(f"clips {clips}: nothing says what a clip is; give --law.frames and --law.seconds, or 1")
+    if law is not None and not isinstance(encoder, ClipEncoder):
+        raise ConfigError(f"law: {type(encoder).__name__} looks at pictures; leave it out")
+    views = views_like(test_views(encoder, method), crops, size, short_side)
+    hardware.say_device()
+    folder = RunFolder(f"{folder_of(checkpoint)}/retrieve" if out is None else out)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for split in dict.fromkeys([query, *([] if bank is None else [bank])]):
+        films = index.select(split)
+        kwargs: dict[str, Any] = {"count": clips, "precision": precision, "batch": batch, "threads": threads}
+        features = run(encoder, index, films, views, law, **kwargs)
+        rows = index.sequences[films]
+        np.savez(
+            folder.path / f"features-{split}.npz", name=rows["name"], label=rows["label"], feature=features.numpy()
+        )
+        found[split] = features, torch.from_numpy(rows["label"].astype(np.int64))
+    rates: dict[str, float] = {}
+    if bank is not None:
+        ks = tuple(k for k in KS if k <= len(found[bank][0]))
+        rates = {f"R@{k}": rate for k, rate in recall(*found[query], *found[bank], ks).items()}
+        write_atomically(folder.path / "recall.json", (json.dumps(rates, indent=1) + "\n").encode())
+    folder.publish()
+    print(", ".join(f"{name} {rate:.2f} %" for name, rate in rates.items()) or f"features of split {query}")
+    return rates

@@ -55,7 +55,8 @@ def commands(page: Path) -> list[Shown]:
 )
 def test_every_command_shown_is_understood(page: Path, words: list[str], monkeypatch):
     monkeypatch.chdir(ROOT)
-    name, *rest = (word for word in words if word != "...")
+    words = [word for word in words if word != "..."]
+    name, rest = cli.verb_of(words), words[1:]
     for given in [after for word, after in pairwise(rest) if word == "--config"]:
         # `C`, or a file that the page tells the reader to write
         if not Path(given).exists() and (given.isupper() or f"`{given}`" in page.read_text(encoding="utf-8")):

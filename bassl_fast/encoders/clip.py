@@ -15,9 +15,9 @@ class ClipEncoder(Encoder):
 
     None of these networks strides over time, so a clip has any length, and one of them stands wherever an `Encoder`
     does. The T key-frames of a shot, pictures `[N, T, 3, H, W]` of one augmentation, are the clip `.transpose(1, 2)`.
-    Pictures of clips are published with mean 0.45 and deviation 0.225 in all channels.
     """
 
+    mean, std = (0.45,) * 3, (0.225,) * 3
     memory_format = torch.channels_last_3d
 
     def forward(self, clips: Tensor) -> Tensor:

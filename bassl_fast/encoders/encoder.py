@@ -5,14 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pipelines.views import IMAGENET_MEAN, IMAGENET_STD
+
 
 class Encoder(nn.Module):
-    """Turns pictures `[N, 3, H, W]`, normalised by ImageNet's mean and deviation, into features `[N, dim]`.
+    """Turns pictures `[N, 3, H, W]`, normalised, into features `[N, dim]`.
 
     A new encoder is a file with a subclass that sets `dim`, and is named in a config by its class path.
     """
 
     dim: int
+    mean, std = IMAGENET_MEAN, IMAGENET_STD  # what published weights are normalised by
     memory_format = torch.channels_last  # of its weights while it trains; fast on GPUs
 
     def in_windows(self, images: Tensor, size: int) -> Tensor:

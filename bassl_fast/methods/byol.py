@@ -47,7 +47,7 @@ class BYOL(MomentumMethod):
         classes: int | None = None,
     ) -> None:
         projector, predictor = (mlp(size, hidden, outputs, hidden_bias=True) for size in (dim, outputs))
-        super().__init__(projector, predictor, momentum, dim, classes)
+        super().__init__(projector, predictor, momentum, classes)
         if not 0 <= momentum <= 1:
             raise ConfigError(f"method.momentum {momentum}: must be within [0, 1]")
         self.views, self.second = view_laws(views, second)

@@ -23,6 +23,7 @@ class Method(nn.Module, ABC):
     """
 
     views: TrainViews
+    classes: int | None = None  # of its `classifier`, where it has one
 
     def attach(self, encoder: Encoder) -> None:
         """Called once, before weights are loaded: make what goes with this encoder, such as one that follows it."""

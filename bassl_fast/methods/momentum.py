@@ -30,23 +30,20 @@ class MomentumMethod(Method):
         projector: of the encoder's features, copied for the targets.
         predictor: on top of it, for the encoder that learns alone.
         momentum: part of the target that stays in the first step; rises to 1 by a cosine.
-        dim: size D of a feature.
         classes: train a linear classifier beside, which the encoder learns nothing from: online evaluation, of labelled
             pictures or videos. Left out, there is none.
     """
 
-    def __init__(
-        self, projector: nn.Module, predictor: nn.Module, momentum: float, dim: int, classes: int | None
-    ) -> None:
+    def __init__(self, projector: nn.Module, predictor: nn.Module, momentum: float, classes: int | None) -> None:
         super().__init__()
-        self.projector, self.predictor, self.momentum = projector, predictor, momentum
-        if classes is not None:
-            self.classifier = nn.Linear(dim, classes)
+        self.projector, self.predictor, self.momentum, self.classes = projector, predictor, momentum, classes
         self._watched: Tensor | None = None
 
     def attach(self, encoder: Encoder) -> None:
-        """Make the target network, a copy of `encoder` and projector as they are now."""
+        """Make the target network, a copy of `encoder` and projector as they are now, and the classifier."""
         self.target_encoder, self.target_projector = follower(encoder), follower(self.projector)
+        if self.classes is not None:
+            self.classifier = nn.Linear(encoder.dim, self.classes)
 
     @abstractmethod
     def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
@@ -58,7 +55,7 @@ class MomentumMethod(Method):
 
     def online(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Loss of the classifier, where there is one, on what was watched; of `forward`."""
-        if not hasattr(self, "classifier"):
+        if self.classes is None:
             return {}
         logits = self.classifier(self._watched)
         labels = batch["label"][:, None].expand(logits.shape[:2])

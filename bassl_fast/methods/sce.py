@@ -73,7 +73,7 @@ class SCE(MomentumMethod):
         classes: int | None = None,
     ) -> None:
         projector, predictor = mlp(dim, hidden, hidden, outputs, last_norm=True), mlp(outputs, hidden, outputs)
-        super().__init__(projector, predictor, momentum, dim, classes)
+        super().__init__(projector, predictor, momentum, classes)
         for name, value in (("positive", positive), ("momentum", momentum), ("difference", difference)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"method.{name} {value}: must be within [0, 1]")

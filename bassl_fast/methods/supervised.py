@@ -48,7 +48,7 @@ class Supervised(Method):
             raise ConfigError(f"method.classes {classes}: must be at least 2")
         if not 0 <= dropout < 1:
             raise ConfigError(f"method.dropout {dropout}: must be within [0, 1)")
-        self.views, self.clips, self.frozen = views, clips, frozen
+        self.classes, self.views, self.clips, self.frozen = classes, views, clips, frozen
         self.dropout, self.classifier = nn.Dropout(dropout), nn.Linear(dim, classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)

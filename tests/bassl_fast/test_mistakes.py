@@ -336,7 +336,7 @@ def test_unfinished_features(project: Project, tmp_path: Path, capsys):
 @pytest.mark.parametrize("verb", sorted(cli.VERBS))
 def test_every_verb_has_help_with_an_example(verb: str, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.run([verb, "--help"])
+        cli.run([*verb.split(), "--help"])
     assert stop.value.code == 0
     assert cli.VERBS[verb].example.split("--")[0].strip() in " ".join(capsys.readouterr().out.split())
 
