@@ -16,6 +16,9 @@ in the paper, and shot-level methods encode a tenth of the pictures.
         about 25 minutes on 2 cores
     python -m benchmarks.quality --budget samples --methods instance temporal shotcol
         the shot-level methods as in the paper; the others are the same by either budget
+    python -m benchmarks.quality --budget samples --steps 100 --draws 11 --methods sce byol scrl bassl \\
+            --encoders ResNet-18 R3D-18 X3D-M VoV3D-M --out benchmarks/results/quality_encoders.json
+        methods of pictures on films, and networks of clips as shot encoders
     python -m benchmarks.quality --draws 11 --films 4 --shots 60 --steps 2 --seeds 0 --epochs 1
         does it run? some minutes; the numbers mean nothing
 """
@@ -26,6 +29,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -44,27 +48,38 @@ METHODS = {
     "bassl": ("BaSSL", 19),
     "bassl+shotcol": ("BaSSLShotCoL", 20),
 }
+MOMENTUM = {"sce": ("SCE", 2), "byol": ("BYOL", 2), "scrl": ("SCRL", 2)}
+ENCODERS = {  # None is that of the demo
+    "ResNet-18": None,
+    "R3D-18": {"class_path": "bassl_fast.encoders.ResNet3D", "init_args": {"depth": 18}},
+    "X3D-M": {"class_path": "bassl_fast.encoders.X3D", "init_args": {"size": "M"}},
+    "VoV3D-M": {"class_path": "bassl_fast.encoders.VoV3D", "init_args": {"size": "M"}},
+}
 _HEAD = ("nce_hidden", "nce_dim", "views")
 _CRN = ("hidden", "intermediate", "similarity_init")
 
 
-def section_of(method: str, recipe: dict[str, Any], budget: str) -> dict[str, Any]:
-    """The demo's section `pretrain`, for another method."""
-    kind, views = METHODS[method]
+def section_of(method: str, encoder: str, recipe: dict[str, Any], budget: str) -> dict[str, Any]:
+    """The demo's section `pretrain`, for another method or encoder."""
+    kind, views = (METHODS | MOMENTUM)[method]
     section = recipe["pretrain"]
     arguments, batch = section["method"]["init_args"], section["data"]["global_batch"]
-    if not method.startswith("bassl"):
+    if method in MOMENTUM:
+        arguments = {"hidden": 256, "outputs": 64, "momentum": 0.9, "views": arguments["views"]}
+        arguments |= {"queue": 20 * 2 * batch} if method == "sce" else {}
+    elif not method.startswith("bassl"):
         arguments = {name: arguments[name] for name in _HEAD}
     if budget == "pictures":
         batch = round(batch * METHODS["bassl"][1] / views)
     return section | {
+        "encoder": ENCODERS[encoder] or section["encoder"],
         "method": {"class_path": f"bassl_fast.methods.{kind}", "init_args": arguments},
         "data": section["data"] | {"global_batch": batch},
     }
 
 
 def rows_of_draw(
-    root: Path, recipe: dict[str, Any], methods: list[str], budget: str
+    root: Path, recipe: dict[str, Any], methods: list[str], encoders: list[str], budget: str
 ) -> Iterator[tuple[str, list[float]]]:
     """(row, APs by seed of fine-tuning) of one set of films."""
     shards, source = root / "shards", str(RECIPE)
@@ -75,14 +90,17 @@ def rows_of_draw(
     labels = [int(label) for film in index.select("test") for label in index.shots_of(film)["boundary"]]
     yield "chance", [100 * mean(labels)]
     fresh = {"crn": {name: recipe["pretrain"]["method"]["init_args"][name] for name in _CRN}}
-    for method in ("untrained", *methods):
-        section = section_of("bassl" if method == "untrained" else method, recipe, budget)
+    for encoder, method in product(encoders, ("untrained", *methods)):
+        if method == "scrl" and encoder != "ResNet-18":
+            continue  # boxes need maps of pictures
+        section = section_of("bassl" if method == "untrained" else method, encoder, recipe, budget)
         if method == "untrained":
             section = section | {"training": section["training"] | {"steps": 0}}
-        with stage(f"pretrain: {method}"):
-            checkpoint, features = train(section, root / method, shards, source)
-        networks = {method: {"pretrained": checkpoint}} if method.startswith("bassl") else {}
-        networks[f"{method}, new network" if networks else method] = fresh
+        name = method if len(encoders) == 1 else f"{encoder}, {method}"
+        with stage(f"pretrain: {name}"):
+            checkpoint, features = train(section, root / name, shards, source)
+        networks = {name: {"pretrained": checkpoint}} if method.startswith("bassl") else {}
+        networks[f"{name}, new network" if networks else name] = fresh
         for row, network in networks.items():
             with stage(f"fine-tune: {row}"):
                 yield (
@@ -122,7 +140,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, nargs="+", default=[11, 12], help="seeds of the films (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=recipe["seeds"], help="of fine-tuning (%(default)s)")
-    parser.add_argument("--methods", choices=METHODS, nargs="+", default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--methods", choices=METHODS | MOMENTUM, nargs="+", default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--encoders", choices=ENCODERS, nargs="+", default=["ResNet-18"], metavar="ENCODER")
     parser.add_argument("--budget", choices=("pictures", "samples"), default="pictures")
     parser.add_argument("--steps", type=int, default=recipe["pretrain"]["training"]["steps"], help="(%(default)s)")
     parser.add_argument("--epochs", type=int, default=recipe["finetune"]["epochs"], help="of fine-tuning (%(default)s)")
@@ -138,7 +157,7 @@ def main() -> None:
     for draw in args.draws:
         recipe["draw"] = {"films": args.films, "shots": args.shots, "test": max(1, args.films // 3), "seed": draw}
         with tempfile.TemporaryDirectory() as folder:
-            for row, aps in rows_of_draw(Path(folder), recipe, args.methods, args.budget):
+            for row, aps in rows_of_draw(Path(folder), recipe, args.methods, args.encoders, args.budget):
                 rows.setdefault(row, []).append(aps)
 
     def spread(values: list[float]) -> str:
@@ -147,9 +166,9 @@ def main() -> None:
     print(
         f"AP in percent, mean and deviation of {len(args.seeds)} fine-tunings; {args.steps} steps, same {args.budget}"
     )
-    print(f"{'':28s}" + "".join(f"{f'films {draw}':>15s}" for draw in args.draws) + f"{'all':>15s}")
+    print(f"{'':34s}" + "".join(f"{f'films {draw}':>15s}" for draw in args.draws) + f"{'all':>15s}")
     for name, draws in rows.items():
-        print(f"{name:28s}" + "".join(f"{spread(aps):>15s}" for aps in [*draws, [ap for aps in draws for ap in aps]]))
+        print(f"{name:34s}" + "".join(f"{spread(aps):>15s}" for aps in [*draws, [ap for aps in draws for ap in aps]]))
     if args.out:
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
         result = {"benchmark": "quality", "settings": settings, "machine": machine(), "ap": rows}
