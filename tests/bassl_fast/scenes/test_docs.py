@@ -80,7 +80,7 @@ def test_the_messages_are_those_of_the_code():
     code = re.sub(r'"\s+f?"', "", code)  # texts that go on in the next line
     code += os.strerror(errno.ENOSPC) + os.strerror(errno.EACCES)  # the system's own words
     messages = re.findall(r"^\* (`+)(.+?)\1 *$", TROUBLES, re.MULTILINE)
-    assert len(messages) == 19
+    assert len(messages) > 20
     for _, message in messages:
         # What differs from case to case: names in capitals, numbers, and what stands between backquotes or braces.
         for part in re.split(r"[A-Z]{4,}|\d+|scenedetect|`[^`]*`|; pip install.*|second|pretrain", message):
