@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from shard_tools.cache import local_file, sha256_of
-from shard_tools.errors import CheckpointError
+from shard_tools.errors import BasslFastError, CheckpointError
 
 # Packages whose objects Lightning checkpoints hold beside the weights, and which nobody here needs.
 _SKIPPED = ("pytorch_lightning", "omegaconf", "easydict", "yacs", "numpy", "pathlib", "argparse", "typing", "enum")
@@ -34,7 +38,9 @@ def load(path: str | Path, *kinds: str) -> dict[str, Any]:
     if (file := find(path)) is None:
         raise CheckpointError(f"{path}: no such checkpoint; give the .ckpt file that {wanted} wrote")
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's words to developers
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # torch raises many kinds for a broken file, and its advice is to trust it
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint; copy it again (from elsewhere: `bassl-fast import-checkpoint`)"
@@ -46,7 +52,46 @@ def load(path: str | Path, *kinds: str) -> dict[str, Any]:
         )
     if recipe["verb"] not in kinds:
         raise CheckpointError(f"{path}: written by `bassl-fast {recipe['verb']}`, one of {wanted} is needed")
+    weights = state.get("state_dict")
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
+        raise CheckpointError(f"{path}: holds no weights by name; copy it again")
     return state
+
+
+def fill(
+    make: Callable[[], tuple[nn.Module | None, ...]],
+    state: dict[str, torch.Tensor],
+    prefixes: tuple[str, ...],
+    path: str | Path,
+) -> tuple[nn.Module | None, ...]:
+    """The modules that a recipe makes, each filled with the tensors under its prefix.
+
+    They are made without memory first: a recipe may ask for any size and any number of layers, the file holds few.
+
+    Raises:
+        CheckpointError: the recipe makes no modules, or some that the weights do not fit.
+    """
+    try:
+        with torch.device("meta"), _at_most(2 * len(state), path):
+            for module, prefix in zip(make(), prefixes, strict=True):
+                if module is not None:
+                    check_weights(module, state, prefix, path)
+    except BasslFastError:
+        raise
+    except Exception:  # a class that needs values to be made; whatever else is wrong with it shows below
+        pass
+    try:
+        modules = make()
+    except BasslFastError:
+        raise
+    except Exception as error:  # whatever a class says to arguments it was not made for
+        raise CheckpointError(f"{path}: its recipe makes no model ({error!r}); copy it again") from None
+    for module, prefix in zip(modules, prefixes, strict=True):
+        if module is not None:
+            load_weights(module, state, prefix, path)
+    return modules
 
 
 def read_foreign(path: Path) -> Any:
@@ -66,7 +111,7 @@ def read_foreign(path: Path) -> Any:
             raise CheckpointError(f"{path}: holds {name}, which weights do not need; do not use this file")
     try:
         with torch.serialization.safe_globals([(_Skipped, name) for name in names]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's words to developers
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:
         raise CheckpointError(f"{path}: cannot be read as a checkpoint; get the file again") from None
@@ -88,12 +133,35 @@ class _Skipped(metaclass=_Called):
         pass
 
 
+@contextmanager
+def _at_most(parameters: int, path: str | Path) -> Iterator[None]:
+    """Raises: CheckpointError in whatever makes more parameters meanwhile."""
+    made = count()
+
+    def refuse(*_: Any) -> None:
+        if next(made) > parameters:
+            raise CheckpointError(f"{path}: its recipe makes more weights than the file holds; copy it again")
+
+    hook = register_module_parameter_registration_hook(refuse)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def load_weights(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, path: str | Path) -> None:
     """Fill `module` with the tensors under `prefix`; all must be there and fit.
 
     Raises:
         CheckpointError: names or shapes differ, naming the first that does.
     """
+    module.load_state_dict(check_weights(module, state, prefix, path))
+
+
+def check_weights(
+    module: nn.Module, state: dict[str, torch.Tensor], prefix: str, path: str | Path
+) -> dict[str, torch.Tensor]:
+    """The tensors of `load_weights`, which raises what this does."""
     mine = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     for name, value in module.state_dict().items():
         theirs = mine.get(name)
@@ -110,7 +178,7 @@ def load_weights(module: nn.Module, state: dict[str, torch.Tensor], prefix: str,
         raise CheckpointError(
             f"{path}: {prefix}{surplus[0]} has no place in the model; the checkpoint is of another recipe, use its own"
         )
-    module.load_state_dict(mine)
+    return mine
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

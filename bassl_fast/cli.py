@@ -6,10 +6,11 @@ import errno
 import importlib
 import logging
 import sys
+import traceback
 import warnings
 from dataclasses import dataclass
 
-from shard_tools.errors import BasslFastError
+from shard_tools.errors import BasslFastError, masked
 
 
 @dataclass(frozen=True)
@@ -207,9 +208,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(argv)
     except BasslFastError as error:
-        if debug:
-            raise
-        print(f"bassl-fast: {error}", file=sys.stderr)
+        print(masked(traceback.format_exc()) if debug else f"bassl-fast: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         hint = "; the same command goes on where it stopped" if VERBS[verb_of(argv)].goes_on else ""
@@ -217,10 +216,12 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except OSError as error:
         # A full disk or a missing permission: the system's own words, and the file.
-        if debug:
-            raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"bassl-fast: {where}{error.strerror or error}{_FIXES.get(error.errno, '')}", file=sys.stderr)
+        line = f"bassl-fast: {where}{error.strerror or error}{_FIXES.get(error.errno, '')}"
+        print(masked(traceback.format_exc() if debug else line), file=sys.stderr)
+        return 1
+    except Exception:  # a defect of ours; its traceback may quote an address
+        print(masked(traceback.format_exc()), file=sys.stderr)
         return 1
     return 0
 

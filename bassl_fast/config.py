@@ -13,15 +13,20 @@ import inspect
 import re
 import typing
 from argparse import ArgumentError, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
-from shard_tools.errors import ConfigError
+from shard_tools.errors import ConfigError, masked
+from shard_tools.foreign import one_line
+
+_LARGEST = 1 << 20  # bytes of a configuration
+_MOST_VALUES, _MOST_BRACKETS = 10_000, 100  # that a configuration, and a line of it, may hold
 
 
 class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
@@ -82,8 +87,17 @@ def call(function: Callable, parser: ArgumentParser, config: Namespace) -> Any:
     arguments = parser.instantiate(config).as_dict()
     arguments.pop("config", None)
     if "recipe" in inspect.signature(function).parameters:
-        arguments["recipe"] = {"verb": function.__name__, **as_dict(parser, config)}
+        arguments["recipe"] = {"verb": function.__name__, **_without_secrets(as_dict(parser, config))}
     return function(**arguments)
+
+
+def _without_secrets(tree: Any) -> Any:
+    """What may be written beside results: addresses without user, password and signature."""
+    if isinstance(tree, dict):
+        return {key: _without_secrets(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_without_secrets(value) for value in tree]
+    return masked(tree) if isinstance(tree, str) else tree
 
 
 def _spelt_out(parser: ArgumentParser, argv: list[str]) -> Iterable[str]:
@@ -147,15 +161,37 @@ def _config_files(argv: list[str]) -> Iterable[str]:
 
 
 def read_yaml(path: str) -> dict[str, Any]:
+    """A YAML file as plain values.
+
+    Raises:
+        ConfigError: it cannot be read, is none, or by its aliases stands for more than anybody writes.
+    """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if Path(path).stat().st_size > _LARGEST:
+            raise ConfigError(f"{path}: not YAML of a configuration (more than {_LARGEST >> 20} MiB)")
+        text = Path(path).read_text(encoding="utf-8")
+        # PyYAML looks at all brackets that a line has open for every one of them.
+        if any(line.count("[") > _MOST_BRACKETS for line in text.splitlines()):
+            raise ConfigError(f"{path}: more than {_MOST_BRACKETS} brackets in a line; write lists one entry a line")
+        content = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give an existing YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not YAML ({one_line(error)})") from None
+    if sum(1 for _ in islice(_values(content), _MOST_VALUES)) == _MOST_VALUES:
+        raise ConfigError(f"{path}: holds more than {_MOST_VALUES} values; its aliases may repeat themselves")
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: not a configuration; expected 'key: value' lines")
     return content
+
+
+def _values(tree: Any) -> Iterator[Any]:
+    """All values of a tree, those behind an alias each time that it stands there."""
+    left = [tree]
+    while left:
+        yield (value := left.pop())
+        if isinstance(value, dict | list):
+            left += [*value.keys(), *value.values()] if isinstance(value, dict) else value
 
 
 def _known(parser: ArgumentParser) -> set[str]:
@@ -200,7 +236,7 @@ def _check_class(value: dict[str, Any], source: str, path: str) -> None:
     module_name, _, name = class_path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, ValueError):
+    except (ImportError, ValueError, TypeError):  # TypeError: a relative one
         raise ConfigError(
             f"{source}: {path}.class_path '{class_path}': no such module; write package.module.Class"
         ) from None

@@ -12,6 +12,7 @@ import numpy as np
 from pipelines.store import Store
 from shard_tools.cache import local_file
 from shard_tools.errors import ConfigError, FeatureError, RemoteError, ShardError
+from shard_tools.foreign import parse_json
 from shard_tools.format import MANIFEST, ShardIndex, write_atomically
 
 from . import hardware, metrics
@@ -165,7 +166,7 @@ def training_curves(finetuned: str | Path, pretrained: str | None) -> dict[str, 
 
 def _read_rows(path: str) -> list[dict[str, Any]]:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path}: not JSON ({error})") from None
 

@@ -7,12 +7,9 @@ its recipe is read off the shapes of the tensors. What comes from elsewhere is d
 from __future__ import annotations
 
 import json
-import lzma
 import os
 import shutil
 import tarfile
-import zlib
-from gzip import BadGzipFile
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -21,7 +18,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from shard_tools.errors import CheckpointError
+from shard_tools.errors import CheckpointError, masked
+from shard_tools.foreign import TarHeader, one_line, parse_json, tar_members
 from shard_tools.remote import absolute
 
 from . import checkpoint, config, released
@@ -34,6 +32,7 @@ from .run_folder import RunFolder, folder_of
 CONFIG = "config.json"
 MODELS = ("model-v1.ckpt", "model.ckpt")  # the first that is there; the reference takes no other than this first
 _SAFE = ".safetensors"
+_LARGEST = 32 << 30  # bytes that an archive may unpack to
 
 
 def import_checkpoint(
@@ -67,7 +66,7 @@ def import_checkpoint(
             state, what = _imagenet(weights, source)
         else:
             state, what = _reference(weights, method or _method_of(config_file), source)
-        state["imported"] = {"file": absolute(source), "sha256": checkpoint.sha256(path)}
+        state["imported"] = {"file": masked(absolute(source)), "sha256": checkpoint.sha256(path)}
     # As of a finished run, and of no shards to go on with.
     state |= {"global_step": 0, "total_steps": 0, "manifest_sha256": ""}
     from_state(state, source)
@@ -137,9 +136,15 @@ def _find(source: str, scratch: Path) -> tuple[Path, Path]:
 
 def _unpack(archive: Path, scratch: Path) -> None:
     """Copy the model and its config.json out of an archive; no other member touches the disk."""
+    unpacked = 0
     try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
+        with tarfile.open(archive, tarinfo=TarHeader) as tar:
+            for member in tar_members(tar):
+                unpacked += member.size
+                if unpacked > _LARGEST or (PurePosixPath(member.name).name == CONFIG and member.size > 1 << 20):
+                    raise CheckpointError(
+                        f"{archive}: unpacks to more than any model takes ({member.name!r}); do not use this file"
+                    )
                 name = PurePosixPath(member.name)
                 if name.is_absolute() or ".." in name.parts or not (member.isreg() or member.isdir()):
                     raise CheckpointError(
@@ -150,8 +155,12 @@ def _unpack(archive: Path, scratch: Path) -> None:
                         raise CheckpointError(f"{archive}: holds {name.name} twice; unpack it and give one folder")
                     with tar.extractfile(member) as packed, open(scratch / name.name, "wb") as file:
                         shutil.copyfileobj(packed, file)
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, BadGzipFile) as error:
-        raise CheckpointError(f"{archive}: cut short or damaged ({error}); get the archive again") from None
+    except CheckpointError:
+        raise
+    except Exception as error:  # tarfile and the decompressors raise many kinds
+        if isinstance(error, OSError) and error.errno:  # this machine's disk
+            raise
+        raise CheckpointError(f"{archive}: cut short or damaged ({one_line(error)}); get the archive again") from None
 
 
 def _method_of(config_file: Path) -> str | None:
@@ -159,12 +168,12 @@ def _method_of(config_file: Path) -> str | None:
     if not config_file.is_file():
         return None
     try:
-        name = json.loads(config_file.read_text(encoding="utf-8"))["LOSS"]["sampling_method"]["name"]
+        name = parse_json(config_file.read_text(encoding="utf-8"))["LOSS"]["sampling_method"]["name"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{config_file.name}: no LOSS.sampling_method.name in it ({error!r}); say which by --method"
         ) from None
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise CheckpointError(f"{config_file.name}: unknown method {name!r}; say by --method: {', '.join(METHODS)}")
     return name
 
@@ -175,7 +184,9 @@ def _content(path: Path, source: str) -> dict[str, Any]:
         try:
             state = safetensors.torch.load_file(path)
         except Exception as error:  # safetensors has one type of its own, and raises others too
-            raise CheckpointError(f"{source}: cannot be read as safetensors ({error}); get the file again") from None
+            raise CheckpointError(
+                f"{source}: cannot be read as safetensors ({one_line(error)}); get the file again"
+            ) from None
     else:
         state = checkpoint.read_foreign(path)
     if isinstance(state, dict) and "recipe" in state:

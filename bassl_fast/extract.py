@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 from pipelines.loader import FilmLoader
 from pipelines.views import TestViews
-from shard_tools.errors import ConfigError, FeatureError, ShardError
+from shard_tools.errors import ConfigError, FeatureError, ShardError, masked
+from shard_tools.foreign import parse_json
 from shard_tools.format import FILMS, MANIFEST, SEQUENCES, SHOTS, ShardIndex, npy_bytes
 from shard_tools.place import Place, open_place
 from shard_tools.remote import absolute, is_remote
@@ -93,14 +94,15 @@ def extract(
             f"{shards}: a film called {name} would take the place of {name}.npy; rename it and pack again"
         )
     views = test_views(encoder, method)
+    where = index.address if index.cache else str(index.root.resolve())
     provenance = {
         "dim": encoder.dim,
         "dtype": dtype,
         "layout": layout,
         "precision": "",  # said by who computes
-        "checkpoint": absolute(pretrained),
+        "checkpoint": masked(absolute(pretrained)),
         "checkpoint_sha256": checkpoint.sha256(pretrained),
-        "shards": index.address if index.cache else str(index.root.resolve()),
+        "shards": masked(where),
         "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
         "transform": {**asdict(views), "mean": list(views.mean), "std": list(views.std), "split": split},
     }
@@ -122,7 +124,7 @@ def extract(
         if each is None:
             done = _encode(encoder, index, todo, place, provenance, batch, share)
         else:
-            task = partial(_encode_film, absolute(pretrained), provenance["shards"], absolute(features))
+            task = partial(_encode_film, absolute(pretrained), where, absolute(features))
             done = each(partial(task, provenance, batch, share), todo, index.films.__getitem__)
         _follow(done, index, mine, todo, quiet=rank > 0)
         _barrier()
@@ -261,7 +263,9 @@ def _check_folder(place: Place, provenance: dict[str, Any]) -> None:
         raise FeatureError(f"{out}: holds files, and nothing says of which checkpoint; choose another folder")
     for path, note in notes.items():
         try:
-            earlier = json.loads(note)
+            earlier = parse_json(note)
+            if not isinstance(earlier, dict):
+                raise ValueError("no notes")
         except ValueError as error:
             raise FeatureError(f"{path}: damaged ({error}); delete the folder and extract again") from None
         for key in ("checkpoint_sha256", "manifest_sha256", "dtype", "layout", "precision", "transform"):

@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from shard_tools import movienet
 from shard_tools.cache import local_file
-from shard_tools.errors import FeatureError
-from shard_tools.format import SEQUENCES, SHOT, SHOTS, npy_bytes, sequence_dtype
+from shard_tools.errors import FeatureError, ShardError, masked
+from shard_tools.foreign import is_plain_name, map_npy, one_line, parse_json
+from shard_tools.format import SEQUENCES, SHOT, SHOTS, check_text, columns_of, npy_bytes, sequence_dtype
 from shard_tools.place import Place, open_place
 from shard_tools.remote import absolute, is_remote
 
@@ -32,6 +33,7 @@ from . import checkpoint as checkpoints
 PROVENANCE = "features.json"
 STARTED = PROVENANCE + ".part"
 _FETCHERS = 8  # films' features fetched at a time
+_NOTED = ("dim", "dtype", "checkpoint", "checkpoint_sha256", "shards", "manifest_sha256")
 _SHOT = re.compile(r"shot_([0-9]{1,9})\.npy")
 
 
@@ -75,13 +77,14 @@ class FeatureSet:
                 raise FeatureError(f"{root}: in the reference's layout; make features of it by `import-features`")
             raise FeatureError(f"{path}: missing, so these features are not finished; run `bassl-fast extract` (again)")
         try:
-            provenance = json.loads(found.read_text(encoding="utf-8"))
-            if provenance.get("layout") == "reference":
+            provenance = parse_json(found.read_text(encoding="utf-8"))
+            if isinstance(provenance, dict) and provenance.get("layout") == "reference":
                 raise FeatureError(f"{root}: in the reference's layout; make features of it by `import-features`")
-            arrays = [np.load(local_file(f"{root}/{name}"), allow_pickle=False) for name in (SEQUENCES, SHOTS)]
-        except (OSError, ValueError) as error:
-            raise FeatureError(f"{root}: cannot be read ({error}); extract the features again") from None
-        return cls(root, provenance, *arrays)
+            sequences, shots = (map_npy(local_file(f"{root}/{name}")) for name in (SEQUENCES, SHOTS))
+            _check(provenance, sequences, shots)
+        except (OSError, ValueError, ShardError) as error:
+            raise FeatureError(f"{root}: cannot be read ({one_line(error)}); extract the features again") from None
+        return cls(root, provenance, sequences, shots)
 
     def films(self, split: str | None) -> list[Film]:
         """The films of a split ("train", "val", "test"), or all for None; an unknown split has none.
@@ -97,7 +100,7 @@ class FeatureSet:
         name, first, count = row["name"].decode(), int(row["first_shot"]), int(row["shots"])
         path = f"{self.root}/{name}.npy"
         try:
-            features = np.load(local_file(path), mmap_mode="r", allow_pickle=False)
+            features = map_npy(local_file(path))
         except (OSError, ValueError) as error:
             raise FeatureError(f"{path}: cannot be read ({error}); extract the features again") from None
         if features.shape != (count, self.provenance["dim"]) or features.dtype != self.provenance["dtype"]:
@@ -106,6 +109,25 @@ class FeatureSet:
                 f"[{count}, {self.provenance['dim']}]; extract again"
             )
         return Film(name, features, self.shots[first : first + count])
+
+
+def _check(provenance: Any, sequences: np.ndarray, shots: np.ndarray) -> None:
+    """Raises: ValueError unless what stands in the folder is of the kind that is asked for below."""
+    if not isinstance(provenance, dict) or (missing := [key for key in _NOTED if key not in provenance]):
+        raise ValueError(f"{PROVENANCE} says nothing of {', '.join(missing) if isinstance(provenance, dict) else 'it'}")
+    if not isinstance(provenance["dim"], int) or provenance["dtype"] not in ("float16", "float32"):
+        raise ValueError(f"{PROVENANCE}: dim {provenance['dim']!r} and dtype {provenance['dtype']!r}")
+    for name, array, columns in ((SEQUENCES, sequences, sequence_dtype([])), (SHOTS, shots, SHOT)):
+        known = columns_of(columns)
+        if array.ndim != 1 or (columns_of(array.dtype) or [])[: len(known)] != known:
+            raise ValueError(f"{name} holds other columns than it should")
+    check_text(Path(SEQUENCES), sequences)
+    names = [name.decode() for name in sequences["name"].tolist()]
+    if not all(map(is_plain_name, names)) or len(set(names)) < len(names):
+        raise ValueError(f"{SEQUENCES}: a film's name comes twice or is no plain file name")
+    counts = sequences["shots"].astype(np.int64)
+    if len(shots) != counts.sum() or not np.array_equal(sequences["first_shot"], np.cumsum(counts) - counts):
+        raise ValueError(f"{SHOTS} does not fit {SEQUENCES}")
 
 
 def write_index(place: Place, sequences: np.ndarray, shots: np.ndarray, provenance: dict[str, Any]) -> None:
@@ -185,8 +207,8 @@ def _read_film(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     rows = []
     for _, path in sorted(numbers.items()):
         try:
-            row = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            row = map_npy(path)
+        except (OSError, ValueError) as error:
             raise FeatureError(f"{path}: cannot be read ({error}); extract it again") from None
         if row.shape[-1:] != (row.size,) or not np.issubdtype(row.dtype, np.floating) or not np.isfinite(row).all():
             raise FeatureError(f"{path}: {row.dtype} {list(row.shape)} is not one finite feature; extract it again")
@@ -202,9 +224,11 @@ def _provenance_of(root: Path, checkpoint: str | None) -> dict[str, Any]:
         checkpoints.load(checkpoint, "pretrain")
     if (root / PROVENANCE).is_file():
         try:
-            noted = json.loads((root / PROVENANCE).read_text(encoding="utf-8"))
+            noted = parse_json((root / PROVENANCE).read_text(encoding="utf-8"))
         except ValueError as error:
             raise FeatureError(f"{root / PROVENANCE}: damaged ({error}); extract the features again") from None
+        if not isinstance(noted, dict) or any(key not in noted for key in _NOTED):
+            raise FeatureError(f"{root / PROVENANCE}: not of features; extract them again")
         if checkpoint is not None and noted["checkpoint_sha256"] != checkpoints.sha256(checkpoint):
             raise FeatureError(f"{root}: extracted with another checkpoint than {checkpoint}; leave out --checkpoint")
         return {**noted, "layout": "film"}
@@ -212,7 +236,7 @@ def _provenance_of(root: Path, checkpoint: str | None) -> dict[str, Any]:
         "dtype": "float32",
         "layout": "film",
         "imported": str(root.resolve()),
-        "checkpoint": checkpoint and absolute(checkpoint),
+        "checkpoint": checkpoint and masked(absolute(checkpoint)),
         "checkpoint_sha256": checkpoint and checkpoints.sha256(checkpoint),
         "shards": None,
         "manifest_sha256": None,

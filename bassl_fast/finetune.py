@@ -391,9 +391,12 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
         CheckpointError: it cannot be read, or its weights do not fit its shape.
     """
     state = checkpoint.load(path, "finetune")
-    crn = None if state["crn"] is None else ContextualRelationNetwork(**state["crn"])
-    model = SceneBoundary(crn, state["dim"])
-    checkpoint.load_weights(model, state["state_dict"], "", path)
+
+    def make() -> tuple[SceneBoundary]:
+        crn = None if state["crn"] is None else ContextualRelationNetwork(**state["crn"])
+        return (SceneBoundary(crn, state["dim"]),)
+
+    (model,) = checkpoint.fill(make, state["state_dict"], ("",), path)
     return model, state
 
 

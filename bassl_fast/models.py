@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ def build_pretrained(path: str | Path) -> tuple[Encoder, Method | None, dict[str
         CheckpointError: it cannot be read, its run was stopped early, or its weights do not fit its recipe.
     """
     state = checkpoint.load(path, "pretrain")
-    done, total = state["global_step"], state["total_steps"]
+    done, total = state.get("global_step"), state.get("total_steps")
+    if not (isinstance(done, int) and isinstance(total, int)):
+        raise CheckpointError(f"{path}: does not say at which step of how many it is; copy it again")
     if done < total:
         raise CheckpointError(f"{path}: stopped at step {done} of {total}; go on with the same command and --resume")
     return from_state(state, path)
@@ -32,10 +35,8 @@ def build_pretrained(path: str | Path) -> tuple[Encoder, Method | None, dict[str
 
 def from_state(state: dict[str, Any], path: str | Path) -> tuple[Encoder, Method | None, dict[str, Any]]:
     """As `build_pretrained`, from the checkpoint's content; `path` stands in errors."""
-    encoder, method = build(state["recipe"], path)
-    checkpoint.load_weights(encoder, state["state_dict"], "encoder.", path)
-    if method is not None:
-        checkpoint.load_weights(method, state["state_dict"], "method.", path)
+    make = partial(build, state["recipe"], path)
+    encoder, method = checkpoint.fill(make, state["state_dict"], ("encoder.", "method."), path)
     return encoder, method, {key: value for key, value in state["recipe"].items() if key != "verb"}
 
 

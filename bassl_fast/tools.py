@@ -19,7 +19,7 @@ from shard_tools import pack as packing
 from shard_tools import verify as verifying
 from shard_tools import video
 from shard_tools.download import File
-from shard_tools.errors import ConfigError, ShardError, SourceError
+from shard_tools.errors import ConfigError, ShardError, SourceError, masked
 from shard_tools.format import CLIPS, FILMS, MANIFEST, PICTURES, ShardIndex, write_atomically
 from shard_tools.layouts import Reading, has_lists
 from shard_tools.movienet import FRAMES_DIR
@@ -130,7 +130,7 @@ def pack(
         print(f"{film}: no key-frames of shots {', '.join(numbers)}")
     if len(gaps) > 10:
         print(f"... and gaps in {len(gaps) - 10} more films")
-    print(f"shards: {destination} ({_summary(ShardIndex.open(destination))})")
+    print(f"shards: {masked(destination)} ({_summary(ShardIndex.open(destination))})")
 
 
 @contextmanager
@@ -197,20 +197,20 @@ def verify(
     with engines.cluster(engine, address) as each:
         faults = _verify(shards, decode, workers, each)
         if faults and repair is not None:
-            print(f"faults: {len(faults)}; packing what is broken again from {repair}", flush=True)
+            print(f"faults: {len(faults)}; packing what is broken again from {masked(repair)}", flush=True)
             verifying.repair(shards, repair, annotations, workers)
             faults = _verify(shards, decode, workers, each)
     if faults:
         many = f"{len(faults)} faults, see above" if len(faults) > 1 else "1 fault, see above"
         raise ShardError(f"{shards}: {many}; copy those files again or --repair SOURCE")
-    print(f"{shards}: whole ({_summary(ShardIndex.open(shards))})")
+    print(f"{masked(shards)}: whole ({_summary(ShardIndex.open(shards))})")
 
 
 def _verify(shards: str, decode: str, workers: int, each: engines.Nodes | None) -> list[str]:
     with tqdm(desc="verify", unit="B", unit_scale=True, disable=None) as bar:
         faults = verifying.verify(shards, decode, workers, bar.update, each)
     for fault in faults:
-        print(fault, flush=True)
+        print(masked(fault), flush=True)
     return faults
 
 

@@ -300,7 +300,7 @@ print(json.dumps({"seconds": seconds, "opened": opened - before, "reading": resi
 
 def opening(root: Path, rounds: int) -> dict[str, float]:
     """Seconds to open, resident bytes it takes, and bytes a key-frame touched by a reader of a tenth of the films."""
-    films = len(np.load(root / fmt.SEQUENCES, mmap_mode="r"))
+    films = len(np.load(root / fmt.SEQUENCES, mmap_mode="r", allow_pickle=False))
     runs = []
     for _ in range(rounds):
         done = subprocess.run(

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from shard_tools.errors import ConfigError, PictureError
+from shard_tools.errors import ConfigError, PictureError, masked
 from shard_tools.format import ShardIndex
 
 from . import graph, rng
@@ -283,7 +283,11 @@ def _warn_of_small_cache(index: ShardIndex, films: np.ndarray, pool: int | None)
         _log.warning(
             "%s: the cache holds %.3g GiB, %s needs %.3g GiB, so shards will be fetched again and again; "
             "choose a pool of at most %d films, or set BASSL_FAST_CACHE_GIB higher",
-            *(index.address, held / 2**30, "shuffling all films" if pool is None else f"a pool of {pool} films"),
+            *(
+                masked(index.address),
+                held / 2**30,
+                "shuffling all films" if pool is None else f"a pool of {pool} films",
+            ),
             *(total * share / 2**30, fitting),
         )
 

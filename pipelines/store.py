@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shard_tools.cache import OpenShard
-from shard_tools.errors import PictureError, RemoteError, ShardError
+from shard_tools.errors import PictureError, RemoteError, ShardError, masked
 from shard_tools.format import ShardIndex
 
 # Shards mapped at a time: each holds a file descriptor or two, and 1,024 of those is a common limit.
@@ -80,7 +80,7 @@ class Store:
     def describe(self, frame: int, fault: str) -> str:
         """One line that names the key-frame, its shard and offset, and what to do."""
         shard, member, offset = self.index.locate(frame)
-        return f"{shard}: {member} at byte {offset}: {fault}; run `bassl-fast verify` on the shards"
+        return f"{masked(shard)}: {member} at byte {offset}: {fault}; run `bassl-fast verify` on the shards"
 
     def films_of(self, frames: np.ndarray) -> np.ndarray:
         """Film numbers of key-frame rows."""

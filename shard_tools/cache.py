@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ import numpy as np
 
 from .counts import count
 from .errors import ConfigError, RemoteError, ShardError
+from .foreign import one_line, parse_json
 from .remote import WAIT, attempt, child, fetch, filesystem, is_remote, version_of
 
 _POLL = 0.02  # seconds between two looks at what another process does
@@ -89,10 +89,11 @@ class Cache:
                 "its end"
             ) from None
         try:
-            expected = {name: json.loads(manifest)["index"][name] for name in arrays}
-            largest = max(int(shard["bytes"]) for shard in json.loads(manifest)["shards"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ShardError(f"{address}/{manifest_name}: not a manifest ({error}); pack again") from None
+            facts = parse_json(manifest)
+            expected = {name: (int(facts["index"][name]["bytes"]), facts["index"][name]["sha256"]) for name in arrays}
+            largest = max(int(shard["bytes"]) for shard in facts["shards"])
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise ShardError(f"{address}/{manifest_name}: not a manifest ({one_line(error)}); pack again") from None
         if largest > self.limit:
             raise ConfigError(
                 f"cache limit {self.limit / 2**30:.3g} GiB: the largest shard of {address} has "
@@ -100,12 +101,13 @@ class Cache:
             )
         folder = self.folder / "index" / hashlib.sha256(manifest).hexdigest()
         with _disk(self.folder):
+            self._make_private()
             folder.mkdir(parents=True, exist_ok=True)
-            for name, facts in expected.items():
+            for name, (size, sha256) in expected.items():
                 path = folder / name
-                if not (path.is_file() and path.stat().st_size == facts["bytes"]):
+                if not (path.is_file() and path.stat().st_size == size):
                     tmp = folder / f"{name}.{os.getpid()}.tmp"
-                    self._fetch(fs, child(root, name), f"{address}/{name}", tmp, facts["bytes"], facts["sha256"])
+                    self._fetch(fs, child(root, name), f"{address}/{name}", tmp, size, sha256)
                     os.replace(tmp, path)
             (folder / f"{os.getpid()}.tmp").write_bytes(manifest)
             os.replace(folder / f"{os.getpid()}.tmp", folder / manifest_name)
@@ -126,7 +128,8 @@ class Cache:
         path, tmp = self._shards / f"{sha256}.tar", self._shards / f"{sha256}.{size}.tmp"
         deadline, seen, fetched = time.monotonic() + self.wait, None, False
         with _disk(self.folder):
-            self._shards.mkdir(parents=True, exist_ok=True)
+            self._make_private()
+            self._shards.mkdir(exist_ok=True)
             while True:
                 if found := _open_locked(path):
                     count("cache_misses" if fetched else "cache_hits")
@@ -170,8 +173,9 @@ class Cache:
         size, version = facts.get("size"), version_of(facts)
         key = hashlib.sha256(f"{size} {version}".encode()).hexdigest()[:16]
         folder = self.folder / "files" / hashlib.sha256(address.encode()).hexdigest()
-        path, tmp = folder / f"{key}-{address.rsplit('/', 1)[-1]}", folder / f"{key}.tmp"
+        path, tmp = folder / f"{key}-{address.split('?')[0].rsplit('/', 1)[-1]}", folder / f"{key}.tmp"
         with _disk(self.folder):
+            self._make_private()
             folder.mkdir(parents=True, exist_ok=True)
             with self._locked(tmp, address):
                 if version and path.is_file():
@@ -198,6 +202,11 @@ class Cache:
             time.sleep(_POLL)
         with file:
             yield
+
+    def _make_private(self) -> None:
+        """Make the folder, if it is not there, for this user alone: what keys were needed for is not everybody's."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
 
     def _reserve(self, tmp: Path, path: Path, size: int) -> tuple[IO[bytes] | None, bool]:
         """The locked `.tmp` to fetch into, or None: another has it or just finished; and whether room is what lacks."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from .cache import sha256_of
 from .errors import ConfigError, RemoteError
+from .foreign import parse_json
 
 _BLOCK = 1 << 20
 
@@ -136,7 +137,7 @@ def _fetch(url: str, part: Path, note: Path, timeout: float, progress: Callable[
 
 def _read_note(path: Path) -> dict | None:
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = parse_json(path.read_text(encoding="utf-8"))
         return facts if set(facts) == {"version", "total"} else None
     except (OSError, ValueError, TypeError):
         return None

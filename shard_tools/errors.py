@@ -6,9 +6,23 @@ Anything else that escapes is a defect of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import re
+
+# user:password@ of an address, and the values behind its question mark, such as those of a signed one.
+_USER = re.compile(r"(?<=://)[^/?#\s]*@")
+_QUERY = re.compile(r"(://[^\s?]*\?)[^\s'\"<>)]*[^\s'\"<>):]")
+
+
+def masked(text: str) -> str:
+    """`text` without the secrets of the addresses in it, as it may be shown and written down."""
+    return _QUERY.sub(r"\1***", _USER.sub("***@", text))
+
 
 class BasslFastError(Exception):
-    """Base of all errors that are the user's to mend."""
+    """Base of all errors that are the user's to mend; as text they are one line, addresses without their secrets."""
+
+    def __str__(self) -> str:
+        return masked(" ".join(super().__str__().splitlines()))
 
 
 class SourceError(BasslFastError):

@@ -18,7 +18,6 @@ written last, so a folder without it was never finished. See docs/shard-format.m
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import tarfile
@@ -30,6 +29,7 @@ import numpy as np
 
 from .cache import Cache, sha256_of
 from .errors import ShardError
+from .foreign import is_plain_name, map_npy, one_line, parse_json
 from .remote import is_remote
 from .remote import sizes as remote_sizes
 from .rows import Rows
@@ -43,6 +43,7 @@ PARTS = ".pack"  # what a pack that is not done keeps, beside the shards
 ARRAYS = (FRAMES, SEQUENCES, SHOTS)
 NOUNS = {FILMS: "film", PICTURES: "picture", CLIPS: "clip"}
 MOST_IMAGES = (1 << 16) - 1  # of a shot
+SHA256 = re.compile("[0-9a-f]{64}")
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -69,7 +70,7 @@ def sequence_dtype(names: Iterable[bytes], kind: str = FILMS) -> np.dtype:
     )
 
 
-def _columns(dtype: np.dtype) -> list[tuple] | None:
+def columns_of(dtype: np.dtype) -> list[tuple] | None:
     """Names and types of the columns of an array; a name may have any width."""
     return dtype.names and [(name, "S" if name == "name" else dtype[name].str) for name in dtype.names]
 
@@ -242,7 +243,7 @@ class ShardIndex:
                 raise ShardError(f"{root}: no such folder; give the one that `bassl-fast pack` wrote")
             raise ShardError(f"{path}: missing, so this is no finished set of shards; run `bassl-fast pack` to its end")
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = parse_json(path.read_text(encoding="utf-8"))
             if (version := manifest["version"]) != VERSION or (kind := manifest["kind"]) not in KINDS:
                 was = f"format version {version}" if version != VERSION else f"a set of {kind}"
                 ours = f"version {VERSION} of {', '.join(KINDS[:-1])} and {KINDS[-1]}"
@@ -252,17 +253,19 @@ class ShardIndex:
             shards = [{key: as_kind(shard[key]) for key, as_kind in kinds.items()} for shard in manifest["shards"]]
             vouched = {name: (manifest["index"][name]["bytes"], manifest["index"][name]["sha256"]) for name in ARRAYS}
             for shard in shards:
-                if shard["name"] in ("", "..") or Path(shard["name"]).name != shard["name"]:
+                if not is_plain_name(shard["name"]):
                     raise ValueError(f"shard name {shard['name']!r} is no plain file name")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ShardError(f"{path}: not a manifest ({error}); pack again") from None
+                if not SHA256.fullmatch(shard["sha256"]):  # the cache calls the shard so
+                    raise ValueError(f"sha256 {shard['sha256']!r} is none")
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+            raise ShardError(f"{path}: not a manifest ({one_line(error)}); pack again") from None
         arrays = {}
         for name, columns in ((FRAMES, FRAME), (SEQUENCES, sequence_dtype([], kind)), (SHOTS, SHOT)):
             try:
-                array = Rows(root / name) if name == FRAMES else np.lib.format.open_memmap(root / name, mode="r")
-            except Exception as error:  # numpy raises many kinds for a damaged header
+                array = Rows(root / name) if name == FRAMES else map_npy(root / name)
+            except (OSError, ValueError) as error:
                 raise ShardError(f"{root / name}: cannot be read ({error}); pack again") from None
-            if len(array.shape) != 1 or _columns(array.dtype) != _columns(columns):
+            if len(array.shape) != 1 or columns_of(array.dtype) != columns_of(columns):
                 raise ShardError(f"{root / name}: holds other columns than {name} does; pack again")
             arrays[name] = array
             # The one large array is read where it is needed; `verify` reads it all.
@@ -282,6 +285,8 @@ class ShardIndex:
         mixed = "files of two packs are mixed here, pack again"
         shard, shots = self.sequences["shard"].astype(np.int64), self.sequences["shots"].astype(np.int64)
         frames = shots * self.sequences["frames_per_shot"]
+        if not len(frames) or min(frames.min(), self.sequences["height"].min(), self.sequences["width"].min()) < 1:
+            raise ShardError(f"{self.root / SEQUENCES}: no sequence, or one without a picture; pack again")
         for name, found, expected in (
             (FRAMES, len(self.frames), int(frames.sum())),
             (SHOTS, len(self.shots), int(shots.sum())),
@@ -309,6 +314,7 @@ class ShardIndex:
     def _check_sequences(self) -> None:
         """Names that neither come twice nor leave the folder, classes that are there, one shot where there is one."""
         names, path = self.sequences["name"], self.root / SEQUENCES
+        check_text(path, self.sequences)
         # In order, so none comes twice: of films all names, else those of a split, as it is with the names of shards.
         rising = names[:-1] < names[1:]
         if self.kind != FILMS:
@@ -380,6 +386,15 @@ class ShardIndex:
         shard = f"{self.address}/{self.shards[int(row['shard'])]['name']}"
         member = member_name(self.name_of(sequence), shot_number, image, self.kind)
         return shard, member, int(self.frames[frame]["offset"])
+
+
+def check_text(path: Path, sequences: np.ndarray) -> None:
+    """Raises: ShardError for a name or split that is not UTF-8 text."""
+    try:
+        for column in ("name", "split"):
+            b"\n".join(sequences[column].tolist()).decode()
+    except UnicodeDecodeError as error:
+        raise ShardError(f"{path}: {column} {error.object[error.start : error.end]!r} is no text; pack again") from None
 
 
 def _unsafe(names: np.ndarray, plain: bool) -> bool:

@@ -13,20 +13,21 @@ Lists of frames (header `original_vido_id ...`, beside those of Something-Someth
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .errors import SourceError
+from .foreign import parse_json
 from .movienet import SPLITS, read_lines
 
 FOLDERS = ("", "ucfTrainTestlist", "testTrainMulti_7030_splits", "annotations", "labels")  # where lists are looked for
 FRAME_LIST = "original_vido_id"
 UCF101, HMDB51, KINETICS, SOMETHING = "UCF101", "HMDB51", "Kinetics", "Something-Something"
 _CLASSES = {UCF101: 101, HMDB51: 51}
+_MOST_CLASSES = 1 << 20
 _PARTS = {"train": "train", "validation": "val", "test": "test"}  # of Something-Something
 
 
@@ -96,7 +97,7 @@ def _ucf101(folder: Path, split_id: int) -> Listing:
     index = folder / "classInd.txt"
     numbered: dict[int, str] = {}
     for number, line in read_lines(index):
-        match = re.fullmatch(r"([0-9]+)\s+(\S+)\s*", line)
+        match = re.fullmatch(r"([0-9]{1,9})\s+(\S+)\s*", line)
         if match is None or int(match[1]) in numbered:
             raise SourceError(f"{index}:{number}: not a class, or one that comes twice; expected '1 ApplyEyeMakeup'")
         numbered[int(match[1])] = match[2]
@@ -121,7 +122,7 @@ def _in_classes(folder: Path, split_id: int, classes: list[str], first_label: in
         path = folder / f"{split}list{split_id:02d}.txt"
         for number, line in read_lines(path):
             where = f"{path}:{number}"
-            match = re.fullmatch(r"([^/]+)/([^/]+?)(?:\s+([0-9]+))?(?:\s+([0-9]+))?\s*", line)
+            match = re.fullmatch(r"([^/]+)/([^/]+?)(?:\s+([0-9]{1,9}))?(?:\s+([0-9]{1,9}))?\s*", line)
             if match is None:
                 raise SourceError(f"{where}: not a line of this list; expected 'class/video.avi 1'")
             if match[1] not in labels:
@@ -169,6 +170,8 @@ def _kinetics(folder: Path, split_id: int) -> Listing:
     if not clips:
         raise SourceError(f"{folder}: lists without a clip; write them again")
     highest = max(clips, key=lambda clip: clip.label)
+    if highest.label >= _MOST_CLASSES:
+        raise SourceError(f"{highest.where}: label {highest.label} of more classes than {_MOST_CLASSES}; mend the list")
     in_folders = all(names.values())
     if in_folders and len(set(names.values())) < len(names):
         raise SourceError(f"{folder}: two labels for one class folder; mend the lists")
@@ -200,12 +203,12 @@ def _something_v2(folder: Path, split_id: int) -> Listing:
     try:
         numbered = {int(label): name for name, label in _json(labels).items()}
         classes = [numbered[label] for label in range(len(numbered))]
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, OverflowError):
         raise SourceError(f'{labels}: not the labels of v2; expected {{"template": "0", ...}}') from None
     clips = []
     for part, split in _PARTS.items():
         path = folder / f"something-something-v2-{part}.json"
-        for number, row in enumerate(_json(path), 1) if path.is_file() else ():
+        for number, row in enumerate(_json(path, list), 1) if path.is_file() else ():
             where = f"{path}: entry {number}"
             try:
                 template = re.sub(r"[\[\]]", "", row.get("template", "") if part == "test" else row["template"])
@@ -242,11 +245,14 @@ def _frames_listed(folder: Path) -> Counter[str]:
     return found
 
 
-def _json(path: Path) -> object:
+def _json(path: Path, kind: type = object) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SourceError(f"{path}: not JSON ({error}); fetch it again") from None
+    if not isinstance(found, kind):
+        raise SourceError(f"{path}: holds no list; fetch it again")
+    return found
 
 
 def _first_line(path: Path) -> str:

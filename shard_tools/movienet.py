@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import SourceError
+from .foreign import one_line, parse_json
 
 FRAMES_DIR = "240P_frames"
 KEYFRAME = re.compile(r"shot_([0-9]{1,9})_img_([0-9]{1,4})\.jpg")
@@ -185,12 +186,13 @@ def read_labels(root: Path) -> dict[str, tuple[str, dict[int, tuple[int, int]]]]
             continue
         for number, line in read_lines(path):
             try:
-                row = json.loads(line)
-                film, shot, boundary = str(row["video_id"]), int(row["shot_id"]), int(row["boundary_label"])
+                row = parse_json(line)
+                film, shot, boundary = str(row["video_id"]), _int32(row["shot_id"]), int(row["boundary_label"])
                 scene = _int32(row.get("invideo_scene_id", -1))
             except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
                 raise SourceError(
-                    f"{path}:{number}: not an annotation line ({error}); expected video_id, shot_id, boundary_label"
+                    f"{path}:{number}: not an annotation line ({one_line(error)}); "
+                    "expected video_id, shot_id, boundary_label"
                 ) from None
             if boundary not in (-1, 0, 1):
                 raise SourceError(f"{path}:{number}: boundary_label {boundary}; expected 1, 0 or -1")

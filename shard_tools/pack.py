@@ -17,7 +17,6 @@ import multiprocessing
 import os
 import signal
 import time
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -35,6 +34,7 @@ from tqdm import tqdm
 from . import format as fmt
 from . import movienet
 from .errors import ShardError, SourceError
+from .foreign import parse_json
 from .jpeg import any_picture_size, decode_fault, picture_size
 from .layouts import Reading, open_layout
 from .place import Place, open_place
@@ -79,9 +79,16 @@ class PackedShard:
         """What `note` made; None where that is damaged, which only costs packing the shard again."""
         try:
             with np.load(io.BytesIO(note), allow_pickle=False) as saved:
-                arrays = {key: saved[key] for key in ("sequences", "shots", "frames")}
-                return cls(name, **json.loads(str(saved["facts"])), **arrays)
-        except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile):
+                if any(member.compress_type for member in saved.zip.infolist()):  # not ours, and may be a bomb
+                    return None
+                facts = parse_json(str(saved["facts"]))
+                sequences, shots, frames = (saved[key] for key in ("sequences", "shots", "frames"))
+                images = sequences["shots"].astype(np.int64) * sequences["frames_per_shot"]
+                counts = (int(sequences["shots"].sum()),), (int(images.sum()),)
+                if (shots.shape, frames.shape) != counts or shots.dtype.kind not in "iu" or frames.dtype != fmt.FRAME:
+                    return None
+                return cls(name, facts["source"], int(facts["bytes"]), facts["sha256"], sequences, shots, frames)
+        except Exception:  # numpy and zipfile raise many kinds
             return None
 
     def idx(self, kind: str) -> bytes:

@@ -6,21 +6,24 @@ Keys come from the environment or the cloud's own files, never from ours.
 from __future__ import annotations
 
 import errno
+import os
 import random
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 import fsspec
 from fsspec import AbstractFileSystem
 
 from .counts import count
-from .errors import MissingDependency, RemoteError
+from .errors import ConfigError, MissingDependency, RemoteError
 
 WAIT = 60.0  # seconds that one request is tried for
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 _STALL = 10  # seconds without a byte after which a connection is given up
 
 Result = TypeVar("Result")
@@ -42,8 +45,11 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     Raises:
         MissingDependency: its package is not installed.
         RemoteError: no such kind of address, or it cannot be made sense of.
+        ConfigError: $AWS_ENDPOINT_URL is no address of a server.
     """
     protocol = uri.split("://")[0]
+    if protocol in ("s3", "gs", "gcs"):
+        _check_bucket(uri)
     try:
         filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **_options(protocol))
     except ImportError as error:
@@ -56,6 +62,22 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     if hasattr(filesystem, "retries"):
         filesystem.retries = 1
     return filesystem, path.rstrip("/")
+
+
+def _check_bucket(uri: str) -> None:
+    bucket = uri.split("://")[1].split("/")[0]
+    if not (_BUCKET.fullmatch(bucket) or bucket.startswith("arn:")):
+        raise RemoteError(f"{uri}: {bucket!r} is no name of a bucket; write s3://bucket/folder")
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if (endpoint := os.environ.get(name)) and uri.startswith("s3://"):
+            try:
+                parts = urlsplit(endpoint)
+                if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+                    raise ValueError
+            except ValueError:
+                raise ConfigError(
+                    f"{name} {endpoint!r}: no address of a server; write http(s)://host or http(s)://host:port"
+                ) from None
 
 
 def _options(protocol: str) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from .foreign import map_npy
+
 _BLOCK = 4096  # rows read at a time
 _KEPT = 256  # blocks; of 16-byte rows, 16 MiB
 
@@ -27,7 +29,7 @@ class Rows:
     """
 
     def __init__(self, path: str | Path) -> None:
-        array = np.lib.format.open_memmap(path, mode="r")
+        array = map_npy(path)
         self.path, self.dtype, self.shape = Path(path), array.dtype, array.shape
         file = open(path, "rb")  # noqa: SIM115 (closed with the object)
         self._read = partial(_read, file, array.offset, array.dtype)

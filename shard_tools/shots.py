@@ -346,7 +346,10 @@ def read_shot_list(path: Path) -> ShotList:
 def _read_csv(path: Path) -> ShotList | None:
     """The first known column of a CSV file; None if it has none."""
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = list(csv.reader(file))
+        try:
+            rows = list(csv.reader(file))
+        except csv.Error as error:
+            raise SourceError(f"{path}: not a shot list ({error}); give a CSV file or MovieNet's text") from None
     for number, row in enumerate(rows):
         names = [cell.strip().lower() for cell in row]
         column = next((name for name in _COLUMNS if name in names), None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import mmap
 import os
 import tarfile
@@ -26,10 +27,12 @@ import numpy as np
 
 from . import movienet
 from .errors import SourceError
+from .foreign import TarHeader, one_line, tar_members
 from .remote import Entry, attempt, filesystem, is_remote, listing
 
 Buffer = bytes | memoryview
 _SMALL = 1 << 16  # bytes; most key-frames are smaller
+_MOST_UNPACKED = 100  # times as large as compressed; JPEGs hardly shrink
 TAR_FOLDERS = ("240P", movienet.FRAMES_DIR)  # where MovieNet's zip, and people, keep the films
 
 
@@ -199,12 +202,12 @@ def _members(view: memoryview, where: str) -> list[tuple[str, int | None, int]]:
     members, end = _plain_members(view)
     if members is None:
         try:
-            with tarfile.open(fileobj=io.BytesIO(view), mode="r:") as tar:
-                files = [member for member in tar if not member.isdir()]
+            with tarfile.open(fileobj=io.BytesIO(view), mode="r:", tarinfo=TarHeader) as tar:
+                files = [member for member in tar_members(tar) if not member.isdir()]
                 members = [(m.name, m.offset_data if m.isreg() else None, m.size) for m in files]
                 end = tar.offset
-        except tarfile.TarError as error:
-            raise SourceError(f"{where}: not a whole tar ({error}); copy it again") from None
+        except Exception as error:  # tarfile raises many kinds for a damaged header
+            raise SourceError(f"{where}: not a whole tar ({one_line(error)}); copy it again") from None
     # tarfile takes the end of a file for the end of the archive; a whole one says so by a block of zeros.
     if view[end : end + tarfile.BLOCKSIZE] != bytes(tarfile.BLOCKSIZE):
         what = "cut short" if members else "no tar, or cut short"
@@ -252,7 +255,7 @@ def _zip_films(where: str, open_file: Callable[[], Any]) -> list[SourceShard]:
                 members = archive.infolist()
     except FileNotFoundError:
         raise SourceError(f"{where}: not there; give the zip of key-frames, or a folder") from None
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError) as error:
         raise SourceError(f"{where}: not a whole zip ({error}); download it again") from None
     tars = [m for m in members if m.filename.endswith(".tar") and not m.filename.startswith("__MACOSX/")]
     if not tars:
@@ -276,9 +279,11 @@ def _scan_zipped(where: str, open_file: Callable[[], Any], member: zipfile.ZipIn
                 if member.compress_type == zipfile.ZIP_STORED and isinstance(file, io.BufferedReader):
                     data = _stored(file, member)
                 else:
+                    if member.file_size > _MOST_UNPACKED * member.compress_size:
+                        raise ValueError(f"claims to unpack {member.compress_size} bytes to {member.file_size}")
                     with zipfile.ZipFile(file) as archive:
                         data = archive.read(member)
-        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, ValueError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, RuntimeError, EOFError, ValueError) as error:
             raise SourceError(f"{name}: cannot be read ({error}); download the zip again") from None
         return in_tar(data, name)
 

@@ -8,7 +8,6 @@ turns the set back into a stopped pack, of which the healthy shards are finished
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import tarfile
@@ -25,6 +24,7 @@ import numpy as np
 from . import format as fmt
 from .cache import OpenShard
 from .errors import BasslFastError, RemoteError, ShardError
+from .foreign import parse_json
 from .format import ShardIndex
 from .jpeg import any_picture_size, decode_fault
 from .layouts import Reading, open_layout
@@ -65,7 +65,7 @@ def verify(
         return [str(error)]
     faults = list(index.shard_faults())
     broken = {fault.split(": ")[0] for fault in faults}
-    facts = json.loads((index.root / fmt.MANIFEST).read_text(encoding="utf-8"))["index"][fmt.FRAMES]
+    facts = parse_json((index.root / fmt.MANIFEST).read_text(encoding="utf-8"))["index"][fmt.FRAMES]
     if _sha256(index.root / fmt.FRAMES, progress) != facts["sha256"]:
         faults.append(f"{index.address}/{fmt.FRAMES}: differs from {fmt.MANIFEST}; copy it again or repair")
     faults += _foreign(index)
@@ -150,7 +150,7 @@ def repair(
     if not (root / fmt.MANIFEST).is_file():  # whoever has none may have tars of his own there
         raise ShardError(f"{root / fmt.MANIFEST}: missing, so there is no set to repair; `bassl-fast pack` makes one")
     try:
-        manifest = json.loads((root / fmt.MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((root / fmt.MANIFEST).read_text(encoding="utf-8"))
         known = {shard["name"]: shard["sha256"] for shard in manifest["shards"]}
         reading = Reading(**manifest.get("reading", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
+from dataclasses import replace
 from functools import lru_cache, partial
 from operator import itemgetter
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from shard_tools.errors import ConfigError, RemoteError, SourceError
+from shard_tools.errors import ConfigError, RemoteError, SourceError, masked
+from shard_tools.foreign import parse_json
 from shard_tools.frames import read_header
 from shard_tools.movienet import keyframe_name
 from shard_tools.remote import absolute, attempt, filesystem, is_remote
@@ -187,7 +188,7 @@ def _one(
         earlier = _earlier(folder, source)
         if earlier and earlier["made_by"] == made_by:
             run.bring("*", f"{name}/{outputs.KEYFRAMES}")
-            film = detector.regroup(outputs.read_film(folder, earlier), **job.grouping)
+            film = detector.regroup(replace(outputs.read_film(folder, earlier), source=source), **job.grouping)
         else:
             film = detector(source, **job.grouping, **job.shots, progress=progress)
         kept = bool(earlier) and (earlier["made_by"], earlier["asked"]) == (made_by, asked)
@@ -247,8 +248,8 @@ def _earlier(folder: Path, source: str) -> dict[str, Any] | None:
     if not folder.exists():
         return None
     try:
-        earlier = json.loads((folder / SCENES).read_text(encoding="utf-8"))
-        same = earlier["source"] == source
+        earlier = parse_json((folder / SCENES).read_text(encoding="utf-8"))
+        same = earlier["source"] == masked(source)
     except (OSError, ValueError, KeyError, TypeError):
         raise SourceError(f"{folder}: is there, and not a result of this command; choose another --out") from None
     if not same:
@@ -302,7 +303,8 @@ def _page(film: FilmScenes) -> FilmPage:
 
 def _made_by(film: FilmScenes) -> str:
     shortest = f"; no scene shorter than {film.shortest:g} s" if film.shortest else ""
-    return f"{film.source}, judged by {film.method}. Threshold {film.threshold:.3f}: {film.threshold_from}{shortest}."
+    judged = f"{masked(film.source)}, judged by {film.method}"
+    return f"{judged}. Threshold {film.threshold:.3f}: {film.threshold_from}{shortest}."
 
 
 def _summary(film: FilmScenes, report: str, kept: bool) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from shard_tools.errors import MissingDependency, SourceError
+from shard_tools.errors import MissingDependency, SourceError, masked
 from shard_tools.movienet import keyframe_name
 from shard_tools.remote import is_remote
 from shard_tools.shots import SIXTHS
@@ -45,7 +45,7 @@ def scenes_json(film: FilmScenes, made_by: dict[str, Any], asked: dict[str, Any]
     """
     document = {
         "film": film.name,
-        "source": film.source,
+        "source": masked(film.source),
         "rate": str(film.rate),
         "duration": film.duration,
         "method": film.method,
@@ -137,7 +137,7 @@ def otio(film: FilmScenes) -> str:
             library.opentime.RationalTime(first, rate), library.opentime.RationalTime(after - first, rate)
         )
 
-    address = film.source if is_remote(film.source) else Path(film.source).resolve().as_uri()
+    address = masked(film.source) if is_remote(film.source) else Path(film.source).resolve().as_uri()
     track = library.schema.Track(name="scenes", kind=library.schema.TrackKind.Video)
     for scene in film.scenes:
         media = library.schema.ExternalReference(target_url=address, available_range=span(0, film.duration))

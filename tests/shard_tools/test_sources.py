@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shard_tools import movienet
-from shard_tools.errors import MissingDependency, RemoteError, ShardError, SourceError
+from shard_tools.errors import ConfigError, MissingDependency, RemoteError, ShardError, SourceError
 from shard_tools.format import ShardIndex
 from shard_tools.pack import pack
 from tests.films import digests, picture, write_set
@@ -256,5 +256,5 @@ def test_addresses_that_lead_nowhere(s3, web, source, tmp_path, monkeypatch):
         pack(f"s3://{BUCKET}/240P", tmp_path / "dst")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
     pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
-    with pytest.raises(RemoteError, match="refused; mend the address"):
+    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL 'nonsense': no address of a server"):
         pack(f"s3://{BUCKET}/240P", tmp_path / "dst")
