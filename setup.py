@@ -28,7 +28,7 @@ setup(
         "configs.finetune",
         "configs.train",
     ],
-    package_data={"": ["*.yaml", "*.css", "*.js"]},
+    package_data={"": ["*.yaml", "*.css", "*.js", "*.json"]},
     # A plain C library that `pipelines/fused.py` loads; without a compiler DALI's own operators do its work.
     ext_modules=[
         Extension("pipelines._fused", ["pipelines/fused.c"], extra_compile_args=["-O3"], libraries=["m"], optional=True)

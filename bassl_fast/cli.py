@@ -90,6 +90,13 @@ VERBS = {
         "an encoder and pictures or videos -> their features, and how often the nearest are of one class",
         "bassl-fast retrieve runs/sce_clips/last.ckpt ucf101 --clips 10 --crops 3 --size 256 --short_side 256",
     ),
+    "plan": Verb(
+        "bassl_fast.planning",
+        "plan",
+        "what a run will need: disk, cache, network, memory, time, money",
+        "bassl-fast plan --films 1100 --shots 1500 --gpus 8 --gpu h200 --price 4",
+        positional=False,
+    ),
     "import-checkpoint": Verb(
         "bassl_fast.exchange",
         "import_checkpoint",

@@ -146,19 +146,20 @@ def open_data(args: argparse.Namespace, index: ShardIndex, method: Method) -> It
     return chain.from_iterable(repeat(loader))
 
 
-def measure_parts(args: argparse.Namespace, index: ShardIndex, method: str) -> dict[str, float]:
-    """Median milliseconds by part, and of making a batch alone."""
+def measure_parts(args: argparse.Namespace, index: ShardIndex, method: str) -> tuple[dict[str, float], int]:
+    """Median milliseconds by part, and of making a batch alone; views a window."""
     training = Training(args, method)
     batches = open_data(args, index, training.method)
     steps = [training.step_in_parts(batches) for _ in range(args.steps + args.warm_up)][args.warm_up :]
     alone = []
     for _ in range(args.steps + args.warm_up):
         start = time.perf_counter()
-        next(batches)
+        batch = next(batches)
         wait()
         alone.append(time.perf_counter() - start)
+    views = batch["images"].shape[1]
     parts = {part: 1000 * median(step[part] for step in steps) for part in PARTS}
-    return parts | {"making a batch alone": 1000 * median(alone[args.warm_up :])}
+    return parts | {"making a batch alone": 1000 * median(alone[args.warm_up :])}, views
 
 
 def measure_switches(args: argparse.Namespace, index: ShardIndex) -> dict[str, dict[str, float]]:
@@ -204,7 +205,8 @@ def main() -> None:
             draw_films(Path(folder, "films"), films=4, shots=60, seed=0, test=0)
             pack(Path(folder, "films"), shards, progress=False)
         index = ShardIndex.open(shards)
-        parts = {method: measure_parts(args, index, method) for method in args.methods}
+        found = {method: measure_parts(args, index, method) for method in args.methods}
+        parts, views = ({method: pair[i] for method, pair in found.items()} for i in (0, 1))
         switches = measure_switches(args, index) if args.switches else {}
 
     device = torch.cuda.get_device_name() if gpu else "CPU"
@@ -223,7 +225,7 @@ def main() -> None:
     if args.out:
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
         result = {"benchmark": "step", "settings": settings, "machine": machine() | {"device": device}}
-        result |= {"milliseconds": parts, "switches": switches}
+        result |= {"milliseconds": parts, "views": views, "switches": switches}
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
