@@ -41,6 +41,8 @@ programs:
 	fi; \
 	there || echo "no chromium, chromedriver and ffmpeg: what is tested with them is left out"
 
+# Tests start processes that share the cores: a thread that waits must not spin.
+test: export OMP_WAIT_POLICY = passive
 test: $(VENV)/.built programs
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
