@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import logging
+import os
 import sys
+import time
 import traceback
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
-from shard_tools.errors import BasslFastError, masked
+from shard_tools.errors import BasslFastError, LostProcess, masked
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,7 @@ def run(argv: list[str]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings to developers; it looks when imported
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
     if not argv or argv[0] in ("-h", "--help"):
@@ -215,8 +220,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(argv)
     except BasslFastError as error:
-        print(masked(traceback.format_exc()) if debug else f"bassl-fast: {error}", file=sys.stderr)
-        return 1
+        if debug:
+            sys.stderr.write(masked(traceback.format_exc()))
+        return _fail(str(error), first=not isinstance(error, LostProcess))
     except KeyboardInterrupt:
         hint = "; the same command goes on where it stopped" if VERBS[verb_of(argv)].goes_on else ""
         print(f"bassl-fast: interrupted{hint}", file=sys.stderr)
@@ -224,13 +230,21 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         # A full disk or a missing permission: the system's own words, and the file.
         where = f"{error.filename}: " if error.filename else ""
-        line = f"bassl-fast: {where}{error.strerror or error}{_FIXES.get(error.errno, '')}"
-        print(masked(traceback.format_exc() if debug else line), file=sys.stderr)
-        return 1
+        if debug:
+            sys.stderr.write(masked(traceback.format_exc()))
+        return _fail(masked(f"{where}{error.strerror or error}{_FIXES.get(error.errno, '')}"))
     except Exception:  # a defect of ours; its traceback may quote an address
         print(masked(traceback.format_exc()), file=sys.stderr)
         return 1
     return 0
+
+
+def _fail(reason: str, first: bool = True) -> int:
+    """Say why the verb failed, and return its exit code; torchrun's last words are the reason of who failed `first`."""
+    sys.stderr.write(f"bassl-fast: {reason}\n")  # at once: other processes write there too
+    if first and (path := os.environ.get("TORCHELASTIC_ERROR_FILE")):
+        Path(path).write_text(json.dumps({"message": reason, "timestamp": int(time.time())}), encoding="utf-8")
+    return 1
 
 
 def quieten() -> None:

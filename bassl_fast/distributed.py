@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -59,6 +60,12 @@ def gather_objects(mine: Any) -> list[Any]:
     everyone: list[Any] = [None] * world_size()
     dist.all_gather_object(everyone, mine)
     return everyone
+
+
+def lost_process(error: RuntimeError) -> str:
+    """In a few words, if `error` says that another process is gone or silent, what it says; else ""."""
+    gloo = re.search(r"/gloo/\S+\] (.+?)(?:\. This is typically|\. The remote|$)", str(error))
+    return gloo[1] if gloo else str(error).partition("\n")[0] if isinstance(error, dist.DistError) else ""
 
 
 def global_mean(sum_: Tensor, count: Tensor) -> Tensor:

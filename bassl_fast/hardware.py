@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from functools import cache
 from typing import Literal
 
 import torch
 from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
 from lightning_fabric.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from shard_tools.errors import ConfigError
 
@@ -55,6 +57,37 @@ def launched() -> tuple[int, int] | None:
         nodes = int(os.environ.get("SLURM_NNODES", 1))
         return tasks // nodes, nodes
     return None
+
+
+def restarts() -> bool:
+    """Whether torchrun starts processes again that failed (--max-restarts)."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0
+
+
+@rank_zero_only
+def say_restarts() -> None:
+    """Say in one line when processes that torchrun starts again would meet the addresses of those before.
+
+    Its processes share a store with it that outlives them (https://github.com/pytorch/pytorch/issues/135712).
+    """
+    if restarts() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        print("torchrun --max-restarts: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or a restart may fail", flush=True)
+
+
+def strategy(devices: int | str, nodes: int, timeout: float) -> Strategy | str:
+    """How Lightning shares the work: several processes stop if they wait for each other longer than `timeout` minutes.
+
+    Args:
+        devices: processes of this machine; "auto" is one for each of its GPUs.
+        nodes: machines.
+    """
+    local = max(1, torch.cuda.device_count()) if devices == "auto" else int(devices)
+    if local * nodes == 1:
+        return "auto"
+    # DDP lays its buckets out anew after the first step of a start, but not if it looks for unused parameters. In which
+    # order more than two processes are added up depends on the place in the bucket: on CPUs, where all else is the same
+    # bits, a run that was resumed would differ in the last of them from one that was not.
+    return DDPStrategy(timeout=timedelta(minutes=timeout), find_unused_parameters=not torch.cuda.is_available())
 
 
 def cluster() -> list[ClusterEnvironment]:

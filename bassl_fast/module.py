@@ -76,6 +76,14 @@ class Pretraining(pl.LightningModule):
         self._batches = MicroBatches(loader, self.trainer.accumulate_grad_batches)
         return self._batches
 
+    def on_train_start(self) -> None:
+        begun = gather_objects(self.global_step)
+        if len(set(begun)) > 1:
+            raise TrainingError(
+                f"the processes begin at different steps ({', '.join(map(str, begun))}): not all of them see the same "
+                "checkpoint; choose an --out that all machines share"
+            )
+
     def ends_step(self, batch_idx: int) -> bool:
         """Whether the micro-batch is the last of its step."""
         return (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0

@@ -22,12 +22,13 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pipelines.plan import Plan
 from pipelines.samples import ShotTable
 from shard_tools.cache import local_file
-from shard_tools.errors import CheckpointError, ConfigError, TrainingError
+from shard_tools.errors import BasslFastError, CheckpointError, ConfigError, LostProcess, RemoteError, TrainingError
 from shard_tools.format import MANIFEST, ShardIndex
 
 from . import checkpoint, hardware
 from .accumulate import InterleavedLoader
 from .classify import Accuracy, labels_of
+from .distributed import lost_process
 from .encoders import Encoder
 from .methods import Method
 from .module import Pretraining
@@ -78,6 +79,8 @@ class Training:
         clip: largest norm of the gradient; 0 does not clip.
         devices: GPUs or processes on this machine; 0 takes what torchrun or srun started, or else all GPUs.
         nodes: machines; 0 takes what torchrun or srun started, or else this one.
+        timeout_minutes: how long processes wait for each other before they stop; longer than one may keep the others
+            waiting, by a save or by its part of a validation.
         checkpoint_steps: save every so many steps; 0 saves once an epoch.
         checkpoint_minutes: save at least so often as well; 0 goes by steps alone.
         validate_every: epochs between measures on what is labelled "val": nearest neighbours in films, or, of a method
@@ -95,6 +98,7 @@ class Training:
     clip: float = 0.0
     devices: int = 0
     nodes: int = 0
+    timeout_minutes: float = 10.0
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 0.0
     validate_every: int = 1
@@ -102,7 +106,7 @@ class Training:
     prometheus: str | None = None
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "accumulate": 1}
+        least = {"epochs": 1, "accumulate": 1, "timeout_minutes": 0.05}
         for name, value in vars(self).items():
             if isinstance(value, int | float) and value < least.get(name, 0):
                 raise ConfigError(f"training.{name} {value}: must be at least {least.get(name, 0)}")
@@ -171,7 +175,8 @@ def pretrain(
             new weights if left out.
         out: folder or address (s3://, gs://) for checkpoint, resolved config and curves.
         seed: of weights, order, views and dropout.
-        resume: go on from the checkpoint in `out`.
+        resume: go on from the checkpoint in `out`, and begin where there is none yet. torchrun with --max-restarts
+            implies it.
 
     Raises:
         ShardError, ConfigError, CheckpointError: before the first step, for anything that cannot work.
@@ -181,8 +186,12 @@ def pretrain(
     check_seed(seed)
     run = RunFolder(out)
     last = run.where(LAST)
-    if run.has(LAST) and not resume:
+    there = run.has(LAST)
+    if there and not (resume or hardware.restarts()):
         raise ConfigError(f"{last}: this run exists; go on with it by --resume, or choose another --out")
+    if resume and not there:
+        _say(f"{last}: no such checkpoint yet, so this run begins")
+    resume = there
     index = ShardIndex.open(data.shards)
     films, restarts = index.select(data.split), 0
     manifest = checkpoint.sha256(index.root / MANIFEST)
@@ -192,7 +201,7 @@ def pretrain(
         if earlier["manifest_sha256"] != manifest:
             raise CheckpointError(f"{last}: was trained on other shards than {index.address}; resume with those")
         if earlier["global_step"] == earlier["total_steps"]:
-            print(f"{last}: finished already, at step {earlier['global_step']}", flush=True)
+            _say(f"{last}: finished already, at step {earlier['global_step']}")
             return last
         restarts = earlier.get("restarts", 0) + 1
     plan = Plan(len(ShotTable(index, films)), data.global_batch, seed)
@@ -200,6 +209,7 @@ def pretrain(
     if data.global_batch > plan.samples:
         raise ConfigError(f"data.global_batch {data.global_batch}: there are {plan.samples} shots; choose fewer")
     hardware.say_device()
+    hardware.say_restarts()
     if plan.padding:
         _say(f"{plan.padding} of {plan.samples} shots come twice an epoch, to fill its last batch")
 
@@ -246,10 +256,12 @@ def pretrain(
     if training.precise_bn:
         callbacks.append(PreciseNorm(training.precise_bn, plan.steps))
     callbacks += [watch, saver, *_validation(index, task, plan.steps * training.validate_every, data.threads)]
+    devices, nodes = training.devices or processes, training.nodes or nodes
     trainer = _trainer(
         accelerator="auto",
-        devices=training.devices or processes,
-        num_nodes=training.nodes or nodes,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=hardware.strategy(devices, nodes, training.timeout_minutes),
         precision=precision,
         max_steps=total_steps,
         max_epochs=-1,
@@ -294,11 +306,23 @@ def pretrain(
         # All processes stop at the same step for the same reason. One says so and carries the exit code: whoever
         # started them kills the others, it among them, when the first fails.
         raise SystemExit(0) from None
-    conclude("SIGTERM" if saver.ended else "finished")
+    except RuntimeError as error:
+        if not (reason := lost_process(error)):
+            raise
+        raise LostProcess(
+            f"{run.out}: stopped at step {trainer.global_step} of {total_steps}: another process ended or cannot be "
+            f"reached ({reason}); what it said tells why, and --resume goes on"
+        ) from None
+    except (BasslFastError, OSError) as error:
+        if not isinstance(error, RemoteError):  # which has waited for the place already
+            conclude(str(error))
+        raise
     if saver.ended:
+        conclude("SIGTERM")
         _say(f"{last}: ended by SIGTERM at step {trainer.global_step} of {total_steps} and saved; go on with --resume")
         return last
     trainer.save_checkpoint(run.path / LAST, weights_only=False)
+    conclude("finished")
     _say(f"checkpoint: {last}")
     return last
 

@@ -61,5 +61,9 @@ class EngineError(BasslFastError):
     """A cluster cannot be reached, or does not bring its work to an end."""
 
 
+class LostProcess(TrainingError):
+    """Another process of the training ended, or cannot be reached."""
+
+
 class MissingDependency(BasslFastError):
     """An optional package is needed for this and not installed."""
