@@ -20,7 +20,7 @@ from pipelines.clips import Clips
 from pipelines.shot_loader import ShotLoader
 from pipelines.views import TestViews
 from shard_tools.errors import CheckpointError, ConfigError
-from shard_tools.format import ShardIndex, write_atomically
+from shard_tools.format import ShardIndex, npz_bytes, write_atomically
 
 from . import hardware
 from .distributed import total
@@ -80,7 +80,10 @@ def run(
         torch.autocast(device.type, torch.bfloat16, enabled=half),
         tqdm(total=len(films) * loader.views_a_shot, desc="look", unit="view", disable=None) as bar,
     ):
-        return over_views(network, loader, clips is not None, bar).cpu()
+        said = over_views(network, loader, clips is not None, bar).cpu()
+    if not torch.isfinite(said).all():
+        raise CheckpointError("the network says what is no number; try --precision 32-true, or train it again")
+    return said
 
 
 def views_like(trained: TestViews, crops: int, size: int | None, short_side: int | None) -> TestViews:
@@ -95,8 +98,12 @@ def clips_of(method: Method | None) -> Clips | None:
 
 
 def hits(probability: Tensor, labels: Tensor) -> Tensor:
-    """For each of `KS`, how many of `probability` `[N, classes]` have their label `[N]` among the k most probable."""
-    ranks = (probability > probability.gather(1, labels[:, None])).sum(1)
+    """For each of `KS`, how many of `probability` `[N, classes]` have their label `[N]` among the k most probable.
+
+    Of equal ones, those of lower number come first.
+    """
+    ranked = probability.argsort(dim=1, descending=True, stable=True)
+    ranks = (ranked == labels[:, None]).long().argmax(1)
     return torch.stack([(ranks < k).sum() for k in KS])
 
 
@@ -226,12 +233,8 @@ def classify(
     found = {f"top{k}": 100 * count / len(films) for k, count in zip(KS, right, strict=True)}
     folder = RunFolder(f"{folder_of(checkpoint)}/classify-{split}" if out is None else out)
     folder.path.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        folder.path / "predictions.npz",
-        name=index.sequences["name"][films],
-        label=labels,
-        probability=probability.numpy(),
-    )
+    arrays = {"name": index.sequences["name"][films], "label": labels, "probability": probability.numpy()}
+    write_atomically(folder.path / "predictions.npz", npz_bytes(**arrays))
     facts = {"split": split, "number": len(films), "clips": clips, "crops": crops, "size": views.size, **found}
     write_atomically(folder.path / "accuracy.json", (json.dumps(facts, indent=1) + "\n").encode())
     folder.publish()

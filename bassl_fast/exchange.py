@@ -23,7 +23,7 @@ from shard_tools.foreign import TarHeader, one_line, parse_json, tar_members
 from shard_tools.remote import absolute
 
 from . import checkpoint, config, released
-from .encoders import X3D, ResNet, ResNet3D, VoV3D
+from .encoders import X3D, ClipEncoder, ResNet, ResNet3D, VoV3D
 from .models import build, encoder_recipe, from_state
 from .pretrain import pretrain
 from .reference import METHODS, in_reference_names, rename
@@ -264,6 +264,8 @@ def _released(state: dict[str, Tensor], source: str) -> tuple[dict[str, Any], st
     alone = {"recipe": encoder_recipe(encoder), "state_dict": weights}
     if method is None:
         return alone, f"{name} alone, there is no method"
+    if encoder["class_path"].rpartition(".")[2] != "ResNet":
+        method["init_args"] |= _of_clips(encoder, method["init_args"].get("classes"))
     parser = config.make_parser(pretrain)
     recipe = {"data": {"shards": "imported"}, "encoder": encoder, "method": method}
     recipe = {"verb": "pretrain", **config.as_dict(parser, config.parse_dict(parser, recipe, source))}
@@ -274,6 +276,15 @@ def _released(state: dict[str, Tensor], source: str) -> tuple[dict[str, Any], st
         more = f" and {len(missing) - 3} more" * (len(missing) > 3)
         return alone, f"{name} alone; of {kind} these are missing: {', '.join(missing[:3])}{more}"
     return {"recipe": recipe, "state_dict": weights | {key: state[key] for key in expected}}, f"{kind} on {name}"
+
+
+def _of_clips(encoder: dict[str, Any], classes: int | None) -> dict[str, Any]:
+    """What the tensors do not tell of a method of clips: how it is published for Kinetics, or, with the 174 classes of
+    Something-Something, for that."""
+    views = {"mean": list(ClipEncoder.mean), "std": list(ClipEncoder.std)}
+    if encoder["class_path"].endswith("ResNet3D"):
+        return {"clips": {"frames": 8, "seconds": 2.56}, "views": views}
+    return {"clips": {"frames": 16} | ({"segments": True} if classes == 174 else {"stride": 5}), "views": views}
 
 
 def _encoder(state: dict[str, Tensor], source: str) -> dict[str, Any]:

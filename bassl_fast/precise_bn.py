@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
+from .accumulate import MicroBatches
 from .distributed import total, world_size
 from .methods.method import for_encoder
 from .module import Pretraining
@@ -18,8 +19,9 @@ from .module import Pretraining
 class PreciseNorm(Callback):
     """Replaces the running statistics of the encoder by means over training batches, every so many steps.
 
-    As the recipes of X3D and VoV3D do before they validate and save (Wu and Johnson, arXiv:2105.07576, section 3). The
-    batches are the first of the epoch that ends, seen anew, so a run that is resumed finds the same.
+    After the last step too. As the recipes of X3D and VoV3D do before they validate and save (Wu and Johnson,
+    arXiv:2105.07576, section 3). The batches are the first of the epoch that ends, seen anew, so a run that is resumed
+    finds the same.
 
     Args:
         batches: how many.
@@ -32,10 +34,12 @@ class PreciseNorm(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Pretraining, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if module.ends_step(batch_idx) and trainer.global_step % self.steps == 0:
+        step = trainer.global_step
+        if module.ends_step(batch_idx) and (step % self.steps == 0 or step == trainer.max_steps):
             loader = module.open_loader()
-            loader.load_state_dict({"epoch": (trainer.global_step - 1) // len(loader), "step": 0})
-            clips = (for_encoder(some["images"][:, 0]) for some in islice(loader, self.batches))
+            loader.load_state_dict({"epoch": (step - 1) // len(loader), "step": 0})
+            parts = MicroBatches(loader, trainer.accumulate_grad_batches)
+            clips = (for_encoder(some["images"][:, 0]) for some in islice(parts, self.batches))
             with trainer.precision_plugin.forward_context():
                 update_bn(clips, module.encoder)
             if world_size() > 1:

@@ -336,6 +336,7 @@ def _validation(index: ShardIndex, task: Method, steps: int, threads: int) -> li
     """What is measured every so many steps, where something "val" is labelled."""
     films = np.flatnonzero(index.sequences["split"] == b"val")
     if task.classes is not None:
+        labels_of(index, films, task.classes)
         return [Accuracy(index, films, steps, threads)] if steps and len(films) else []
     films = np.array([film for film in films.tolist() if (index.shots_of(film)["scene"] >= 0).any()], np.int64)
     return [NearestNeighbours(index, films, task.views.at_test(), steps, threads)] if steps and len(films) else []

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from pipelines.clips import Clips
 from shard_tools.errors import ConfigError
-from shard_tools.format import FILMS, ShardIndex, write_atomically
+from shard_tools.format import CLIPS, FILMS, ShardIndex, npz_bytes, write_atomically
 
 from . import hardware
-from .classify import clips_of, run, views_like
+from .classify import clips_of, labels_of, run, views_like
 from .encoders import ClipEncoder
 from .models import build_pretrained, test_views
 from .run_folder import RunFolder, folder_of
@@ -74,7 +74,7 @@ def retrieve(
         out: folder or address for the results; `retrieve/` beside the checkpoint if left out.
         query: split whose pictures or videos are looked for.
         bank: split that they are looked for in; null writes the features of `query` alone.
-        law: frames of a clip, such as --law.frames 8 --law.seconds 2.56; those of the checkpoint's method if left out.
+        law: frames of a clip, such as --law '{frames: 8, seconds: 2.56}'; those of the checkpoint's method if left out.
         clips: of each video, spread over its length.
         crops: of each clip: 1, in the middle, or 3 along its long side.
         size: side of a crop in pixels; that of training if left out.
@@ -95,23 +95,29 @@ def retrieve(
             f"bank {bank}: is what is looked for, so the nearest is itself; choose another split, or null"
         )
     law = law or clips_of(method)
+    if law is None and index.kind == CLIPS and isinstance(encoder, ClipEncoder):
+        raise ConfigError(
+            f"{checkpoint}: does not say what a clip is; give --law '{{frames: 8, seconds: 2.56}}' or such"
+        )
     if law is None and clips > 1:
-        raise ConfigError(f"clips {clips}: nothing says what a clip is; give --law.frames and --law.seconds, or 1")
+        raise ConfigError(f"clips {clips}: this encoder looks at pictures; leave it out")
     if law is not None and not isinstance(encoder, ClipEncoder):
         raise ConfigError(f"law: {type(encoder).__name__} looks at pictures; leave it out")
     views = views_like(test_views(encoder, method), crops, size, short_side)
+    splits = dict.fromkeys([query, *([] if bank is None else [bank])])
+    for split in splits if bank is not None else ():
+        labels_of(index, index.select(split), len(index.classes))
     hardware.say_device()
     folder = RunFolder(f"{folder_of(checkpoint)}/retrieve" if out is None else out)
     folder.path.mkdir(parents=True, exist_ok=True)
     found: dict[str, tuple[Tensor, Tensor]] = {}
-    for split in dict.fromkeys([query, *([] if bank is None else [bank])]):
+    for split in splits:
         films = index.select(split)
         kwargs: dict[str, Any] = {"count": clips, "precision": precision, "batch": batch, "threads": threads}
         features = run(encoder, index, films, views, law, **kwargs)
         rows = index.sequences[films]
-        np.savez(
-            folder.path / f"features-{split}.npz", name=rows["name"], label=rows["label"], feature=features.numpy()
-        )
+        arrays = {"name": rows["name"], "label": rows["label"], "feature": features.numpy()}
+        write_atomically(folder.path / f"features-{split}.npz", npz_bytes(**arrays))
         found[split] = features, torch.from_numpy(rows["label"].astype(np.int64))
     rates: dict[str, float] = {}
     if bank is not None:

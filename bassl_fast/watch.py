@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import time
 from contextlib import suppress
@@ -21,6 +22,8 @@ from shard_tools.format import write_atomically
 
 from .distributed import gather_objects
 from .module import Pretraining
+
+_log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
 # What is shown while it runs, and what it says in Prometheus.
@@ -103,7 +106,10 @@ class Watch(Callback):
         }
         self._looked, self._seen = now, step
         if self._prometheus is not None and trainer.is_global_zero:
-            write_atomically(Path(self._prometheus), exposition(self._facts, self._run).encode())
+            try:
+                write_atomically(Path(self._prometheus), exposition(self._facts, self._run).encode())
+            except OSError as error:  # no reason to stop training
+                _log.warning("%s: %s; the collector reads old figures", self._prometheus, error.strerror)
 
     def summary(self, how: str) -> dict[str, Any]:
         """What there is to say of this start of the run; of its last look, if it ended otherwise than by itself.

@@ -531,7 +531,7 @@ def twisted_archives(draw: st.DrawFn) -> Files:
 def read_archive(folder: Path) -> None:
     scratch = folder / "scratch"
     scratch.mkdir()
-    path, config_file = exchange._find(folder / "x.tar.gz", scratch)
+    path, config_file = exchange._find(str(folder / "x.tar.gz"), scratch)
     exchange._method_of(config_file)
     path.read_bytes()
     assert sum(file.stat().st_size for file in scratch.iterdir()) < 1 << 30

@@ -21,11 +21,11 @@ class ClipEncoder(Encoder):
     memory_format = torch.channels_last_3d
 
     def forward(self, clips: Tensor) -> Tensor:
-        return self.features(self.maps(clips if clips.ndim == 5 else clips.unsqueeze(2))).flatten(1)
+        return self.features(self.maps(_as_clips(clips))).flatten(1)
 
     def in_windows(self, images: Tensor, size: int) -> Tensor:
         """Features `[N, P, dim]` of clips `[N, 3, T, H, W]` in P windows of `size` pixels, a cell of the maps apart."""
-        return self.features(self.maps(images), -(-size // 32)).flatten(2).transpose(1, 2)
+        return self.features(self.maps(_as_clips(images)), -(-size // 32)).flatten(2).transpose(1, 2)
 
     @abstractmethod
     def maps(self, clips: Tensor) -> Tensor:
@@ -36,6 +36,10 @@ class ClipEncoder(Encoder):
         if window is None:
             return maps.mean((2, 3, 4), keepdim=True)
         return nn.functional.avg_pool3d(maps, (maps.shape[2], window, window), stride=1)
+
+
+def _as_clips(images: Tensor) -> Tensor:
+    return images if images.ndim == 5 else images.unsqueeze(2)
 
 
 def conv(

@@ -32,7 +32,7 @@ class Network:
         hardware.say_device()
         self._device = hardware.device()
         self._model = model.eval().to(self._device)
-        self._encoder = network.eval().to(self._device, memory_format=torch.channels_last)
+        self._encoder = network.eval().to(self._device, memory_format=network.memory_format)
         self._views = TestViews(**state["views"])
         self._batch, self._threads = batch, hardware.threads(threads)
         self.method = f"model {checkpoint}"

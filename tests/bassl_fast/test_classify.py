@@ -14,7 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bassl_fast import cli
 from bassl_fast.classify import hits
+from bassl_fast.encoders import ResNet3D
 from bassl_fast.models import build_pretrained
+from bassl_fast.released import SCE_VIDEOS, ours_of
 from bassl_fast.retrieval import recall
 from benchmarks.learning import MOTIONS, motions
 from pipelines.clips import Clips
@@ -24,6 +26,7 @@ from pipelines.views import TestViews
 from shard_tools.format import ShardIndex
 from shard_tools.layouts import Reading
 from shard_tools.pack import pack
+from tests.golden_seeds import facts
 
 from .test_mistakes import refused
 
@@ -118,6 +121,7 @@ def test_top_k_counts_labels_among_the_k_most_probable():
     probability = torch.tensor([[0.4, 0.3, 0.1, 0.08, 0.07, 0.05], [0.05, 0.07, 0.08, 0.1, 0.3, 0.4]])
     assert hits(probability, torch.tensor([0, 0])).tolist() == [1, 1]
     assert hits(probability, torch.tensor([1, 1])).tolist() == [0, 2]
+    assert hits(torch.full((4, 10), 0.1), torch.arange(4)).tolist() == [1, 4]  # says nothing, and is not right by it
 
 
 def test_linear_evaluation_leaves_the_encoder_as_it_was(trained: Path, shards: Path, tmp_path: Path):
@@ -195,6 +199,10 @@ def test_what_cannot_be_is_refused(trained: Path, shards: Path, frames: Path, tm
     clips_for_pictures = CLIPS | {"encoder": PICTURES["encoder"]}
     assert "ResNet looks at pictures" in said(*argv("train", clips_for_pictures, shards, tmp_path / "b"))
     assert "a set of clips; features of such are made by" in said("extract", trained, shards, tmp_path / "f")
+    broken = torch.load(trained, weights_only=True)
+    broken["state_dict"]["method.classifier.weight"][:] = float("nan")
+    torch.save(broken, tmp_path / "nan.ckpt")
+    assert "what is no number" in said("classify", tmp_path / "nan.ckpt", shards)
     assert "is what is looked for" in said("retrieve", trained, shards, "--query", "train")
     assert "frames 3: ResNet looks at pictures" in said("info", "--model", "ResNet", "--frames", 3)
 
@@ -212,3 +220,20 @@ def test_info_tells_what_a_network_costs(words: list[str], numbers: list[str], c
     assert cli.main(["info", "--model", *words]) == 0
     said = capsys.readouterr().out
     assert all(number in said for number in numbers), said
+
+
+def test_an_encoder_of_clips_takes_pictures_too(frames: Path, tmp_path: Path):
+    recipe = PICTURES | {"encoder": CLIPS["encoder"]}
+    assert cli.main(argv("train", recipe, frames, tmp_path / "run")) == 0
+    assert cli.main(["classify", str(tmp_path / "run/last.ckpt"), str(frames)]) == 0
+
+
+def test_an_encoder_alone_is_told_what_a_clip_is(shards: Path, tmp_path: Path, capsys):
+    keys = [key.removeprefix("model.") for key in facts("sce_trunk_keys")["resnet3d18"]["keys"]]
+    own = ResNet3D(18).state_dict()
+    names = ours_of(keys, SCE_VIDEOS)
+    torch.save({theirs: own[ours.removeprefix("encoder.")] for ours, theirs in names.items()}, tmp_path / "r3d.pth")
+    assert cli.main(["import-checkpoint", str(tmp_path / "r3d.pth"), str(tmp_path / "r3d.ckpt")]) == 0
+    words = ["retrieve", tmp_path / "r3d.ckpt", shards, "--query", "val", "--size", "32", "--short_side", "32"]
+    assert "does not say what a clip is; give --law" in refused(capsys, *words)
+    assert cli.main([*map(str, words), "--law", "{frames: 4}"]) == 0
