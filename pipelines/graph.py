@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from . import fused
-from .dali import dali_math, fn, pipeline_def, types
+from .dali import backend, dali_math, fn, pipeline_def, types
 from .views import IMAGENET_MEAN, IMAGENET_STD, TestViews, colours
 
 # ImageNet's, in grey levels.
@@ -25,8 +25,10 @@ MEAN, STD = 255 * np.array(IMAGENET_MEAN), 255 * np.array(IMAGENET_STD)
 Channels = Sequence[float]  # one number a channel
 
 PIXELS = {"axis_names": "HW", "normalized_anchor": False, "normalized_shape": False}
-# Chroma planes upsampled smoothly, as libjpeg and PIL do. Rows as stored, whatever EXIF says: the index counts them so.
-DECODE = {"jpeg_fancy_upsampling": True, "adjust_orientation": False}
+# Chroma planes upsampled smoothly, as libjpeg and PIL do.
+DECODE = {"jpeg_fancy_upsampling": True}
+if backend.GetSchema("decoders__Image").HasArgument("adjust_orientation"):
+    DECODE["adjust_orientation"] = False  # rows as stored, as the index counts them; DALI 1.34 knows no other way
 
 
 def train_path(
