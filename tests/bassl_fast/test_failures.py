@@ -59,12 +59,6 @@ def test_a_process_killed_while_it_saves_leaves_the_checkpoint_before(faults: Pr
     assert [path.name for path in (faults.root / "saving").glob("*.tmp")] == []
 
 
-def test_sigterm_to_torchrun_saves_and_the_same_command_goes_on(faults: Project, rng: random.Random):
-    found = failures.terminated(faults, "terminated", rng)
-    assert (found.apart, found.again) == (0, 0)
-    assert "ended by SIGTERM" in found.reason
-
-
 def test_a_broken_picture_stops_all_with_a_line_each(faults: Project, rng: random.Random):
     found = failures.picture(faults, "picture", rng)
     assert found.apart == 0
@@ -76,11 +70,6 @@ needs_hosts = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None or subprocess.run(["ip", "netns"], capture_output=True).returncode,
     reason="network namespaces need root and ip (iproute2)",
 )
-
-
-@needs_hosts
-def test_a_network_that_is_gone_for_a_moment_is_waited_for(faults: Project, rng: random.Random):
-    assert failures.flicker(faults, "flicker", rng).apart == 0
 
 
 @needs_hosts

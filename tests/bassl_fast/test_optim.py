@@ -80,9 +80,9 @@ def test_what_scrl_decays():
     """By the same rule of names. Only the gain of the stem differs: its norm is `encoder.1` there, `bn1` here."""
     groups = facts("scrl_lars_param_groups")
     with torch.device("meta"):
-        model = nn.ModuleDict({"encoder": ResNet(50), "method": BYOL(2048), "evaluator": nn.Linear(2048, 1000)})
-    names_of_all = [*SCRL, ("evaluator.linear.*", "evaluator.*")]
-    adapted, excluded = (set(ours_of(groups[k], names_of_all)) for k in ("lars_and_weight_decay", "excluded"))
+        model = nn.ModuleDict({"encoder": ResNet(50), "method": BYOL(2048, classes=1000)})
+        model["method"].attach(model["encoder"])
+    adapted, excluded = (set(ours_of(groups[k], SCRL)) for k in ("lars_and_weight_decay", "excluded"))
     decayed, free = (names(model, part) for part in split_parameters(model))
     assert decayed == adapted - {"encoder.bn1.weight"}
     assert free == excluded | {"encoder.bn1.weight"}
