@@ -56,7 +56,9 @@ def extract(
     engine: engines.Engine = "local",
     address: str | None = None,
 ) -> str:
-    """Encode every key-frame's test view, average each shot's, and write one array a film.
+    """Encode the test views of every shot's key-frames and write one array a film.
+
+    Encoders of pictures take the mean over a shot's key-frames; to those of clips they are one clip.
 
     Finished films are kept when the command is given again after a stop. `torchrun --nproc-per-node N -m bassl_fast.cli
     extract ...` takes N GPUs, or N processes on the CPU.
@@ -154,14 +156,12 @@ def _encode(
         # Until the first batch comes, the pipeline is being built.
         clock.lap("waiting for pictures" if clock.runs else None)
         with torch.autocast(device.type, autocast, enabled=autocast is not None):
-            found.append(encoder(images.contiguous(memory_format=torch.channels_last)).float().cpu())
+            found.append(encoder.of_shots(images).cpu())
         clock.lap("encoder")
-        row = index.sequences[film]
-        shots, per_shot = int(row["shots"]), int(row["frames_per_shot"])
-        if first + len(images) == shots * per_shot:
-            mean = torch.cat(found).unflatten(0, (shots, per_shot)).mean(1).numpy()
+        shots, per_shot = int(index.sequences["shots"][film]), images.shape[1]
+        if first + len(images) == shots:
             with np.errstate(over="ignore"):  # infinite then, and refused
-                array = mean.astype(provenance["dtype"])
+                array = torch.cat(found).numpy().astype(provenance["dtype"])
             if not np.isfinite(array).all():
                 raise FeatureError(
                     f"{index.films[film]}: a feature is not finite in {provenance['dtype']}; extract with --dtype "

@@ -19,17 +19,18 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
+from pipelines.clips import WholeShots
 from pipelines.plan import Plan
 from pipelines.samples import ShotTable
 from shard_tools.cache import local_file
 from shard_tools.errors import BasslFastError, CheckpointError, ConfigError, LostProcess, RemoteError, TrainingError
-from shard_tools.format import MANIFEST, ShardIndex
+from shard_tools.format import FILMS, MANIFEST, ShardIndex
 
 from . import checkpoint, hardware
 from .accumulate import InterleavedLoader
 from .classify import Accuracy, labels_of
 from .distributed import lost_process
-from .encoders import Encoder
+from .encoders import ClipEncoder, Encoder
 from .methods import Method
 from .module import Pretraining
 from .optim import Optimiser
@@ -222,6 +223,9 @@ def pretrain(
     task = method(shot_encoder.dim)
     if task.classes is not None:
         labels_of(index, films, task.classes)
+    sample = task.sample
+    if index.kind == FILMS and isinstance(shot_encoder, ClipEncoder):
+        sample = WholeShots(sample, int(index.sequences["frames_per_shot"][films].max()))
     if training.compile:
         shot_encoder.compile()
 
@@ -229,7 +233,7 @@ def pretrain(
         return InterleavedLoader(
             index,
             films,
-            task.sample,
+            sample,
             task.views.size,
             global_batch=data.global_batch,
             micro_batches=training.accumulate,

@@ -26,23 +26,20 @@ KS = (1, 5, 10, 15, 20)
 
 
 def shot_features(encoder: Encoder, loader: FilmLoader, index: ShardIndex) -> Iterator[tuple[int, Tensor]]:
-    """(film, features `[S, D]` float32) of every film of the loader: the mean over the key-frames of each shot."""
+    """(film, features `[S, D]` float32) of every film of the loader."""
     parts: list[Tensor] = []
     for film, first, images in loader:
-        # By its method, not by calling it: what was compiled is compiled for training batches.
-        parts.append(encoder.forward(images.contiguous(memory_format=torch.channels_last)).float())
-        row = index.sequences[film]
-        shots, key_frames = int(row["shots"]), int(row["frames_per_shot"])
-        if first + len(images) == shots * key_frames:
-            yield film, torch.cat(parts).unflatten(0, (shots, key_frames)).mean(1)
+        parts.append(encoder.of_shots(images))
+        if first + len(images) == index.sequences["shots"][film]:
+            yield film, torch.cat(parts)
             parts = []
 
 
 class NearestNeighbours(Callback):
     """Logs `val/precision@k`, in percent, of nearest neighbours inside a film (`metrics.knn_precision`).
 
-    Films are shared out among the processes. The encoder is used in eval mode on test views, all key-frames of a shot
-    averaged, as `bassl-fast extract` does. Nothing of the training changes by it.
+    Films are shared out among the processes. The encoder is used in eval mode on test views of all key-frames, as
+    `bassl-fast extract` does. Nothing of the training changes by it.
 
     Args:
         index: of the shards.

@@ -17,7 +17,7 @@ import numpy as np
 
 from shard_tools.errors import ConfigError, ShardError
 
-from .samples import Centers
+from .samples import Centers, Drawn, Sampler
 
 _RATE = 30  # frames/s that a stride counts by
 _NOISE = 1e-6  # of a frame: what floating point may add to a whole one
@@ -135,6 +135,39 @@ def of_segments(length: np.ndarray, frames: int, place: np.ndarray) -> np.ndarra
     bounds = np.rint((length[..., None] - 1) / frames * np.arange(frames + 1)).astype(np.int64)
     first, last = bounds[..., :-1], bounds[..., 1:]
     return first + np.floor(place * (last - first + 1)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class WholeShots:
+    """A sampler that shows all of a film's shot, as a clip, where `sampler` shows one of its key-frames.
+
+    Args:
+        sampler: what it draws as clips stays as it is.
+        frames: T of a clip.
+    """
+
+    sampler: Sampler
+    frames: int
+
+    def __call__(self, centers: Centers, rng: np.random.Generator) -> Drawn:
+        drawn = self.sampler(centers, rng)
+        views, *small = (_whole(rows, centers, self.frames) for rows in (drawn.views, *drawn.small.values()))
+        return Drawn(views, drawn.extras, dict(zip(drawn.small, small, strict=True)))
+
+
+def _whole(rows: np.ndarray, centers: Centers, frames: int) -> np.ndarray:
+    """Rows `[B, V, T]` of T = `frames` key-frames at equal distances of the shots that `rows` `[B, V]` show.
+
+    All pictures of a clip share the view of the one that was there.
+    """
+    if rows.ndim == 3:
+        return rows
+    per_shot = np.broadcast_to(centers.frames_per_shot[:, None], rows.shape)
+    position = (rows["frame"] - centers.first_frame[:, None]) // per_shot
+    first = centers.frames(position, np.zeros_like(position))
+    clips = np.repeat(rows[..., None], frames, axis=2)
+    clips["frame"] = of_span(first, per_shot, frames)
+    return clips
 
 
 def show_differences(rows: np.ndarray, chosen: np.ndarray, centers: Centers) -> np.ndarray:

@@ -230,12 +230,12 @@ def _requests(loader: WindowLoader, epoch: int, step: int, size: int) -> Iterato
 
 
 class FilmLoader:
-    """Iterable over the test views of chosen films, in order: (film, first key-frame, images `[n, 3, size, size]`).
+    """Iterable over the test views of chosen films, in order: (film, first shot, images `[n, K, 3, size, size]`).
 
     Args:
         index, films, device, threads, prefetch: as of `WindowLoader`.
         views: size of the test view.
-        batch: pictures at a time; a batch never holds two films.
+        batch: pictures at a time; a batch holds whole shots of K key-frames, at least one, and never of two films.
     """
 
     def __init__(
@@ -252,19 +252,22 @@ class FilmLoader:
         _check_positive(batch=batch, threads=threads, prefetch=prefetch)
         self._index, self._films, self._views, self._batch = index, films, views, batch
         self._store, self._device = Store(index), torch.device(device)
-        self._kwargs = {"batch_size": batch, "num_threads": threads, "prefetch_queue_depth": prefetch}
+        most = max([batch, *index.sequences["frames_per_shot"][films].tolist()])
+        self._kwargs = {"batch_size": most, "num_threads": threads, "prefetch_queue_depth": prefetch}
 
     def __iter__(self) -> Iterator[tuple[int, int, torch.Tensor]]:
         make_graph = partial(graph.test_graph, views=self._views, gpu=self._device.type == "cuda")
         for (film, first), images in Stream(self._store, self._requests(), make_graph, self._device, **self._kwargs):
-            yield film, first, images
+            yield film, first, images.unflatten(0, (-1, int(self._index.sequences["frames_per_shot"][film])))
 
     def _requests(self) -> Iterator[Request]:
         for film in self._films.tolist():
             row = self._index.sequences[film]
-            count = int(row["shots"]) * int(row["frames_per_shot"])
-            for first in range(0, count, self._batch):
-                frames = int(row["first_frame"]) + np.arange(first, min(first + self._batch, count))
+            shots, per_shot = int(row["shots"]), int(row["frames_per_shot"])
+            at_once = max(1, self._batch // per_shot)
+            for first in range(0, shots, at_once):
+                numbers = np.arange(first * per_shot, min(first + at_once, shots) * per_shot)
+                frames = int(row["first_frame"]) + numbers
                 regions = np.zeros(len(frames), VIEW)
                 regions["height"], regions["width"] = row["height"], row["width"]
                 inputs = partial(graph.test_inputs, self._views, regions, np.full(len(frames), 0.5))

@@ -14,7 +14,7 @@ class ClipEncoder(Encoder):
     """Turns clips `[N, 3, T, H, W]` into features `[N, dim]`; pictures `[N, 3, H, W]` are clips of one frame.
 
     None of these networks strides over time, so a clip has any length, and one of them stands wherever an `Encoder`
-    does. The T key-frames of a shot, pictures `[N, T, 3, H, W]` of one augmentation, are the clip `.transpose(1, 2)`.
+    does. The key-frames of a shot are such a clip.
     """
 
     mean, std = (0.45,) * 3, (0.225,) * 3
@@ -22,6 +22,10 @@ class ClipEncoder(Encoder):
 
     def forward(self, clips: Tensor) -> Tensor:
         return self.features(self.maps(_as_clips(clips))).flatten(1)
+
+    def of_shots(self, images: Tensor) -> Tensor:
+        """Features `[N, dim]` float32 of shots: their key-frames `[N, K, 3, H, W]` are one clip."""
+        return self.forward(images.transpose(1, 2)).float()
 
     def in_windows(self, images: Tensor, size: int) -> Tensor:
         """Features `[N, P, dim]` of clips `[N, 3, T, H, W]` in P windows of `size` pixels, a cell of the maps apart."""

@@ -18,6 +18,13 @@ class Encoder(nn.Module):
     mean, std = IMAGENET_MEAN, IMAGENET_STD  # what published weights are normalised by
     memory_format = torch.channels_last  # of its weights while it trains; fast on GPUs
 
+    def of_shots(self, images: Tensor) -> Tensor:
+        """Features `[N, dim]` float32 of shots, from their key-frames `[N, K, 3, H, W]`: the mean over these.
+
+        It calls `forward` itself: where an encoder was compiled, that was for batches of training.
+        """
+        return self.forward(images.flatten(0, 1)).float().unflatten(0, images.shape[:2]).mean(1)
+
     def in_windows(self, images: Tensor, size: int) -> Tensor:
         """Features `[N, P, dim]` of larger images in P windows of `size` pixels; here of the whole, P = 1."""
         return self(images)[:, None]

@@ -17,6 +17,7 @@ from pipelines.views import TrainViews, draw_clips
 from shard_tools.errors import ConfigError
 
 from ..encoders import Encoder
+from .method import for_encoder
 from .momentum import MomentumMethod, mlp, view_laws
 
 
@@ -61,7 +62,7 @@ class BYOL(MomentumMethod):
 
     def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
         """Features `[b, 2 + 2, D]`; both views pass together."""
-        pictures = batch["images"].flatten(0, 1)
+        pictures = for_encoder(batch["images"].flatten(0, 1))
         with torch.no_grad():
             target = self.target_encoder(pictures)
         features = encoder(pictures).unflatten(0, (-1, 2))

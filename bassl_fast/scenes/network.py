@@ -46,10 +46,9 @@ class Network:
         jpegs = chain.from_iterable(shots)
         half = hardware.precision("auto") == "bf16-mixed"
         for images in view_jpegs(jpegs, self._views, self._batch * per_shot, self._device, self._threads):
-            pictures = images.contiguous(memory_format=torch.channels_last)
             with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-                found = self._encoder(pictures).float()
-            yield from found.unflatten(0, (-1, per_shot)).mean(1).cpu().numpy()
+                found = self._encoder.of_shots(images.unflatten(0, (-1, per_shot)))
+            yield from found.cpu().numpy()
 
     def probability(self, features: np.ndarray) -> np.ndarray:
         film = Film("", features, np.zeros(len(features), SHOT))

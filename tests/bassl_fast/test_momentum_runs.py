@@ -9,9 +9,14 @@ import torch
 import yaml
 
 from bassl_fast import cli
+from bassl_fast.encoders import X3D
 from bassl_fast.features import FeatureSet
+from bassl_fast.models import build_pretrained
 from bassl_fast.module import Pretraining
+from pipelines.loader import FilmLoader
+from pipelines.views import TestViews
 from shard_tools.errors import ConfigError
+from shard_tools.format import ShardIndex
 
 from .conftest import PRETRAIN, Project
 
@@ -67,12 +72,26 @@ def test_a_stopped_run_goes_on_bit_for_bit(name: str, project: Project, tmp_path
     assert len(FeatureSet.open(features).films("test")) == 1
 
 
-def test_an_encoder_of_clips_encodes_key_frames(project: Project, tmp_path: Path):
-    method = {"class_path": "bassl_fast.methods.Instance", "init_args": {"nce_hidden": 8, "views": {"size": 32}}}
+@pytest.mark.parametrize("name", ["Instance", "BYOL"])
+def test_an_encoder_of_clips_sees_all_key_frames_of_a_shot(name: str, project: Project, tmp_path: Path, monkeypatch):
+    arguments = {"Instance": {"nce_hidden": 8, "views": {"size": 32}}, "BYOL": METHODS["BYOL"]}[name]
+    method = {"class_path": f"bassl_fast.methods.{name}", "init_args": arguments}
     encoder = {"class_path": "bassl_fast.encoders.X3D", "init_args": {"size": "M"}}
     argv = command(project, tmp_path, {"method": method, "encoder": encoder})
-    assert cli.main([*argv, "--training.steps", "1", "--out", str(tmp_path / "run")]) == 0
-    features = tmp_path / "features"
-    assert cli.main(["extract", str(tmp_path / "run" / "last.ckpt"), project.shards, str(features)]) == 0
+    shapes, maps = [], X3D.maps
+    with monkeypatch.context() as patch:
+        patch.setattr(X3D, "maps", lambda self, clips: shapes.append(tuple(clips.shape)) or maps(self, clips))
+        assert cli.main([*argv, "--training.steps", "1", "--out", str(tmp_path / "run")]) == 0
+    assert {shape[1:] for shape in shapes} == {(3, 3, 32, 32)}
+    checkpoint, features = str(tmp_path / "run" / "last.ckpt"), tmp_path / "features"
+    assert cli.main(["extract", checkpoint, project.shards, str(features)]) == 0
     (film,) = FeatureSet.open(features).films("test")
     assert film.features.shape == (20, 2048)
+    index, network = ShardIndex.open(project.shards), build_pretrained(checkpoint)[0].eval()
+    (_, _, images), *_ = FilmLoader(index, index.select("test"), TestViews(37, 32), batch=60)
+    with torch.inference_mode():
+        whole = network(images.transpose(1, 2))
+        alone = network(images.flatten(0, 1)).unflatten(0, (20, 3)).mean(1)
+    found = torch.from_numpy(film.features.copy())
+    torch.testing.assert_close(found, whole, atol=2e-2, rtol=2e-2)  # bfloat16 where it is fast
+    assert (alone - whole).abs().max() > 5 * (found - whole).abs().max()

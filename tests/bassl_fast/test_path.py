@@ -39,7 +39,7 @@ def test_features_are_the_mean_of_the_test_views_of_a_shot(project: Project):
     assert [film.name for film in features.films(None)] == index.films
     (_, _, images), *_ = FilmLoader(index, np.array([1]), TestViews(37, 32), batch=60)
     with torch.inference_mode():
-        expected = encoder(images).unflatten(0, (20, 3)).mean(1)
+        expected = encoder(images.flatten(0, 1)).unflatten(0, (20, 3)).mean(1)
     found = torch.from_numpy(features.films(None)[1].features.copy())
     assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.999
 

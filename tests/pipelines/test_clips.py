@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.clips import Clips, of_seconds, of_segments, of_span, of_stride, show_differences
-from pipelines.samples import Centers
+from pipelines.clips import Clips, WholeShots, of_seconds, of_segments, of_span, of_stride, show_differences
+from pipelines.samples import Centers, Drawn
 from pipelines.views import VIEW, following
 from shard_tools.errors import ConfigError, ShardError
 
@@ -186,3 +186,31 @@ def test_the_next_frame_is_of_the_same_video(lengths: list[int], frames: int, se
     end = (centers.first_frame + centers.frames_per_shot)[:, None]
     assert (shown["frame"] >= centers.first_frame[:, None]).all()
     assert (shown["frame"] + shown["difference"] < end).all()
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(1, 5), st.integers(0, 2**32))
+def test_a_whole_shot_is_all_its_key_frames_with_one_view(per_shot: list[int], frames: int, seed: int):
+    rng, many = np.random.default_rng(seed), len(per_shot)
+    shots = rng.integers(1, 30, many)
+    first = np.cumsum(shots * per_shot) - shots * per_shot
+    centers = Centers(
+        np.arange(many), rng.integers(0, shots), shots, first, np.array(per_shot), *np.full((2, many), 48)
+    )
+    positions = rng.integers(0, shots[:, None], (many, 4))
+
+    def sampler(centers: Centers, rng: np.random.Generator) -> Drawn:
+        views = np.zeros((many, 4), VIEW)
+        views["frame"] = centers.frames(positions, rng.integers(0, centers.frames_per_shot[:, None], views.shape))
+        views["flip"], views["top"] = rng.random(views.shape) < 0.5, rng.integers(0, 9, views.shape)
+        return Drawn(views, {"mask": views["flip"]}, {16: views[:, :1], 24: np.repeat(views[..., None], 2, 2)})
+
+    one, whole = (each(centers, np.random.default_rng(seed)) for each in (sampler, WholeShots(sampler, frames)))
+    assert whole.views.shape == (many, 4, frames)
+    for shared in ("flip", "top", "blur"):
+        assert (whole.views[shared] == one.views[shared][..., None]).all()
+    for b, v, t in np.ndindex(whole.views.shape):
+        number = t * (per_shot[b] - 1) // max(1, frames - 1)
+        assert whole.views["frame"][b, v, t] == first[b] + positions[b, v] * per_shot[b] + number
+    np.testing.assert_array_equal(whole.small[16], whole.views[:, :1])
+    np.testing.assert_array_equal(whole.small[24], one.small[24])  # clips already
+    np.testing.assert_array_equal(whole.extras["mask"], one.extras["mask"])

@@ -23,7 +23,8 @@ def test_views_of_bytes_are_those_of_the_loader(tmp_path):
     pack(tmp_path / "films", tmp_path / "shards")
     views = TestViews(24, 16)
     (wanted,) = [
-        images.clone() for _, _, images in FilmLoader(ShardIndex.open(tmp_path / "shards"), np.array([0]), views)
+        images.flatten(0, 1).clone()
+        for _, _, images in FilmLoader(ShardIndex.open(tmp_path / "shards"), np.array([0]), views)
     ]
     jpegs = (picture(i) for i in range(21))  # as `write_film` makes them
     found = [images.clone() for images in view_jpegs(jpegs, views, 6, CPU, 1)]
