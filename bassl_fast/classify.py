@@ -7,12 +7,10 @@ all its views. While training, one view of each "val" picture or video.
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -29,6 +27,7 @@ from .methods.method import for_encoder
 from .models import build_pretrained, test_views
 from .module import Pretraining
 from .run_folder import RunFolder, folder_of
+from .validation import Measure
 
 KS = (1, 5)
 
@@ -88,8 +87,9 @@ def run(
 
 def views_like(trained: TestViews, crops: int, size: int | None, short_side: int | None) -> TestViews:
     """`trained` with so many crops, and of another size where one is given."""
-    size = size or trained.size
-    return TestViews(short_side or max(size, round(size * 256 / 224)), size, crops, trained.mean, trained.std)
+    size = trained.size if size is None else size
+    short_side = max(size, round(size * 256 / 224)) if short_side is None else short_side
+    return TestViews(short_side, size, crops, trained.mean, trained.std)
 
 
 def clips_of(method: Method | None) -> Clips | None:
@@ -122,10 +122,10 @@ def labels_of(index: ShardIndex, films: np.ndarray, classes: int) -> np.ndarray:
     return labels
 
 
-class Accuracy(Callback):
+class Accuracy(Measure):
     """Logs `val/top1` and `val/top5`, in percent, of one test view of each of `films`, every so many steps.
 
-    Pictures are shared out among the processes. Nothing of the training changes by it.
+    Pictures are shared out among the processes.
 
     Args:
         index, films: what is judged, `[N]` numbers.
@@ -136,16 +136,8 @@ class Accuracy(Callback):
     def __init__(self, index: ShardIndex, films: np.ndarray, steps: int, threads: int) -> None:
         self.index, self.films, self.steps, self.threads = index, films, steps, threads
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: Pretraining, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        due = module.ends_step(batch_idx) and trainer.global_step % self.steps == 0
-        if due and not trainer.should_stop:
-            self.measure(trainer, module)
-
     @torch.no_grad()
     def measure(self, trainer: pl.Trainer, module: Pretraining) -> None:
-        """Measure and log now; on all processes at once."""
         method, mine = module.method, self.films[trainer.global_rank :: trainer.world_size]
         counts = torch.zeros(len(KS), device=module.device)
         if len(mine):

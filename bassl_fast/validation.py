@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,22 +36,10 @@ def shot_features(encoder: Encoder, loader: FilmLoader, index: ShardIndex) -> It
             parts = []
 
 
-class NearestNeighbours(Callback):
-    """Logs `val/precision@k`, in percent, of nearest neighbours inside a film (`metrics.knn_precision`).
+class Measure(Callback, ABC):
+    """Measures every so many steps, on all processes at once. Nothing of the training changes by it."""
 
-    Films are shared out among the processes. The encoder is used in eval mode on test views of all key-frames, as
-    `bassl-fast extract` does. Nothing of the training changes by it.
-
-    Args:
-        index: of the shards.
-        films: `[N]` labelled films.
-        views: test views.
-        steps: measure every so many steps.
-        threads: CPU threads of the data pipeline; 0 takes this process's share of the cores.
-    """
-
-    def __init__(self, index: ShardIndex, films: np.ndarray, views: TestViews, steps: int, threads: int) -> None:
-        self.index, self.films, self.views, self.steps, self.threads = index, films, views, steps, threads
+    steps: int
 
     def on_train_start(self, trainer: pl.Trainer, module: Pretraining) -> None:
         # The checkpoint is saved before it is validated, so a run that goes on from one may have missed it.
@@ -64,9 +53,30 @@ class NearestNeighbours(Callback):
         if due and not trainer.should_stop:
             self.measure(trainer, module)
 
+    @abstractmethod
+    def measure(self, trainer: pl.Trainer, module: Pretraining) -> None:
+        """Measure and log now."""
+
+
+class NearestNeighbours(Measure):
+    """Logs `val/precision@k`, in percent, of nearest neighbours inside a film (`metrics.knn_precision`).
+
+    Films are shared out among the processes. The encoder is used in eval mode on test views of all key-frames, as
+    `bassl-fast extract` does.
+
+    Args:
+        index: of the shards.
+        films: `[N]` labelled films.
+        views: test views.
+        steps: measure every so many steps.
+        threads: CPU threads of the data pipeline; 0 takes this process's share of the cores.
+    """
+
+    def __init__(self, index: ShardIndex, films: np.ndarray, views: TestViews, steps: int, threads: int) -> None:
+        self.index, self.films, self.views, self.steps, self.threads = index, films, views, steps, threads
+
     @torch.no_grad()
     def measure(self, trainer: pl.Trainer, module: Pretraining) -> None:
-        """Measure and log now; on all processes at once."""
         mine = self.films[trainer.global_rank :: trainer.world_size]
         threads = hardware.threads(self.threads, trainer.num_devices)
         loader = FilmLoader(self.index, mine, self.views, device=module.device, threads=threads)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from nvidia import dali
 from pytorch_lightning.callbacks import Callback
 
@@ -58,8 +59,8 @@ class Watch(Callback):
     """
 
     def __init__(self, run: str, global_batch: int, steps: int, restarts: int, prometheus: str | None) -> None:
-        if prometheus is not None and not (prometheus.endswith(".prom") and Path(prometheus).parent.is_dir()):
-            raise ConfigError(f"training.prometheus {prometheus}: give a file named .prom in a folder that is there")
+        if prometheus is not None:
+            _check_collected(Path(prometheus))
         self._run, self._batch, self._steps, self._prometheus = run, global_batch, steps, prometheus
         self._facts: dict[str, Any] = {"restarts": restarts}
         self._before = counted()
@@ -154,3 +155,9 @@ def _gpu_bytes() -> int:
 def _host_bytes() -> int:
     """Peak of this process; what `getrusage` tells begins with that of its parent."""
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) << 10
+
+
+@rank_zero_only  # other machines need no such folder
+def _check_collected(path: Path) -> None:
+    if path.suffix != ".prom" or not path.parent.is_dir():
+        raise ConfigError(f"training.prometheus {path}: give a file named .prom in a folder that is there")

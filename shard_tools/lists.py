@@ -239,8 +239,8 @@ def _frames_listed(folder: Path) -> Counter[str]:
     for split in SPLITS:
         path = folder / f"{split}.csv"
         if path.is_file() and _first_line(path).startswith(FRAME_LIST):
-            with open(path, encoding="utf-8", newline="") as file:
-                found.update(row[0] for row in csv.reader(file, delimiter=" ") if row)
+            lines = (line for _, line in read_lines(path))
+            found.update(row[0] for row in csv.reader(lines, delimiter=" ") if row)
     del found[FRAME_LIST]
     return found
 

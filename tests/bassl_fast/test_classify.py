@@ -13,7 +13,7 @@ import yaml
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bassl_fast import cli
-from bassl_fast.classify import hits
+from bassl_fast.classify import Accuracy, hits
 from bassl_fast.encoders import ResNet3D
 from bassl_fast.models import build_pretrained
 from bassl_fast.released import SCE_VIDEOS, ours_of
@@ -23,6 +23,7 @@ from pipelines.clips import Clips
 from pipelines.loader import WindowLoader
 from pipelines.shot_loader import ShotLoader
 from pipelines.views import TestViews
+from shard_tools.errors import ConfigError
 from shard_tools.format import ShardIndex
 from shard_tools.layouts import Reading
 from shard_tools.pack import pack
@@ -117,6 +118,18 @@ def test_validation_is_what_classify_says_with_one_view(trained: Path, shards: P
     )
 
 
+def test_a_validation_that_was_cut_off_is_made_up_for(shards: Path, tmp_path: Path, monkeypatch):
+    def stop(*_):
+        raise ConfigError("stopped by the test")
+
+    words = argv("train", CLIPS, shards, tmp_path / "run", "--training.steps", 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(Accuracy, "measure", stop)
+        assert cli.main(words) == 1
+    assert cli.main([*words, "--resume"]) == 0
+    assert len(measured(tmp_path / "run", "val/top1")) == 1
+
+
 def test_top_k_counts_labels_among_the_k_most_probable():
     probability = torch.tensor([[0.4, 0.3, 0.1, 0.08, 0.07, 0.05], [0.05, 0.07, 0.08, 0.1, 0.3, 0.4]])
     assert hits(probability, torch.tensor([0, 0])).tolist() == [1, 1]
@@ -196,6 +209,7 @@ def test_what_cannot_be_is_refused(trained: Path, shards: Path, frames: Path, tm
     assert "no clip in split 'test'" in said("classify", trained, shards, "--split", "test")
     assert "the whole shot is one clip" in said("classify", trained, shards, "--clips", 10)
     assert "crops 2: choose 1 or 3" in said("classify", trained, shards, "--crops", 2)
+    assert "size 0 must be within [8," in said("classify", trained, shards, "--size", 0)
     clips_for_pictures = CLIPS | {"encoder": PICTURES["encoder"]}
     assert "ResNet looks at pictures" in said(*argv("train", clips_for_pictures, shards, tmp_path / "b"))
     assert "a set of clips; features of such are made by" in said("extract", trained, shards, tmp_path / "f")

@@ -575,6 +575,8 @@ def test_lists_of_frames_say_how_many_a_clip_has(tmp_path):
     pack(root, tmp_path / "dst")
     (root / "22" / "22_000004.jpg").unlink()
     assert "22: 3 frames, its list says 4; extract its frames again" in refused(root, tmp_path / "new")
+    (root / "val.csv").write_bytes((root / "val.csv").read_bytes() + b"\xff 0 0 0\n")
+    assert "val.csv: not UTF-8 text" in refused(root, tmp_path / "new")
 
 
 @pytest.mark.parametrize(
