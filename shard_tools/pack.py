@@ -442,7 +442,8 @@ def _side_by_side(
                 bar.update()
         except BrokenProcessPool:
             raise ShardError(
-                f"{place.uri}: a worker died, perhaps for want of memory; run this again with fewer --workers"
+                f"{place.uri}: a worker died, perhaps for want of memory; run this again with fewer --workers "
+                "(a script that calls pack needs `if __name__ == '__main__':`)"
             ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)

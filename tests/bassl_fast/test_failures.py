@@ -59,13 +59,6 @@ def test_a_process_killed_while_it_saves_leaves_the_checkpoint_before(faults: Pr
     assert [path.name for path in (faults.root / "saving").glob("*.tmp")] == []
 
 
-def test_a_broken_picture_stops_all_with_a_line_each(faults: Project, rng: random.Random):
-    found = failures.picture(faults, "picture", rng)
-    assert found.apart == 0
-    assert found.reason.startswith("bassl-fast: ")
-    assert found.stopped < 30 + SLOW
-
-
 needs_hosts = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None or subprocess.run(["ip", "netns"], capture_output=True).returncode,
     reason="network namespaces need root and ip (iproute2)",
