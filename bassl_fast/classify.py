@@ -71,12 +71,12 @@ def run(
         views, clips, count: what is looked at, see `ShotLoader`; clips is None for pictures.
         precision, batch, threads: as of `classify`.
     """
-    device, half = hardware.device(), hardware.precision(precision) == "bf16-mixed"
+    device = hardware.device()
     kwargs = {"count": count, "batch": batch, "device": device, "threads": hardware.threads(threads)}
     loader = ShotLoader(index, films, views, clips or Clips(1), **kwargs)
     network = network.eval().to(device)
     with (
-        torch.autocast(device.type, torch.bfloat16, enabled=half),
+        hardware.autocast(hardware.precision(precision)),
         tqdm(total=len(films) * loader.views_a_shot, desc="look", unit="view", disable=None) as bar,
     ):
         said = over_views(network, loader, clips is not None, bar).cpu()
@@ -107,18 +107,25 @@ def hits(probability: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([(ranks < k).sum() for k in KS])
 
 
-def labels_of(index: ShardIndex, films: np.ndarray, classes: int) -> np.ndarray:
+def labels_of(index: ShardIndex, films: np.ndarray, classes: int | None = None) -> np.ndarray:
     """Classes `[N]` of pictures or videos.
+
+    Args:
+        classes: that a model has; those of the set if left out.
 
     Raises:
         ConfigError: there are none, or not as many.
     """
     if "label" not in index.sequences.dtype.names:
         raise ConfigError(f"{index.address}: a set of films, whose shots have no class; give pictures or clips")
-    labels = index.sequences["label"][films].astype(np.int64)
-    if (unlabelled := int((labels < 0).sum())) or labels.max(initial=0) >= classes:
-        what = f"{unlabelled} have no class" if unlabelled else f"there is a class number {labels.max()}"
-        raise ConfigError(f"{index.address}: {what}, and method.classes is {classes}; pack with the list of this model")
+    labels, there = index.sequences["label"][films].astype(np.int64), len(index.classes)
+    if unlabelled := int((labels < 0).sum()):
+        what = f"{unlabelled} of {len(films)} have no class"
+        raise ConfigError(f"{index.address}: {what}; pack with the lists that say it")
+    if classes is not None and classes != there:
+        raise ConfigError(
+            f"{index.address}: has {there} classes, and method.classes is {classes}; give a model of the same list"
+        )
     return labels
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import islice
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -85,6 +86,8 @@ class Nodes:
         owned = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         shares = [int(has.get("CPU", 1) // has["GPU"]) for has in owned if gpu and has.get("GPU", 0) >= 1]
         self.cpus = max(1, min(shares, default=1))
+        # Enough for every node to have the next one; not all at once, for there may be 100,000.
+        self._ahead = max(64, int(4 * sum(has.get("CPU", 1) for has in owned)))
         # A process is kept for the next item: by itself Ray ends those that had a GPU.
         options = {"num_cpus": self.cpus, "num_gpus": int(bool(shares)), "max_calls": 0, "max_retries": RETRIES}
         self._task = ray.remote(**options)(_work)
@@ -104,7 +107,8 @@ class Nodes:
         """
         import ray
 
-        waiting = {self._task.remote(function, item): item for item in items}
+        left = iter(items)
+        waiting = {self._task.remote(function, item): item for item in islice(left, self._ahead)}
         try:
             while waiting:
                 (done, *_), _ = ray.wait(list(waiting))
@@ -120,10 +124,11 @@ class Nodes:
                         f"{name(item)}: its node or process died {RETRIES + 1} times ({type(error).__name__}), perhaps "
                         "for want of memory; give the command again with more memory a core"
                     ) from None
+                waiting |= {self._task.remote(function, more): more for more in islice(left, 1)}
                 yield result
         finally:
-            for left in waiting:
-                ray.cancel(left, force=True)
+            for task in waiting:
+                ray.cancel(task, force=True)
 
 
 def _work(function: Callable[[Item], Result], item: Item) -> Result:

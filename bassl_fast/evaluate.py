@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.store import Store
 from shard_tools.cache import local_file
-from shard_tools.errors import ConfigError, FeatureError, RemoteError, ShardError
+from shard_tools.errors import ConfigError, FeatureError, RemoteError, ShardError, masked
 from shard_tools.foreign import parse_json
 from shard_tools.format import MANIFEST, ShardIndex, write_atomically
 
@@ -112,7 +112,7 @@ def evaluate(
         print(f"note: the best epoch was chosen on these films (split '{split}'), so their scores flatter")
     for name, value in found.items():
         print(f"{name:14s} {value:6.2f}")
-    print(f"report: {folder.where('report.html')}")
+    print(f"report: {masked(folder.where('report.html'))}")
     return found
 
 

@@ -72,7 +72,7 @@ def import_checkpoint(
     from_state(state, source)
     checkpoint.save(folder.path / name, state)
     folder.publish()
-    print(f"checkpoint: {out} ({what})", flush=True)
+    print(f"checkpoint: {masked(str(out))} ({what})", flush=True)
     return out
 
 
@@ -112,7 +112,7 @@ def export_checkpoint(source: str, out: str, names: Literal["ours", "reference"]
     finally:
         tmp.unlink(missing_ok=True)
     folder.publish()
-    print(f"weights: {out} ({len(weights)} tensors)", flush=True)
+    print(f"weights: {masked(str(out))} ({len(weights)} tensors)", flush=True)
     return out
 
 

@@ -39,7 +39,6 @@ from .features import PROVENANCE, STARTED, holds_files, shot_name, write_index
 from .models import build_pretrained, test_views
 
 Layout = Literal["film", "reference"]
-_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": None}
 
 
 @torch.inference_mode()
@@ -146,7 +145,7 @@ def _encode(
     threads: int,
 ) -> Iterator[tuple[int, int, dict[str, float]]]:
     """Write the features of `films`; yields of each, when written: film, key-frames, what seconds were spent on."""
-    device, autocast = hardware.device(), _AUTOCAST[provenance["precision"]]
+    device = hardware.device()
     views = TestViews(**{name: value for name, value in provenance["transform"].items() if name != "split"})
     encoder = encoder.eval().to(device, memory_format=encoder.memory_format)
     loader = FilmLoader(index, np.array(films, np.int64), views, batch=batch, device=device, threads=threads)
@@ -155,7 +154,7 @@ def _encode(
     for film, first, images in loader:
         # Until the first batch comes, the pipeline is being built.
         clock.lap("waiting for pictures" if clock.runs else None)
-        with torch.autocast(device.type, autocast, enabled=autocast is not None):
+        with hardware.autocast(provenance["precision"]):
             found.append(encoder.of_shots(images).cpu())
         clock.lap("encoder")
         shots, per_shot = int(index.sequences["shots"][film]), images.shape[1]
@@ -252,7 +251,7 @@ def _finish(index: ShardIndex, chosen: np.ndarray, place: Place, provenance: dic
     else:
         place.write(PROVENANCE, (json.dumps(provenance, indent=1) + "\n").encode())
     place.delete(STARTED)
-    print(f"features: {place.uri} ({len(rows)} films, {int(rows['shots'].sum())} shots)", flush=True)
+    print(f"features: {masked(place.uri)} ({len(rows)} films, {int(rows['shots'].sum())} shots)", flush=True)
 
 
 def _check_folder(place: Place, provenance: dict[str, Any]) -> None:

@@ -192,7 +192,9 @@ def import_features(source: str, annotations: str, features: str, checkpoint: st
     out.delete(STARTED)
     if missing := sorted(labelled.keys() - {folder.name for folder in folders}):
         print(f"{len(missing)} labelled films have no features: {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}")
-    print(f"features: {features} ({len(folders)} films, {int(sequences['shots'].sum())} shots)", flush=True)
+    print(
+        f"features: {masked(str(features))} ({len(folders)} films, {int(sequences['shots'].sum())} shots)", flush=True
+    )
     return features
 
 

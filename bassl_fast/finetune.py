@@ -21,9 +21,10 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 
 from pipelines.plan import Plan
+from pipelines.rng import check_seed
 from pipelines.views import TestViews
 from pipelines.windows import clipped_window
-from shard_tools.errors import CheckpointError, ConfigError, FeatureError, RemoteError
+from shard_tools.errors import CheckpointError, ConfigError, FeatureError, RemoteError, masked
 
 from . import checkpoint, hardware
 from .crn import ContextualRelationNetwork
@@ -32,7 +33,7 @@ from .losses import balanced_cross_entropy
 from .metrics import FilmScores, best_threshold, scene_metrics
 from .models import build_pretrained, encoder_state
 from .optim import Optimiser
-from .pretrain import check_seed, progress
+from .pretrain import progress
 from .run_folder import RunFolder
 
 BEST = "best.ckpt"
@@ -360,7 +361,7 @@ def finetune(
     checkpoint.save(run.path / BEST, state)
     run.publish()
     chosen = f", chosen on the {state['best_epoch_from']} films" if judge else ""
-    print(f"checkpoint: {run.where(BEST)} (epoch {module.best_epoch + 1} of {epochs}{chosen})", flush=True)
+    print(f"checkpoint: {masked(run.where(BEST))} (epoch {module.best_epoch + 1} of {epochs}{chosen})", flush=True)
     return run.where(BEST)
 
 
@@ -407,7 +408,8 @@ def _encoder(feature_set: FeatureSet, pretrained: str | None) -> dict[str, Any] 
     with suppress(RemoteError):
         if path and checkpoint.find(path) and checkpoint.sha256(path) == made_by["checkpoint_sha256"]:
             return encoder_state(path)
-    print(f"note: the encoder that made {feature_set.root} is not at hand; `bassl-fast scenes` will ask for it")
+    where = masked(str(feature_set.root))
+    print(f"note: the encoder that made {where} is not at hand; `bassl-fast scenes` will ask for it")
     return None
 
 

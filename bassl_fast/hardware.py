@@ -37,7 +37,7 @@ def precision(wanted: Precision) -> str:
         ConfigError: float16 without a GPU.
     """
     if wanted == "16-mixed" and not torch.cuda.is_available():
-        raise ConfigError("training.precision 16-mixed: needs a GPU; choose bf16-mixed or 32-true")
+        raise ConfigError("precision 16-mixed: needs a GPU; choose bf16-mixed or 32-true")
     if wanted != "auto":
         return wanted
     fast = (
@@ -46,6 +46,12 @@ def precision(wanted: Precision) -> str:
         else torch.cpu._is_avx512_bf16_supported()
     )
     return "bf16-mixed" if fast else "32-true"
+
+
+def autocast(name: str) -> torch.autocast:
+    """The context in which an encoder computes in a precision, by Lightning's name of it; on the device there is."""
+    half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(name)
+    return torch.autocast(device().type, half, enabled=half is not None)
 
 
 def launched() -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipelines.plan import Plan, Pools, process_slice
+from pipelines.rng import check_seed
 from pipelines.simulate import simulate as replay
 from pipelines.store import MAPPED
 from shard_tools.errors import ConfigError
@@ -95,7 +96,7 @@ def plan(
         gpus: processes of the run, a GPU each.
         gpu: what the costs file calls them ("h200", "a100"; "cpu" for none).
         gpus_per_node: GPUs of a machine.
-        cores: CPU cores for each GPU; they make the views where the GPU is not known to.
+        cores: of each process, where `gpu` is "cpu".
         encoder: what the costs file calls it.
         global_batch: windows a step, over all processes.
         views: pictures a window; 19 with BaSSL of radius 8.
@@ -122,7 +123,10 @@ def plan(
         raise ConfigError(f"gpus {gpus}: do not divide among machines of {gpus_per_node}; mend --gpus-per-node")
     if cache_gib <= 0 or memory_gib < 0 or (price or 0) < 0:
         raise ConfigError("cache_gib, memory_gib, price: a cache holds something, and none of them is negative")
+    check_seed(seed)
     known, samples = Costs(Path(costs)), films * shots
+    if global_batch > samples:
+        raise ConfigError(f"global_batch {global_batch}: there are {samples} shots; choose fewer")
     order = Plan(samples, global_batch, seed)
     share = len(range(*process_slice(global_batch, 0, gpus).indices(global_batch)))
     machines, size = -(-gpus // gpus_per_node), known.get("key-frame")
@@ -143,7 +147,7 @@ def plan(
         print(f"network   {_bytes(fetched)} a machine and epoch, {_bytes(fetched and fetched * machines)} over all")
     batch = share * views * 3 * _SIZE**2 * 2
     process = known.get("process")
-    need = None if process is None else gpus_per_node * (process + 3 * batch)
+    need = None if process is None else min(gpus, gpus_per_node) * (process + 3 * batch)
     print(f"memory    {_bytes(need)} a machine" + _unknown(need, "scale") + f"; a batch of views {_bytes(batch)} a GPU")
     print(f"files     {min(pool or films, films, MAPPED):,} shards open in a process")
     pack = known.get("pack")
@@ -151,14 +155,16 @@ def plan(
     print(f"pack      {_time(packing)}" + _unknown(packing, "pack"))
 
     per_gpu = order.steps * share * views  # views an epoch
-    made = known.get(f"views {gpu}")
-    core = known.get("views cpu-core") if made is None else None
-    rate = made if made is not None else core and core * cores
-    train, disk, s3 = known.get(f"train {encoder} {gpu}"), known.get("read disk"), known.get("fetch s3")
+    if gpu == "cpu":  # costs of a core
+        core, work = known.get("views cpu-core"), known.get(f"train {encoder} cpu-core")
+        rate, train, makers = core and core * cores, work and work / cores, f"{cores} cores"
+    else:
+        rate, train, makers = known.get(f"views {gpu}"), known.get(f"train {encoder} {gpu}"), "the GPU"
+    disk, s3 = known.get("read disk"), known.get("fetch s3")
     kept = min(1.0, memory_gib * 2**30 / total) if total else 0.0
     resources = {
-        "views": (rate and per_gpu / rate, "loader", f"made by {'the GPU' if made else f'{cores} cores'} of each GPU"),
-        "training": (train and per_gpu * train, "gpu" if gpu != "cpu" else "step", f"{encoder} on {gpus} x {gpu}"),
+        "views": (rate and per_gpu / rate, "loader" if gpu == "cpu" else "gpu", f"made by {makers} of each process"),
+        "training": (train and per_gpu * train, "step" if gpu == "cpu" else "gpu", f"{encoder} on {gpus} x {gpu}"),
         "reading": (
             disk and per_gpu * min(gpus, gpus_per_node) * (1 - kept) / disk,
             "scale",

@@ -21,14 +21,23 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from pipelines.clips import WholeShots
 from pipelines.plan import Plan
+from pipelines.rng import check_seed
 from pipelines.samples import ShotTable
 from shard_tools.cache import local_file
-from shard_tools.errors import BasslFastError, CheckpointError, ConfigError, LostProcess, RemoteError, TrainingError
+from shard_tools.errors import (
+    BasslFastError,
+    CheckpointError,
+    ConfigError,
+    LostProcess,
+    RemoteError,
+    TrainingError,
+    masked,
+)
 from shard_tools.format import FILMS, MANIFEST, ShardIndex
 
 from . import checkpoint, hardware
 from .accumulate import InterleavedLoader
-from .classify import Accuracy, labels_of
+from .classify import Accuracy, clips_of, labels_of
 from .distributed import lost_process
 from .encoders import ClipEncoder, Encoder
 from .methods import Method
@@ -221,8 +230,12 @@ def pretrain(
         start = checkpoint.load(initial_encoder, "pretrain")
         checkpoint.load_weights(shot_encoder, start["state_dict"], "encoder.", initial_encoder)
     task = method(shot_encoder.dim)
+    if training.precise_bn and getattr(task, "frozen", False):
+        raise ConfigError(f"training.precise_bn {training.precise_bn}: the encoder is frozen; leave it out")
     if task.classes is not None:
         labels_of(index, films, task.classes)
+    if (clips := clips_of(task)) is not None:
+        clips.check(index, films)
     sample = task.sample
     if index.kind == FILMS and isinstance(shot_encoder, ClipEncoder):
         sample = WholeShots(sample, int(index.sequences["frames_per_shot"][films].max()))
@@ -333,7 +346,7 @@ def pretrain(
 
 @rank_zero_only
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(masked(line), flush=True)
 
 
 def _validation(index: ShardIndex, task: Method, steps: int, threads: int) -> list[Callback]:
@@ -359,12 +372,6 @@ def _keep_curves(out_dir: Path) -> None:
     curves = out_dir / CURVES
     if curves.is_file():
         curves.rename(out_dir / f"metrics-{len(list(out_dir.glob('metrics-*.csv'))):03d}.csv")
-
-
-def check_seed(seed: int) -> None:
-    """Raises: ConfigError for a seed that some generator cannot take."""
-    if not 0 <= seed < 2**32:
-        raise ConfigError(f"seed {seed}: must be within [0, 2^32)")
 
 
 def _check_same_recipe(path: str, earlier: dict[str, Any], now: dict[str, Any]) -> None:

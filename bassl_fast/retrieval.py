@@ -21,6 +21,7 @@ from .models import build_pretrained, test_views
 from .run_folder import RunFolder, folder_of
 
 KS = (1, 5, 10, 15, 20, 25)
+_AT_ONCE = 1 << 28  # similarities, 1 GiB
 
 
 @torch.no_grad()
@@ -42,7 +43,9 @@ def recall(
     """
     if centred:
         query, bank = query - query.mean(0), bank - bank.mean(0)
-    nearest = (F.normalize(query, dim=1) @ F.normalize(bank, dim=1).T).topk(max(ks)).indices
+    bank = F.normalize(bank, dim=1).T
+    blocks = F.normalize(query, dim=1).split(max(1, _AT_ONCE // bank.shape[1]))
+    nearest = torch.cat([(block @ bank).topk(max(ks)).indices for block in blocks])
     hits = bank_labels[nearest] == query_labels[:, None]
     return {k: 100 * hits[:, :k].any(1).double().mean().item() for k in ks}
 
@@ -106,7 +109,7 @@ def retrieve(
     views = views_like(test_views(encoder, method), crops, size, short_side)
     splits = dict.fromkeys([query, *([] if bank is None else [bank])])
     for split in splits if bank is not None else ():
-        labels_of(index, index.select(split), len(index.classes))
+        labels_of(index, index.select(split))
     hardware.say_device()
     folder = RunFolder(f"{folder_of(checkpoint)}/retrieve" if out is None else out)
     folder.path.mkdir(parents=True, exist_ok=True)

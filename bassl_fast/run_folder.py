@@ -17,7 +17,7 @@ from pathlib import Path
 
 from shard_tools.cache import local_file
 from shard_tools.errors import RemoteError
-from shard_tools.place import open_place
+from shard_tools.place import RemotePlace, open_place
 from shard_tools.remote import is_remote, listing
 
 _AT_A_TIME = 8  # small files copied
@@ -38,7 +38,8 @@ class RunFolder:
 
     def __init__(self, out: str | Path) -> None:
         self.out, self.path = str(out).rstrip("/"), Path(out)
-        self._place, self._copied = None, {}
+        self._place: RemotePlace | None = None
+        self._copied: dict[str, tuple[int, int]] = {}
         if is_remote(out):
             self._place, self.path = open_place(out), Path(tempfile.mkdtemp(prefix="bassl-fast-"))
             self._clear = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)

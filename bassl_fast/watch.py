@@ -18,7 +18,7 @@ from nvidia import dali
 from pytorch_lightning.callbacks import Callback
 
 from shard_tools.counts import counted
-from shard_tools.errors import ConfigError
+from shard_tools.errors import ConfigError, masked
 from shard_tools.format import write_atomically
 
 from .distributed import gather_objects
@@ -126,7 +126,7 @@ class Watch(Callback):
 
 def exposition(facts: dict[str, Any], run: str) -> str:
     """Facts of a run in Prometheus' text format."""
-    label = run.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    label = masked(run).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     lines = []
     for name, (kind, words) in _SHOWN.items():
         metric = f"bassl_fast_{name}{'_total' * (kind == 'counter')}"

@@ -57,6 +57,8 @@ def step(report: dict) -> dict[str, tuple[float, str]]:
     parts = report["milliseconds"]["bassl"]
     seconds = sum(parts[part] for part in ("encoder", "CRN", "losses", "optimiser")) / 1000
     views = report["views"]["bassl"] * settings["batch"]
+    if name == "cpu":
+        return {f"train resnet{settings['depth']} cpu-core": (report["machine"]["cores"] * seconds / views, "s/view")}
     return {f"train resnet{settings['depth']} {name}": (seconds / views, "s/view")}
 
 

@@ -18,16 +18,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from bassl_fast.planning import film_lengths
 from pipelines.plan import Plan, Pools
 from pipelines.simulate import simulate
-
-
-def film_lengths(films: int, shots: int) -> np.ndarray:
-    """Shots of every film `[F]`, `shots` on average, log-normal as MovieNet's are."""
-    lengths = np.random.default_rng(0).lognormal(0, 0.4, films)
-    counts = np.maximum(1, (lengths / lengths.sum() * films * shots).astype(np.int64))
-    counts[: films * shots - counts.sum()] += 1  # what rounding took
-    return counts
 
 
 def main() -> None:
@@ -41,7 +34,7 @@ def main() -> None:
     parser.add_argument("--pools", type=int, nargs="+", default=[256], help="films a pool (%(default)s)")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
-    shots = film_lengths(args.films, args.shots)
+    shots = film_lengths(args.films, args.shots, seed=0)
     sizes, machines = 3 * args.keyframe_bytes * shots, args.gpus // args.gpus_per_node
     results = []
     for pool in args.pools:

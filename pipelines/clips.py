@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shard_tools.errors import ConfigError, ShardError
+from shard_tools.format import ShardIndex
 
 from .samples import Centers, Drawn, Sampler
 
@@ -77,6 +78,21 @@ class Clips:
         place = np.broadcast_to(place, (len(centers.position), count))
         return self._numbers(centers, place[..., None] if self.segments else place)
 
+    def check(self, index: ShardIndex, films: np.ndarray) -> None:
+        """Refuse `films` `[N]` before the first clip is drawn.
+
+        Raises:
+            ShardError: as of `draw`, by name.
+        """
+        if self.seconds is None and self.stride is None:
+            return
+        fps = index.sequences["fps"][films] if "fps" in index.sequences.dtype.names else np.zeros(len(films))
+        if len(unknown := films[~(fps > 0)]):
+            raise ShardError(
+                f"{index.address}: frames/s of {index.films[unknown[0]]} are unknown ({len(unknown)} of {len(films)}), "
+                "and the law of clips counts in them; pack again with --fps, or take clips.segments"
+            )
+
     def _numbers(self, centers: Centers, place: np.ndarray) -> np.ndarray:
         length = centers.frames_per_shot[:, None]
         if self.segments:
@@ -86,10 +102,7 @@ class Clips:
         rate = np.broadcast_to(centers.fps, centers.film.shape)[:, None]
         if not (rate > 0).all():
             unknown = centers.film[np.flatnonzero(~(rate[:, 0] > 0))[0]]
-            raise ShardError(
-                f"video number {unknown}: its frames/s are unknown, and the law of clips needs them; "
-                "pack again with them, or take clips.segments"
-            )
+            raise ShardError(f"video number {unknown}: its frames/s are unknown, and the law of clips counts in them")
         if self.seconds is not None:
             return of_seconds(length, rate, self.frames, self.seconds, place)
         return of_stride(length, rate, self.frames, self.stride, place)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from shard_tools.errors import ConfigError
+
 # What a generator is for; two purposes never share numbers.
 ORDER, SAMPLE, MODEL, POOL = range(4)
 
 _SMALL = 4096  # numbers that are shuffled faster than a few of them are computed
 _ROUNDS = 4  # of two halves each
+
+
+def check_seed(seed: int) -> None:
+    """Raises: ConfigError for a seed of a run that some generator, here or in torch, cannot take."""
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed {seed}: must be within [0, 2^32)")
 
 
 def generator(seed: int, purpose: int, epoch: int, step: int = 0) -> np.random.Generator:

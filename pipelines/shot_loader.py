@@ -62,6 +62,7 @@ class ShotLoader:
         self._table, self._store, self._device = ShotTable(index, films), Store(index), torch.device(device)
         self._views, self._clips, self._count, self._batch = views, clips, count, batch
         clips.spaced(self._table[np.empty(0, np.int64)], count)  # refuses what cannot work
+        clips.check(index, films)
         self._kwargs = {"batch_size": batch * clips.frames, "num_threads": threads, "prefetch_queue_depth": prefetch}
 
     @property

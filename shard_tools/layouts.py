@@ -65,7 +65,14 @@ def open_layout(
         if not is_remote(where := annotations or source):
             listing = find_lists(Path(where), reading.split_id)
         kind = CLIPS if listing else kind or _kind(Path(source))
+    if kind == CLIPS and annotations is not None and listing is None:
+        raise SourceError(f"{annotations}: no lists of clips there; give the folder that holds them, or leave it out")
     if kind == PICTURES:
+        for name in ("short_side", "fps", "split_id"):
+            if getattr(reading, name) != getattr(Reading, name):
+                raise SourceError(f"--{name} is for clips, and {source} holds pictures; leave it out")
+        if annotations is not None:
+            raise SourceError(f"--annotations is for films and clips, and {source} holds pictures; leave it out")
         return trees.open_pictures(Path(source))._replace(reading=asdict(reading))
     if kind == CLIPS:
         clips = trees.open_clips(Path(source), listing, reading.fps, reading.short_side, workers, quiet)

@@ -12,7 +12,6 @@ Lists of frames (header `original_vido_id ...`, beside those of Something-Someth
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -239,8 +238,7 @@ def _frames_listed(folder: Path) -> Counter[str]:
     for split in SPLITS:
         path = folder / f"{split}.csv"
         if path.is_file() and _first_line(path).startswith(FRAME_LIST):
-            lines = (line for _, line in read_lines(path))
-            found.update(row[0] for row in csv.reader(lines, delimiter=" ") if row)
+            found.update(line.split(" ", 1)[0] for _, line in read_lines(path))
     del found[FRAME_LIST]
     return found
 

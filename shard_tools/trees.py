@@ -71,8 +71,20 @@ def _folders(folder: Path) -> list[str]:
 
 
 def splits_of(root: Path) -> list[str]:
-    """Those of train, val and test that are folders of folders in `root`; [""] where none is."""
-    return [split for split in SPLITS if (root / split).is_dir() and _folders(root / split)] or [""]
+    """Those of train, val and test that are folders of folders in `root`; [""] where none is.
+
+    Raises:
+        SourceError: something to pack stands beside them.
+    """
+    splits = [split for split in SPLITS if (root / split).is_dir() and _folders(root / split)]
+    for name in _folders(root) if splits else ():
+        inside = visible(root / name)
+        if name not in SPLITS and (pictures(root / name) or any(map(is_video, inside)) or _folders(root / name)):
+            raise SourceError(
+                f"{root / name}: stands beside the split {splits[0]!r}; call it train, val or test, with folders of "
+                "classes in it, or move it away"
+            )
+    return splits or [""]
 
 
 def class_folders(root: Path) -> Iterator[Path]:

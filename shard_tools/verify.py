@@ -18,6 +18,7 @@ from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def verify(
             of_shards = pool.map(lambda shard: list(shard_faults(index, shard, decode, progress)), shards)
             found = dict(zip(shards, of_shards, strict=True))
     else:
-        found, task = {}, partial(_faults_anywhere, absolute(root), decode)
+        found, task = {}, partial(_faults_anywhere, absolute(root), uuid4().hex, decode)
         for shard, of_shard, read in each(task, shards, lambda shard: _tar(index, shard)):
             found[shard] = of_shard
             progress(read)
@@ -87,14 +88,15 @@ def verify(
     return faults
 
 
-def _faults_anywhere(root: str, decode: Decode, shard: int) -> tuple[int, list[str], int]:
+def _faults_anywhere(root: str, call: str, decode: Decode, shard: int) -> tuple[int, list[str], int]:
     """The shard, its faults and the bytes read, on any machine that sees `root`."""
     read: list[int] = []
-    return shard, list(shard_faults(_opened(root), shard, decode, read.append)), sum(read)
+    return shard, list(shard_faults(_opened(root, call), shard, decode, read.append)), sum(read)
 
 
 @lru_cache(maxsize=1)
-def _opened(root: str) -> ShardIndex:
+def _opened(root: str, call: str) -> ShardIndex:
+    """The index at `root`, opened anew by every `call`: it may have been repaired since."""
     return ShardIndex.open(root, check_shards=False)
 
 

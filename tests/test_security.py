@@ -197,6 +197,24 @@ def test_verbs_neither_print_nor_write_a_password(shards, tmp_path, monkeypatch,
     assert json.loads(Path("features/features.json").read_text())["shards"].startswith("http://***@127.0.0.1")
 
 
+def test_where_a_run_goes_is_shown_without_its_password(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BASSL_FAST_CACHE", str(tmp_path / "cache"))
+    pack(write_set(tmp_path / "source", {"a": 4}, images=1), tmp_path / "shards", progress=False)
+    recipe = {
+        "data": {"shards": str(tmp_path / "shards"), "global_batch": 2},
+        "encoder": {"class_path": "bassl_fast.encoders.ResNet", "init_args": {"depth": 18, "width": 2}},
+        "method": {"class_path": "bassl_fast.methods.Instance", "init_args": {"views": {"size": 32}}},
+        "training": {"steps": 1, "prometheus": str(tmp_path / "run.prom")},
+    }
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(recipe))
+    where = f"memory://me:{SECRET}@host/run"
+    assert cli.main(["pretrain", "--config", str(tmp_path / "x.yaml"), "--out", where]) == 0
+    assert cli.main(["pretrain", "--config", str(tmp_path / "x.yaml"), "--out", where, "--resume"]) == 0
+    said = capsys.readouterr()
+    assert "checkpoint: memory://***@host/run/last.ckpt" in said.out
+    assert SECRET not in said.out + said.err + (tmp_path / "run.prom").read_text()
+
+
 def test_a_film_behind_a_signed_address(tmp_path, monkeypatch, capsys):
     pytest.importorskip("av")
     (tmp_path / "served").mkdir()

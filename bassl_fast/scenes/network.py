@@ -44,9 +44,9 @@ class Network:
     def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
         per_shot = 3
         jpegs = chain.from_iterable(shots)
-        half = hardware.precision("auto") == "bf16-mixed"
+        precision = hardware.precision("auto")
         for images in view_jpegs(jpegs, self._views, self._batch * per_shot, self._device, self._threads):
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+            with hardware.autocast(precision):
                 found = self._encoder.of_shots(images.unflatten(0, (-1, per_shot)))
             yield from found.cpu().numpy()
 

@@ -204,7 +204,11 @@ def test_what_cannot_be_is_refused(trained: Path, shards: Path, frames: Path, tm
         return refused(capsys, *words)
 
     wrong = argv("train", CLIPS, shards, tmp_path / "a", "--method.classes", 3)
-    assert "there is a class number 3, and method.classes is 3" in said(*wrong)
+    assert "has 4 classes, and method.classes is 3" in said(*wrong)
+    frozen = argv("train", CLIPS, shards, tmp_path / "a", "--method.frozen", "true", "--training.precise_bn", 2)
+    assert "the encoder is frozen; leave it out" in said(*frozen)
+    timed = argv("train", CLIPS, shards, tmp_path / "a", "--method.clips.seconds", 1.0)
+    assert "are unknown (32 of 32)" in said(*timed)
     assert not (tmp_path / "a" / "last.ckpt").exists()
     assert "no clip in split 'test'" in said("classify", trained, shards, "--split", "test")
     assert "the whole shot is one clip" in said("classify", trained, shards, "--clips", 10)

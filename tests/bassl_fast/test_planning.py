@@ -14,7 +14,8 @@ MEASURED = {"machine": "a machine", "date": "2026-11-25", "command": "python -m 
 def costs(tmp_path):
     """A file of round numbers."""
     values = {
-        "key-frame": (10_000, "bytes"), "views cpu-core": (2000, "views/s"), "train resnet50 h200": (1e-3, "s/view"),
+        "key-frame": (10_000, "bytes"), "views h200": (50_000, "views/s"), "train resnet50 h200": (1e-3, "s/view"),
+        "views cpu-core": (2000, "views/s"), "train resnet50 cpu-core": (0.2, "s/view"),
         "read disk": (100_000, "key-frames/s"), "fetch s3": (1e9, "bytes/s"), "pack": (1e9, "bytes/s"),
         "process": (1e9, "bytes"),
     }  # fmt: skip
@@ -30,7 +31,7 @@ def test_a_plan_is_counts_times_costs(costs, capsys):
     assert found["bytes"] == 100 * 1024 * 3 * 10_000
     views = 400 * 32 * 19
     assert found["seconds"]["training"] == pytest.approx(views * 1e-3)
-    assert found["seconds"]["views"] == pytest.approx(views / (16 * 2000))
+    assert found["seconds"]["views"] == pytest.approx(views / 50_000)
     assert found["seconds"]["reading"] == pytest.approx(8 * views / 100_000)
     assert (found["binds"], found["unknown"]) == ("training", [])
     assert found["cost"] == pytest.approx(2 * views * 1e-3 / 3600 * 8 * 3)
@@ -43,16 +44,24 @@ def test_a_gpu_that_nobody_measured_is_not_guessed(capsys):
     assert cli.main(["plan", "--gpu", "h200", "--price", "4"]) == 0
     said = capsys.readouterr().out
     assert "training  unknown: measure with `python -m benchmarks.gpu`" in said
-    assert "training may bind before" in said
+    assert "views     unknown: measure with `python -m benchmarks.gpu`" in said
+    assert "training, views may bind before" in said
     assert "cost      at least" in said
 
 
-def test_a_measured_gpu_makes_the_views_itself(costs):
-    known = json.loads(costs.read_text())
-    known["views h200"] = {"value": 50_000, "unit": "views/s", **MEASURED}
-    costs.write_text(json.dumps(known))
-    found = plan(films=10, shots=512, gpus=2, costs=str(costs))
-    assert found["seconds"]["views"] == pytest.approx(20 * 128 * 19 / 50_000)
+def test_without_a_gpu_its_cores_do_all(costs, capsys):
+    found = plan(films=10, shots=512, gpus=2, gpu="cpu", cores=4, costs=str(costs))
+    assert found["seconds"]["views"] == pytest.approx(20 * 128 * 19 / (4 * 2000))
+    assert found["seconds"]["training"] == pytest.approx(20 * 128 * 19 * 0.2 / 4)
+    assert f"memory    {2 * (1e9 + 3 * 128 * 19 * 3 * 224**2 * 2) / 1e9:.3g} GB a machine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "said"), [(("--seed", "-1"), "seed -1: must be within"), (("--films", "1", "--shots", "9"), "9 shots")]
+)
+def test_what_no_run_would_take_is_refused(option, said, capsys):
+    assert cli.main(["plan", *option, "--simulate"]) == 1
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

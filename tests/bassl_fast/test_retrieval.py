@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bassl_fast import retrieval
 from bassl_fast.retrieval import recall
 from tests.golden_seeds import arrays, facts
 
@@ -14,3 +15,11 @@ def test_recall(centred: bool):
     hits = answer["hits_centered" if centred else "hits_not_centered"]
     found = recall(given["query"], given["query_labels"], given["bank"], given["bank_labels"], centred=centred)
     assert found == pytest.approx({int(k): 100 * count / answer["queries"] for k, count in hits.items()})
+
+
+def test_recall_goes_block_by_block(monkeypatch):
+    given = arrays("sce_retrieval")
+    sets = [given[name] for name in ("query", "query_labels", "bank", "bank_labels")]
+    whole = recall(*sets)
+    monkeypatch.setattr(retrieval, "_AT_ONCE", 3 * len(given["bank"]))
+    assert recall(*sets) == whole

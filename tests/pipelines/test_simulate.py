@@ -23,7 +23,7 @@ def test_caches_are_those_of_a_machine_that_keeps_what_it_used_last(films, pool,
     sizes = 10 * shots
     found = simulate(plan, shots, sizes, processes, machines, cache, epoch=3)
     assert (found.samples, found.distinct, found.padding) == (plan.samples, plan.samples, plan.padding)
-    ends, fetched, hits, asked = np.cumsum(shots), [0] * machines, 0, 0
+    ends, fetched, hits, asked, held = np.cumsum(shots), [0] * machines, 0, 0, 0
     kept: list[OrderedDict[int, int]] = [OrderedDict() for _ in range(machines)]
     for step in range(plan.steps):
         batch = plan.batch(3, step)
@@ -40,7 +40,8 @@ def test_caches_are_those_of_a_machine_that_keeps_what_it_used_last(films, pool,
                 here.move_to_end(film)
             while sum(here.values()) > cache and next(iter(here)) not in wanted:
                 here.popitem(last=False)
-    assert (found.asked, found.hits, found.fetched.tolist()) == (asked, hits, fetched)
+            held = max(held, sum(here.values()))
+    assert (found.asked, found.hits, found.fetched.tolist(), found.held) == (asked, hits, fetched, held)
 
 
 class Forgetful(Plan):

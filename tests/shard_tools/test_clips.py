@@ -342,6 +342,8 @@ def test_lists_elsewhere_and_paths_from_the_root(kinetics, tmp_path):
         (kinetics / f"{split}.csv").unlink()
     pack(kinetics, tmp_path / "dst", annotations=lists, reading=Reading(short_side=24))
     assert clips_of(tmp_path / "dst")["val", "val/yo yo/val-1"] == ("yo yo", 8)
+    with pytest.raises(SourceError, match="list: no lists of clips there"):
+        pack(kinetics, tmp_path / "other", annotations=tmp_path / "list", reading=Reading(short_side=24))
 
 
 def test_videos_in_one_folder_have_numbers_for_classes(tmp_path):

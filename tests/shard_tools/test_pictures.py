@@ -316,7 +316,13 @@ def long_name(root: Path) -> str:
     return "rename it"
 
 
+def misnamed_split(root: Path) -> str:
+    (root / "val").rename(root / "validation")
+    return "validation: stands beside the split 'train'; call it train, val or test"
+
+
 BREAKS = [
+    misnamed_split,
     empty_class,
     one_split_only,
     flat_val,
@@ -355,6 +361,15 @@ def test_pictures_numbered_like_frames_need_a_word(tmp_path):
 def test_an_option_out_of_range_is_one_line(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         Reading(**options)
+
+
+@pytest.mark.parametrize(("name", "value"), [("split_id", 2), ("short_side", 128), ("fps", 12)])
+def test_options_of_clips_are_refused(source, tmp_path, name, value):
+    assert f"--{name} is for clips" in refused(source, tmp_path / "dst", reading=Reading(**{name: value}))
+
+
+def test_lists_of_pictures_are_refused(source, tmp_path):
+    assert "--annotations is for films and clips" in refused(source, tmp_path / "dst", annotations=tmp_path)
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):

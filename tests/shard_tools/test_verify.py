@@ -173,6 +173,16 @@ def test_repair_packs_again_only_what_is_broken(shards, packed, source, broken, 
     assert {name for name in before if before[name] != after[name]} == packed_again
 
 
+def test_what_was_repaired_is_opened_anew_by_those_who_verify_again(shards, source):
+    """As the nodes of a cluster do, which stay for both."""
+    data = bytearray((shards / "frames.npy").read_bytes())
+    data[-1] ^= 1
+    (shards / "frames.npy").write_bytes(data)
+    assert verify(shards, each=lambda task, items, name: map(task, items))
+    repair(shards, source)
+    assert verify(shards, each=lambda task, items, name: map(task, items)) == []
+
+
 def test_repair_of_a_missing_shard(shards, packed, source):
     (shards / "c.tar").unlink()
     repair(shards, source)
