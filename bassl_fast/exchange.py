@@ -150,6 +150,8 @@ def _unpack(archive: Path, scratch: Path) -> None:
                     raise CheckpointError(
                         f"{archive}: member {member.name!r} is a link or leads out of the folder; do not use this file"
                     )
+                if member.issparse():  # holes of any size, out of nothing
+                    raise CheckpointError(f"{archive}: member {member.name!r} has holes; do not use this file")
                 if member.isreg() and name.name in (CONFIG, *MODELS):
                     if (scratch / name.name).exists():
                         raise CheckpointError(f"{archive}: holds {name.name} twice; unpack it and give one folder")
@@ -292,7 +294,7 @@ def _encoder(state: dict[str, Tensor], source: str) -> dict[str, Any]:
     for name in [name for name in state if name.startswith("encoder.") and name.endswith("running_mean")]:
         state.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.tensor(0))
     found = {name.removeprefix("encoder."): value.shape for name, value in state.items() if name.startswith("encoder.")}
-    width = len(state.get("encoder.conv1.weight", (0,)))
+    width = next(iter(found.get("conv1.weight", ())), 1) or 1
     candidates = [
         *((ResNet, {"depth": depth, "width": width}) for depth in (18, 34, 50, 101)),
         *((ResNet3D, {"depth": depth}) for depth in (18, 50)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -248,6 +249,20 @@ def test_members_that_leave_the_archive_are_refused(released, tmp_path: Path, ca
     archive = packed(released({"a": torch.zeros(1)}), (name, kind))
     said = refused(capsys, "import-checkpoint", archive, tmp_path / "ours.ckpt")
     assert "is a link or leads out of the folder; do not use this file" in said
+
+
+def test_holes_that_would_fill_the_disk_are_refused(tmp_path: Path, capsys):
+    """A member of a kilobyte that unpacks to eight gigabytes."""
+    info = tarfile.TarInfo("bassl/model-v1.ckpt")
+    info.size, info.pax_headers = 512, {"GNU.sparse.map": "0,512", "GNU.sparse.size": str(8 << 30)}
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info, io.BytesIO(bytes(512)))
+    assert "has holes; do not use this file" in refused(capsys, "import-checkpoint", tmp_path / "x.tar", tmp_path / "y")
+
+
+def test_a_weight_without_dimensions_is_one_line(tmp_path: Path, capsys):
+    torch.save({"conv1.weight": torch.tensor(1.0), "bn1.weight": torch.ones(4)}, tmp_path / "x.pth")
+    assert "its encoder is none of" in refused(capsys, "import-checkpoint", tmp_path / "x.pth", tmp_path / "y")
 
 
 def test_files_that_cannot_be_imported(project: Project, released, tmp_path: Path, capsys):
