@@ -1,4 +1,4 @@
-# make demo          the whole path on drawn films, about six minutes on two cores
+# make demo          the whole path on drawn films, about six minutes on two cores, four without set-up
 # make demo FILMS=D  the same, judged on the videos in folder D
 # make test          every test; make test-cuda110 repeats those of pipelines/ on the last DALI for CUDA 11
 # make lint          ruff

@@ -34,7 +34,9 @@ def load(path: str | Path, *kinds: str) -> dict[str, Any]:
         CheckpointError: missing, broken, not ours, or of another kind.
         RemoteError: it cannot be fetched in time.
     """
-    wanted = " or ".join(f"`bassl-fast {kind}`" for kind in kinds)
+    # Training with labels is `pretrain` by another name.
+    names = [name for kind in kinds for name in ((kind, "train") if kind == "pretrain" else (kind,))]
+    wanted = " or ".join(f"`bassl-fast {name}`" for name in names)
     if (file := find(path)) is None:
         raise CheckpointError(f"{path}: no such checkpoint; give the .ckpt file that {wanted} wrote")
     try:

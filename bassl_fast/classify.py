@@ -17,8 +17,8 @@ from tqdm import tqdm
 from pipelines.clips import Clips
 from pipelines.shot_loader import ShotLoader
 from pipelines.views import TestViews
-from shard_tools.errors import CheckpointError, ConfigError
-from shard_tools.format import ShardIndex, npz_bytes, write_atomically
+from shard_tools.errors import CheckpointError, ConfigError, masked
+from shard_tools.format import CLIPS, PICTURES, ShardIndex, npz_bytes, write_atomically
 
 from . import hardware
 from .distributed import total
@@ -212,8 +212,14 @@ def classify(
         raise CheckpointError(f"{checkpoint}: is no classifier; train one on it by `bassl-fast train`")
     if method.clips is None and clips > 1:
         raise ConfigError(f"clips {clips}: this classifier looks at pictures; leave it out")
+    if clips < 1:
+        raise ConfigError(f"clips {clips}: must be at least 1")
     index = ShardIndex.open(shards)
+    if method.clips is not None and index.kind == PICTURES:
+        raise ConfigError(f"{shards}: a set of pictures, and this classifier looks at clips")
     films = index.select(split)
+    if method.clips is None and index.kind == CLIPS:
+        print("note: this classifier looks at pictures, so one frame of each video is judged")
     labels = labels_of(index, films, method.classes)
     views = views_like(test_views(encoder, method), crops, size, short_side)
     hardware.say_device()
@@ -238,4 +244,5 @@ def classify(
     write_atomically(folder.path / "accuracy.json", (json.dumps(facts, indent=1) + "\n").encode())
     folder.publish()
     print(f"{len(films)} of split {split}: " + ", ".join(f"top-{k} {found[f'top{k}']:.2f} %" for k in KS))
+    print(f"results: {masked(folder.where('predictions.npz'))}")
     return found

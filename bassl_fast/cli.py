@@ -30,6 +30,7 @@ class Verb:
     example: str
     positional: bool = True
     goes_on: bool = False
+    out: str | None = None
 
 
 VERBS = {
@@ -81,6 +82,7 @@ VERBS = {
         "labelled pictures or videos -> a classifier: from scratch, fine-tuned, or on a frozen encoder",
         "bassl-fast train --config configs/train/vov3d_kinetics.yaml --data.shards kinetics --out runs/vov3d",
         positional=False,
+        out="runs/train",
     ),
     "classify": Verb(
         "bassl_fast.classify",
@@ -203,6 +205,8 @@ def run(argv: list[str]) -> None:
         prog=f"bassl-fast {name}",
         description=f"{verb.summary}.\n\nexample:\n  {verb.example}",
     )
+    if verb.out is not None:
+        parser.set_defaults(out=verb.out)
     if {"-h", "--help"} & set(rest):
         rest = ["--help"]  # wherever it stands, it is no value of another option
     config.call(function, parser, config.parse(parser, rest))

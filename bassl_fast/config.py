@@ -26,6 +26,7 @@ from shard_tools.errors import ConfigError, masked
 from shard_tools.foreign import one_line
 
 _LARGEST = 1 << 20  # bytes of a configuration
+_UNION = "Does not validate against any of the Union subtypes"  # jsonargparse's words, also of errors of ours inside
 _MOST_VALUES, _MOST_BRACKETS = 10_000, 100  # that a configuration, and a line of it, may hold
 
 
@@ -84,7 +85,12 @@ def run(function: Callable, config: dict[str, Any], source: str) -> Any:
 
 def call(function: Callable, parser: ArgumentParser, config: Namespace) -> Any:
     """Instantiate the resolved configuration and call `function`, with the recipe where it wants one."""
-    arguments = parser.instantiate(config).as_dict()
+    try:
+        arguments = parser.instantiate(config).as_dict()
+    except ValueError as error:
+        if _UNION not in str(error):
+            raise
+        raise ConfigError(_one_line(str(error), parser)) from None
     arguments.pop("config", None)
     if "recipe" in inspect.signature(function).parameters:
         arguments["recipe"] = {"verb": function.__name__, **_without_secrets(as_dict(parser, config))}
@@ -133,6 +139,17 @@ def _class_options(parser: ArgumentParser) -> dict[str, type]:
     return {option: typing.get_args(hint)[1] for option, hint in hints.items() if typing.get_origin(hint) is Callable}
 
 
+def _below(base: type) -> Iterable[type]:
+    """All subclasses of a class."""
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _below(kind)
+
+
+def _is_abstract(kind: type) -> bool:
+    return any(getattr(value, "__isabstractmethod__", False) for value in vars(kind).values())
+
+
 def _class_name(base: type, word: str) -> str:
     """The class that `word` names by its letters; a class path stays as it is."""
     if "." in word:
@@ -141,12 +158,7 @@ def _class_name(base: type, word: str) -> str:
     def letters(name: str) -> str:
         return re.sub(r"\W|_", "", name).lower()
 
-    def below(kind: type) -> Iterable[type]:
-        for subclass in kind.__subclasses__():
-            yield subclass
-            yield from below(subclass)
-
-    names = {letters(kind.__name__): kind.__name__ for kind in below(base)}
+    names = {letters(kind.__name__): kind.__name__ for kind in _below(base) if not _is_abstract(kind)}
     if letters(word) not in names:
         raise ConfigError(f"no {base.__name__.lower()} '{word}'{nearest(word, names)}")
     return names[letters(word)]
@@ -258,6 +270,12 @@ def _check_class(value: dict[str, Any], source: str, path: str) -> None:
             _check_fields(kind, one, source, f"{where}[{number}]" if several else where)
 
 
+def _fields_of(base: type, argument: str) -> set[str]:
+    """Fields of the dataclasses that classes below `base` take as `argument`."""
+    hints = (typing.get_type_hints(kind.__init__).get(argument) for kind in _below(base))
+    return {field.name for hint in hints if (kind := _dataclass_in(hint)) is not None for field in fields(kind)}
+
+
 def _dataclass_in(hint: Any) -> type | None:
     """The dataclass that `hint` names: itself, or it or None, or a tuple of such."""
     return next((kind for kind in (hint, *typing.get_args(hint)) if is_dataclass(kind)), None)
@@ -284,10 +302,20 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
     if match := re.search(r"Option '([\w.]+)' is not accepted.*class_path='([\w.]+)\.(\w+)'", line):
         known = inspect.signature(getattr(importlib.import_module(match[2]), match[3])).parameters
         return f"unknown key '{match[1]}' of {match[3]}{nearest(match[1], known)}"
+    if match := re.search(rf"{_UNION}.*?Errors: - (?!Expected)(.+?) - Expected", line):  # of our own constructors
+        return match[1]
     if "arguments are required" in line:
         return f"missing arguments: {line.split('required: ')[1]}; `{parser.prog} --help` shows an example"
     line = re.sub(r"Parser key \"([\w.]+)\": ", r"\1: ", line)
     line = re.sub(r"Type [\w.]+\[.*?\] expects a function or a callable class: ", "", line)
+    if match := re.search(r"^(\w+): unrecognized arguments: --([\w.]+)", line):
+        option, of = f"--{match[1]}.{match[2]}", match[2].partition(".")[0]
+        bases = {base for name, base in _class_options(parser).items() if name == f"--{match[1]}"}
+        known = {f"--{match[1]}.{of}.{name}" for base in bases for name in _fields_of(base, of)}
+        return f"unknown option {option}{nearest(option, known) if known else ''}"
+    if match := re.search(r"^(\w+): .*?module '([\w.]+)' has no attribute '(\w+)'", line):
+        classes = [name for name, thing in vars(importlib.import_module(match[2])).items() if inspect.isclass(thing)]
+        return f"{match[1]}: no class '{match[3]}' in {match[2]}{nearest(match[3], classes)}"
     line = re.sub(
         r"Does not validate against any of the Union subtypes.*?Errors: - (Expected an? [^-]+?) - .*", r"\1", line
     )

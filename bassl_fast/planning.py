@@ -126,7 +126,7 @@ def plan(
     check_seed(seed)
     known, samples = Costs(Path(costs)), films * shots
     if global_batch > samples:
-        raise ConfigError(f"global_batch {global_batch}: there are {samples} shots; choose fewer")
+        raise ConfigError(f"global_batch {global_batch}: there are {samples} samples; choose fewer")
     order = Plan(samples, global_batch, seed)
     share = len(range(*process_slice(global_batch, 0, gpus).indices(global_batch)))
     machines, size = -(-gpus // gpus_per_node), known.get("key-frame")

@@ -59,8 +59,8 @@ class Data:
 
     Args:
         shards: folder that `bassl-fast pack` wrote.
-        split: "train", "val" or "test" films only; all films if left out (no label is used).
-        global_batch: windows a step, over all processes.
+        split: "train", "val" or "test" films, pictures or clips only; all if left out.
+        global_batch: samples a step, over all processes: windows of shots, pictures or clips.
         threads: CPU threads of the data pipeline; 0 takes this process's share of the cores.
         prefetch: batches made ahead.
         pool: films that are shuffled with each other; all if left out. For remote shards that the cache cannot hold.
@@ -217,18 +217,22 @@ def pretrain(
     plan = Plan(len(ShotTable(index, films)), data.global_batch, seed)
     total_steps = training.epochs * plan.steps if training.steps is None else training.steps
     if data.global_batch > plan.samples:
-        raise ConfigError(f"data.global_batch {data.global_batch}: there are {plan.samples} shots; choose fewer")
+        raise ConfigError(f"data.global_batch {data.global_batch}: there are {plan.samples} samples; choose fewer")
     hardware.say_device()
     hardware.say_restarts()
     if plan.padding:
-        _say(f"{plan.padding} of {plan.samples} shots come twice an epoch, to fill its last batch")
+        _say(f"{plan.padding} of {plan.samples} samples come twice an epoch, to fill its last batch")
 
     precision = hardware.precision(training.precision)
     pl.seed_everything(seed, verbose=False)
     shot_encoder = encoder()
     if initial_encoder is not None and not resume:
         start = checkpoint.load(initial_encoder, "pretrain")
-        checkpoint.load_weights(shot_encoder, start["state_dict"], "encoder.", initial_encoder)
+        try:
+            checkpoint.load_weights(shot_encoder, start["state_dict"], "encoder.", initial_encoder)
+        except CheckpointError as error:
+            held = start["recipe"]["encoder"]
+            raise CheckpointError(f"{error} (it holds a {held['class_path']} of {held.get('init_args')})") from None
     task = method(shot_encoder.dim)
     if training.precise_bn and getattr(task, "frozen", False):
         raise ConfigError(f"training.precise_bn {training.precise_bn}: the encoder is frozen; leave it out")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipelines.clips import Clips
-from shard_tools.errors import ConfigError
+from shard_tools.errors import ConfigError, masked
 from shard_tools.format import CLIPS, FILMS, ShardIndex, npz_bytes, write_atomically
 
 from . import hardware
@@ -129,4 +129,5 @@ def retrieve(
         write_atomically(folder.path / "recall.json", (json.dumps(rates, indent=1) + "\n").encode())
     folder.publish()
     print(", ".join(f"{name} {rate:.2f} %" for name, rate in rates.items()) or f"features of split {query}")
+    print(f"results: {masked(folder.where(f'features-{query}.npz'))}")
     return rates

@@ -50,7 +50,8 @@ class Clips:
             if (value := getattr(self, name)) is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"clips.{name} {value}: must be positive")
         if (self.seconds is not None) + (self.stride is not None) + self.segments > 1:
-            raise ConfigError("clips: seconds, stride and segments are three laws; give one of them")
+            laws = f"seconds {self.seconds}, stride {self.stride}, segments {self.segments}"
+            raise ConfigError(f"clips: {laws}: give one law, and null or false for another that the config gives")
 
     def draw(self, centers: Centers, rng: np.random.Generator, count: int) -> np.ndarray:
         """Frame numbers `[B, count, T]` within the centre shots, of `count` clips of each, at random places.

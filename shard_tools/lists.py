@@ -87,8 +87,10 @@ def _check(folder: Path, listing: Listing) -> None:
     """Raises: SourceError for a number of classes that the data set does not have."""
     expected = _CLASSES.get(listing.name, len(listing.classes))
     if len(listing.classes) != expected:
+        there = len(listing.classes)
         raise SourceError(
-            f"{folder}: lists of {len(listing.classes)} classes, {listing.name} has {expected}; fetch its lists again"
+            f"{folder}: lists of {there} classes, {listing.name} has {expected}; fetch its lists again, or sort a "
+            "part of it into folders train/ and val/"
         )
 
 

@@ -76,7 +76,7 @@ def find_frames_dir(source: Path) -> Path:
     """
     layout = f"{FRAMES_DIR}/<film>/shot_0000_img_0.jpg"
     if not source.is_dir():
-        raise SourceError(f"{source}: no such folder; give the folder that holds {layout}")
+        raise SourceError(f"{source}: no such folder; give that of {layout}, videos, or folders of classes")
     frames = frames_dir(source)
     if not any(KEYFRAME.fullmatch(path.name) for film in list_films(frames) for path in film.iterdir()):
         raise SourceError(

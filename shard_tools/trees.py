@@ -187,7 +187,7 @@ def _add_class(cut: _Cut, folder: Path, name: str, label: int) -> None:
             stem = file.rpartition(".")[0]
             if not file.lower().endswith(PICTURE_SUFFIXES) or not stem:
                 raise SourceError(
-                    f"{where}/{file}: no picture by its name ({' '.join(PICTURE_SUFFIXES)}); move it out of the folder"
+                    f"{where}/{file}: no picture by its name ({' '.join(PICTURE_SUFFIXES)}); convert it or move it away"
                 )
             try:
                 found = entry.stat()

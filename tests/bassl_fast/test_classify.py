@@ -212,6 +212,10 @@ def test_what_cannot_be_is_refused(trained: Path, shards: Path, frames: Path, tm
     assert not (tmp_path / "a" / "last.ckpt").exists()
     assert "no clip in split 'test'" in said("classify", trained, shards, "--split", "test")
     assert "the whole shot is one clip" in said("classify", trained, shards, "--clips", 10)
+    assert "clips 0: must be at least 1" in said("classify", trained, shards, "--clips", 0)
+    assert "a set of pictures, and this classifier looks at clips" in said("classify", trained, frames)
+    laws = argv("train", CLIPS, shards, tmp_path / "a", "--method.clips", "{frames: 4, seconds: 1, stride: 2}")
+    assert "clips: seconds 1.0, stride 2.0, segments False: give one law, and null" in said(*laws)
     assert "crops 2: choose 1 or 3" in said("classify", trained, shards, "--crops", 2)
     assert "size 0 must be within [8," in said("classify", trained, shards, "--size", 0)
     clips_for_pictures = CLIPS | {"encoder": PICTURES["encoder"]}

@@ -135,6 +135,8 @@ def test_a_misspelt_key_in_the_file_names_the_nearest(project: Project, tmp_path
     [
         ("--data.shard=x", "unknown option --data.shard; did you mean '--data.shards'?"),
         ("--method.init_args.views.seize=9", "seize"),
+        ("--method.views.seize=9", "unknown option --method.views.seize; did you mean '--method.views.size'?"),
+        ("--method=bassl_fast.methods.BaSLL", "method: no class 'BaSLL' in bassl_fast.methods; did you mean 'BaSSL'?"),
         ("--method.mask_ratio=0.2", "unknown key 'mask_ratio' of BaSSL; did you mean 'mask_rate'?"),
         ("--method.masked_shot_modeling=false", "did you mean 'masked_shot_modelling'?"),
         ("--method=temporl", "no method 'temporl'; did you mean 'temporal'?"),
@@ -145,7 +147,7 @@ def test_a_misspelt_key_in_the_file_names_the_nearest(project: Project, tmp_path
         ("--data.global_batch=0", "global_batch 0: must be at least 1"),
         ("--training.steps=-1", "training.steps -1: must be at least 0"),
         ("--training.epochs=0", "training.epochs 0: must be at least 1"),
-        ("--data.global_batch=1000", "data.global_batch 1000: there are 60 shots; choose fewer"),
+        ("--data.global_batch=1000", "data.global_batch 1000: there are 60 samples; choose fewer"),
         ("--seed=-1", "seed -1: must be within [0, 2^32)"),
         ("--method.init_args.radius=0", "method.radius 0: must be at least 1"),
         ("--data.shards=nowhere", "nowhere: no such folder"),
@@ -228,7 +230,7 @@ def test_resume_with_another_recipe_is_refused(project: Project, tmp_path: Path,
 def test_checkpoints_of_another_kind_or_recipe(project: Project, tmp_path: Path, capsys):
     features = tmp_path / "features"
     said = refused(capsys, "extract", project.finetuned, project.shards, features)
-    assert "written by `bassl-fast finetune`, one of `bassl-fast pretrain` is needed" in said
+    assert "written by `bassl-fast finetune`, one of `bassl-fast pretrain` or `bassl-fast train` is needed" in said
     assert "no such checkpoint" in refused(capsys, "extract", tmp_path / "none.ckpt", project.shards, features)
 
     cut = tmp_path / "cut.ckpt"

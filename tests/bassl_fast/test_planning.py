@@ -57,7 +57,7 @@ def test_without_a_gpu_its_cores_do_all(costs, capsys):
 
 
 @pytest.mark.parametrize(
-    ("option", "said"), [(("--seed", "-1"), "seed -1: must be within"), (("--films", "1", "--shots", "9"), "9 shots")]
+    ("option", "said"), [(("--seed", "-1"), "seed -1: must be within"), (("--films", "1", "--shots", "9"), "9 samples")]
 )
 def test_what_no_run_would_take_is_refused(option, said, capsys):
     assert cli.main(["plan", *option, "--simulate"]) == 1
