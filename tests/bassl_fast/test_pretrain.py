@@ -149,7 +149,7 @@ def test_micro_batches_are_counted_and_end_with_the_epoch(project: Project):
         (["--training.accumulate", "0"], "training.accumulate 0: must be at least 1"),
         (["--training.checkpoint_minutes", "-1"], "training.checkpoint_minutes -1.0: must be at least 0"),
         (["--training.validate_every", "-1"], "training.validate_every -1: must be at least 0"),
-        (["--training.precision", "16-mixed"], "training.precision 16-mixed: needs a GPU"),
+        (["--training.precision", "16-mixed"], "precision 16-mixed: needs a GPU"),
     ],
 )
 def test_what_cannot_work_is_refused(argv: list[str], tmp_path: Path, capsys, options, said):
