@@ -111,7 +111,7 @@ def test_verify_prints_every_fault_and_repairs_them(shards, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["pack", "absent", "new"], "absent: no such folder; give the folder that holds 240P_frames/"),
+        (["pack", "absent", "new"], "absent: no such folder; give that of 240P_frames/"),
         (
             ["pack", ".", "new"],
             ".: not a key-frame folder (no film's folder with key-frames in it); expected 240P_frames/",
