@@ -105,7 +105,6 @@ def test_a_cache_of_one_shard_is_enough_for_one_reader(shards: ShardIndex, remot
 
 ENDS = """
 import sys, time
-from pathlib import Path
 from pipelines.store import Store
 from shard_tools.cache import Cache
 from shard_tools.format import ShardIndex
@@ -113,8 +112,7 @@ from shard_tools.format import ShardIndex
 index = ShardIndex.open(sys.argv[1], Cache(sys.argv[2]))
 store = Store(index)
 store.fetch_ahead(index.sequences["first_frame"].astype(int))
-while not list(Path(sys.argv[2]).glob("shards/*.tmp")):
-    time.sleep(0.01)
+sys.stdin.readline()
 print(time.time())
 """
 
@@ -126,10 +124,16 @@ def test_a_program_that_ends_does_not_wait_for_what_it_fetches(
     proxy.faults.extend(["stall"] * 10)
     use_s3(monkeypatch, proxy.port)
     command = [sys.executable, "-c", ENDS, remote.address, str(tmp_path / "other")]
-    with closing(proxy):
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with closing(proxy), subprocess.Popen(command, **pipes) as program:
+        for _ in range(600):
+            if proxy.spoilt:
+                break
+            time.sleep(0.1)
         assert proxy.spoilt
-    assert time.time() - float(done.stdout) < 5  # one stalled read is given up after 10
+        said, _ = program.communicate("end\n", timeout=60)
+    assert program.returncode == 0
+    assert time.time() - float(said) < 5  # one stalled read is given up after 10
 
 
 def test_shards_are_fetched_ahead_and_no_thread_stays(remote: ShardIndex):
