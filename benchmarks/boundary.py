@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from bassl_fast.boundary import pseudo_boundary
+from bassl_fast.methods.pseudo_boundary import pseudo_boundary
 from benchmarks.machine import machine
 
 try:

@@ -38,11 +38,10 @@ from typing import Any
 import torch
 import yaml
 
-from shard_tools.draw import draw_films
-from shard_tools.format import ShardIndex
-from shard_tools.pack import pack
-
-from .machine import machine
+from benchmarks.machine import machine
+from shard_tools.packing.pack import pack
+from shard_tools.shards.index import ShardIndex
+from shard_tools.sources.synthetic import draw_films
 
 STEPS, SAVED_EVERY = 12, 2
 TIMEOUT = 8  # seconds that processes wait for each other, where that is what is tried

@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from bassl_fast import checkpoint, cli
-from bassl_fast.module import Pretraining
+from bassl_fast import cli
+from bassl_fast.checkpoints import checkpoint
+from bassl_fast.training.module import Pretraining
 
 
 def kill() -> None:

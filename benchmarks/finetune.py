@@ -34,13 +34,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bassl_fast import hardware
-from bassl_fast.crn import ContextualRelationNetwork
-from bassl_fast.features import Film, shot_name
-from bassl_fast.finetune import SceneBoundary, Windows
-from bassl_fast.losses import balanced_cross_entropy
+from bassl_fast.heads.crn import ContextualRelationNetwork
+from bassl_fast.methods.losses import balanced_cross_entropy
+from bassl_fast.runtime import hardware
+from bassl_fast.segmentation.features import Film, shot_name
+from bassl_fast.segmentation.model import SceneBoundary
+from bassl_fast.segmentation.windows import Windows
 from pipelines.plan import Plan
-from shard_tools.format import SHOT
+from shard_tools.shards.format import SHOT
 
 DIM, SHOTS, BATCH = 2048, 17, 1024
 

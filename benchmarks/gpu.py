@@ -28,14 +28,14 @@ import torch
 
 from bassl_fast.encoders import ResNet
 from bassl_fast.methods import BaSSL
-from bassl_fast.optim import Optimiser
+from bassl_fast.training.optim import Optimiser
 from benchmarks.machine import machine
 from pipelines import graph
 from pipelines.loader import WindowLoader
 from pipelines.views import TrainViews
-from shard_tools.draw import draw_films
-from shard_tools.format import ShardIndex
-from shard_tools.pack import pack
+from shard_tools.packing.pack import pack
+from shard_tools.shards.index import ShardIndex
+from shard_tools.sources.synthetic import draw_films
 
 PLACES = {  # who decodes and who makes the views -> where the loader works, and its graph if not the loader's own
     "gpu, gpu": ("cuda", partial(graph.train_graph, gpu=True, decode="mixed")),

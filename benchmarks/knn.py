@@ -19,7 +19,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from bassl_fast.metrics import knn_precision
+from bassl_fast.metrics.neighbours import knn_precision
 from benchmarks.machine import machine
 
 KS = (1, 5, 10, 15, 20)

@@ -25,11 +25,11 @@ import numpy as np
 from PIL import Image
 
 from bassl_fast import config
-from bassl_fast.classify import classify
-from bassl_fast.cli import quieten
-from bassl_fast.pretrain import pretrain
-from shard_tools.layouts import Reading
-from shard_tools.pack import pack
+from bassl_fast.cli.app import quieten
+from bassl_fast.recognition.classify import classify
+from bassl_fast.training.pretrain import pretrain
+from shard_tools.packing.pack import pack
+from shard_tools.sources.detect import Reading
 
 PHOTOGRAPHS = (
     *("astronaut", "coffee", "chelsea", "rocket", "retina", "hubble_deep_field", "immunohistochemistry"),

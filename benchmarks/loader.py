@@ -53,15 +53,15 @@ from bassl_fast.methods import SCE, BaSSL, Method
 from benchmarks.machine import machine
 from benchmarks.peers import Contestant, Work
 from pipelines import graph
-from pipelines.clips import Clips
+from pipelines.clip_sampling import Clips
 from pipelines.store import Store
 from pipelines.stream import Request, Stream
 from pipelines.views import TrainViews, draw_groups, following
-from shard_tools.draw import draw_films
-from shard_tools.format import ShardIndex
-from shard_tools.movienet import FRAMES_DIR, keyframe_name
-from shard_tools.pack import pack
-from shard_tools.video import extract_folder
+from shard_tools.annotations.movienet import FRAMES_DIR, keyframe_name
+from shard_tools.packing.pack import pack
+from shard_tools.shards.index import ShardIndex
+from shard_tools.sources.synthetic import draw_films
+from shard_tools.video.keyframes import extract_folder
 
 # Those with worker processes first: they are forked before there are threads.
 CONTESTANTS = {

@@ -22,7 +22,8 @@ from statistics import mean, median
 
 import numpy as np
 
-from bassl_fast.metrics import FilmScores, best_threshold, knn_precision, per_film, scene_metrics
+from bassl_fast.metrics.neighbours import knn_precision
+from bassl_fast.metrics.scenes import FilmScores, best_threshold, per_film, scene_metrics
 
 BAR = 5.0  # seconds
 

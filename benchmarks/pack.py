@@ -41,13 +41,14 @@ import numpy as np
 from PIL import Image
 
 from pipelines.store import Store
-from shard_tools import format as fmt
-from shard_tools import movienet, trees
-from shard_tools.cache import Cache
-from shard_tools.draw import draw_films
-from shard_tools.format import ShardIndex
-from shard_tools.pack import pack
-from shard_tools.verify import verify
+from shard_tools.annotations import movienet
+from shard_tools.packing.pack import pack
+from shard_tools.packing.verify import verify
+from shard_tools.shards import format as fmt
+from shard_tools.shards.index import ShardIndex
+from shard_tools.sources import folders as trees
+from shard_tools.sources.synthetic import draw_films
+from shard_tools.storage.cache import Cache
 from tests.servers import BUCKET, KEY, SECRET, s3_server
 
 PASSES = 5

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from bassl_fast.planning import film_lengths
+from bassl_fast.cli.plan import film_lengths
 from pipelines.plan import Plan, Pools
 from pipelines.simulate import simulate
 

@@ -34,11 +34,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from bassl_fast.cli import quieten
-from bassl_fast.demo import RECIPE, judge, make_films, read_recipe, stage, train
+from bassl_fast.cli.app import quieten
+from bassl_fast.cli.demo import RECIPE, judge, make_films, read_recipe, stage, train
 from benchmarks.machine import machine
-from shard_tools.format import ShardIndex
-from shard_tools.pack import pack
+from shard_tools.packing.pack import pack
+from shard_tools.shards.index import ShardIndex
 
 # name -> class, views a sample
 METHODS = {

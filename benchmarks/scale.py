@@ -35,10 +35,10 @@ import numpy as np
 from pipelines.loader import WindowLoader
 from pipelines.plan import Plan, Pools
 from pipelines.store import Store
-from shard_tools import format as fmt
-from shard_tools.draw import draw_films
-from shard_tools.format import ShardIndex
-from shard_tools.pack import pack
+from shard_tools.packing.pack import pack
+from shard_tools.shards import format as fmt
+from shard_tools.shards.index import ShardIndex
+from shard_tools.sources.synthetic import draw_films
 
 SIZE, BATCH = 224, 16
 

@@ -29,16 +29,17 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from bassl_fast import hardware, methods
+from bassl_fast import methods
 from bassl_fast.encoders import ResNet
 from bassl_fast.methods import Method
-from bassl_fast.optim import Optimiser
+from bassl_fast.runtime import hardware
+from bassl_fast.training.optim import Optimiser
 from benchmarks.machine import machine
 from pipelines.loader import WindowLoader
 from pipelines.views import TrainViews
-from shard_tools.draw import draw_films
-from shard_tools.format import ShardIndex
-from shard_tools.pack import pack
+from shard_tools.packing.pack import pack
+from shard_tools.shards.index import ShardIndex
+from shard_tools.sources.synthetic import draw_films
 
 METHODS = {
     "instance": methods.Instance,

@@ -20,14 +20,14 @@ import torch
 import torch.distributed as dist
 
 from shard_tools.errors import ConfigError, PictureError, masked
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
 
 from . import graph, rng
-from .faults import Substitutes
 from .plan import Plan, Pools, process_slice
 from .samples import Drawn, Sampler, ShotTable
 from .store import MAPPED, Store
 from .stream import Request, Stream, device_id
+from .substitutes import Substitutes
 from .views import IMAGENET_MEAN, IMAGENET_STD, VIEW, TestViews, following
 
 _AHEAD = 4  # steps that remote shards are fetched ahead of DALI; with pools, a whole pool

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from shard_tools.errors import ConfigError
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
 
 from . import graph
-from .clips import Clips
+from .clip_sampling import Clips
 from .samples import ShotTable
 from .store import Store
 from .stream import Request, Stream

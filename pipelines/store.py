@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shard_tools.cache import OpenShard
 from shard_tools.errors import PictureError, RemoteError, ShardError, masked
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
+from shard_tools.storage.cache import OpenShard
 
 # Shards mapped at a time: each holds a file descriptor or two, and 1,024 of those is a common limit.
 MAPPED = 256

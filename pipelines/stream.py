@@ -13,11 +13,11 @@ from weakref import WeakMethod
 import numpy as np
 import torch
 
-from shard_tools.counts import count
+from shard_tools.counters import count
 from shard_tools.errors import PictureError
 
-from .faults import Substitutes, undecodable
 from .store import Store
+from .substitutes import Substitutes, undecodable
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shard_tools import movienet
+from shard_tools.annotations import movienet
 
 
 @lru_cache(maxsize=4096)

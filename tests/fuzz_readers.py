@@ -24,19 +24,22 @@ import torch
 import yaml
 from hypothesis import strategies as st
 
-from bassl_fast import checkpoint, config, exchange, models
-from bassl_fast.features import FeatureSet
-from bassl_fast.finetune import load_finetuned
-from bassl_fast.pretrain import pretrain
+from bassl_fast import config
+from bassl_fast.checkpoints import build as models
+from bassl_fast.checkpoints import checkpoint, exchange
+from bassl_fast.segmentation.features import FeatureSet
+from bassl_fast.segmentation.model import load_finetuned
+from bassl_fast.training.pretrain import pretrain
 from pipelines.store import Store
-from shard_tools import format as fmt
-from shard_tools import movienet
-from shard_tools.format import ShardIndex
-from shard_tools.lists import find_lists
-from shard_tools.pack import PackedShard, pack, sequence_rows
-from shard_tools.shots import read_shot_list
-from shard_tools.sources import open_source
-from shard_tools.verify import verify
+from shard_tools.annotations import movienet
+from shard_tools.packing.pack import pack
+from shard_tools.packing.verify import verify
+from shard_tools.packing.writer import PackedShard, sequence_rows
+from shard_tools.shards import format as fmt
+from shard_tools.shards.index import ShardIndex
+from shard_tools.sources.films import open_source
+from shard_tools.sources.lists import find_lists
+from shard_tools.video.shot_list import read_shot_list
 from tests.films import picture, write_set
 
 Files = dict[str, bytes]  # path below the input's folder -> content
@@ -367,9 +370,9 @@ CRN = {"inputs": 4, "hidden": 4, "intermediate": 4, "heads": 1, "layers": 1, "sh
 
 @cache
 def our_states() -> list[dict[str, Any]]:
-    from bassl_fast.crn import ContextualRelationNetwork
     from bassl_fast.encoders import ResNet
-    from bassl_fast.finetune import SceneBoundary
+    from bassl_fast.heads.crn import ContextualRelationNetwork
+    from bassl_fast.segmentation.model import SceneBoundary
 
     encoder = {f"encoder.{name}": value for name, value in ResNet(18, 1).state_dict().items()}
     crn = ContextualRelationNetwork(**CRN)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bassl_fast.reference import rename
+from bassl_fast.checkpoints.reference import rename
 
 GOLDEN = Path(__file__).parent / "golden"
 

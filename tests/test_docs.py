@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from bassl_fast import cli, config
-from shard_tools.pack import pack
-from tests.bassl_fast.test_tools import make_clip
+from bassl_fast.cli.verbs import VERBS, verb_of
+from shard_tools.packing.pack import pack
+from tests.bassl_fast.cli.test_data import make_clip
 from tests.films import picture, write_set
 from tests.servers import BUCKET, s3_server, use_s3
-from tests.shard_tools.test_clips import make_frames, write_ucf
+from tests.shard_tools.sources.test_clips import make_frames, write_ucf
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -56,12 +57,12 @@ def commands(page: Path) -> list[Shown]:
 def test_every_command_shown_is_understood(page: Path, words: list[str], monkeypatch):
     monkeypatch.chdir(ROOT)
     words = [word for word in words if word != "..."]
-    name, rest = cli.verb_of(words), words[1:]
+    name, rest = verb_of(words), words[1:]
     for given in [after for word, after in pairwise(rest) if word == "--config"]:
         # `C`, or a file that the page tells the reader to write
         if not Path(given).exists() and (given.isupper() or f"`{given}`" in page.read_text(encoding="utf-8")):
             rest[rest.index(given)] = f"configs/{name}/bassl.yaml"
-    verb = cli.VERBS[name]
+    verb = VERBS[name]
     function = getattr(importlib.import_module(verb.module), verb.function)
     config.parse(config.make_parser(function, verb.positional), rest)
 

@@ -13,13 +13,14 @@ import pytest
 import yaml
 
 from bassl_fast import cli, config
-from bassl_fast.pretrain import pretrain
-from shard_tools import remote
-from shard_tools.cache import Cache
+from bassl_fast.training.pretrain import pretrain
 from shard_tools.errors import BasslFastError, ConfigError, RemoteError, ShardError, masked
-from shard_tools.foreign import map_npy, parse_json
-from shard_tools.format import MANIFEST, ShardIndex
-from shard_tools.pack import pack
+from shard_tools.packing.pack import pack
+from shard_tools.shards.format import MANIFEST
+from shard_tools.shards.index import ShardIndex
+from shard_tools.storage import remote
+from shard_tools.storage.cache import Cache
+from shard_tools.storage.untrusted import map_npy, parse_json
 from tests.films import write_set
 from tests.servers import http_server
 

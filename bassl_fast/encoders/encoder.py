@@ -28,3 +28,11 @@ class Encoder(nn.Module):
     def in_windows(self, images: Tensor, size: int) -> Tensor:
         """Features `[N, P, dim]` of larger images in P windows of `size` pixels; here of the whole, P = 1."""
         return self(images)[:, None]
+
+
+def for_encoder(views: Tensor) -> Tensor:
+    """What an encoder takes: pictures `[N, 3, H, W]` as they are, clips `[N, T, 3, H, W]` as `[N, 3, T, H, W]`.
+
+    Both lie channels last in memory, as the loader makes them, so nothing is moved.
+    """
+    return views.transpose(1, 2) if views.ndim == 5 else views

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bassl_fast.heads.crn import ContextualRelationNetwork
+from bassl_fast.runtime.distributed import global_mean
 from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews
 from shard_tools.errors import ConfigError
 
-from ..boundary import pseudo_boundary
-from ..crn import ContextualRelationNetwork
-from ..distributed import global_mean
-from ..losses import info_nce
+from .losses import info_nce
 from .method import Method, Projection
+from .pseudo_boundary import pseudo_boundary
 from .window import draw_window
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..losses import shotcol
 from .bassl import BaSSL
+from .losses import shotcol
 
 
 class BaSSLShotCoL(BaSSL):

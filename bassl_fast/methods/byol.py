@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bassl_fast.encoders import Encoder
+from bassl_fast.encoders.encoder import for_encoder
 from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews, draw_clips
 from shard_tools.errors import ConfigError
 
-from ..encoders import Encoder
-from .method import for_encoder
 from .momentum import MomentumMethod, mlp, view_laws
 
 

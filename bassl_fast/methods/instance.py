@@ -11,7 +11,7 @@ from torch import Tensor
 from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews, draw_groups, spread
 
-from ..losses import info_nce
+from .losses import info_nce
 from .method import Method, Projection
 
 

@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 import numpy as np
 from torch import Tensor, nn
 
+from bassl_fast.encoders import Encoder
+from bassl_fast.encoders.encoder import for_encoder
 from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews
-
-from ..encoders import Encoder
 
 
 class Method(nn.Module, ABC):
@@ -43,14 +43,6 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses by name from shot features `[b, V, D]` and the batch they came from; training minimises their sum."""
-
-
-def for_encoder(views: Tensor) -> Tensor:
-    """What an encoder takes: pictures `[N, 3, H, W]` as they are, clips `[N, T, 3, H, W]` as `[N, 3, T, H, W]`.
-
-    Both lie channels last in memory, as the loader makes them, so nothing is moved.
-    """
-    return views.transpose(1, 2) if views.ndim == 5 else views
 
 
 class Projection(nn.Sequential):

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bassl_fast.encoders import Encoder
 from pipelines.views import TrainViews
 from shard_tools.errors import ConfigError
 
-from ..encoders import Encoder
 from .method import Method
 
 

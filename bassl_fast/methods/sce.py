@@ -16,14 +16,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.clips import Clips, show_differences
+from bassl_fast.encoders import ClipEncoder, Encoder
+from bassl_fast.encoders.encoder import for_encoder
+from bassl_fast.runtime.distributed import gather, world_size
+from pipelines.clip_sampling import Clips, show_differences
 from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews, draw_clips
 from shard_tools.errors import ConfigError
 
-from ..distributed import gather, world_size
-from ..encoders import ClipEncoder, Encoder
-from .method import for_encoder
 from .momentum import MomentumMethod, cosine_momentum, mlp, view_laws
 
 TARGETS = 2  # views that the momentum encoder sees: the first

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bassl_fast.encoders import Encoder, ResNet
+from bassl_fast.runtime.distributed import global_mean
 from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews
 from shard_tools.errors import ConfigError
 
-from ..distributed import global_mean
-from ..encoders import Encoder, ResNet
 from .boxes import Boxes, draw_boxes, roi_align
 from .byol import BYOL
 

@@ -13,7 +13,7 @@ from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews
 from shard_tools.errors import ConfigError
 
-from ..losses import shotcol
+from .losses import shotcol
 from .method import Method, Projection
 from .window import draw_window
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.clips import Clips
+from bassl_fast.encoders import ClipEncoder, Encoder
+from bassl_fast.encoders.encoder import for_encoder
+from pipelines.clip_sampling import Clips
 from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews, draw_clips
 from shard_tools.errors import ConfigError
 
-from ..encoders import ClipEncoder, Encoder
-from .method import Method, for_encoder
+from .method import Method
 
 
 class Supervised(Method):

@@ -12,7 +12,7 @@ from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews, draw_groups, spread
 from shard_tools.errors import ConfigError
 
-from ..losses import info_nce
+from .losses import info_nce
 from .method import Method, Projection
 
 

@@ -13,19 +13,20 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from bassl_fast.checkpoints.checkpoint import sha256
+from bassl_fast.metrics.scenes import FilmScores
+from bassl_fast.report.page import FilmPage, write_report
+from bassl_fast.runtime import engines
+from bassl_fast.runtime.run_folder import RunFolder
+from shard_tools.annotations.movienet import keyframe_name
 from shard_tools.errors import ConfigError, RemoteError, SourceError, masked
-from shard_tools.foreign import parse_json
-from shard_tools.frames import read_header
-from shard_tools.movienet import keyframe_name
-from shard_tools.remote import absolute, attempt, filesystem, is_remote
-from shard_tools.shots import make_cutter, read_shot_list
-from shard_tools.video import list_videos
+from shard_tools.storage.remote import absolute, attempt, filesystem, is_remote
+from shard_tools.storage.untrusted import parse_json
+from shard_tools.video.detectors import make_cutter
+from shard_tools.video.frames import read_header
+from shard_tools.video.keyframes import list_videos
+from shard_tools.video.shot_list import read_shot_list
 
-from .. import engines
-from ..checkpoint import sha256
-from ..metrics import FilmScores
-from ..report import FilmPage, write_report
-from ..run_folder import RunFolder
 from . import outputs
 from .detector import SceneDetector, check_grouping, name_of
 from .film import FilmScenes

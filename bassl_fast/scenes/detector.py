@@ -12,10 +12,12 @@ import numpy as np
 from PIL import Image
 
 from shard_tools.errors import ConfigError
-from shard_tools.frames import Progress, read_header
-from shard_tools.remote import is_remote
-from shard_tools.shots import ListedShots, Shot, cut_shots, make_cutter, read_shot_list
-from shard_tools.video import QUALITY, film_name
+from shard_tools.storage.remote import is_remote
+from shard_tools.video.detectors import make_cutter
+from shard_tools.video.frames import Progress, read_header
+from shard_tools.video.keyframes import QUALITY, film_name
+from shard_tools.video.shot_list import ListedShots, read_shot_list
+from shard_tools.video.shots import Shot, cut_shots
 
 from .film import FilmScenes, SceneShot
 

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines.passing import view_jpegs
+from bassl_fast.checkpoints.build import build_pretrained, from_state
+from bassl_fast.checkpoints.checkpoint import sha256
+from bassl_fast.encoders import Encoder
+from bassl_fast.runtime import hardware
+from bassl_fast.segmentation.features import Film
+from bassl_fast.segmentation.model import load_finetuned
+from bassl_fast.segmentation.windows import Windows
+from pipelines.jpeg_stream import view_jpegs
 from pipelines.views import TestViews
 from shard_tools.errors import CheckpointError
-from shard_tools.format import SHOT
-
-from .. import hardware
-from ..checkpoint import sha256
-from ..encoders import Encoder
-from ..features import Film
-from ..finetune import Windows, load_finetuned
-from ..models import build_pretrained, from_state
+from shard_tools.shards.format import SHOT
 
 
 class Network:

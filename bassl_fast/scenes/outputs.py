@@ -11,10 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from shard_tools.annotations.movienet import keyframe_name
 from shard_tools.errors import MissingDependency, SourceError, masked
-from shard_tools.movienet import keyframe_name
-from shard_tools.remote import is_remote
-from shard_tools.shots import SIXTHS
+from shard_tools.storage.remote import is_remote
+from shard_tools.video.shots import SIXTHS
 
 from .film import FilmScenes, Scene, SceneShot, clock, timecode
 

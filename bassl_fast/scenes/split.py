@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shard_tools.errors import SourceError
-from shard_tools.frames import EPSILON, load_library, open_video
-from shard_tools.video import VIDEO_SUFFIXES
+from shard_tools.video.frames import EPSILON, load_library, open_video
+from shard_tools.video.keyframes import VIDEO_SUFFIXES
 
 from .film import FilmScenes
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipelines.samples import Sampler
 from pipelines.views import TrainViews
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
 
 
 @dataclass(frozen=True)

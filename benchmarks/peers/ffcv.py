@@ -21,12 +21,12 @@ from ffcv.traversal_order.base import TraversalOrder
 from ffcv.writer import DatasetWriter
 from torch import Tensor
 
+from benchmarks.peers.steps import colour_and_blur
 from pipelines.store import Store
-from shard_tools.format import ShardIndex
-from shard_tools.jpeg import picture_size
+from shard_tools.shards.index import ShardIndex
+from shard_tools.shards.jpeg import picture_size
 
 from . import Work
-from .steps import colour_and_blur
 
 
 class AsFound(RGBImageField):

@@ -15,12 +15,12 @@ from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.peers.steps import normalise
 from pipelines.store import Store
 from pipelines.views import ORDERS, STEPS, following
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
 
 from . import Work
-from .steps import normalise
 
 
 def turn_hue(picture: Image.Image, turns: float) -> Image.Image:

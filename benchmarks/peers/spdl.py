@@ -13,10 +13,10 @@ import torch
 from spdl.pipeline import PipelineBuilder
 from torch import Tensor
 
+from benchmarks.peers.steps import colour_and_blur
 from pipelines.store import Store
 
 from . import Work
-from .steps import colour_and_blur
 
 spdl.io.demux_config()  # loads FFmpeg, and fails here where there is none
 

@@ -14,12 +14,12 @@ import webdataset
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from benchmarks.peers.pil import window
+from benchmarks.peers.steps import normalise
 from pipelines import rng
 from pipelines.samples import ShotTable
 
 from . import Work
-from .pil import window
-from .steps import normalise
 
 BUFFER = 256  # windows
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from bassl_fast.boundary import pseudo_boundary
-from bassl_fast.crn import ContextualRelationNetwork
+from bassl_fast.checkpoints.reference import rename
 from bassl_fast.encoders import ResNet
-from bassl_fast.losses import balanced_cross_entropy
+from bassl_fast.heads.crn import ContextualRelationNetwork
 from bassl_fast.methods import BaSSL, BaSSLShotCoL, Instance, Method, ShotCoL, Temporal
-from bassl_fast.optim import LARS, split_parameters, warmup_cosine
-from bassl_fast.reference import rename
+from bassl_fast.methods.losses import balanced_cross_entropy
+from bassl_fast.methods.pseudo_boundary import pseudo_boundary
+from bassl_fast.training.optim import LARS, split_parameters, warmup_cosine
 from shard_tools.errors import ConfigError
 from tests.golden_weights import GOLDEN, load
 

@@ -11,15 +11,17 @@ import pytest
 import torch
 import yaml
 
-from bassl_fast import checkpoint, cli, pretrain
-from bassl_fast.evaluate import training_curves
-from bassl_fast.features import FeatureSet
-from bassl_fast.models import build_pretrained
-from bassl_fast.module import Pretraining
+from bassl_fast import cli
+from bassl_fast.checkpoints import checkpoint
+from bassl_fast.checkpoints.build import build_pretrained
+from bassl_fast.segmentation.evaluate import training_curves
+from bassl_fast.segmentation.features import FeatureSet
+from bassl_fast.training import pretrain
+from bassl_fast.training.module import Pretraining
 from pipelines.loader import FilmLoader
 from pipelines.views import TestViews
 from shard_tools.errors import TrainingError
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
 
 from .conftest import PRETRAIN, Project
 

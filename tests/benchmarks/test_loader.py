@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import loader
-from shard_tools.pack import pack
+from shard_tools.packing.pack import pack
 from tests.films import write_film
 
 REQUIRED = ["pil", "web", "dali", "ours", "ours-bfloat16", "decode"]  # FFCV takes as long as all others to compile

@@ -16,9 +16,9 @@ from pipelines.loader import WindowLoader
 from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews, draw_groups, spread
 from pipelines.windows import dense_window
-from shard_tools.format import ShardIndex
-from shard_tools.movienet import keyframe_name
-from shard_tools.pack import pack
+from shard_tools.annotations.movienet import keyframe_name
+from shard_tools.packing.pack import pack
+from shard_tools.shards.index import ShardIndex
 from tests.servers import BUCKET, s3_server
 
 SIZE = 32  # of the views

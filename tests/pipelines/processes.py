@@ -19,9 +19,9 @@ import torch
 import torch.distributed as dist
 
 from pipelines.loader import WindowLoader
-from shard_tools.cache import Cache
 from shard_tools.errors import BasslFastError
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
+from shard_tools.storage.cache import Cache
 from tests.pipelines.conftest import SIZE, sample
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.clips import Clips, show_differences
+from pipelines.clip_sampling import Clips, show_differences
 from pipelines.loader import WindowLoader
 from pipelines.samples import Centers, Drawn, ShotTable
 from pipelines.store import Store
 from pipelines.views import VIEW, TrainViews, draw_clips
 from shard_tools.errors import PictureError
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
 
 from .conftest import Batch, assert_all_equal, flip_byte
 from .reference import psnr, train_view

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
 
 TEXT = (Path(__file__).parents[2] / "docs" / "loader.md").read_text(encoding="utf-8")
 

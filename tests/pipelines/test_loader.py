@@ -17,7 +17,7 @@ from pipelines.samples import Centers, Drawn
 from pipelines.store import Store
 from pipelines.views import TestViews
 from shard_tools.errors import ConfigError
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
 
 from .conftest import FILMS, SHOTS, SIZE, STEPS, Batch, MakeLoader, assert_all_equal, sample
 from .reference import eval_view, psnr, train_view

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
 from tests.servers import BUCKET, use_s3
 
 from .conftest import flip_byte

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.clips import Clips
+from pipelines.clip_sampling import Clips
 from pipelines.samples import ShotTable
 from pipelines.shot_loader import ShotLoader
 from pipelines.store import Store
 from pipelines.views import TestViews
 from shard_tools.errors import ConfigError, ShardError
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
 
 from .conftest import FILMS, VIDEOS
 from .reference import eval_view, psnr

@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from pipelines.store import Store
-from shard_tools import format as fmt
-from shard_tools.cache import Cache
+from shard_tools.annotations.movienet import keyframe_name
 from shard_tools.errors import PictureError
-from shard_tools.format import ShardIndex
-from shard_tools.movienet import keyframe_name
-from shard_tools.pack import pack
+from shard_tools.packing.pack import pack
+from shard_tools.shards import format as fmt
+from shard_tools.shards.index import ShardIndex
+from shard_tools.storage.cache import Cache
 from tests.films import write_film
 from tests.servers import BUCKET, KEY, SECRET, Proxy, use_s3
 

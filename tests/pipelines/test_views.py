@@ -14,7 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.views import ORDERS, STEPS, VIEW, TestViews, TrainViews, colour_matrices, draw_clips, draw_groups, spread
+from pipelines.views import (
+    ORDERS,
+    STEPS,
+    VIEW,
+    TestViews,
+    TrainViews,
+    colour_matrices,
+    draw_clips,
+    draw_groups,
+    spread,
+)
 from shard_tools.errors import ConfigError
 
 MANY = 100_000

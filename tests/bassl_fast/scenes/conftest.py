@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ...videos import draw_video
+from tests.videos import draw_video
 
 SHOTS = [24, 36, 30, 42]
 

@@ -15,9 +15,8 @@ import pytest
 import torch
 
 from bassl_fast import cli
-
-from ...shard_tools.test_download import http_server
-from ..conftest import Project
+from tests.bassl_fast.conftest import Project
+from tests.shard_tools.storage.test_download import http_server
 
 ROOT = Path(__file__).parents[3]
 SCENES = (ROOT / "docs" / "scenes.md").read_text(encoding="utf-8")

@@ -15,8 +15,8 @@ from PIL import Image
 from bassl_fast.scenes import outputs
 from bassl_fast.scenes.film import FilmScenes
 from bassl_fast.scenes.sheet import contact_sheet
+from tests.films import picture
 
-from ...films import picture
 from .test_film import film
 
 RATES = [Fraction(24), Fraction(30000, 1001), Fraction(25)]

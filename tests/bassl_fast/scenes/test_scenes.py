@@ -18,17 +18,16 @@ import pytest
 import torch
 
 from bassl_fast import SceneDetector, cli
-from bassl_fast.features import FeatureSet
 from bassl_fast.scenes import detector, film
-
-from ...browser import open_browser
-from ...films import digests
-from ...servers import BUCKET, s3_server, use_s3
-from ...shard_tools.test_download import http_server
-from ...shard_tools.test_video import REAL, bad_file
-from ...videos import PEAK, draw_video, join_videos, loop_video
-from ..conftest import Project
-from ..test_mistakes import refused
+from bassl_fast.segmentation.features import FeatureSet
+from tests.bassl_fast.cli.test_mistakes import refused
+from tests.bassl_fast.conftest import Project
+from tests.browser import open_browser
+from tests.films import digests
+from tests.servers import BUCKET, s3_server, use_s3
+from tests.shard_tools.storage.test_download import http_server
+from tests.shard_tools.video.test_keyframes import REAL, bad_file
+from tests.videos import PEAK, draw_video, join_videos, loop_video
 
 FILES = {
     *("report.html", "scenes.csv", "scenes.json", "scenes.edl", "scenes.otio", "chapters.ffmetadata", "chapters.txt"),

@@ -11,8 +11,7 @@ import pytest
 from bassl_fast.scenes import SceneDetector
 from bassl_fast.scenes.split import split_film
 from shard_tools.errors import SourceError
-
-from ...videos import draw_video, texture
+from tests.videos import draw_video, texture
 
 
 def shots_of(path: Path) -> list[int]:

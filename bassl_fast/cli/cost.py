@@ -1,0 +1,68 @@
+"""`bassl-fast info --model`: what a network costs, parameters and multiply-accumulates."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+from bassl_fast.encoders import ClipEncoder, Encoder, ResNet3D
+from bassl_fast.methods import Classifier, Supervised
+from shard_tools.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, those outside batch normalisation, and multiply-accumulates of convolutions and linear layers."""
+
+    parameters: int
+    parameters_without_bn: int
+    macs: int
+
+
+def count(network: nn.Module, shape: tuple[int, ...]) -> Cost:
+    """Cost of `network` in evaluation on an input of `shape`; nothing is computed, so size and memory do not matter."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    parameters = sum(p.numel() for p in network.parameters())
+    in_norms = sum(p.numel() for norm in norms for p in norm.parameters())
+    abstract = copy.deepcopy(network).to("meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        abstract(torch.empty(shape, device="meta"))
+    return Cost(parameters, parameters - in_norms, counter.get_total_flops() // 2)
+
+
+def classifier(encoder: Encoder, classes: int) -> Classifier:
+    """`encoder` under a classifier."""
+    return Classifier(encoder, Supervised(encoder.dim, classes))
+
+
+def show(model: Callable[[], Encoder], classes: int | None = None, frames: int | None = None) -> None:
+    """Print parameters, those outside batch normalisation, and multiply-accumulates at 224 and 256 pixels.
+
+    Args:
+        model: class and arguments of the encoder.
+        classes: with a classifier of so many classes on top of it.
+        frames: of a clip; 8 of ResNet3D and 16 of X3D and VoV3D, as published, if left out; 1 of a picture.
+
+    Raises:
+        ConfigError: frames of a network of pictures.
+    """
+    with torch.device("meta"):
+        encoder = model()
+    clips = isinstance(encoder, ClipEncoder)
+    if frames is not None and (frames < 1 or not clips):
+        raise ConfigError(f"frames {frames}: {type(encoder).__name__} looks at " + ("clips" if clips else "pictures"))
+    network = encoder if classes is None else classifier(encoder, classes)
+    length = frames or (8 if isinstance(encoder, ResNet3D) else 16)
+    shapes = {side: (1, 3, *([length] if clips else []), side, side) for side in (224, 256)}
+    costs = {side: count(network, shape) for side, shape in shapes.items()}
+    what = f"clips of {length} frames" if clips else "pictures"
+    print(f"parameters                  {costs[224].parameters:,d}")
+    print(f"without BN                  {costs[224].parameters_without_bn:,d}")
+    for side, cost in costs.items():
+        print(f"multiply-accumulates @{side}   {cost.macs / 1e9:.3f} G ({what})")

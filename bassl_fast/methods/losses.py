@@ -1,0 +1,57 @@
+"""Losses that more than one method uses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bassl_fast.runtime.distributed import gather
+
+
+def info_nce(anchor: Tensor, positive: Tensor, temperature: float = 0.1) -> Tensor:
+    """InfoNCE in both directions over all processes (NT-Xent; Chen et al., arXiv:2002.05709, equation 1).
+
+    With 2N embeddings in all, each is an anchor once: its partner is the positive, the other 2N - 2 the negatives.
+
+    Args:
+        anchor, positive: `[B, D]` L2-normalised; row i of one is the partner of row i of the other.
+        temperature: divides the cosines.
+    """
+    z = torch.cat([gather(anchor), gather(positive)]).float()
+    with torch.autocast(z.device.type, enabled=False):  # half precision is too coarse for cosines over a temperature
+        logits = z @ z.T / temperature
+    logits = logits.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), float("-inf"))
+    partner = torch.arange(len(z), device=z.device).roll(len(z) // 2)
+    return F.cross_entropy(logits, partner)
+
+
+def shotcol(sparse: Tensor, dense: Tensor, temperature: float = 0.1) -> Tensor:
+    """InfoNCE of the centre shot and the shot of its window most like it (ShotCoL; Chen et al., arXiv:2104.13537).
+
+    Likeness is the cosine to the dense view of the centre; no gradient flows through the choice.
+
+    Args:
+        sparse: `[B, D]` L2-normalised embeddings of the centre's sparse view.
+        dense: `[B, T, D]` L2-normalised embeddings of the window, its centre at T // 2.
+        temperature: of InfoNCE.
+    """
+    centre, rows = dense.shape[1] // 2, torch.arange(len(dense), device=dense.device)
+    with torch.no_grad(), torch.autocast(dense.device.type, enabled=False):
+        cosine = torch.einsum("bd,btd->bt", dense[:, centre], dense)
+        cosine[:, centre] = -torch.inf
+    return info_nce(sparse, dense[rows, cosine.argmax(1)], temperature)
+
+
+def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy where the boundaries of a batch weigh one half together and the other shots the other half.
+
+    Args:
+        logits: `[B, 2]`.
+        labels: `[B]` 0 or 1.
+    """
+    loss = F.cross_entropy(logits.float(), labels, reduction="none")
+    positive = (labels == 1).to(loss.dtype)
+    negative = 1 - positive
+    # The small constant keeps a batch without boundaries finite.
+    return 0.5 * ((loss * positive).sum() / (positive.sum() + 1e-5) + (loss * negative).sum() / (negative.sum() + 1e-5))

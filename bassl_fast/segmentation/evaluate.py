@@ -1,0 +1,183 @@
+"""`bassl-fast evaluate`: a fine-tuned checkpoint and features -> scores, metrics and a report."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bassl_fast.checkpoints.checkpoint import sha256
+from bassl_fast.metrics import scenes as metrics
+from bassl_fast.metrics.scenes import FilmScores
+from bassl_fast.report.page import FilmPage, write_report
+from bassl_fast.runtime import hardware
+from bassl_fast.runtime.run_folder import RunFolder, files, folder_of
+from pipelines.store import Store
+from shard_tools.errors import ConfigError, FeatureError, RemoteError, ShardError, masked
+from shard_tools.shards.format import MANIFEST
+from shard_tools.shards.index import ShardIndex
+from shard_tools.storage.atomic import write_atomically
+from shard_tools.storage.cache import local_file
+from shard_tools.storage.untrusted import parse_json
+
+from .features import FeatureSet
+from .model import load_finetuned
+from .windows import Windows
+
+
+def score(finetuned: str | Path, features: str | Path, split: str | None) -> tuple[list[FilmScores], dict[str, Any]]:
+    """Boundary probabilities of the films of `split`, and the checkpoint's state.
+
+    Raises:
+        FeatureError: no such film, or features of another pretraining checkpoint than it was fine-tuned on.
+    """
+    model, state = load_finetuned(finetuned)
+    feature_set = FeatureSet.open(features)
+    if feature_set.provenance["checkpoint_sha256"] != state["checkpoint_sha256"]:
+        raise FeatureError(
+            f"{features}: features of another pretraining checkpoint than {finetuned} was fine-tuned on; "
+            f"evaluate with those in {state['recipe']['data']['features']}"
+        )
+    films = feature_set.films(split)
+    if not films:
+        raise FeatureError(f"{features}: no film in split '{split}'; choose another --split")
+    hardware.say_device()
+    device = hardware.device()
+    return Windows.load(films, model.shots, device).scores(model.to(device)), state
+
+
+def evaluate(
+    finetuned: str,
+    features: str,
+    out: str | None = None,
+    split: str = "test",
+    threshold: float | None = None,
+    reference_quirks: bool = False,
+    pages: int = 3,
+    comparison: str | None = None,
+    notes: str | None = None,
+) -> dict[str, float]:
+    """Score the films of a split; write `scores/<film>.csv`, `metrics.json` and `report.html`; return the metrics.
+
+    Args:
+        finetuned: checkpoint that `bassl-fast finetune` wrote; path or address.
+        features: folder or address that `bassl-fast extract` wrote to.
+        out: folder or address for the results; `evaluate-<split>/` beside the checkpoint if left out.
+        split: "train", "val" or "test".
+        threshold: probability from which a shot is called a boundary; the checkpoint's own if left out.
+        reference_quirks: score as the published code does, to compare with its numbers; the threshold is its 0.5 then.
+        pages: films drawn in the report, the worst first, some 15 MB for one of 1,500 shots; all count in its numbers.
+        comparison: JSON file with rows `{"name": ..., column: value}` for a table in the report.
+        notes: text file whose paragraphs end the report, such as whose films these are.
+
+    Raises:
+        CheckpointError, FeatureError: they cannot be used, or not together.
+    """
+    folder = RunFolder(f"{folder_of(finetuned)}/evaluate-{split}" if out is None else out)
+    films, state = score(finetuned, features, split)
+    feature_set = FeatureSet.open(features)
+    numbers = {film.name: film.shots["shot"] for film in feature_set.films(split)}
+    rows = _read_rows(comparison) if comparison else None
+    threshold_from = "--threshold"
+    if threshold is None:
+        stands = (0.5, "the reference") if reference_quirks else (state["threshold"], state["threshold_from"])
+        threshold, threshold_from = stands
+    if not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold {threshold}: a probability, within 0..1")
+    out_dir = folder.path
+    found = metrics.scene_metrics(films, threshold, reference_quirks)
+    (out_dir / "scores").mkdir(parents=True, exist_ok=True)
+    for film in films:
+        _write_scores(out_dir / "scores" / f"{film.film}.csv", film, numbers[film.film], threshold)
+    summary = {
+        "split": split,
+        "threshold": threshold,
+        "threshold_from": threshold_from,
+        "best_epoch_from": state["best_epoch_from"],
+        "reference_quirks": reference_quirks,
+        **found,
+    }
+    write_atomically(out_dir / "metrics.json", (json.dumps(summary, indent=1) + "\n").encode())
+    write_report(
+        out_dir / "report.html",
+        "Scenes of one film" if len(films) == 1 else f"Scenes of {len(films)} films",
+        film_pages(films, numbers, feature_set.provenance, pages),
+        found,
+        threshold,
+        training_curves(folder_of(finetuned), state["recipe"].get("pretrained")),
+        rows,
+        [line for line in Path(notes).read_text("utf-8", "replace").splitlines() if line.strip()] if notes else (),
+    )
+    folder.publish()
+    if split == state["best_epoch_from"]:
+        print(f"note: the best epoch was chosen on these films (split '{split}'), so their scores flatter")
+    for name, value in found.items():
+        print(f"{name:14s} {value:6.2f}")
+    print(f"report: {masked(folder.where('report.html'))}")
+    return found
+
+
+def film_pages(
+    films: list[FilmScores], numbers: dict[str, np.ndarray], provenance: dict[str, Any], drawn: int
+) -> list[FilmPage]:
+    """Pages of the report, the films of lowest AP first; the first `drawn` have thumbnails if the shards are there.
+
+    Args:
+        numbers: film -> `[S]` shot numbers.
+        provenance: of the features, see `FeatureSet`.
+    """
+    films = sorted(
+        films, key=lambda film: metrics.scene_metrics([film]).get("ap", 101.0) if film.labelled.any() else 102.0
+    )
+    try:
+        if provenance["shards"] is None:
+            raise ShardError("the features were imported, so it is not known which shards are theirs")
+        index = ShardIndex.open(provenance["shards"])
+        if sha256(index.root / MANIFEST) != provenance["manifest_sha256"]:
+            raise ShardError(f"{index.address}: packed anew since the features were extracted; extract them again")
+    except (ShardError, RemoteError) as error:
+        print(f"report without pictures: {error}")
+        drawn = 0
+    return [
+        FilmPage(film.film, _thumbnails(index, film.film) if i < drawn else [], film, shot_numbers=numbers[film.film])
+        for i, film in enumerate(films)
+    ]
+
+
+def _thumbnails(index: ShardIndex, film: str) -> list[bytes]:
+    """JPEG bytes of all key-frames, shot by shot."""
+    row = index.sequences[index.films.index(film)]
+    frames = int(row["first_frame"]) + np.arange(int(row["shots"]) * int(row["frames_per_shot"]))
+    return [bytes(jpeg) for jpeg in Store(index).read(frames)]
+
+
+def training_curves(finetuned: str | Path, pretrained: str | None) -> dict[str, list[tuple[int, float]]]:
+    """Loss curves `(step, value)` that the two trainings left beside their checkpoints."""
+    curves: dict[str, dict[int, float]] = {}
+    for stage, folder in (("pretraining", folder_of(pretrained) if pretrained else None), ("fine-tuning", finetuned)):
+        # A run that was stopped left one file a part; where two tell of one step, the later part went on from there.
+        for path in files(folder, "metrics*.csv") if folder else ():
+            with open(local_file(path), newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    for column, value in row.items():
+                        if column.startswith(("loss", "val/", "test/")) and value:
+                            curves.setdefault(f"{stage}: {column}", {})[int(row["step"])] = float(value)
+    return {name: sorted(points.items()) for name, points in curves.items()}
+
+
+def _read_rows(path: str) -> list[dict[str, Any]]:
+    try:
+        return parse_json(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error})") from None
+
+
+def _write_scores(path: Path, film: FilmScores, numbers: np.ndarray, threshold: float) -> None:
+    lines = ["shot,probability,predicted,boundary,start_frame,end_frame"]
+    said = film.predicted(threshold).astype(int)
+    rows = zip(numbers, film.probability, said, film.boundary, film.start, film.end, strict=True)
+    lines += [f"{shot},{p:.6f},{call},{true},{start},{end}" for shot, p, call, true, start, end in rows]
+    write_atomically(path, ("\n".join(lines) + "\n").encode())

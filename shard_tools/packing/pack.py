@@ -1,0 +1,369 @@
+"""Films, pictures and clips -> shards: bytes are copied and checked, and decoded only if asked.
+
+Shards are packed side by side, each into `.pack/<shard>.tar.tmp` that is moved to its place when whole; what is known
+of a finished shard is kept under `.pack/` until all are done. A film is a shard of its own; which pictures and clips
+share one is settled before the first is read, so it depends on the source alone. A pack stopped at any moment goes on
+where it was and ends with the same bytes; a shard whose files changed meanwhile is packed again, one that is gone is
+taken out. The manifest comes last: without it nothing downstream opens the folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache, partial
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from shard_tools.annotations import movienet
+from shard_tools.errors import ShardError, SourceError
+from shard_tools.shards import format as fmt
+from shard_tools.shards.jpeg import any_picture_size, decode_fault, picture_size
+from shard_tools.sources import keyframe_folder
+from shard_tools.sources.detect import Reading, open_layout
+from shard_tools.sources.films import annotations as annotations_folder
+from shard_tools.sources.source import Sequence, Source, SourceShard
+from shard_tools.storage.output import Place, open_place
+from shard_tools.storage.remote import absolute, is_remote
+
+from .writer import PackedShard, ShardWriter, sequence_rows
+
+Each = Callable[[Callable[[Any], Any], Iterable[Any], Callable[[Any], str]], Iterable[Any]]
+_WORTH_PROCESSES = 2.0  # seconds of work that processes, which take half a second to start, are started for
+
+
+class _Job(NamedTuple):
+    """How to pack: what, decode every picture, and read again what is done already."""
+
+    kind: str = fmt.FILMS
+    decode: bool = False
+    recheck: bool = False
+
+
+_FIXES = {
+    fmt.FILMS: "extract this key-frame again",
+    fmt.PICTURES: "fetch this picture again or remove it",
+    fmt.CLIPS: "extract this frame again",
+}
+
+
+def copy_sequence(sequence: Sequence, writer: ShardWriter, job: _Job) -> tuple[bytes, int, int, int, int]:
+    """Hand all pictures of a sequence to `writer`; returns its row, see `sequence_rows`.
+
+    Raises:
+        SourceError: a picture cannot be read, is empty, truncated, no JPEG, or of another size than the first.
+    """
+    kind, fix, noun = job.kind, _FIXES[job.kind], fmt.NOUNS[job.kind]
+    size_of = picture_size if kind == fmt.FILMS else any_picture_size
+    size, count = None, 0
+    for shot, images in zip(sequence.shots.tolist(), sequence.images, strict=True):
+        for k, image in enumerate(images):
+            data = image.read()
+            found = size_of(data, image.name, fix)
+            size = size or found
+            if found != size:
+                again = "key-frames" if kind == fmt.FILMS else "frames"
+                raise SourceError(
+                    f"{image.name}: {found[1]}x{found[0]} pixels where the {noun} has {size[1]}x{size[0]}; "
+                    f"extract its {again} again at one size"
+                )
+            if job.decode and (fault := decode_fault(data)):
+                raise SourceError(f"{image.name}: cannot be decoded ({fault}); {fix}")
+            writer.add(fmt.member_name(sequence.name, shot, k, kind), data)
+            count += 1
+    shots = len(sequence.shots)
+    if count > shots * fmt.MOST_IMAGES:
+        raise SourceError(
+            f"{sequence.name}: {count} frames, a {noun} has at most {fmt.MOST_IMAGES}; cut it into shorter ones"
+        )
+    return sequence.name.encode(), shots, count // shots, *size
+
+
+def begin_shard(shard: SourceShard, place: Place, job: _Job = _Job()) -> Callable[[], PackedShard]:  # noqa: B008 (frozen)
+    """Read what goes into one shard, or see that an earlier run finished it.
+
+    Returns:
+        What brings it to disk and to its place in `place`; the next shard may be read meanwhile.
+
+    The note under `.pack/` comes before the shard, so a shard without one is somebody else's and left alone; it comes
+    after the shard's bytes are on disk, so it vouches for them even if the machine fails.
+    """
+    tar, idx, part = f"{shard.name}.tar", f"{shard.name}.idx", note_name(shard.name)
+    scan = shard.scan()
+    if (size := place.size(tar)) is not None:
+        note = place.read(part)
+        if note is None:
+            raise ShardError(
+                f"{place.uri}/{tar}: not of this pack, so it is not written over; choose another folder or move it away"
+            )
+        done = PackedShard.load(shard.name, note)
+        whole = done and done.source == scan.fingerprint and place.size(idx) is not None and size == done.bytes
+        if whole and (not job.recheck or place.sha256(tar) == done.sha256):
+            return lambda: done
+        place.delete(tar)
+    with ExitStack() as stack:
+        writer = stack.enter_context(ShardWriter(place.scratch() / f"{shard.name}.tar.tmp"))
+        rows, numbers = [], []
+        for sequence in scan.sequences():
+            rows.append(copy_sequence(sequence, writer, job))
+            numbers.append(sequence.shots)
+        writer.end()
+        ending = stack.pop_all()
+
+    def finish() -> PackedShard:
+        with ending:
+            frames, sha256 = writer.settle()
+            sequences, shots = sequence_rows(rows), np.concatenate(numbers)
+            packed = PackedShard(shard.name, scan.fingerprint, writer.bytes, sha256, sequences, shots, frames)
+            place.write(part, packed.note())
+            place.write(idx, packed.idx(job.kind))
+            place.take(writer.path, tar)
+        return packed
+
+    return finish
+
+
+def note_name(shard: str) -> str:
+    """What is known of a finished shard, until all are done."""
+    return f"{fmt.PARTS}/{shard}.npz"
+
+
+def _take_out_gone(place: Place, shards: set[str]) -> None:
+    """Remove what an earlier, stopped run packed of films, pictures or clips that are no longer in the source."""
+    for part in place.names(fmt.PARTS):
+        if part.endswith(".npz") and (shard := part.removesuffix(".npz")) not in shards:
+            for name in (f"{shard}.tar", f"{shard}.idx", f"{shard}.idx.tmp", note_name(shard)):
+                place.delete(name)
+
+
+def refuse_finished(place: Place) -> None:
+    """Raises: ShardError if `place` holds a finished set."""
+    if place.size(fmt.MANIFEST) is not None:
+        raise ShardError(
+            f"{place.uri}: already holds a finished set of shards; choose another folder or delete this one"
+        )
+
+
+@contextmanager
+def _writing(place: Place) -> Iterator[None]:
+    """Hold `place` for this process alone, and say plainly why it cannot be written.
+
+    Raises:
+        ShardError: a finished set, another pack at work there, a full disk, no permission.
+    """
+
+    try:
+        refuse_finished(place)
+        with place.writing():
+            refuse_finished(place)
+            yield
+    except OSError as error:
+        raise ShardError(
+            f"{error.filename or place.uri}: {error.strerror or error}; mend this and run the same command again, "
+            "it goes on where it stopped"
+        ) from error
+
+
+def write_index(place: Place, source: Source, packed: list[PackedShard], labels: list[movienet.ShotLabels]) -> None:
+    """Join what is known of all shards, in order of name, into the index; the manifest last.
+
+    Args:
+        labels: of the films; none for pictures and clips.
+    """
+    rows = np.concatenate([shard.sequences for shard in packed])
+    sequences = np.zeros(len(rows), fmt.sequence_dtype([bytes(rows.dtype["name"].itemsize)], source.kind))
+    for column in rows.dtype.names:
+        sequences[column] = rows[column]
+    each = [len(shard.sequences) for shard in packed]
+    sequences["shard"] = np.repeat(np.arange(len(packed)), each)
+    counts = rows["shots"].astype(np.int64)
+    sequences["first_shot"] = np.cumsum(counts) - counts
+    counts *= rows["frames_per_shot"]
+    sequences["first_frame"] = np.cumsum(counts) - counts
+    if source.kind == fmt.FILMS:
+        sequences["split"] = [known.split.encode() for known in labels]
+        shots = np.empty(int(rows["shots"].sum()), fmt.SHOT)
+        for column in fmt.SHOT.names:
+            shots[column] = np.concatenate([getattr(known, column) for known in labels])
+    else:
+        sequences["split"] = np.repeat([shard.split.encode() for shard in source.shards], each)
+        sequences["label"] = np.concatenate([shard.labels for shard in source.shards])
+        shots = np.full(len(rows), np.array((0, -1, -1, -1, -1), fmt.SHOT))
+    if source.kind == fmt.CLIPS:
+        sequences["fps"] = source.fps
+    frames = np.concatenate([shard.frames for shard in packed])
+    index = {}
+    for name, array in ((fmt.FRAMES, frames), (fmt.SEQUENCES, sequences), (fmt.SHOTS, shots)):
+        data = fmt.npy_bytes(array)
+        index[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        place.write(name, data)
+    manifest = {
+        "version": fmt.VERSION,
+        "kind": source.kind,
+        **({} if source.kind == fmt.FILMS else {"classes": source.classes, "reading": source.reading}),
+        "index": index,
+        "shards": [
+            {"name": f"{shard.name}.tar", "bytes": shard.bytes, "sha256": shard.sha256, "frames": len(shard.frames)}
+            for shard in packed
+        ],
+    }
+    place.settle()  # the manifest vouches for the shards, so it must not outlive one of them
+    place.write(fmt.MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+    place.settle()  # notes, which vouch for the shards until now, go next
+
+
+def pack(
+    source: str | Path,
+    dst: str | Path,
+    workers: int = 2,
+    progress: bool | None = None,
+    annotations: str | Path | None = None,
+    check: str = "header",
+    recheck: bool = False,
+    reading: Reading = Reading(),  # noqa: B008 (frozen)
+    each: Each | None = None,
+) -> dict[str, list[range]]:
+    """Pack films, pictures or clips into `dst`; see the module's docstring for what a stop leaves behind.
+
+    Args:
+        source: key-frame folder, zip of per-film tars or folder of per-film tars, here or behind an address, see
+            `sources.open_source`; or a folder of pictures or clips, see `layouts.open_layout`.
+        dst: folder or address for the shards; made if missing.
+        workers: shards packed at a time; by processes if it is long work, so a script that calls this must be guarded
+            by `if __name__ == "__main__"`.
+        progress: show a bar; None shows one on a terminal.
+        annotations: folder that holds `anno/` and `scene318/`, or the lists of clips; by default the source, or the
+            folder the zip lies in.
+        check: "header" looks at the ends of each JPEG and its size, "decode" decodes it.
+        recheck: read again what an earlier, stopped run finished, instead of trusting its notes.
+        reading: of pictures and clips: how they are found, and how videos become frames.
+        each: called with a function, the shards, and what names one: calls the function with every shard, anywhere
+            that sees `source` and `dst`, and yields results in any order; `workers` processes here if left out.
+
+    Returns:
+        Film -> shot numbers that its key-frames leave out, where there are any.
+
+    Raises:
+        SourceError: the source is not in the layout, or a picture is missing or broken.
+        ShardError: `dst` already holds a finished set or other tars, lies among the film folders, or cannot be written.
+        RemoteError: an address cannot be read or written.
+    """
+    place, quiet = open_place(dst), None if progress is None else not progress  # tqdm: None is "only on a terminal"
+    found = open_layout(source if each is None else absolute(source), annotations, reading, workers, quiet)
+    if not is_remote(source) and not is_remote(dst) and Path(source).is_dir():
+        frames_dir = keyframe_folder.frames_dir(Path(source))
+        if Path(dst).resolve().is_relative_to(frames_dir.resolve()):
+            raise ShardError(f"{dst}: lies among the film folders of {frames_dir}; choose a folder outside it")
+    job = _Job(found.kind, check == "decode", recheck)
+    films = found.kind == fmt.FILMS
+    with ExitStack() as stack:
+        folder = stack.enter_context(annotations_folder(source, annotations)) if films else None
+        labels = movienet.read_labels(folder) if films else {}
+        stack.enter_context(_writing(place))
+        packed = _pack_shards(place, found.shards, job, workers, quiet, each)
+        _take_out_gone(place, {shard.name for shard in packed})
+        known = [movienet.labels_of_film(folder, film.name, film.shots, labels) for film in packed] if films else []
+        write_index(place, found, packed, known)
+    place.clear()
+    return {film.name: missing for film in packed if films and (missing := gaps(film.shots))}
+
+
+def gaps(shots: np.ndarray) -> list[range]:
+    """Runs of numbers that rising shot numbers `[S]` leave out, from shot 0 on."""
+    before = np.concatenate([[-1], shots[:-1]])
+    return [range(int(b) + 1, int(s)) for b, s in zip(before, shots, strict=True) if s > b + 1]
+
+
+def _pack_shards(
+    place: Place, shards: list[SourceShard], job: _Job, workers: int, quiet: bool | None, each: Each | None
+) -> list[PackedShard]:
+    """Pack shards side by side; the first that fails stops those not yet begun."""
+    packed: list[Future[PackedShard]] = []
+    noun = "film" if job.kind == fmt.FILMS else "shard"
+    with tqdm(total=len(shards), desc="pack", unit=noun, disable=quiet) as bar, ThreadPoolExecutor(1) as finisher:
+        if each is not None:
+            found = {}
+            for shard in each(partial(_pack_anywhere, absolute(place.uri), job), shards, attrgetter("name")):
+                found[shard.name] = shard
+                bar.update()
+            return [found[shard.name] for shard in shards]
+        started = time.monotonic()
+        while len(packed) < len(shards):
+            left = len(shards) - len(packed)
+            spent = time.monotonic() - started
+            long = left * spent / len(packed) > _WORTH_PROCESSES if packed else job.kind != fmt.FILMS
+            if min(workers, left) > 1 and long:
+                packed += _side_by_side(place, shards[len(packed) :], job, min(workers, left), bar)
+            else:
+                packed.append(finisher.submit(begin_shard(shards[len(packed)], place, job)))
+                bar.update()
+                for before in packed[-2:-1]:
+                    before.result()
+    return [shard.result() for shard in packed]
+
+
+def _side_by_side(
+    place: Place, shards: list[SourceShard], job: _Job, workers: int, bar: tqdm
+) -> list[Future[PackedShard]]:
+    """Processes, since a thread that copies small files spends half its time holding Python's lock."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _begin_work, (place.uri, job, os.getpid())) as pool:
+        # Ctrl-C is this process's to answer: the workers inherit the mask.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        jobs = [pool.submit(_work, shard) for shard in shards]
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            for done in as_completed(jobs):
+                done.result()
+                bar.update()
+        except BrokenProcessPool:
+            raise ShardError(
+                f"{place.uri}: a worker died, perhaps for want of memory; run this again with fewer --workers "
+                "(a script that calls pack needs `if __name__ == '__main__':`)"
+            ) from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return jobs
+
+
+_working: tuple[Place, _Job]  # in a worker process: what it works on
+
+
+def _begin_work(dst: str, job: _Job, parent: int) -> None:
+    """Begin a worker: it keeps other packs away too, and dies with its own, whatever kills that."""
+    global _working
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
+    place = open_place(dst)
+    place.join()
+    _working = place, job
+
+
+def _work(shard: SourceShard) -> PackedShard:
+    return begin_shard(shard, *_working)()
+
+
+def _pack_anywhere(dst: str, job: _Job, shard: SourceShard) -> PackedShard:
+    return begin_shard(shard, _opened(dst), job)()
+
+
+@lru_cache(maxsize=1)
+def _opened(dst: str) -> Place:
+    place = open_place(dst)
+    place.join()
+    return place

@@ -1,0 +1,129 @@
+"""One shard written to disk, and what is known of it then."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shard_tools.shards import format as fmt
+from shard_tools.sources.source import Buffer
+from shard_tools.storage.untrusted import parse_json
+
+_PIECE = 1 << 20  # bytes written at a time
+
+
+@dataclass(frozen=True)
+class PackedShard:
+    """What the index needs to know of one finished shard."""
+
+    name: str
+    source: str  # fingerprint of the files it was made of
+    bytes: int
+    sha256: str
+    sequences: np.ndarray  # [N], see `sequence_rows`
+    shots: np.ndarray  # [S] shot numbers
+    frames: np.ndarray  # [F] of FRAME
+
+    def note(self) -> bytes:
+        """The fields as the bytes of a file that `load` reads."""
+        buffer = io.BytesIO()
+        facts = json.dumps({"source": self.source, "bytes": self.bytes, "sha256": self.sha256})
+        np.savez(buffer, facts=np.array(facts), sequences=self.sequences, shots=self.shots, frames=self.frames)
+        return buffer.getvalue()
+
+    @classmethod
+    def load(cls, name: str, note: bytes) -> PackedShard | None:
+        """What `note` made; None where that is damaged, which only costs packing the shard again."""
+        try:
+            with np.load(io.BytesIO(note), allow_pickle=False) as saved:
+                if any(member.compress_type for member in saved.zip.infolist()):  # not ours, and may be a bomb
+                    return None
+                facts = parse_json(str(saved["facts"]))
+                sequences, shots, frames = (saved[key] for key in ("sequences", "shots", "frames"))
+                images = sequences["shots"].astype(np.int64) * sequences["frames_per_shot"]
+                counts = (int(sequences["shots"].sum()),), (int(images.sum()),)
+                if (shots.shape, frames.shape) != counts or shots.dtype.kind not in "iu" or frames.dtype != fmt.FRAME:
+                    return None
+                return cls(name, facts["source"], int(facts["bytes"]), facts["sha256"], sequences, shots, frames)
+        except Exception:  # numpy and zipfile raise many kinds
+            return None
+
+    def idx(self, kind: str) -> bytes:
+        """The bytes of its `.idx` file."""
+        names = fmt.member_names(kind, self.sequences, self.shots)
+        places = zip(names, self.frames["offset"].tolist(), self.frames["size"].tolist(), strict=True)
+        return fmt.idx_text(places).encode()
+
+
+def sequence_rows(rows: list[tuple[bytes, int, int, int, int]]) -> np.ndarray:
+    """Rows `[N]` of name, shots, pictures a shot, height and width: the first columns of `fmt.sequence_dtype`."""
+    width = max(len(row[0]) for row in rows)
+    columns = fmt.sequence_dtype([bytes(width)])
+    names = ("name", "shots", "frames_per_shot", "height", "width")
+    return np.array(rows, [(name, columns[name]) for name in names])
+
+
+class ShardWriter:
+    """Writes one shard's tar. Writing and sha256 have a thread of their own, as neither needs Python's lock.
+
+    Leaving the context deletes the file, unless somebody moved it away before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.bytes = path, 0
+        self._file, self._digest = open(path, "wb", buffering=0), hashlib.sha256()  # noqa: SIM115 (see __exit__)
+        self._thread, self._under_way = ThreadPoolExecutor(1), None
+        self._parts, self._written = [], 0
+        self._rows: list[tuple[int, int, int]] = []
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def add(self, member: str, data: Buffer) -> None:
+        """Append a member; it is written beside what the caller does next."""
+        size = len(data)
+        header, filling = fmt.tar_header(member, size), fmt.padding(size)
+        start = self.bytes + len(header)
+        self._rows.append((start, size, zlib.crc32(data)))
+        self._parts += (header, data, filling)
+        self.bytes = start + size + len(filling)
+        if self.bytes - self._written > _PIECE:
+            self._hand_over()
+
+    def end(self) -> None:
+        """No member comes any more."""
+        self._parts.append(fmt.END_OF_TAR)
+        self.bytes += len(fmt.END_OF_TAR)
+        self._hand_over()
+
+    def settle(self) -> tuple[np.ndarray, str]:
+        """Return when all is on disk: rows `[F]` of FRAME, and the sha256 of the file."""
+        self._under_way.result()
+        os.fsync(self._file.fileno())
+        return np.array(self._rows, fmt.FRAME), self._digest.hexdigest()
+
+    def _hand_over(self) -> None:
+        if self._under_way is not None:
+            self._under_way.result()
+        self._under_way = self._thread.submit(self._write, self._parts)
+        self._parts, self._written = [], self.bytes
+
+    def _write(self, parts: list[Buffer]) -> None:
+        # One piece: a thread that takes Python's lock for every part is in the reader's way.
+        piece = memoryview(b"".join(parts))
+        self._digest.update(piece)
+        while piece:
+            piece = piece[self._file.write(piece) :]

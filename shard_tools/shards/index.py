@@ -1,0 +1,272 @@
+"""A packed set opened for reading: the index, checked against its manifest."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shard_tools.errors import ShardError
+from shard_tools.storage.cache import Cache, sha256_of
+from shard_tools.storage.remote import is_remote
+from shard_tools.storage.remote import sizes as remote_sizes
+from shard_tools.storage.untrusted import is_plain_name, map_npy, one_line, parse_json
+
+from .format import (
+    ARRAYS,
+    END_OF_TAR,
+    FILMS,
+    FRAME,
+    FRAMES,
+    KINDS,
+    MANIFEST,
+    NOUNS,
+    PICTURES,
+    SEQUENCES,
+    SHA256,
+    SHOT,
+    SHOTS,
+    VERSION,
+    columns_of,
+    member_name,
+    sequence_dtype,
+)
+from .npy_rows import Rows
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return sha256_of(file)
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """A packed set of films, pictures or clips, opened for reading; the arrays stay on disk.
+
+    Attributes:
+        kind: "films", "pictures" or "clips".
+        classes: names that the column `label` of `sequences` counts through; none for films.
+        root: the folder of the arrays.
+        address: what the set was opened by, for messages.
+        cache: where shards are fetched to, None if they stand in `root`.
+        shards: per shard `{"name", "bytes", "sha256", "frames"}`, from the manifest.
+        frames: `[F]` rows of `FRAME`, read as needed: all pictures, sequence by sequence, shot by shot.
+        sequences: `[N]` rows of `sequence_dtype`, one a film, picture or clip.
+        shots: `[S]` rows of `SHOT`, all shots.
+    """
+
+    kind: str
+    classes: list[str]
+    root: Path
+    address: str
+    cache: Cache | None
+    shards: list[dict]
+    frames: Rows
+    sequences: np.ndarray
+    shots: np.ndarray
+
+    @classmethod
+    def open(cls, root: str | Path, cache: Cache | None = None, check_shards: bool = True) -> ShardIndex:
+        """Open the index and check it against its manifest and the shards' sizes; no picture is read.
+
+        Args:
+            root: folder, or address of one.
+            cache: for an address: where its files are kept.
+            check_shards: look at the sizes of the shards.
+
+        Raises:
+            RemoteError: an address cannot be reached in time.
+            ShardError: no manifest (never finished), another version, an array that is damaged or does not fit the
+                others or the manifest, or a shard that is missing or of another size.
+        """
+        address = str(root).rstrip("/")
+        if is_remote(root):
+            cache = cache or Cache()
+            root = cache.index(address, MANIFEST, ARRAYS)
+        else:
+            cache = None
+        root = Path(root)
+        path = root / MANIFEST
+        if not path.is_file():
+            if not root.is_dir():
+                raise ShardError(f"{root}: no such folder; give the one that `bassl-fast pack` wrote")
+            raise ShardError(f"{path}: missing, so this is no finished set of shards; run `bassl-fast pack` to its end")
+        try:
+            manifest = parse_json(path.read_text(encoding="utf-8"))
+            if (version := manifest["version"]) != VERSION or (kind := manifest["kind"]) not in KINDS:
+                was = f"format version {version}" if version != VERSION else f"a set of {kind}"
+                ours = f"version {VERSION} of {', '.join(KINDS[:-1])} and {KINDS[-1]}"
+                raise ShardError(f"{path}: {was}, this program reads {ours}; pack again")
+            classes = [] if kind == FILMS else [str(name) for name in manifest["classes"]]
+            kinds = {"name": str, "bytes": int, "sha256": str, "frames": int}
+            shards = [{key: as_kind(shard[key]) for key, as_kind in kinds.items()} for shard in manifest["shards"]]
+            vouched = {name: (manifest["index"][name]["bytes"], manifest["index"][name]["sha256"]) for name in ARRAYS}
+            for shard in shards:
+                if not is_plain_name(shard["name"]):
+                    raise ValueError(f"shard name {shard['name']!r} is no plain file name")
+                if not SHA256.fullmatch(shard["sha256"]):  # the cache calls the shard so
+                    raise ValueError(f"sha256 {shard['sha256']!r} is none")
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+            raise ShardError(f"{path}: not a manifest ({one_line(error)}); pack again") from None
+        arrays = {}
+        for name, columns in ((FRAMES, FRAME), (SEQUENCES, sequence_dtype([], kind)), (SHOTS, SHOT)):
+            try:
+                array = Rows(root / name) if name == FRAMES else map_npy(root / name)
+            except (OSError, ValueError) as error:
+                raise ShardError(f"{root / name}: cannot be read ({error}); pack again") from None
+            if len(array.shape) != 1 or columns_of(array.dtype) != columns_of(columns):
+                raise ShardError(f"{root / name}: holds other columns than {name} does; pack again")
+            arrays[name] = array
+            # The one large array is read where it is needed; `verify` reads it all.
+            size, sha256 = vouched[name]
+            if (root / name).stat().st_size != size or (name != FRAMES and _sha256(root / name) != sha256):
+                raise ShardError(
+                    f"{root / name}: differs from {MANIFEST}; files of two packs are mixed here, pack again"
+                )
+        index = cls(kind, classes, root, address, cache, shards, arrays[FRAMES], arrays[SEQUENCES], arrays[SHOTS])
+        index._check()
+        if check_shards:
+            for fault in index.shard_faults():
+                raise ShardError(fault)
+        return index
+
+    def _check(self) -> None:
+        mixed = "files of two packs are mixed here, pack again"
+        shard, shots = self.sequences["shard"].astype(np.int64), self.sequences["shots"].astype(np.int64)
+        frames = shots * self.sequences["frames_per_shot"]
+        if not len(frames) or min(frames.min(), self.sequences["height"].min(), self.sequences["width"].min()) < 1:
+            raise ShardError(f"{self.root / SEQUENCES}: no sequence, or one without a picture; pack again")
+        for name, found, expected in (
+            (FRAMES, len(self.frames), int(frames.sum())),
+            (SHOTS, len(self.shots), int(shots.sum())),
+            (MANIFEST, sum(shard["frames"] for shard in self.shards), int(frames.sum())),
+        ):
+            if found != expected:
+                raise ShardError(f"{self.root / name}: {found} entries where {SEQUENCES} counts {expected}; {mixed}")
+        # Sequences stand shard by shard, each where the one before it ended, and hold what the manifest says.
+        last = np.flatnonzero(np.diff(shard, append=len(self.shards)))
+        if not (
+            np.array_equal(shard[last], np.arange(len(self.shards)))
+            and np.array_equal(self.sequences["first_frame"], np.cumsum(frames) - frames)
+            and np.array_equal(self.sequences["first_shot"], np.cumsum(shots) - shots)
+            and np.array_equal(np.diff(np.cumsum(frames)[last], prepend=0), [shard["frames"] for shard in self.shards])
+        ):
+            raise ShardError(f"{self.root / SEQUENCES}: does not fit {MANIFEST}; {mixed}")
+        self._check_sequences()
+        # The last picture of a shard ends where the shard does.
+        final = self.frames[np.cumsum(frames)[last] - 1]
+        end = final["offset"].astype(np.int64) + final["size"]
+        end += -end % tarfile.BLOCKSIZE + len(END_OF_TAR)
+        if not np.array_equal(end, [shard["bytes"] for shard in self.shards]):
+            raise ShardError(f"{self.root / FRAMES}: its pictures end elsewhere than the shards do; {mixed}")
+
+    def _check_sequences(self) -> None:
+        """Names that neither come twice nor leave the folder, classes that are there, one shot where there is one."""
+        names, path = self.sequences["name"], self.root / SEQUENCES
+        check_text(path, self.sequences)
+        # In order, so none comes twice: of films all names, else those of a split, as it is with the names of shards.
+        rising = names[:-1] < names[1:]
+        if self.kind != FILMS:
+            splits = self.sequences["split"]
+            rising = np.where(splits[:-1] == splits[1:], rising, splits[:-1] < splits[1:])
+        if not rising.all() or _unsafe(names, self.kind == FILMS):
+            noun = NOUNS[self.kind]
+            raise ShardError(f"{path}: a {noun}'s name comes twice, out of order, or is no plain file name; pack again")
+        if self.kind == FILMS:
+            return
+        if (self.sequences["shots"] != 1).any() or (
+            self.kind == PICTURES and (self.sequences["frames_per_shot"] != 1).any()
+        ):
+            raise ShardError(f"{path}: {self.kind} of more than one shot or frame; pack again")
+        labels = self.sequences["label"]
+        if (labels < -1).any() or (labels >= len(self.classes)).any():
+            raise ShardError(f"{path}: a label beyond the {len(self.classes)} classes of {MANIFEST}; pack again")
+
+    def shard_faults(self) -> Iterator[str]:
+        """A line for every shard that is missing or of another size than the manifest says."""
+        sizes = (
+            remote_sizes(self.address)
+            if self.cache
+            else {shard["name"]: _size(self.root / shard["name"]) for shard in self.shards}
+        )
+        for shard in self.shards if sizes is not None else ():  # where nobody tells, a shard is checked when it arrives
+            path, size = f"{self.address}/{shard['name']}", sizes.get(shard["name"])
+            if size is None:
+                yield f"{path}: shard missing; copy it here or pack again"
+            elif size != shard["bytes"]:
+                yield f"{path}: {size} bytes, the manifest says {shard['bytes']}; copy it again or pack again"
+
+    @property
+    def films(self) -> list[str]:
+        """Names of all sequences; `name_of` of many pictures is the faster way to one."""
+        return [name.decode() for name in self.sequences["name"]]
+
+    def name_of(self, sequence: int) -> str:
+        """Name of sequence number `sequence`."""
+        return self.sequences["name"][sequence].decode()
+
+    def select(self, split: str | None) -> np.ndarray:
+        """Indices of the films, pictures or clips of `split` ("train", "val", "test"), or of all for None.
+
+        Raises:
+            ShardError: none belongs to it.
+        """
+        if split is None:
+            return np.arange(len(self.sequences))
+        chosen = np.flatnonzero(self.sequences["split"] == split.encode())
+        if len(chosen) == 0:
+            known = sorted({s.decode() for s in np.unique(self.sequences["split"])} - {""})
+            how = "anno/anno.{train,val,test}.ndjson" if self.kind == FILMS else "lists or folders of splits"
+            there = f"there are {', '.join(known)}" if known else f"pack with {how}"
+            raise ShardError(f"{self.root}: no {NOUNS[self.kind]} in split '{split}'; {there}")
+        return chosen
+
+    def shots_of(self, film: int) -> np.ndarray:
+        """`[S]` rows of `SHOT` of sequence number `film`."""
+        row = self.sequences[film]
+        return self.shots[int(row["first_shot"]) : int(row["first_shot"]) + int(row["shots"])]
+
+    def locate(self, frame: int) -> tuple[str, str, int]:
+        """(shard, member, offset) of row `frame` of `frames`, for messages."""
+        sequence = int(np.searchsorted(self.sequences["first_frame"], frame, side="right")) - 1
+        row = self.sequences[sequence]
+        shot, image = divmod(frame - int(row["first_frame"]), int(row["frames_per_shot"]))
+        shot_number = int(self.shots_of(sequence)["shot"][shot])
+        shard = f"{self.address}/{self.shards[int(row['shard'])]['name']}"
+        member = member_name(self.name_of(sequence), shot_number, image, self.kind)
+        return shard, member, int(self.frames[frame]["offset"])
+
+
+def check_text(path: Path, sequences: np.ndarray) -> None:
+    """Raises: ShardError for a name or split that is not UTF-8 text."""
+    try:
+        for column in ("name", "split"):
+            b"\n".join(sequences[column].tolist()).decode()
+    except UnicodeDecodeError as error:
+        raise ShardError(f"{path}: {column} {error.object[error.start : error.end]!r} is no text; pack again") from None
+
+
+def _unsafe(names: np.ndarray, plain: bool) -> bool:
+    """Whether a name of `[N]` is empty, holds a zero byte or a folder that leads elsewhere; `plain`: or a "/" at all.
+
+    A loop over the names of 1.28 M pictures takes longer than all else of opening them.
+    """
+    wide = names.astype(f"S{names.dtype.itemsize + 1}")  # so that a zero ends each
+    zero = wide.view(np.uint8).reshape(len(wide), -1) == 0
+    text = b"\0" + wide.tobytes()
+    parts = [b"//", b"/\0", b"\0/"]
+    if b"/." in text or b"\0." in text:
+        parts += [bytes((a, *dots, b)) for a in b"/\0" for dots in (b".", b"..") for b in b"/\0"]
+    return (
+        zero[:, 0].any()
+        or (zero[:, :-1] & ~zero[:, 1:]).any()
+        or any(part in text for part in parts)
+        or (plain and b"/" in text)
+    )

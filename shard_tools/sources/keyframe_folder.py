@@ -1,0 +1,106 @@
+"""Key-frames in MovieNet's folders: which films there are, and which files are the key-frames of a shot."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from shard_tools.annotations.movienet import FRAMES_DIR, keyframe_name
+from shard_tools.errors import SourceError
+
+KEYFRAME = re.compile(r"shot_([0-9]{1,9})_img_([0-9]{1,4})\.jpg")
+
+
+# Desktop systems leave these where pictures are looked at; like any dot file they are no key-frames.
+LITTER = ("thumbs.db", "desktop.ini")
+
+
+def frames_dir(source: Path) -> Path:
+    """`source/240P_frames` where there is one, else `source`."""
+    return source / FRAMES_DIR if (source / FRAMES_DIR).is_dir() else source
+
+
+def find_frames_dir(source: Path) -> Path:
+    """The folder that holds one folder per film: `source/240P_frames` or `source` itself.
+
+    Raises:
+        SourceError: `source` is not a folder, or no film folder in it holds a key-frame.
+    """
+    layout = f"{FRAMES_DIR}/<film>/shot_0000_img_0.jpg"
+    if not source.is_dir():
+        raise SourceError(f"{source}: no such folder; give that of {layout}, videos, or folders of classes")
+    frames = frames_dir(source)
+    if not any(KEYFRAME.fullmatch(path.name) for film in list_films(frames) for path in film.iterdir()):
+        raise SourceError(
+            f"{frames}: not a key-frame folder (no film's folder with key-frames in it); expected {layout}, "
+            "<film>.tar or video files"
+        )
+    return frames
+
+
+def list_films(frames: Path) -> list[Path]:
+    """Film folders in order of name. Loose files and hidden folders are no films.
+
+    Raises:
+        SourceError: a link that leads nowhere, which would leave its film out unsaid.
+    """
+    for child in frames.iterdir():
+        if child.is_symlink() and not child.exists():
+            raise SourceError(f"{child}: the link leads nowhere; mend or remove it")
+    return sorted(child for child in frames.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def list_keyframes(film_dir: Path) -> tuple[np.ndarray, list[list[str]]]:
+    """Key-frames of one film's folder: shot numbers `[S]` and, per shot, the paths of its files in order.
+
+    Raises:
+        SourceError: see `arrange_keyframes`.
+    """
+    shots, names = arrange_keyframes(str(film_dir), os.listdir(film_dir))
+    folder = str(film_dir)
+    return shots, [[f"{folder}/{name}" for name in images] for images in names]
+
+
+def arrange_keyframes(film: str, names: Iterable[str]) -> tuple[np.ndarray, list[list[str]]]:
+    """Shot numbers `[S]` and, per shot, the file names of its key-frames in order of image number.
+
+    Every shot must have the same images 0..K-1; gaps in shot numbers are allowed (MovieNet has some). Dot files and
+    `LITTER` are passed over.
+
+    Args:
+        film: where the files stand, for messages.
+        names: of all files there, in any order.
+
+    Raises:
+        SourceError: no shot, a file outside the naming scheme, two files for one key-frame, or a missing key-frame.
+    """
+    shots: dict[int, dict[int, str]] = defaultdict(dict)
+    for name in names:
+        if name.startswith(".") or name.lower() in LITTER:
+            continue
+        match = KEYFRAME.fullmatch(name)
+        if match is None:
+            raise SourceError(
+                f"{film}/{name}: not a key-frame name (shot_%04d_img_%d.jpg); move it out of the film's folder"
+            )
+        images = shots[int(match[1])]
+        if int(match[2]) in images:
+            raise SourceError(f"{film}/{name}: same key-frame as {images[int(match[2])]}; remove one of them")
+        images[int(match[2])] = name
+    if not shots:
+        raise SourceError(f"{film}: a film with no shots; remove it or extract its key-frames again")
+    per_shot = max(max(images) for images in shots.values()) + 1
+    for shot, images in shots.items():
+        for image in range(per_shot):
+            if image not in images:
+                raise SourceError(
+                    f"{film}/{keyframe_name(shot, image)}: key-frame missing "
+                    f"(other shots of this film have {per_shot}); extract it again or remove shot {shot}"
+                )
+    numbers = sorted(shots)
+    return np.array(numbers, np.int64), [[shots[n][i] for i in range(per_shot)] for n in numbers]

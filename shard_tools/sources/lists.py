@@ -1,0 +1,276 @@
+"""Lists of clips as their data sets hand them out: which video is of which split and class.
+
+    UCF101                   classInd.txt, trainlist01.txt, testlist01.txt (splits 1 to 3)
+    HMDB51                   <class>_test_split1.txt with tags 1 train, 2 test, 0 neither; or trainlist01.txt,
+                             testlist01.txt without a classInd.txt, which go first
+    Kinetics                 train.csv, val.csv, test.csv: path label [frames]
+    Something-Something v1   something-something-v1-{labels,train,validation,test}.csv: id;template
+    Something-Something v2   something-something-v2-{labels,train,validation,test}.json
+
+Lists of frames (header `original_vido_id ...`, beside those of Something-Something) say how many frames a clip has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from shard_tools.annotations.movienet import SPLITS
+from shard_tools.errors import SourceError
+from shard_tools.storage.untrusted import parse_json, read_lines
+
+FOLDERS = ("", "ucfTrainTestlist", "testTrainMulti_7030_splits", "annotations", "labels")  # where lists are looked for
+FRAME_LIST = "original_vido_id"
+UCF101, HMDB51, KINETICS, SOMETHING = "UCF101", "HMDB51", "Kinetics", "Something-Something"
+_CLASSES = {UCF101: 101, HMDB51: 51}
+_MOST_CLASSES = 1 << 20
+_PARTS = {"train": "train", "validation": "val", "test": "test"}  # of Something-Something
+
+
+class Listed(NamedTuple):
+    """A line of a list: split, path of a video or a folder of frames, class or -1, frames or 0, and where it stands."""
+
+    split: str
+    path: str
+    label: int
+    frames: int
+    where: str
+
+
+class Listing(NamedTuple):
+    """What lists tell of a data set.
+
+    Attributes:
+        name: of the data set.
+        classes: their names, in order of label.
+        in_folders: a class is a folder, of this name.
+        fps: frames a second its frames are taken at, unless the user says otherwise.
+    """
+
+    name: str
+    classes: list[str]
+    in_folders: bool
+    fps: float
+    clips: list[Listed]
+
+
+def find_lists(folder: Path, split_id: int = 1) -> Listing | None:
+    """What the lists in `folder`, or in one of `FOLDERS` there, tell; None if there are none.
+
+    Args:
+        split_id: which of the three splits of UCF101 and HMDB51.
+
+    Raises:
+        SourceError: a list that is missing, malformed, or contradicts itself; names file and line.
+    """
+    if (found := list_reader(folder)) is None:
+        return None
+    where, read = found
+    listing = read(where, split_id)
+    _check(where, listing)
+    return listing
+
+
+def list_reader(folder: Path) -> tuple[Path, Callable[[Path, int], Listing]] | None:
+    """The folder of lists in `folder`, and what reads them; None if there are none."""
+    for where in (folder / name for name in FOLDERS):
+        for there, read in _READERS:
+            if there(where):
+                return where, read
+    return None
+
+
+def _check(folder: Path, listing: Listing) -> None:
+    """Raises: SourceError for a number of classes that the data set does not have."""
+    expected = _CLASSES.get(listing.name, len(listing.classes))
+    if len(listing.classes) != expected:
+        there = len(listing.classes)
+        raise SourceError(
+            f"{folder}: lists of {there} classes, {listing.name} has {expected}; fetch its lists again, or sort a "
+            "part of it into folders train/ and val/"
+        )
+
+
+def _ucf101(folder: Path, split_id: int) -> Listing:
+    index = folder / "classInd.txt"
+    numbered: dict[int, str] = {}
+    for number, line in read_lines(index):
+        match = re.fullmatch(r"([0-9]{1,9})\s+(\S+)\s*", line)
+        if match is None or int(match[1]) in numbered:
+            raise SourceError(f"{index}:{number}: not a class, or one that comes twice; expected '1 ApplyEyeMakeup'")
+        numbered[int(match[1])] = match[2]
+    if sorted(numbered) != list(range(1, len(numbered) + 1)):
+        raise SourceError(f"{index}: classes are not numbered 1 to {len(numbered)}; fetch it again")
+    classes = [numbered[n] for n in sorted(numbered)]
+    clips = list(_in_classes(folder, split_id, classes, first_label=1))
+    return Listing(UCF101, classes, True, 25.0, clips)
+
+
+def _hmdb51_paths(folder: Path, split_id: int) -> Listing:
+    paths = [folder / f"{split}list{split_id:02d}.txt" for split in ("train", "test")]
+    lines = [line for path in paths for _, line in read_lines(path)]
+    classes = sorted({line.split("/")[0] for line in lines if "/" in line})
+    return Listing(HMDB51, classes, True, 30.0, list(_in_classes(folder, split_id, classes, first_label=0)))
+
+
+def _in_classes(folder: Path, split_id: int, classes: list[str], first_label: int) -> Iterator[Listed]:
+    """`<class>/<video> [label [frames]]` of {train,test}list0k.txt; the label must be that of the folder."""
+    labels = {name: label for label, name in enumerate(classes)}
+    for split in ("train", "test"):
+        path = folder / f"{split}list{split_id:02d}.txt"
+        for number, line in read_lines(path):
+            where = f"{path}:{number}"
+            match = re.fullmatch(r"([^/]+)/([^/]+?)(?:\s+([0-9]{1,9}))?(?:\s+([0-9]{1,9}))?\s*", line)
+            if match is None:
+                raise SourceError(f"{where}: not a line of this list; expected 'class/video.avi 1'")
+            if match[1] not in labels:
+                raise SourceError(f"{where}: {match[1]} is no class of the lists; mend them")
+            label = labels[match[1]]
+            if match[3] is not None and int(match[3]) - first_label != label:
+                expected = f"{match[1]} has {label + first_label}, of {first_label} to {len(classes) - 1 + first_label}"
+                raise SourceError(f"{where}: label {match[3]}, {expected}; mend the list")
+            yield Listed(split, f"{match[1]}/{match[2]}", label, int(match[4] or 0), where)
+
+
+def _hmdb51_tags(folder: Path, split_id: int) -> Listing:
+    ending = f"_test_split{split_id}.txt"
+    classes = sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
+    clips = []
+    for label, name in enumerate(classes):
+        path = folder / f"{name}{ending}"
+        for number, line in read_lines(path):
+            video, _, tag = line.strip().rpartition(" ")
+            if tag not in ("0", "1", "2") or not video.strip() or "/" in video:
+                raise SourceError(f"{path}:{number}: not a line of this list; expected 'video.avi 1', tag 0, 1 or 2")
+            if tag != "0":
+                split = "train" if tag == "1" else "test"
+                clips.append(Listed(split, f"{name}/{video.strip()}", label, 0, f"{path}:{number}"))
+    return Listing(HMDB51, classes, True, 30.0, clips)
+
+
+def _kinetics(folder: Path, split_id: int) -> Listing:
+    clips: list[Listed] = []
+    names: dict[int, str] = {}
+    for split in SPLITS:
+        path = folder / f"{split}.csv"
+        for number, line in read_lines(path) if path.is_file() else ():
+            where = f"{path}:{number}"
+            match = re.fullmatch(r"(.+?)\s+([0-9]{1,9})(?:\s+([0-9]{1,9}))?\s*", line)
+            if match is None:
+                raise SourceError(f"{where}: not a line of a list of clips; expected 'class/video.mp4 0'")
+            clip = Listed(split, match[1], int(match[2]), int(match[3] or 0), where)
+            clips.append(clip)
+            name = clip.path.removeprefix(f"{split}/").rpartition("/")[0].rpartition("/")[2]
+            if names.setdefault(clip.label, name) != name:
+                raise SourceError(
+                    f"{where}: label {clip.label} is of {name!r} and of {names[clip.label]!r}; mend the list"
+                )
+    if not clips:
+        raise SourceError(f"{folder}: lists without a clip; write them again")
+    highest = max(clips, key=lambda clip: clip.label)
+    if highest.label >= _MOST_CLASSES:
+        raise SourceError(f"{highest.where}: label {highest.label} of more classes than {_MOST_CLASSES}; mend the list")
+    in_folders = all(names.values())
+    if in_folders and len(set(names.values())) < len(names):
+        raise SourceError(f"{folder}: two labels for one class folder; mend the lists")
+    if in_folders and highest.label >= len(names):
+        raise SourceError(
+            f"{highest.where}: label {highest.label} is out of range, of {len(names)} classes counted from 0; "
+            "number them anew"
+        )
+    classes = [names.get(label) or str(label) for label in range(highest.label + 1)]
+    return Listing(KINETICS, classes, in_folders, 30.0, clips)
+
+
+def _something_v1(folder: Path, split_id: int) -> Listing:
+    labels = folder / "something-something-v1-labels.csv"
+    classes = [line.strip() for _, line in read_lines(labels)]
+    clips = []
+    for part, split in _PARTS.items():
+        path = folder / f"something-something-v1-{part}.csv"
+        for number, line in read_lines(path) if path.is_file() else ():
+            name, _, template = line.strip().partition(";")
+            if part != "test" and not template:
+                raise SourceError(f"{path}:{number}: not a line of this list; expected 'id;template'")
+            clips.append((split, name, template, f"{path}:{number}"))
+    return _something(labels, classes, clips, 12.0)
+
+
+def _something_v2(folder: Path, split_id: int) -> Listing:
+    labels = folder / "something-something-v2-labels.json"
+    try:
+        numbered = {int(label): name for name, label in _json(labels).items()}
+        classes = [numbered[label] for label in range(len(numbered))]
+    except (ValueError, KeyError, AttributeError, TypeError, OverflowError):
+        raise SourceError(f'{labels}: not the labels of v2; expected {{"template": "0", ...}}') from None
+    clips = []
+    for part, split in _PARTS.items():
+        path = folder / f"something-something-v2-{part}.json"
+        for number, row in enumerate(_json(path, list), 1) if path.is_file() else ():
+            where = f"{path}: entry {number}"
+            try:
+                template = re.sub(r"[\[\]]", "", row.get("template", "") if part == "test" else row["template"])
+                clips.append((split, str(row["id"]), template, where))
+            except (KeyError, TypeError, AttributeError):
+                raise SourceError(f'{where}: not a clip; expected {{"id": "1", "template": "..."}}') from None
+    return _something(labels, classes, clips, 30.0)
+
+
+def _something(labels: Path, classes: list[str], clips: list[tuple[str, str, str, str]], fps: float) -> Listing:
+    label_of = {template: label for label, template in enumerate(classes)}
+    if len(label_of) < len(classes):
+        raise SourceError(f"{labels}: a template comes twice; fetch it again")
+    frames = _frames_listed(labels.parent)
+    listed = []
+    for split, name, template, where in clips:
+        if template and template not in label_of:
+            raise SourceError(
+                f"{where}: {template!r} is none of the {len(classes)} templates of {labels.name}; mend it"
+            )
+        listed.append(Listed(split, name, label_of.get(template, -1), frames[name], where))
+    return Listing(SOMETHING, classes, False, fps, listed)
+
+
+def _frames_listed(folder: Path) -> Counter[str]:
+    """Frames of every clip as the lists of frames count them; none where there is no such list."""
+    found: Counter[str] = Counter()
+    for split in SPLITS:
+        path = folder / f"{split}.csv"
+        if path.is_file() and _first_line(path).startswith(FRAME_LIST):
+            found.update(line.split(" ", 1)[0] for _, line in read_lines(path))
+    del found[FRAME_LIST]
+    return found
+
+
+def _json(path: Path, kind: type = object) -> Any:
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: not JSON ({error}); fetch it again") from None
+    if not isinstance(found, kind):
+        raise SourceError(f"{path}: holds no list; fetch it again")
+    return found
+
+
+def _first_line(path: Path) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.readline()
+
+
+def _has_kinetics(folder: Path) -> bool:
+    lists = [folder / f"{split}.csv" for split in SPLITS]
+    return any(path.is_file() and not _first_line(path).startswith(FRAME_LIST) for path in lists)
+
+
+# In this order: what tells most first.
+_READERS: list[tuple[Callable[[Path], bool], Callable[[Path, int], Listing]]] = [
+    (lambda folder: (folder / "classInd.txt").is_file(), _ucf101),
+    (lambda folder: (folder / "something-something-v1-labels.csv").is_file(), _something_v1),
+    (lambda folder: (folder / "something-something-v2-labels.json").is_file(), _something_v2),
+    (lambda folder: (folder / "trainlist01.txt").is_file(), _hmdb51_paths),
+    (lambda folder: any(folder.glob("*_test_split1.txt")), _hmdb51_tags),
+    (_has_kinetics, _kinetics),
+]

