@@ -22,7 +22,7 @@ from tests.servers import BUCKET, s3_server, use_s3
 from tests.shard_tools.sources.test_clips import make_frames, write_ucf
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"((?:[A-Z_]+=\S+ )*)bassl-fast (.+)")
 Shown = tuple[dict[str, str], list[str], list[str]]  # environment, words after `bassl-fast`, lines shown below
 
@@ -69,7 +69,7 @@ def test_every_command_shown_is_understood(page: Path, words: list[str], monkeyp
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    """A folder that has all that docs/data-preparation.md speaks of, much smaller."""
+    """A folder that has all that docs/how-to/data-preparation.md speaks of, much smaller."""
     pytest.importorskip("av")
     pytest.importorskip("scenedetect")
     monkeypatch.chdir(tmp_path)
@@ -126,7 +126,7 @@ def test_data_preparation_does_what_the_page_says(project, monkeypatch, capsys):
     monkeypatch.setenv("BASSL_FAST_CACHE", str(project / "cache"))
     with s3_server(project / "s3") as port:
         use_s3(monkeypatch, port)
-        for environment, words, lines in commands(ROOT / "docs" / "data-preparation.md"):
+        for environment, words, lines in commands(ROOT / "docs" / "how-to" / "data-preparation.md"):
             capsys.readouterr()
             with monkeypatch.context() as patch:
                 for name, value in environment.items():

@@ -216,7 +216,7 @@ def _check_options(parser: ArgumentParser, argv: list[str]) -> None:
     for word in argv:
         option = word.split("=")[0]
         if re.match(r"\+*config\.\w", word):
-            raise ConfigError(f"{word}: options are written --key value; docs/from-the-reference.md has ours for each")
+            raise ConfigError(f"{word}: write options as --key value; see docs/how-to/from-the-reference.md")
         # What a class takes (`--encoder.depth`) is known to jsonargparse alone.
         of_class = any(option.startswith(f"{k}.") for k in _class_options(parser))
         if option.startswith("--") and option not in known and not of_class:

@@ -209,7 +209,7 @@ def similarities(
     Args:
         query, key: `[B, D]` L2-normalised; row i of one is the positive of row i of the other.
         others: `[D, K]` L2-normalised columns to compare with. Without `own` the positive is put before them (M = K +
-            1); the key's cosine to itself is then 0 (docs/fidelity.md).
+            1); the key's cosine to itself is then 0 (docs/explanation/fidelity.md).
         own: `[B]` column of `others` that holds the key itself, which it is not compared with.
     """
     if own is not None:

@@ -29,7 +29,7 @@ class LARS(torch.optim.Optimizer):
         trust: trust coefficient.
         adapt: scale to the norm of the weights.
         lr_twice: multiply gradients by the learning rate that multiplies the step again, as the published SCRL does in
-            its group without `adapt` (docs/fidelity.md).
+            its group without `adapt` (docs/explanation/fidelity.md).
 
     Raises:
         ConfigError: a negative value.

@@ -12,7 +12,7 @@
 
 A film is a sequence of shots with some key-frames each, a clip a sequence of one shot of T frames, a picture a clip of
 one frame. The arrays are memory-mapped or read in blocks, so memory does not grow with what there is. The manifest is
-written last, so a folder without it was never finished. See docs/shard-format.md.
+written last, so a folder without it was never finished. See docs/reference/shard-format.md.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import torch
 
 from shard_tools.shards.index import ShardIndex
 
-TEXT = (Path(__file__).parents[2] / "docs" / "loader.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "how-to" / "loader.md").read_text(encoding="utf-8")
 
 
 def test_the_examples_of_the_docs_run(shards: ShardIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -151,8 +151,8 @@ def test_a_method_goes_by_its_name_on_the_command_line(name: str):
 
 
 def test_the_example_of_the_docs_trains_and_its_features_can_be_extracted(project: Project, tmp_path, monkeypatch):
-    """`docs/methods.md` as it stands: a file that is put beside the others, and a config."""
-    text = (ROOT / "docs" / "methods.md").read_text()
+    """`docs/tutorials/adding-a-method.md` as it stands: a file that is put beside the others, and a config."""
+    text = (ROOT / "docs" / "tutorials" / "adding-a-method.md").read_text()
     for language, name in (("python", "order.py"), ("yaml", "order.yaml")):
         (code,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
         (tmp_path / name).write_text(code)

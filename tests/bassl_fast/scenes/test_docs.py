@@ -1,4 +1,4 @@
-"""The commands and messages of docs/scenes.md and docs/troubleshooting.md."""
+"""The commands and messages of docs/tutorials/your-own-film.md and docs/how-to/troubleshooting.md."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.bassl_fast.conftest import Project
 from tests.shard_tools.storage.test_download import http_server
 
 ROOT = Path(__file__).parents[3]
-SCENES = (ROOT / "docs" / "scenes.md").read_text(encoding="utf-8")
-TROUBLES = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+SCENES = (ROOT / "docs" / "tutorials" / "your-own-film.md").read_text(encoding="utf-8")
+TROUBLES = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
