@@ -1,4 +1,4 @@
-"""What a run did so far, added up over all processes: for its curves, for Prometheus, and for `summary.json`."""
+"""Progress of a run, summed over all processes: its curves, a Prometheus file and `summary.json`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 import platform
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +16,9 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from nvidia import dali
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from pytorch_lightning.callbacks import Callback
 
 from bassl_fast.runtime.distributed import gather_objects
@@ -27,35 +31,35 @@ from .module import Pretraining
 _log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
-# What is shown while it runs, and what it says in Prometheus.
+# Reported while the run goes: name -> kind and help text in Prometheus.
 _SHOWN = {
-    "step": ("counter", "Steps that the weights have gone through."),
-    "samples": ("counter", "Samples since this start."),
-    "samples_per_second": ("gauge", "Samples a second since the last look, saving and validation counted in."),
-    "data_wait": ("gauge", "Share of the time of steps since this start that was spent waiting for data, 0 to 1."),
-    "gpu_bytes": ("gauge", "Most memory that torch has taken on one GPU."),
-    "host_bytes": ("gauge", "Most memory that one process has taken."),
-    "cache_hits": ("counter", "Remote shards that were here when opened."),
-    "cache_misses": ("counter", "Remote shards that were fetched."),
-    "cache_bytes": ("counter", "Bytes fetched from remote places."),
-    "replaced_pictures": ("counter", "Views that showed another key-frame because theirs is broken."),
-    "retries": ("counter", "Requests to remote places that were tried again."),
-    "restarts": ("counter", "Times that the run went on from a checkpoint."),
+    "step": (CounterMetricFamily, "Optimiser steps in the weights."),
+    "samples": (CounterMetricFamily, "Samples since this start."),
+    "samples_per_second": (GaugeMetricFamily, "Samples a second since the last report, with saving and validation."),
+    "data_wait": (GaugeMetricFamily, "Share of step time since this start spent waiting for data, 0 to 1."),
+    "gpu_bytes": (GaugeMetricFamily, "Peak memory reserved by torch on one GPU."),
+    "host_bytes": (GaugeMetricFamily, "Peak memory of one process."),
+    "cache_hits": (CounterMetricFamily, "Remote shards found in the cache."),
+    "cache_misses": (CounterMetricFamily, "Remote shards that were fetched."),
+    "cache_bytes": (CounterMetricFamily, "Bytes fetched from remote storage."),
+    "replaced_pictures": (CounterMetricFamily, "Views that show another key-frame because theirs is broken."),
+    "retries": (CounterMetricFamily, "Requests to remote storage that were tried again."),
+    "restarts": (CounterMetricFamily, "Times the run resumed from a checkpoint."),
 }
 
 
 class Watch(Callback):
-    """Looks every so many steps, on all processes at once, and at the end.
+    """Reports every so many steps, on all processes at once, and at the end.
 
     Args:
         run: path or address of the run, a label in Prometheus.
         global_batch: samples a step.
-        steps: steps between two looks.
+        steps: steps between two reports.
         restarts: of the run so far.
-        prometheus: file for node_exporter's textfile collector, written whole at every look.
+        prometheus: file for node_exporter's textfile collector, replaced atomically at every report.
 
     Raises:
-        ConfigError: a file that the collector would not read, or no folder for it.
+        ConfigError: the collector would not read the file, or its folder is missing.
     """
 
     def __init__(self, run: str, global_batch: int, steps: int, restarts: int, prometheus: str | None) -> None:
@@ -67,7 +71,7 @@ class Watch(Callback):
         self._waited = self._worked = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, module: Pretraining) -> None:
-        self._began = self._looked = time.monotonic()
+        self._began = self._reported = time.monotonic()
         self._first = self._seen = trainer.global_step
 
     def on_train_batch_end(
@@ -78,16 +82,16 @@ class Watch(Callback):
         if trainer.global_step > self._first + 1:  # the first step opens the data
             self._waited, self._worked = self._waited + module.waited, self._worked + module.computed
         if trainer.global_step % self._steps == 0:
-            self._look(trainer)
+            self._report(trainer)
             for logger in trainer.loggers:
                 shown = {f"watch/{name}": self._facts[name] for name in _SHOWN}
                 logger.log_metrics(shown, step=trainer.global_step - 1)
 
     def on_train_end(self, trainer: pl.Trainer, module: Pretraining) -> None:
-        self._look(trainer)
+        self._report(trainer)
 
-    def _look(self, trainer: pl.Trainer) -> None:
-        """Add up what the processes have counted."""
+    def _report(self, trainer: pl.Trainer) -> None:
+        """Sum the counters of all processes."""
         mine = {name: number - self._before[name] for name, number in counted().items()}
         every = gather_objects((mine, self._waited, self._worked, _gpu_bytes(), _host_bytes()))
         counts, waited, worked, gpu, host = zip(*every, strict=True)
@@ -98,25 +102,25 @@ class Watch(Callback):
             "steps": step - self._first,
             "samples": (step - self._first) * self._batch,
             "seconds": now - self._began,
-            "samples_per_second": (step - self._seen) * self._batch / max(now - self._looked, 1e-9),
+            "samples_per_second": (step - self._seen) * self._batch / max(now - self._reported, 1e-9),
             "data_wait": sum(waited) / busy if busy else 0.0,
             "gpu_bytes": max(gpu),
             "host_bytes": max(host),
             **{name: sum(one[name] for one in counts) for name in mine},
             "world_size": trainer.world_size,
         }
-        self._looked, self._seen = now, step
+        self._reported, self._seen = now, step
         if self._prometheus is not None and trainer.is_global_zero:
             try:
-                write_atomically(Path(self._prometheus), exposition(self._facts, self._run).encode())
+                write_atomically(Path(self._prometheus), exposition(self._facts, self._run))
             except OSError as error:  # no reason to stop training
-                _log.warning("%s: %s; the collector reads old figures", self._prometheus, error.strerror)
+                _log.warning("%s: %s; Prometheus keeps the old values", self._prometheus, error.strerror)
 
     def summary(self, how: str) -> dict[str, Any]:
-        """What there is to say of this start of the run; of its last look, if it ended otherwise than by itself.
+        """The contents of `summary.json`; of a run that failed, as of its last report.
 
         Args:
-            how: it ended.
+            how: the way it ended.
         """
         facts = dict(self._facts)
         if "seconds" in facts:
@@ -124,14 +128,24 @@ class Watch(Callback):
         return {"ended": how, **facts, "versions": versions()}
 
 
-def exposition(facts: dict[str, Any], run: str) -> str:
+class _Facts(Collector):
+    """The facts of a run as Prometheus metrics."""
+
+    def __init__(self, facts: dict[str, Any], run: str) -> None:
+        self._facts, self._run = facts, run
+
+    def collect(self) -> Iterator[Metric]:
+        for name, (family, words) in _SHOWN.items():
+            metric = family(f"bassl_fast_{name}", words, labels=["run"])
+            metric.add_metric([self._run], self._facts[name])
+            yield metric
+
+
+def exposition(facts: dict[str, Any], run: str) -> bytes:
     """Facts of a run in Prometheus' text format."""
-    label = masked(run).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    lines = []
-    for name, (kind, words) in _SHOWN.items():
-        metric = f"bassl_fast_{name}{'_total' * (kind == 'counter')}"
-        lines += [f"# HELP {metric} {words}", f"# TYPE {metric} {kind}", f'{metric}{{run="{label}"}} {facts[name]}']
-    return "\n".join(lines) + "\n"
+    registry = CollectorRegistry()
+    registry.register(_Facts(facts, masked(run)))
+    return generate_latest(registry)
 
 
 def write_summary(folder: Path, facts: dict[str, Any]) -> None:
@@ -140,7 +154,7 @@ def write_summary(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def versions() -> dict[str, str | None]:
-    """What computed it."""
+    """Versions of what computed it."""
     found = {"python": platform.python_version(), "dali": dali.__version__, "cuda": torch.version.cuda}
     for package in ("bassl-fast", "torch", "pytorch-lightning", "numpy"):
         with suppress(PackageNotFoundError):
@@ -153,11 +167,11 @@ def _gpu_bytes() -> int:
 
 
 def _host_bytes() -> int:
-    """Peak of this process; what `getrusage` tells begins with that of its parent."""
+    """Peak of this process; `getrusage` would start from its parent's."""
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) << 10
 
 
-@rank_zero_only  # other machines need no such folder
+@rank_zero_only  # other machines do not need the folder
 def _check_collected(path: Path) -> None:
     if path.suffix != ".prom" or not path.parent.is_dir():
-        raise ConfigError(f"training.prometheus {path}: give a file named .prom in a folder that is there")
+        raise ConfigError(f"training.prometheus {path}: give a .prom file in an existing folder")

@@ -1,4 +1,4 @@
-"""What a run tells of itself: summary, curves, Prometheus."""
+"""What a run reports: summary, curves, Prometheus."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from bassl_fast import cli
-from bassl_fast.training import monitor as watch
+from bassl_fast.training import monitor
 from shard_tools.counters import count, counted
 from tests.bassl_fast.cli.test_mistakes import refused
 from tests.bassl_fast.conftest import PRETRAIN, Project
@@ -27,11 +27,13 @@ def argv(project: Project, tmp_path: Path) -> list[str]:
     return [*argv, "--training.validate_every", "0", "--out", str(tmp_path / "run")]
 
 
-def test_a_run_tells_what_it_did(argv: list[str], tmp_path: Path, monkeypatch):
-    save = watch.write_atomically
+def test_a_run_reports_what_it_did(argv: list[str], tmp_path: Path, monkeypatch):
+    save = monitor.write_atomically
     written = []
-    monkeypatch.setattr(watch, "write_atomically", lambda path, data: (written.append((path, data)), save(path, data)))
-    count("retries", 5)  # of something before
+    monkeypatch.setattr(
+        monitor, "write_atomically", lambda path, data: (written.append((path, data)), save(path, data))
+    )
+    count("retries", 5)  # before the run
     assert cli.main([*argv, "--training.steps", "4", "--training.prometheus", str(tmp_path / "run.prom")]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["ended"], summary["step"], summary["steps"], summary["samples"]) == ("finished", 4, 4, 32)
@@ -50,7 +52,7 @@ def test_a_run_tells_what_it_did(argv: list[str], tmp_path: Path, monkeypatch):
     assert steps == ["1", "2", "3", "4"]
     shown = (tmp_path / "run.prom").read_text()
     assert "# TYPE bassl_fast_samples_total counter" in shown
-    assert f'bassl_fast_samples_total{{run="{tmp_path / "run"}"}} 32\n' in shown
+    assert f'bassl_fast_samples_total{{run="{tmp_path / "run"}"}} 32.0\n' in shown
     assert all(line.startswith("#") or LINE.fullmatch(line) for line in shown.splitlines())
     assert [path.suffix for path, _ in written] == [".prom"] * 5 + [".json"]
 
@@ -72,11 +74,19 @@ def test_broken_pictures_are_counted(project: Project, argv: list[str], tmp_path
 
 
 @pytest.mark.parametrize("name", ["run.txt", "none/run.prom"])
-def test_a_file_that_no_collector_reads(argv: list[str], tmp_path: Path, capsys, name: str):
+def test_a_file_the_collector_would_not_read(argv: list[str], tmp_path: Path, capsys, name: str):
     line = refused(capsys, *argv, "--training.prometheus", str(tmp_path / name))
-    assert "give a file named .prom in a folder that is there" in line
+    assert "give a .prom file in an existing folder" in line
 
 
-def test_labels_are_quoted():
-    facts = dict.fromkeys(watch._SHOWN, 1)
-    assert 'bassl_fast_step_total{run="a\\"b\\\\c"} 1' in watch.exposition(facts, 'a"b\\c')
+def test_metrics_keep_their_names_and_quote_their_label():
+    text = monitor.exposition(dict.fromkeys(monitor._SHOWN, 1), 'a"b\\c').decode()
+    assert 'bassl_fast_step_total{run="a\\"b\\\\c"} 1.0\n' in text
+    assert re.findall(r"^# TYPE (\S+ \S+)$", text, re.MULTILINE) == [
+        *("bassl_fast_step_total counter", "bassl_fast_samples_total counter"),
+        *("bassl_fast_samples_per_second gauge", "bassl_fast_data_wait gauge"),
+        *("bassl_fast_gpu_bytes gauge", "bassl_fast_host_bytes gauge"),
+        *("bassl_fast_cache_hits_total counter", "bassl_fast_cache_misses_total counter"),
+        *("bassl_fast_cache_bytes_total counter", "bassl_fast_replaced_pictures_total counter"),
+        *("bassl_fast_retries_total counter", "bassl_fast_restarts_total counter"),
+    ]
