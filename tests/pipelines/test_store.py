@@ -106,8 +106,8 @@ def test_a_cache_of_one_shard_is_enough_for_one_reader(shards: ShardIndex, remot
 ENDS = """
 import sys, time
 from pipelines.store import Store
-from shard_tools.cache import Cache
-from shard_tools.format import ShardIndex
+from shard_tools.storage.cache import Cache
+from shard_tools.shards.index import ShardIndex
 
 index = ShardIndex.open(sys.argv[1], Cache(sys.argv[2]))
 store = Store(index)

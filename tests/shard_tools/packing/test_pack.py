@@ -386,7 +386,7 @@ def test_a_disk_that_fills_up_is_one_line_and_with_more_room_the_pack_goes_on(so
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
-from shard_tools.pack import pack
+from shard_tools.packing.pack import pack
 
 source, dst, random_kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
@@ -456,7 +456,7 @@ def test_a_pack_killed_at_any_moment_ends_with_the_same_bytes(tmp_path):
 
 BY_PROCESSES = """
 import sys
-from shard_tools import pack as packing
+from shard_tools.packing import pack as packing
 if __name__ == "__main__":
     packing._WORTH_PROCESSES = 0
     packing.pack(sys.argv[1], sys.argv[2], workers=3)

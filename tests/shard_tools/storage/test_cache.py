@@ -260,7 +260,7 @@ def test_processes_that_want_the_same_shard_fetch_it_once(proxy, shards, monkeyp
 
 KILLED = """
 import sys
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
 index = ShardIndex.open(sys.argv[1])
 index.cache.open(sys.argv[1], index.shards[1])
 """

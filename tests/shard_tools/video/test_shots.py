@@ -99,7 +99,9 @@ def test_memory_does_not_grow_with_a_shot(tmp_path):
     """4,000 frames without a cut: kept all, their candidates would take 500 MB."""
     film = loop_video(draw_video(tmp_path / "clip.mp4", [100]), tmp_path / "film.mp4", 4000 / 24)
     code = (
-        "import sys; from shard_tools.shots import cut_shots, make_cutter\n"
+        "import sys\n"
+        "from shard_tools.video.detectors import make_cutter\n"
+        "from shard_tools.video.shots import cut_shots\n"
         f"{PEAK}\n"
         "run = lambda path: [shot.last for shot in cut_shots(path, make_cutter())]\n"
         "run(sys.argv[1]); before = peak(); print(run(sys.argv[2]), peak() - before)"
