@@ -28,7 +28,8 @@ import torch
 
 from bassl_fast.encoders import ResNet
 from bassl_fast.methods import BaSSL
-from bassl_fast.training.optim import Optimiser
+from bassl_fast.training.optim import build_optimiser
+from bassl_fast.training.options import Optimiser
 from benchmarks.machine import machine
 from pipelines import graph
 from pipelines.loader import WindowLoader
@@ -76,7 +77,7 @@ class Trainer:
         self.encoder = encoder.to(device, memory_format=torch.channels_last)
         self.method, self.device = method.to(device), device
         both = torch.nn.ModuleDict({"encoder": self.encoder, "method": self.method})
-        self.optimiser = Optimiser().build(both, windows, 1000)["optimizer"]
+        self.optimiser = build_optimiser(Optimiser(), both, windows, 1000)["optimizer"]
 
     def step(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         batch = {name: rows.to(self.device, non_blocking=True) for name, rows in batch.items()}
@@ -125,7 +126,7 @@ def main() -> None:
         if shards is None:
             shards = Path(folder, "shards")
             draw_films(Path(folder, "films"), films=16, shots=120, test=0)
-            pack(Path(folder, "films"), shards, progress=False)
+            pack(Path(folder, "films"), shards, quiet=True)
         index = ShardIndex.open(shards)
 
         def open_loader(place: str, threads: int, prefetch: int) -> WindowLoader:

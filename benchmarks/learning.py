@@ -117,7 +117,7 @@ def curve(run: Path) -> list[float]:
 def learn_pictures(root: Path, methods: list[str], steps: int, size: int = 64) -> dict[str, dict[str, Any]]:
     """Method -> `untrained` and `trained` top-1, and `loss` of pretraining."""
     shards = root / "pictures"
-    pack(photographs(root / "photographs"), shards, progress=False, reading=Reading("pictures"))
+    pack(photographs(root / "photographs"), shards, quiet=True, reading=Reading("pictures"))
 
     def linear(encoder: Path, name: str) -> float:
         views = {"size": size, "area": [0.3, 1.0], "jitter": 0.0, "blur": 0.0}
@@ -142,7 +142,7 @@ def learn_pictures(root: Path, methods: list[str], steps: int, size: int = 64) -
 def learn_clips(root: Path, networks: list[str], steps: int, size: int = 40) -> dict[str, dict[str, Any]]:
     """Network -> `untrained` and `trained` top-1, and `loss` of training with labels."""
     shards = root / "clips"
-    pack(motions(root / "motions"), shards, progress=False, reading=Reading("clips"))
+    pack(motions(root / "motions"), shards, quiet=True, reading=Reading("clips"))
     views = {"size": size, "area": [0.7, 1.0], "flip": 0.0, "jitter": 0.0, "blur": 0.0}
     arguments = {"classes": len(MOTIONS), "clips": {"frames": 4}, "views": views}
     found: dict[str, dict[str, Any]] = {}

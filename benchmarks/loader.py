@@ -303,9 +303,9 @@ def packed(args: argparse.Namespace, folder: Path) -> Path:
         draw_films(folder / "films", films=8, shots=60, seed=args.seed, test=0)
     if args.samples == "clips":
         as_videos(folder / "films" / FRAMES_DIR, folder / "videos")
-        pack(folder / "videos", folder / "shards", progress=False)
+        pack(folder / "videos", folder / "shards", quiet=True)
         return folder / "shards"
-    pack(folder / "films", folder / "shards", progress=False)
+    pack(folder / "films", folder / "shards", quiet=True)
     return folder / "shards"
 
 

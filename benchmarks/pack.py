@@ -134,7 +134,7 @@ def fresh(path: Path) -> Path:
 
 def packing(source: Path, archive: Path, scratch: Path, workers: int) -> tuple[Contest, Contest]:
     frames = source / movienet.FRAMES_DIR
-    quiet = {"workers": workers, "progress": False}
+    quiet = {"workers": workers, "quiet": True}
 
     def loop() -> None:
         tar_writer(frames, fresh(scratch / "loop").mkdir() or scratch / "loop")
@@ -151,7 +151,7 @@ def beside_tar(source: Path, files: Path, scratch: Path, workers: int) -> Contes
     """Pack `source` against tar, which reads the same `files`."""
     tar = f"tar cf '{scratch}/all.tar' -C '{files}' ."
     return {
-        "ours": lambda: pack(source, fresh(scratch / "ours"), workers, progress=False),
+        "ours": lambda: pack(source, fresh(scratch / "ours"), workers, quiet=True),
         "tar cf": lambda: subprocess.run(tar, shell=True, check=True),
         "tar cf; sha256sum": lambda: subprocess.run(
             f"{tar} && sha256sum '{scratch}/all.tar' > /dev/null", shell=True, check=True
@@ -331,7 +331,7 @@ def main() -> None:
         make_zip(source / movienet.FRAMES_DIR, archive)
         tree = root / "pictures"
         make_pictures(tree, source / movienet.FRAMES_DIR, args.pictures)
-        pack(source, shards, progress=False)
+        pack(source, shards, quiet=True)
         size = sum(path.stat().st_size for path in shards.glob("*.tar"))
         port = stack.enter_context(s3_server(root / "s3", "1h"))
         os.environ |= {

@@ -85,7 +85,7 @@ def rows_of_draw(
     shards, source = root / "shards", str(RECIPE)
     with stage("draw films and pack"):
         make_films(root / "films", recipe["draw"], None)
-        pack(root / "films", shards, progress=False)
+        pack(root / "films", shards, quiet=True)
     index = ShardIndex.open(shards)
     labels = [int(label) for film in index.select("test") for label in index.shots_of(film)["boundary"]]
     yield "chance", [100 * mean(labels)]

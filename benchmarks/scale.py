@@ -300,7 +300,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         draw_films(root / "film", films=1, shots=args.shots, test=0)
-        pack(root / "film", root / "one", progress=False)
+        pack(root / "film", root / "one", quiet=True)
         index = ShardIndex.open(root / "one")
         roots = {films: multiply(index, root / str(films), films) for films in args.films}
         result["films"] = growth(roots, args.rounds, args.steps, args.threads)

@@ -33,7 +33,8 @@ from bassl_fast import methods
 from bassl_fast.encoders import ResNet
 from bassl_fast.methods import Method
 from bassl_fast.runtime import hardware
-from bassl_fast.training.optim import Optimiser
+from bassl_fast.training.optim import build_optimiser
+from bassl_fast.training.options import Optimiser
 from benchmarks.machine import machine
 from pipelines.loader import WindowLoader
 from pipelines.views import TrainViews
@@ -84,7 +85,7 @@ class Training:
         if switch == "compile":
             self.encoder.compile()
         modules = torch.nn.ModuleList([self.encoder, self.method])
-        self.optimiser = Optimiser().build(modules, args.batch, 1000)["optimizer"]
+        self.optimiser = build_optimiser(Optimiser(), modules, args.batch, 1000)["optimizer"]
         precision = hardware.precision(args.precision)
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
 
@@ -204,7 +205,7 @@ def main() -> None:
         if shards is None:
             shards = Path(folder, "shards")
             draw_films(Path(folder, "films"), films=4, shots=60, seed=0, test=0)
-            pack(Path(folder, "films"), shards, progress=False)
+            pack(Path(folder, "films"), shards, quiet=True)
         index = ShardIndex.open(shards)
         found = {method: measure_parts(args, index, method) for method in args.methods}
         parts, views = ({method: pair[i] for method, pair in found.items()} for i in (0, 1))

@@ -7,10 +7,11 @@ seen, not sampled. Each machine keeps films in a cache of its own, least recentl
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+from shard_tools.progress import Progress
 
 from .plan import Plan, process_slice
 
@@ -53,7 +54,7 @@ def simulate(
     machines: int,
     cache: float,
     epoch: int = 0,
-    progress: Callable[[int], object] = lambda steps: None,
+    progress: Progress | None = None,
 ) -> Found:
     """Go through all steps of an epoch.
 
@@ -64,7 +65,7 @@ def simulate(
         processes: ranks, dealt out to the machines in order.
         machines: a divisor of `processes`.
         cache: bytes a machine.
-        progress: called with the steps gone through since the last call.
+        progress: counts steps.
 
     Raises:
         ConfigError: the batch does not divide among the processes.
@@ -82,7 +83,8 @@ def simulate(
         np.bitwise_or.at(seen, new >> 3, np.uint8(1) << (new & 7).astype(np.uint8))
         handed_out += len(new)
         caches.use(step, machine, np.searchsorted(ends, batch, side="right"))
-        progress(1)
+        if progress:
+            progress(1)
     return Found(
         plan.steps,
         handed_out,

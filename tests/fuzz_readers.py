@@ -267,7 +267,7 @@ def packed(kind: str = fmt.FILMS) -> Files:
             (source / "train" / name).mkdir(parents=True)
             for number, letter in enumerate("abc"):
                 (source / "train" / name / f"{letter}.jpg").write_bytes(picture(number))
-        pack(source, Path(folder, "shards"), workers=1, progress=False)
+        pack(source, Path(folder, "shards"), workers=1, quiet=True)
         return {path.name: path.read_bytes() for path in Path(folder, "shards").iterdir()}
 
 

@@ -138,7 +138,7 @@ def test_data_preparation_does_what_the_page_says(project, monkeypatch, capsys):
                 line for line in (said.out + said.err).splitlines() if not line.startswith(("fetch", "shots and"))
             ]
             if words[0] == "download":  # the addresses are the user's to fill in
-                assert "is no http(s) address; fill in where the file is served" in said.err
+                assert "is not an http(s) address; give the address of the file" in said.err
                 continue
             if lines:
                 assert printed == lines, words

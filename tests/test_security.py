@@ -127,7 +127,7 @@ def test_a_configuration_that_is_a_bomb(text, said, tmp_path):
 
 
 def test_a_manifest_cannot_name_files_outside_of_the_cache(tmp_path):
-    pack(write_set(tmp_path / "source", {"a": 2}), tmp_path / "shards", progress=False)
+    pack(write_set(tmp_path / "source", {"a": 2}), tmp_path / "shards", quiet=True)
     manifest = json.loads((tmp_path / "shards" / MANIFEST).read_text())
     manifest["shards"][0]["sha256"] = "../../../x"
     (tmp_path / "shards" / MANIFEST).write_text(json.dumps(manifest))
@@ -168,7 +168,7 @@ def shards(tmp_path, monkeypatch):
     """Address, with a password in it, of a set of shards."""
     pytest.importorskip("aiohttp")
     monkeypatch.setenv("BASSL_FAST_CACHE", str(tmp_path / "cache"))
-    pack(write_set(tmp_path / "source", {"a": 4, "b": 4}, images=1), tmp_path / "served" / "shards", progress=False)
+    pack(write_set(tmp_path / "source", {"a": 4, "b": 4}, images=1), tmp_path / "served" / "shards", quiet=True)
     with http_server(tmp_path / "served") as port:
         yield ADDRESS.format(port=port)
 
@@ -200,7 +200,7 @@ def test_verbs_neither_print_nor_write_a_password(shards, tmp_path, monkeypatch,
 
 def test_where_a_run_goes_is_shown_without_its_password(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("BASSL_FAST_CACHE", str(tmp_path / "cache"))
-    pack(write_set(tmp_path / "source", {"a": 4}, images=1), tmp_path / "shards", progress=False)
+    pack(write_set(tmp_path / "source", {"a": 4}, images=1), tmp_path / "shards", quiet=True)
     recipe = {
         "data": {"shards": str(tmp_path / "shards"), "global_batch": 2},
         "encoder": {"class_path": "bassl_fast.encoders.ResNet", "init_args": {"depth": 18, "width": 2}},

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from bassl_fast.config.choices import Engine
 from bassl_fast.runtime import engines
 from shard_tools.annotations.movienet import FRAMES_DIR
 from shard_tools.errors import ConfigError, ShardError, SourceError, masked
@@ -48,9 +49,7 @@ def draw(
         SourceError: a number out of range, or the folder holds key-frames already.
     """
     with tqdm(total=films, desc="draw", unit="film", disable=None) as bar:
-        drawing.draw_films(
-            Path(destination), films, shots, seed, test, val, workers, progress=lambda done, _: bar.update(done - bar.n)
-        )
+        drawing.draw_films(Path(destination), films, shots, seed, test, val, workers, progress=bar.update)
 
 
 def pack(
@@ -67,7 +66,7 @@ def pack(
     split_id: int = 1,
     short_side: int = 256,
     fps: float | None = None,
-    engine: engines.Engine = "local",
+    engine: Engine = "local",
     address: str | None = None,
 ) -> None:
     """Pack films, pictures or clips into shards. A stopped pack goes on where it was when the command is given again.
@@ -174,7 +173,7 @@ def verify(
     workers: int = 2,
     repair: str | None = None,
     annotations: str | None = None,
-    engine: engines.Engine = "local",
+    engine: Engine = "local",
     address: str | None = None,
 ) -> None:
     """Read every byte of a set of shards and print what is cut, changed, missing or foreign.
@@ -228,12 +227,7 @@ def download(files: list[File], out: str = "data", wait: float = 60.0) -> None:
     """
     for file in files:
         with tqdm(desc=file.name, unit="B", unit_scale=True, disable=None) as bar:
-
-            def show(done: int, total: int | None, bar: tqdm = bar) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            path = downloading.download(file, out, wait, progress=show)
+            path = downloading.download(file, out, wait, progress=bar.update, announce=bar.reset)
         print(f"{path} ({path.stat().st_size} bytes)", flush=True)
 
 

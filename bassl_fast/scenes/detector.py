@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from shard_tools.errors import ConfigError
+from shard_tools.progress import Progress
 from shard_tools.storage.remote import is_remote
 from shard_tools.video.detectors import make_cutter
-from shard_tools.video.frames import Progress, read_header
+from shard_tools.video.frames import read_header
 from shard_tools.video.keyframes import QUALITY, film_name
 from shard_tools.video.shot_list import ListedShots, read_shot_list
 from shard_tools.video.shots import Shot, cut_shots

@@ -229,7 +229,7 @@ def pack(
     source: str | Path,
     dst: str | Path,
     workers: int = 2,
-    progress: bool | None = None,
+    quiet: bool | None = None,
     annotations: str | Path | None = None,
     check: str = "header",
     recheck: bool = False,
@@ -244,7 +244,7 @@ def pack(
         dst: folder or address for the shards; made if missing.
         workers: shards packed at a time; by processes if it is long work, so a script that calls this must be guarded
             by `if __name__ == "__main__"`.
-        progress: show a bar; None shows one on a terminal.
+        quiet: no progress bar; None shows one on a terminal.
         annotations: folder that holds `anno/` and `scene318/`, or the lists of clips; by default the source, or the
             folder the zip lies in.
         check: "header" looks at the ends of each JPEG and its size, "decode" decodes it.
@@ -261,7 +261,7 @@ def pack(
         ShardError: `dst` already holds a finished set or other tars, lies among the film folders, or cannot be written.
         RemoteError: an address cannot be read or written.
     """
-    place, quiet = open_place(dst), None if progress is None else not progress  # tqdm: None is "only on a terminal"
+    place = open_place(dst)
     found = open_layout(source if each is None else absolute(source), annotations, reading, workers, quiet)
     if not is_remote(source) and not is_remote(dst) and Path(source).is_dir():
         frames_dir = keyframe_folder.frames_dir(Path(source))

@@ -12,7 +12,7 @@ import os
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import chain
@@ -23,6 +23,7 @@ from uuid import uuid4
 import numpy as np
 
 from shard_tools.errors import BasslFastError, RemoteError, ShardError
+from shard_tools.progress import Progress
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
 from shard_tools.shards.jpeg import any_picture_size, decode_fault
@@ -45,7 +46,7 @@ def verify(
     root: str | Path,
     decode: Decode = "sample",
     workers: int = 2,
-    progress: Callable[[int], object] = lambda done: None,
+    progress: Progress | None = None,
     each: Each | None = None,
 ) -> list[str]:
     """A line for every fault of a set of shards; none if all of it is whole.
@@ -54,7 +55,7 @@ def verify(
         root: folder or address.
         decode: which pictures are decoded too.
         workers: shards read at a time.
-        progress: called with the bytes read since the last call, as `tqdm.update`.
+        progress: counts bytes.
         each: as of `pack`, called with the numbers of the shards; `workers` threads if left out.
 
     Raises:
@@ -81,7 +82,8 @@ def verify(
         found, task = {}, partial(_faults_anywhere, absolute(root), uuid4().hex, decode)
         for shard, of_shard, read in each(task, shards, lambda shard: _tar(index, shard)):
             found[shard] = of_shard
-            progress(read)
+            if progress:
+                progress(read)
     faults += chain.from_iterable(found[shard] for shard in shards)
     # What is cut is gone through too: the first picture that is not whole says where.
     for shard in range(len(index.shards)):
@@ -102,7 +104,7 @@ def _opened(root: str, call: str) -> ShardIndex:
     return ShardIndex.open(root, check_shards=False)
 
 
-def shard_faults(index: ShardIndex, shard: int, decode: Decode, progress: Callable[[int], object]) -> Iterator[str]:
+def shard_faults(index: ShardIndex, shard: int, decode: Decode, progress: Progress | None) -> Iterator[str]:
     """Faults of one shard: its bytes, its pictures, its `.idx`."""
     facts = index.shards[shard]
     where = f"{index.address}/{facts['name']}"
@@ -115,7 +117,8 @@ def shard_faults(index: ShardIndex, shard: int, decode: Decode, progress: Callab
     digest = hashlib.sha256()
     for start in range(0, len(data), _BLOCK):
         digest.update(data[start : start + _BLOCK])
-        progress(min(_BLOCK, len(data) - start))
+        if progress:
+            progress(min(_BLOCK, len(data) - start))
     changed = digest.hexdigest() != facts["sha256"]
     found = _member_faults(index, shard, data) if changed else _crc_faults(index, shard, data)
     yield from found
@@ -323,10 +326,11 @@ def _read(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def _sha256(path: Path, progress: Callable[[int], object]) -> str:
+def _sha256(path: Path, progress: Progress | None) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
-            progress(len(block))
+            if progress:
+                progress(len(block))
     return digest.hexdigest()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import colorsys
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -24,6 +23,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from shard_tools.annotations.movienet import FPS, FRAMES_DIR, ShotLabels, keyframe_name, write_annotations
 from shard_tools.errors import SourceError
+from shard_tools.progress import Progress
 
 WIDTH, HEIGHT = 426, 240
 KEYFRAMES = 3
@@ -319,13 +319,13 @@ def draw_films(
     test: int = 4,
     val: int = 0,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, ShotLabels]:
     """Draw `films` films of `shots` shots into `root`: key-frames, boundary labels and shot times; return the labels.
 
     The first films are split "train", then come `val` films and `test` films. Equal arguments give equal bytes,
     whatever `workers` is; a film is the same whatever `films` is. Nothing stands in its place before all is drawn.
-    `progress` is called with (films done, films).
+    `progress` counts films.
 
     Raises:
         SourceError: a number out of range, or `root` already holds key-frames.
@@ -350,7 +350,7 @@ def draw_films(
         for name, film_labels in zip(names, done, strict=True):
             labels[name] = film_labels
             if progress:
-                progress(len(labels), films)
+                progress(1)
         write_annotations(draft, labels)
         for child in sorted(draft.iterdir(), key=lambda path: path.name == FRAMES_DIR):
             child.rename(root / child.name)

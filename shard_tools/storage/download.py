@@ -1,7 +1,7 @@
-"""Files over HTTP onto this machine: resumed by byte range, checked, and in their place only when whole.
+"""Download files over HTTP: resumed by byte range, checked, and renamed into place only when whole.
 
-What has come is kept in `<name>.part`; beside it `<name>.part.json` says of which version of the file (ETag or date,
-and size), for a file that changed on the server must not be glued to the one before.
+A partial file is kept as `<name>.part`. `<name>.part.json` beside it records the version of the file (ETag or date, and
+size), so that parts of two versions are never joined.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from pathlib import Path
+from typing import Any
 
 from shard_tools.errors import ConfigError, RemoteError
+from shard_tools.progress import Progress
 
 from .cache import sha256_of
 from .untrusted import parse_json
 
 _BLOCK = 1 << 20
+Announce = Callable[[int | None], object]  # called with the bytes of the whole file, None if unknown
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,10 @@ class File:
     Args:
         url: http:// or https:// address.
         name: path below the destination.
-        sha256: of the whole file, to be checked; "" if nobody published it.
+        sha256: checksum of the whole file; "" if none is published.
+
+    Raises:
+        ConfigError: not an http(s) address, or a name outside the destination.
     """
 
     url: str
@@ -40,9 +47,9 @@ class File:
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
-            raise ConfigError(f"{self.name}: url {self.url!r} is no http(s) address; fill in where the file is served")
+            raise ConfigError(f"{self.name}: url {self.url!r} is not an http(s) address; give the address of the file")
         if Path(self.name).is_absolute() or ".." in Path(self.name).parts or self.name in ("", "."):
-            raise ConfigError(f"{self.url}: name {self.name!r} would leave the destination; give a plain relative path")
+            raise ConfigError(f"{self.url}: name {self.name!r} is outside the destination; give a plain relative path")
 
 
 def download(
@@ -50,22 +57,25 @@ def download(
     destination: str | Path,
     wait: float = 60.0,
     timeout: float = 20.0,
-    progress: Callable[[int, int | None], object] = lambda done, total: None,
+    progress: Progress | None = None,
+    announce: Announce | None = None,
 ) -> Path:
-    """Fetch one file, going on where an earlier call stopped; returns its path.
+    """Download one file, resuming where an earlier call stopped; returns its path.
 
     Args:
-        destination: folder; made if missing.
-        wait: seconds without one new byte after which it is given up.
+        destination: folder; created if missing.
+        wait: seconds without a new byte after which to give up.
         timeout: seconds that a connection may be silent.
-        progress: called with (bytes here, bytes in all or None).
+        progress: counts bytes.
+        announce: called with the size of the file each time a server answers; `progress` then counts from 0 again,
+            starting with the bytes already here. `tqdm.reset` is one.
 
     Raises:
-        RemoteError: nothing came for `wait` seconds, the server refuses, the disk is full, or the checksum is another.
+        RemoteError: no byte for `wait` seconds, the server refuses, the disk is full, or the checksum differs.
     """
-    path = Path(destination) / file.name
+    path, bar = Path(destination) / file.name, _Bar(progress, announce)
     if path.is_file() and (not file.sha256 or _digest(path) == file.sha256):
-        progress(path.stat().st_size, path.stat().st_size)
+        bar.begin(path.stat().st_size, path.stat().st_size)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part, note = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.json")
@@ -73,70 +83,97 @@ def download(
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            if _fetch(file.url, part, note, timeout, progress):
+            if _fetch(file.url, part, note, timeout, bar):
                 break
             reason = "the connection was cut"
         except urllib.error.HTTPError as error:
             if error.code not in (408, 429) and error.code < 500:
-                raise RemoteError(f"{file.url}: {error.code} {error.reason}; look whether the file has moved") from None
+                raise RemoteError(f"{file.url}: {error.code} {error.reason}; check whether the file moved") from None
             reason = f"{error.code} {error.reason}"
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
         except OSError as error:  # this machine's disk
-            raise RemoteError(f"{part}: {error.strerror}; mend this and run the same command to go on") from None
+            raise RemoteError(f"{part}: {error.strerror}; fix this and run the same command to resume") from None
         if part.exists() and part.stat().st_size > before:
             deadline, pause = time.monotonic() + wait, 0.1
         if time.monotonic() + pause > deadline:
-            raise RemoteError(f"{file.url}: nothing came for {wait:.0f} s ({reason}); run the same command to go on")
+            raise RemoteError(f"{file.url}: no data for {wait:.0f} s ({reason}); run the same command to resume")
         time.sleep(pause)
         pause = min(2 * pause, 5.0)
     if file.sha256 and (found := _digest(part)) != file.sha256:
         part.unlink()
         note.unlink(missing_ok=True)
-        raise RemoteError(f"{file.url}: sha256 is {found}, expected {file.sha256}; it was deleted, download it again")
+        raise RemoteError(f"{file.url}: sha256 is {found}, expected {file.sha256}; deleted, download it again")
     os.replace(part, path)
     note.unlink(missing_ok=True)
     return path
 
 
-def _fetch(url: str, part: Path, note: Path, timeout: float, progress: Callable[[int, int | None], object]) -> bool:
-    """Fetch what is missing of `part`; whether it is whole then."""
+@dataclass
+class _Bar:
+    progress: Progress | None
+    announce: Announce | None
+
+    def begin(self, here: int, total: int | None) -> None:
+        if self.announce:
+            self.announce(total)
+        self.add(here)
+
+    def add(self, done: int) -> None:
+        if self.progress:
+            self.progress(done)
+
+
+def _fetch(url: str, part: Path, note: Path, timeout: float, bar: _Bar) -> bool:
+    """Download what `part` lacks; True if it is whole afterwards."""
     known = _read_note(note)
     here = part.stat().st_size if part.exists() and known else 0
-    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
-    if here:
-        request.add_header("Range", f"bytes={here}-")
-        if known["version"] and not known["version"].startswith("W/"):
-            request.add_header("If-Range", known["version"])
     try:
-        answer = urllib.request.urlopen(request, timeout=timeout)
+        answer = _request(url, here, known, timeout)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and here:  # nothing beyond what is here: whole, or another file by now
-            if here == known["total"]:
-                return True
+        if error.code != 416 or not here:
+            raise
+        # No bytes beyond those here: the part is whole, or the file changed.
+        if here == known["total"]:
+            return True
+        part.unlink()
+        return False
+    with answer:
+        facts = _facts(answer, here)
+        if answer.status == 206 and here and facts != known:  # another version
             part.unlink()
             return False
-        raise
-    with answer:
-        length = answer.headers.get("Content-Length")
-        total = here + int(length) if answer.status == 206 and length else int(length) if length else None
-        facts = {"version": answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "", "total": total}
         if answer.status != 206 or facts != known:
-            if answer.status == 206 and here:  # a part of another version
-                part.unlink()
-                return False
             here = 0
         note.write_text(json.dumps(facts), encoding="utf-8")
+        bar.begin(here, facts["total"])
         with open(part, "r+b" if here else "wb") as out:
             out.seek(here)
             while block := answer.read1(_BLOCK):
                 out.write(block)
                 here += len(block)
-                progress(here, total)
-    return total is None or here == total
+                bar.add(len(block))
+    return facts["total"] is None or here == facts["total"]
 
 
-def _read_note(path: Path) -> dict | None:
+def _request(url: str, here: int, known: dict[str, Any] | None, timeout: float) -> HTTPResponse:
+    """Ask for the file from byte `here` on, if it is still the `known` version."""
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
+    if here:
+        request.add_header("Range", f"bytes={here}-")
+        if known["version"] and not known["version"].startswith("W/"):  # a weak ETag allows no ranges
+            request.add_header("If-Range", known["version"])
+    return urllib.request.urlopen(request, timeout=timeout)
+
+
+def _facts(answer: HTTPResponse, here: int) -> dict[str, Any]:
+    """Version and size of the whole file, as its server states them."""
+    length = answer.headers.get("Content-Length")
+    total = None if not length else int(length) + (here if answer.status == 206 else 0)
+    return {"version": answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "", "total": total}
+
+
+def _read_note(path: Path) -> dict[str, Any] | None:
     try:
         facts = parse_json(path.read_text(encoding="utf-8"))
         return facts if set(facts) == {"version", "total"} else None

@@ -5,7 +5,7 @@ Times are those of the frames themselves (a variable frame rate is fine), in sec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from importlib import import_module
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shard_tools.annotations.movienet import FPS
 from shard_tools.errors import MissingDependency, SourceError
+from shard_tools.progress import Progress
 from shard_tools.storage.remote import attempt, filesystem, is_remote
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 EPSILON = 1e-3  # seconds; containers round times to a millisecond
 _READ_AHEAD = 4 << 20  # bytes of a remote file fetched at a time
 _CUT = "{}: breaks off before its end; fetch it again or re-encode what there is with ffmpeg"
-
-Progress = Callable[[float], object]  # called with the seconds of film gone through since the last call, as tqdm.update
 
 
 class Shown(NamedTuple):
@@ -65,6 +64,7 @@ def decode(film: Path | str, progress: Progress | None = None) -> Iterator[Shown
 
     Args:
         film: path or address of the file.
+        progress: counts seconds of film.
 
     Raises:
         SourceError: the file cannot be read, breaks off, or holds no picture.

@@ -22,9 +22,10 @@ from shard_tools.annotations.movienet import (
     write_annotations,
 )
 from shard_tools.errors import ConfigError, SourceError
+from shard_tools.progress import Progress
 
 from .detectors import make_cutter
-from .frames import Progress, decode, read_header
+from .frames import decode, read_header
 from .shots import cut_shots, fit_width, picture_width, ticks
 
 VIDEO_SUFFIXES = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv")

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from shard_tools.annotations.movienet import FPS
+from shard_tools.progress import Progress
 
 from .detectors import Cutter
-from .frames import EPSILON, Progress, Shown, decode, load_library
+from .frames import EPSILON, Shown, decode, load_library
 
 if TYPE_CHECKING:
     from av import VideoFrame

@@ -23,7 +23,7 @@ def test_runs_and_all_make_the_same_pictures(tmp_path: Path) -> None:
     cores = len(os.sched_getaffinity(0))
     for film in range(2):
         write_film(tmp_path / "films", f"tt{film}", shots=20, size=(96, 64), seed=film)
-    pack(tmp_path / "films", tmp_path / "shards", progress=False)
+    pack(tmp_path / "films", tmp_path / "shards", quiet=True)
     out = tmp_path / "loader.json"
     names = [*REQUIRED, *(["spdl"] if find_spec("spdl") else [])]
     sizes = ["--size", "64", "--batch", "4", "--steps", "2", "--rounds", "1", "--threads", str(min(2, cores))]

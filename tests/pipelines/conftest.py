@@ -67,7 +67,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shards(source: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardIndex:
     """The packed films; leave them as they are."""
     folder = tmp_path_factory.mktemp("shards")
-    pack(source, folder, progress=False)
+    pack(source, folder, quiet=True)
     return ShardIndex.open(folder)
 
 
@@ -76,7 +76,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> ShardIndex:
     """The packed `VIDEOS`, of `FPS` frames/s; leave them as they are."""
     source, folder = tmp_path_factory.mktemp("frames"), tmp_path_factory.mktemp("videos")
     draw_films(source, VIDEOS)
-    pack(source, folder, progress=False)
+    pack(source, folder, quiet=True)
     index = ShardIndex.open(folder)
     rows = np.empty(len(index.sequences), [*index.sequences.dtype.descr, ("fps", "<f4")])
     for name in index.sequences.dtype.names:

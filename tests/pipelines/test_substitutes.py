@@ -80,7 +80,7 @@ def pack_damaged(source: Path, shards: ShardIndex, root: Path, damage: dict[int,
         film, shot, image = re.fullmatch(r"(\w+)/shot_(\d+).(\d).jpg", shards.locate(frame)[1]).groups()
         path = root / "films" / "240P_frames" / film / keyframe_name(int(shot), int(image))
         path.write_bytes(spoil(path.read_bytes()))
-    pack(root / "films", root / "shards", progress=False)
+    pack(root / "films", root / "shards", quiet=True)
     return ShardIndex.open(root / "shards")
 
 

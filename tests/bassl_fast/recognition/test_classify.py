@@ -52,7 +52,7 @@ PICTURES = CLIPS | {
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four motions, 8 training and 3 validation clips of each, of 6 frames."""
     root = tmp_path_factory.mktemp("clips")
-    pack(motions(root / "tree", frames=6, train=8, val=3), root / "shards", reading=Reading("clips"), progress=False)
+    pack(motions(root / "tree", frames=6, train=8, val=3), root / "shards", reading=Reading("clips"), quiet=True)
     return root / "shards"
 
 
@@ -65,7 +65,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.rename(path.parents[1] / f"{path.parent.name}-{path.name}")
     for folder in tree.glob("*/*/*/"):
         folder.rmdir()
-    pack(tree, root / "shards", reading=Reading("pictures"), progress=False)
+    pack(tree, root / "shards", reading=Reading("pictures"), quiet=True)
     return root / "shards"
 
 

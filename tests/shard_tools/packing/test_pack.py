@@ -544,7 +544,7 @@ def test_a_second_pack_into_the_same_folder_is_refused_while_the_first_is_at_wor
             refusals[0] = str(error.value)
         return read(film)
 
-    monkeypatch.setattr(movienet, "list_keyframes", second)
+    monkeypatch.setattr(keyframe_folder, "list_keyframes", second)
     pack(source, dst, workers=1)
     assert refusals[0]
     assert digests(dst) == digests(packed)
