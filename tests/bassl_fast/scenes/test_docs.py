@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import textwrap
 from pathlib import Path
 
 import av
@@ -63,9 +62,9 @@ def test_the_chapters_go_into_a_copy_of_the_film(place: Path):
 
 
 def test_the_python_of_the_page_runs(place: Path, capsys):
-    (block,) = re.findall(r"^    from bassl_fast import.*?(?=^\S)", SCENES, re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(r"```python\n(.*?)```", SCENES, re.DOTALL)
     names: dict[str, object] = {}
-    exec(textwrap.dedent(block), names)
+    exec(block, names)
     assert capsys.readouterr().out.splitlines()[-1].split()[2] == "5.5"
     assert len(names["film"].scenes) == 4
 
