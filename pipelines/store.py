@@ -7,14 +7,14 @@ import threading
 import weakref
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
 from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
 
-from shard_tools.errors import PictureError, RemoteError, ShardError, masked
+from shard_tools.errors import PictureError, RemoteError, masked
 from shard_tools.shards.index import ShardIndex
+from shard_tools.shards.shard import open_shard
 from shard_tools.storage.cache import OpenShard
 
 # Shards mapped at a time: each holds a file descriptor or two, and 1,024 of those is a common limit.
@@ -117,21 +117,6 @@ class _Mapped(NamedTuple):
             skip = start % mmap.PAGESIZE
             self.pages.madvise(mmap.MADV_WILLNEED, start - skip, skip + size)
         return self.bytes[start : start + size]
-
-
-def open_shard(index: ShardIndex, shard: int, release: Callable[[], bool]) -> OpenShard:
-    """A shard, mapped; `release` as of `Cache.open`."""
-    facts = index.shards[shard]
-    if index.cache is not None:
-        return index.cache.open(index.address, facts, release)
-    path = index.root / facts["name"]
-    try:
-        data = np.memmap(path, np.uint8, mode="r")
-    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-        raise ShardError(f"{path}: cannot be read ({error}); copy it here or pack again") from None
-    if len(data) != facts["bytes"]:
-        raise ShardError(f"{path}: {len(data)} bytes, the manifest says {facts['bytes']}; copy it again or pack again")
-    return OpenShard(data)
 
 
 class _Fetchers:

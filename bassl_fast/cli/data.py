@@ -29,6 +29,7 @@ from shard_tools.storage.download import File
 from shard_tools.storage.output import open_place
 from shard_tools.storage.remote import attempt, fetch, filesystem, is_remote, listing
 from shard_tools.video import keyframes as video
+from shard_tools.video.detectors import Detector
 
 
 def draw(
@@ -61,7 +62,7 @@ def pack(
     recheck: bool = False,
     join: str | None = None,
     split: Literal["train", "val", "test"] | None = None,
-    detector: Literal["adaptive", "content", "transnetv2"] | None = None,
+    detector: Detector | None = None,
     layout: Literal["films", "pictures", "clips"] | None = None,
     split_id: int = 1,
     short_side: int = 256,

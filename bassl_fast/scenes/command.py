@@ -8,12 +8,13 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from bassl_fast.checkpoints.checkpoint import sha256
+from bassl_fast.config.choices import Engine
 from bassl_fast.metrics.scenes import FilmScores
 from bassl_fast.report.page import FilmPage, write_report
 from bassl_fast.runtime import engines
@@ -22,7 +23,7 @@ from shard_tools.annotations.movienet import keyframe_name
 from shard_tools.errors import ConfigError, RemoteError, SourceError, masked
 from shard_tools.storage.remote import absolute, attempt, filesystem, is_remote
 from shard_tools.storage.untrusted import parse_json
-from shard_tools.video.detectors import make_cutter
+from shard_tools.video.detectors import Detector, make_cutter
 from shard_tools.video.frames import read_header
 from shard_tools.video.keyframes import list_videos
 from shard_tools.video.shot_list import read_shot_list
@@ -46,11 +47,11 @@ def scenes(
     scenes: int | None = None,
     min_scene: float = 0.0,
     shots: str | None = None,
-    shot_detector: Literal["adaptive", "content", "transnetv2"] = "adaptive",
+    shot_detector: Detector = "adaptive",
     split: bool = False,
     batch: int = 16,
     threads: int = 0,
-    engine: engines.Engine = "local",
+    engine: Engine = "local",
     address: str | None = None,
 ) -> list[str]:
     """Find the scenes of films and write a folder of results for each: `report.html`, `scenes.csv`, `scenes.json`,

@@ -11,10 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from shard_tools.annotations.movienet import keyframe_name
+from shard_tools.annotations.movienet import KEYFRAMES_PER_SHOT, keyframe_name
 from shard_tools.errors import MissingDependency, SourceError, masked
 from shard_tools.storage.remote import is_remote
-from shard_tools.video.shots import SIXTHS
 
 from .film import FilmScenes, Scene, SceneShot, clock, timecode
 
@@ -80,7 +79,7 @@ def read_film(folder: Path, document: dict[str, Any]) -> FilmScenes:
     """
     shots = []
     for row in document["shots"]:
-        names = [folder / KEYFRAMES / keyframe_name(row["shot"], i) for i in range(len(SIXTHS))]
+        names = [folder / KEYFRAMES / keyframe_name(row["shot"], i) for i in range(KEYFRAMES_PER_SHOT)]
         try:
             jpegs = tuple(name.read_bytes() for name in names)
         except OSError as error:

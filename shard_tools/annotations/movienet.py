@@ -23,6 +23,8 @@ from shard_tools.storage.untrusted import one_line, parse_json, read_lines
 FRAMES_DIR = "240P_frames"
 SPLITS = ("train", "val", "test")
 FPS = 24.0
+_SIXTHS = (1, 3, 5)  # where in a shot its key-frames are
+KEYFRAMES_PER_SHOT = len(_SIXTHS)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class ShotLabels:
 
 def keyframe_name(shot: int, image: int) -> str:
     return f"shot_{shot:04d}_img_{image}.jpg"
+
+
+def keyframe_positions(first: int, last: int) -> list[int]:
+    """Frame numbers of the key-frames of a shot of frames `first` to `last`: its 1/6, 3/6 and 5/6 points."""
+    return [first + (last - first) * sixth // 6 for sixth in _SIXTHS]
 
 
 def scenes_from_boundaries(boundary: np.ndarray) -> np.ndarray:
@@ -166,8 +173,7 @@ def write_annotations(root: Path, films: dict[str, ShotLabels]) -> None:
         first_scene += int(labels.scene.max(initial=-1)) + 1
         rows = ["-1 -1 -1 -1 -1\n"] * (int(labels.shot.max(initial=-1)) + 1)
         for shot, start, end in zip(labels.shot.tolist(), labels.start.tolist(), labels.end.tolist(), strict=True):
-            keys = (start + (end - start) * sixth // 6 for sixth in (1, 3, 5))
-            rows[shot] = " ".join(map(str, (start, end, *keys))) + "\n"
+            rows[shot] = " ".join(map(str, (start, end, *keyframe_positions(start, end)))) + "\n"
         (times / f"{film}.txt").write_text("".join(rows), encoding="utf-8")
     for name, rows in lines.items():
         (anno / f"anno.{name}.ndjson").write_text("".join(row + "\n" for row in rows), encoding="utf-8")

@@ -27,9 +27,9 @@ from shard_tools.progress import Progress
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
 from shard_tools.shards.jpeg import any_picture_size, decode_fault
+from shard_tools.shards.shard import open_shard
 from shard_tools.sources.detect import Reading, open_layout
 from shard_tools.sources.source import SourceShard
-from shard_tools.storage.cache import OpenShard
 from shard_tools.storage.output import LocalPlace
 from shard_tools.storage.remote import absolute, is_remote, sizes
 from shard_tools.storage.untrusted import parse_json
@@ -109,7 +109,7 @@ def shard_faults(index: ShardIndex, shard: int, decode: Decode, progress: Progre
     facts = index.shards[shard]
     where = f"{index.address}/{facts['name']}"
     try:
-        opened = _open(index, shard)
+        opened = open_shard(index, shard)
     except BasslFastError as error:
         yield str(error)
         return
@@ -236,13 +236,6 @@ def _packed(name: str, kind: str, fingerprint: str, path: Path) -> PackedShard |
 
 def _tar(index: ShardIndex, shard: int) -> str:
     return index.shards[shard]["name"]
-
-
-def _open(index: ShardIndex, shard: int) -> OpenShard:
-    facts = index.shards[shard]
-    if index.cache is not None:
-        return index.cache.open(index.address, facts)
-    return OpenShard(np.memmap(index.root / facts["name"], np.uint8, mode="r"))
 
 
 def _sequences(index: ShardIndex, shard: int) -> np.ndarray:

@@ -21,12 +21,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from shard_tools.annotations.movienet import FPS, FRAMES_DIR, ShotLabels, keyframe_name, write_annotations
+from shard_tools.annotations.movienet import (
+    FPS,
+    FRAMES_DIR,
+    KEYFRAMES_PER_SHOT,
+    ShotLabels,
+    keyframe_name,
+    write_annotations,
+)
 from shard_tools.errors import SourceError
 from shard_tools.progress import Progress
 
 WIDTH, HEIGHT = 426, 240
-KEYFRAMES = 3
 QUALITY = 85
 PANORAMA = (1152, 432)  # width, height of a set
 SPRITE = (150, 210)  # width, height of an object, before its camera scales it
@@ -275,7 +281,7 @@ def _frames(rng: Rng, camera: Camera, gamma: float, stops: float) -> list[Image.
     start, pan = camera.corner + rng.normal(0, TAKE_SHIFT, 2), rng.normal(0, (MOTION, MOTION / 4))
     walks = [(rng.normal(0, TAKE_SHIFT / 2, 2), rng.normal(0, (MOTION, MOTION / 4))) for _ in camera.cast]
     frames = []
-    for time in range(KEYFRAMES):
+    for time in range(KEYFRAMES_PER_SHOT):
         x, y = np.clip(start + time * pan, 0, PANORAMA - size)
         box = (x, y, x + size[0], y + size[1])
         frame = camera.plate.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR, box)

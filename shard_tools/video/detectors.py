@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
@@ -12,10 +13,7 @@ from shard_tools.errors import ConfigError
 
 from .frames import Shown, load_library
 
-if TYPE_CHECKING:
-    pass
-
-
+Detector = Literal["adaptive", "content", "transnetv2"]
 DETECTION_WIDTH = 256  # pixels; the width PySceneDetect shrinks pictures to
 
 
@@ -35,7 +33,7 @@ class Cutter(Protocol):
         """As `push`, at the end of the film."""
 
 
-def make_cutter(detector: str = "adaptive") -> Cutter:
+def make_cutter(detector: Detector = "adaptive") -> Cutter:
     """A shot detector by name.
 
     Args:
@@ -123,8 +121,6 @@ class _TransNetV2:
         return cuts
 
 
-DETECTORS: dict[str, Callable[[], Cutter]] = {
-    "adaptive": lambda: _SceneDetect("AdaptiveDetector"),
-    "content": lambda: _SceneDetect("ContentDetector"),
-    "transnetv2": _TransNetV2,
-}
+_MAKERS = (partial(_SceneDetect, "AdaptiveDetector"), partial(_SceneDetect, "ContentDetector"), _TransNetV2)
+# In the order of the names in `Detector`.
+DETECTORS: dict[str, Callable[[], Cutter]] = dict(zip(get_args(Detector), _MAKERS, strict=True))

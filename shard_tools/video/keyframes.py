@@ -24,7 +24,7 @@ from shard_tools.annotations.movienet import (
 from shard_tools.errors import ConfigError, SourceError
 from shard_tools.progress import Progress
 
-from .detectors import make_cutter
+from .detectors import Detector, make_cutter
 from .frames import decode, read_header
 from .shots import cut_shots, fit_width, picture_width, ticks
 
@@ -65,7 +65,7 @@ def extract_film(
     root: Path,
     film: str,
     split: str = "test",
-    detector: str = "adaptive",
+    detector: Detector = "adaptive",
     progress: Progress | None = None,
 ) -> ShotLabels:
     """Write the key-frames of `files`, played one after another as one film, to `root/240P_frames/<film>`.
@@ -118,7 +118,7 @@ def extract_folder(
     root: Path,
     join: str | None = None,
     split: str = "test",
-    detector: str = "adaptive",
+    detector: Detector = "adaptive",
     progress: Progress | None = None,
 ) -> dict[str, ShotLabels]:
     """Every video in `folder` as a film of its own, named after its file, or all as one film `join`; with annotations.

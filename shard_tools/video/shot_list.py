@@ -5,15 +5,12 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from shard_tools.annotations.movienet import read_shot_times
 from shard_tools.errors import SourceError
 
 from .frames import EPSILON, Shown
-
-if TYPE_CHECKING:
-    pass
 
 
 class ListedShots:

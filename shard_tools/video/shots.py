@@ -16,7 +16,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from shard_tools.annotations.movienet import FPS
+from shard_tools.annotations.movienet import FPS, keyframe_positions
 from shard_tools.progress import Progress
 
 from .detectors import Cutter
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 HEIGHT = 240  # of a key-frame, in pixels
 CANDIDATES = 256  # pictures kept of a shot: all of one of 10 seconds, 40 MB
-SIXTHS = (1, 3, 5)  # where in a shot its key-frames lie, as in `movienet.write_annotations`
 
 
 class Shot(NamedTuple):
@@ -88,7 +87,7 @@ def ticks(start: float, end: float) -> tuple[int, int]:
 def keyframe_times(start: float, end: float) -> list[float]:
     """Seconds of the key-frames of a shot: its 1/6, 3/6 and 5/6 points on the timeline of 24 frames a second."""
     first, last = ticks(start, end)
-    return [(first + max(0, last - first) * sixth // 6) / FPS for sixth in SIXTHS]
+    return [number / FPS for number in keyframe_positions(first, max(first, last))]
 
 
 class _Candidate(NamedTuple):
@@ -157,9 +156,3 @@ def fit_width(image: Image, width: int) -> Image:
     """The middle `width` pixels of a picture, with bars where it is narrower."""
     left = (image.width - width) // 2
     return image if left == 0 else image.crop((left, 0, left + width, image.height))
-
-
-# What finds the shots
-
-
-# Shot lists of one's own

@@ -99,7 +99,7 @@ def test_layout_and_splits(drawn, films):
     assert [labels.split for _, labels in films.values()] == ["train"] * 3 + ["val"] + ["test"] * 2
     for keyframes, labels in films.values():
         assert labels.shot.tolist() == list(range(SHOTS))
-        assert all(len(shot) == draw.KEYFRAMES for shot in keyframes)
+        assert all(len(shot) == draw.KEYFRAMES_PER_SHOT for shot in keyframes)
     rows = [json.loads(line) for line in (drawn / "anno" / "anno.test.ndjson").read_text().splitlines()]
     assert len(rows) == 2 * SHOTS
     scenes = np.concatenate([labels.scene for _, labels in list(films.values())[4:]])
