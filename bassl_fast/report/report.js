@@ -1,5 +1,5 @@
 // The films of the report: strip of shots, overview, threshold, zoom, key-frames of a chosen shot.
-// Each film brings its data as JSON (class film-data); `report.py` tells what is in it.
+// Each film has its data as JSON (class film-data); `film_data` in films.py says what is in it.
 "use strict";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -33,17 +33,17 @@ function clock(seconds, digits = 0) {
   return `${two(whole / 3600)}:${two((whole / 60) % 60)}:${rest}`;
 }
 
-// Frames counted without drops, as in the EDL.
+// Non-drop-frame, as in the EDL.
 function timecode(seconds, rate) {
   const base = Math.round(rate), frames = Math.round(seconds * rate);
   return `${clock(Math.floor(frames / base))}:${two(frames % base)}`;
 }
 
 // As `scenes.film.choose_ends`: the most probable first, and no scene shorter than `shortest` seconds.
-// The end of the film is no boundary, but where there is a truth that says so it counts as a false alarm.
+// The end of the film is not a boundary; where labels are known, a prediction there counts as a false alarm.
 function chooseEnds(film, threshold) {
   const last = film.probability.length - 1;
-  const over = [...film.probability.keys()].filter((i) => film.probability[i] >= threshold && (film.judged || i < last));
+  const over = [...film.probability.keys()].filter((i) => film.probability[i] >= threshold && (film.labelled || i < last));
   if (!film.shortest) return over;
   const taken = [];
   for (const i of over.sort((a, b) => film.probability[b] - film.probability[a] || a - b)) {
@@ -66,10 +66,10 @@ class Film {
     this.section = section;
     Object.assign(this, JSON.parse(section.querySelector(".film-data").textContent));
     this.count = this.probability.length;
-    this.judged = this.label.some((label) => label >= 0);
+    this.labelled = this.label.some((label) => label >= 0);
     this.timed = this.start.every((start) => start >= 0);
     if (!this.timed) {
-      // Without times every shot is as long as the others.
+      // Without times all shots get the same length.
       this.start = this.number.map((_, i) => i);
       this.end = this.number.map((_, i) => i + 1);
     }
@@ -134,8 +134,8 @@ class Film {
     }
     this.predictedBand = element("div", { class: "scenes predicted-scenes" });
     this.playhead = element("div", { class: "playhead" });
-    const rows = this.judged ? row("true", this.bandOf([...this.label.keys()].filter((i) => this.label[i] === 1))) : [];
-    rows.push(...row(this.judged ? "predicted" : "scenes", this.predictedBand));
+    const rows = this.labelled ? row("true", this.bandOf([...this.label.keys()].filter((i) => this.label[i] === 1))) : [];
+    rows.push(...row(this.labelled ? "predicted" : "scenes", this.predictedBand));
     rows.push(...row("probability", element("div", { class: "curve tall" }, curve)));
     const overview = element("div", { class: "overview" }, ...rows, element("span"), axis, this.playhead);
     overview.addEventListener("click", (event) => {
@@ -173,7 +173,7 @@ class Film {
       scene += begins ? 1 : 0;
       counts[mark] = (counts[mark] || 0) + 1;
       const state = [scene, mark, begins, isEnd[i]].join();
-      if (shot.dataset.state === state) return scene; // thousands of shots, and few change
+      if (shot.dataset.state === state) return scene; // of thousands of shots few change
       shot.dataset.state = state;
       shot.dataset.scene = scene;
       shot.dataset.mark = mark;
@@ -205,9 +205,9 @@ class Film {
   }
 
   sayFacts(scenes, { hit = 0, miss = 0, "false-alarm": wrong = 0 }) {
-    const facts = [plural(this.count, "shot"), plural(scenes, this.judged ? "predicted scene" : "scene")];
+    const facts = [plural(this.count, "shot"), plural(scenes, this.labelled ? "predicted scene" : "scene")];
     if (this.timed) facts.unshift(clock(this.duration));
-    if (this.judged) {
+    if (this.labelled) {
       facts.push(`${plural(hit + miss, "true boundary", "true boundaries")}: ${hit} found, ${miss} missed, ${plural(wrong, "false alarm")}`);
       facts.push(`precision ${percent(hit, hit + wrong)}, recall ${percent(hit, hit + miss)}, F1 ${percent(2 * hit, 2 * hit + miss + wrong)}`);
     }
@@ -215,7 +215,7 @@ class Film {
   }
 }
 
-// What is chosen and shown
+// The chosen shot, threshold and zoom
 
 const get = (id) => document.getElementById(id);
 const view = { threshold: 0, zoom: 116, film: null };
@@ -293,7 +293,7 @@ function setZoom(zoom) {
   document.body.classList.toggle("tiny", view.zoom < 72);
 }
 
-// Shots to go by a key, from where we are; null if the key is none of these.
+// How many shots a key moves by; null if it is not one of these keys.
 function stride(key, film) {
   const here = film.chosen, scene = film.scene[here];
   if (key === "ArrowRight") return 1;

@@ -1,4 +1,4 @@
-"""The report page, parsed back and used in a browser: what it shows is what the scores say, at any threshold."""
+"""The report page, parsed back and used in a browser: it shows the scores, at any threshold."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import pytest
 from PIL import Image
 
 from bassl_fast.metrics.scenes import FilmScores, scene_metrics
-from bassl_fast.report.page import FilmPage, shrink, write_report
+from bassl_fast.report.films import FilmPage, shrink
+from bassl_fast.report.page import write_report
 from bassl_fast.scenes.film import choose_ends
 from shard_tools.errors import FeatureError, PictureError
 from tests.browser import Browser, open_browser
 
 
 class Page(HTMLParser):
-    """All start tags with their attributes, and the text by the tag it stands in."""
+    """All start tags with their attributes, and the text by the tag it is in."""
 
     VOID = frozenset({"meta", "img", "br", "link", "input"})
 
@@ -143,7 +144,7 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path):
     assert {a["href"][1:] for _, a in page.tags if "href" in a} <= ids
 
 
-def test_films_stand_worst_first(tmp_path):
+def test_films_are_sorted_by_ap(tmp_path):
     good = film_page([0, 1, 0], [0.1, 0.9, 0.1], "good")
     bad = film_page([0, 1, 0], [0.9, 0.1, 0.8], "bad", pictures=False)
     quiet = film_page([0, 0, 0], [0.1, 0.1, 0.1], "quiet")
@@ -201,7 +202,7 @@ def test_errors_name_film_and_shot(tmp_path):
     short.thumbnails = short.thumbnails[:2]
     with pytest.raises(FeatureError, match="tt0000001: 2 thumbnails and 3 numbers for 3"):
         write(tmp_path, [short])
-    for bad in (b"", b"not a picture", picture()[:2000]):
+    for bad in (b"", b"not an image", picture()[:2000]):
         with pytest.raises(PictureError, match="tt0000001: key-frame of shot 1"):
             write(tmp_path, [FilmPage("tt0000001", [picture(), bad, picture()], short.scores)])
     assert list(tmp_path.iterdir()) == []
