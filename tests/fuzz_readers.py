@@ -25,8 +25,8 @@ import yaml
 from hypothesis import strategies as st
 
 from bassl_fast import config
-from bassl_fast.checkpoints import build as models
-from bassl_fast.checkpoints import checkpoint, exchange
+from bassl_fast.checkpoints import checkpoint, exchange, importing
+from bassl_fast.checkpoints.model import from_state, load_model
 from bassl_fast.segmentation.features import FeatureSet
 from bassl_fast.segmentation.model import load_finetuned
 from bassl_fast.training.pretrain import pretrain
@@ -370,16 +370,25 @@ CRN = {"inputs": 4, "hidden": 4, "intermediate": 4, "heads": 1, "layers": 1, "sh
 
 @cache
 def our_states() -> list[dict[str, Any]]:
+    from bassl_fast.checkpoints.model import section_of as encoder_section
     from bassl_fast.encoders import ResNet
     from bassl_fast.heads.crn import ContextualRelationNetwork
     from bassl_fast.segmentation.model import SceneBoundary
+    from bassl_fast.segmentation.model import section_of as scenes_section
+    from pipelines.views import TestViews
 
-    encoder = {f"encoder.{name}": value for name, value in ResNet(18, 1).state_dict().items()}
-    crn = ContextualRelationNetwork(**CRN)
-    tuned = SceneBoundary(crn, 4)
+    resnet = ResNet(18, 1)
+    weights = {f"encoder.{name}": value for name, value in resnet.state_dict().items()}
+    encoder = {"state_dict": weights, "global_step": 1, "total_steps": 1, "manifest_sha256": ""}
+    tuned = SceneBoundary(ContextualRelationNetwork(**CRN), 4)
+    scenes = {"state_dict": dict(tuned.state_dict()), "recipe": {"verb": "finetune"}}
+    section, views = encoder_section(resnet, None), TestViews(37, 32)
     return [
-        {"recipe": RECIPE, "state_dict": encoder, "global_step": 1, "total_steps": 1, "manifest_sha256": ""},
-        {"recipe": {"verb": "finetune"}, "state_dict": dict(tuned.state_dict()), "crn": crn.shape, "dim": 4},
+        encoder | {"recipe": RECIPE},  # version 1
+        scenes | {"crn": CRN, "dim": 4, "views": section["views"], "encoder": None},
+        encoder | {"recipe": {}, "model": section},
+        scenes | {"model": scenes_section(tuned, views, None)},
+        scenes | {"model": scenes_section(tuned, views, {"model": section, "state_dict": weights})},
     ]
 
 
@@ -400,11 +409,13 @@ def twisted_checkpoints(draw: st.DrawFn) -> Files:
 
 
 def read_checkpoint(folder: Path) -> None:
-    state = checkpoint.load(folder / "x.ckpt", "pretrain", "finetune")
-    if state["recipe"]["verb"] == "pretrain":
-        models.build_pretrained(folder / "x.ckpt")
+    state = checkpoint.load(folder / "x.ckpt", checkpoint.ENCODER, checkpoint.SCENES)
+    if state["model"]["kind"] == checkpoint.ENCODER:
+        load_model(folder / "x.ckpt")
     else:
-        load_finetuned(folder / "x.ckpt")
+        _, state = load_finetuned(folder / "x.ckpt")
+        if state["model"]["encoder"] is not None:
+            from_state(state["model"]["encoder"], "x.ckpt")
 
 
 class _Evil:
@@ -488,7 +499,7 @@ def twisted_safetensors(draw: st.DrawFn) -> Files:
 
 
 def read_safetensors(folder: Path) -> None:
-    exchange._weights(exchange._content(folder / "x.safetensors", "x.safetensors"), "x.safetensors")
+    importing._weights(importing._content(folder / "x.safetensors", "x.safetensors"), "x.safetensors")
 
 
 # --- released archives ---
@@ -534,8 +545,8 @@ def twisted_archives(draw: st.DrawFn) -> Files:
 def read_archive(folder: Path) -> None:
     scratch = folder / "scratch"
     scratch.mkdir()
-    path, config_file = exchange._find(str(folder / "x.tar.gz"), scratch)
-    exchange._method_of(config_file)
+    path, config_file = importing._find(str(folder / "x.tar.gz"), scratch)
+    importing._method_of(config_file)
     path.read_bytes()
     assert sum(file.stat().st_size for file in scratch.iterdir()) < 1 << 30
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+from bassl_fast.checkpoints.reference import translate
 
 HERE = Path(__file__).parent / "golden" / "seeds"
 LARGE = Path(__file__).parents[2] / "shared" / "golden" / "seeds"
@@ -26,6 +29,11 @@ def arrays(name: str) -> dict[str, torch.Tensor]:
 
 def facts(name: str) -> Any:
     return json.loads((HERE / f"{name}.json").read_text())
+
+
+def ours_of(keys: Iterable[str], names: list[tuple[str, str]]) -> dict[str, str]:
+    """Our name -> released name of every one of the released `keys`; KeyError for one that `names` does not know."""
+    return {translate(key, names): key for key in keys}
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor, rtol: float = 1e-4, atol: float = 1e-5) -> None:

@@ -6,7 +6,7 @@ Pairs (released, ours); a star is the same on both sides, see `reference.transla
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -63,15 +63,6 @@ SCRL: Names = [
     ("predictor.net.*", "method.predictor.*"),
     ("evaluator.linear.*", "method.classifier.*"),
 ]
-
-
-def ours_of(keys: Iterable[str], names: Names) -> dict[str, str]:
-    """Our name -> released name, of every one of the released `keys`.
-
-    Raises:
-        KeyError: a key that `names` does not know.
-    """
-    return {translate(key, names): key for key in keys}
 
 
 def renamed(raw: Mapping[str, Any]) -> dict[str, Tensor] | None:

@@ -5,35 +5,49 @@ from __future__ import annotations
 import errno
 import importlib
 import json
-import logging
 import os
 import sys
 import time
 import traceback
 import warnings
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from shard_tools import plugins
 from shard_tools.errors import BasslFastError, ConfigError, LostProcess, masked
 
 from .verbs import VERBS, verb_of
 
-_NOT_YOURS = "; choose a folder you may write to"
+_NO_PERMISSION = "; choose a folder you may write to"
+_FULL = "; make room or choose another disk, and run it again"
+_A_FILE = "; a file is where a folder should be, choose another"
 _FIXES = {
-    errno.ENOSPC: "; make room or choose another disk, and run it again",
-    errno.EDQUOT: "; make room or choose another disk, and run it again",
-    errno.EACCES: _NOT_YOURS,
-    errno.EPERM: _NOT_YOURS,
-    errno.EROFS: _NOT_YOURS,
-    errno.ENOTDIR: "; a file stands where a folder should be, choose another",
-    errno.EEXIST: "; a file stands where a folder should be, choose another",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
+    errno.EROFS: _NO_PERMISSION,
+    errno.ENOTDIR: _A_FILE,
+    errno.EEXIST: _A_FILE,
 }
+_HELP = {"-h", "--help"}
 
 
 def usage() -> str:
+    """The verbs, a line each."""
     width = max(map(len, VERBS))
     lines = [f"  {name:{width}s}  {verb.summary}" for name, verb in VERBS.items()]
     return "\n".join(
-        ["usage: bassl-fast VERB ...", "", *lines, "", "`bassl-fast VERB --help` tells more; --debug shows tracebacks"]
+        [
+            "usage: bassl-fast VERB ...",
+            "",
+            *lines,
+            "",
+            "`bassl-fast VERB --help` shows the options of a verb",
+            "--version          the installed version",
+            "--import MODULE    import a module with plug-ins first; may be given several times",
+            "--debug            show tracebacks",
+        ]
     )
 
 
@@ -41,38 +55,55 @@ def run(argv: list[str]) -> None:
     """Run one verb.
 
     Raises:
-        BasslFastError: whatever is the user's to mend.
+        BasslFastError: whatever the user can fix.
     """
     from bassl_fast import config
 
+    argv, modules = _split_imports(argv)
+    if not argv:
+        raise ConfigError("--import: no verb follows; see `bassl-fast --help`")
     name, rest = verb_of(argv), argv[1:]
     if name not in VERBS:
         raise ConfigError(f"no verb '{name}'{config.nearest(name, VERBS)}")
+    plugins.import_modules(modules)
     verb = VERBS[name]
     function = getattr(importlib.import_module(verb.module), verb.function)
-    quieten()
+    warnings.filterwarnings("ignore", module="jsonargparse")
+    wants_help = bool(_HELP & set(rest))  # anywhere: it is not the value of another option
     parser = config.make_parser(
         function,
         verb.positional,
+        for_help=wants_help,
         prog=f"bassl-fast {name}",
         description=f"{verb.summary}.\n\nexample:\n  {verb.example}",
     )
-    if verb.out is not None:
-        parser.set_defaults(out=verb.out)
-    if {"-h", "--help"} & set(rest):
-        rest = ["--help"]  # wherever it stands, it is no value of another option
-    config.call(function, parser, config.parse(parser, rest))
+    config.call(function, parser, config.parse(parser, ["--help"] if wants_help else rest), verb=name)
+
+
+def _split_imports(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The words without `--import MODULE`, and the modules."""
+    rest, modules, words = [], [], iter(argv)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option == "--import":
+            modules.append(value if equals else next(words, ""))
+        else:
+            rest.append(word)
+    return rest, modules
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings to developers; it looks when imported
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings to developers; read at its import
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in _HELP:
         print(usage())
         return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"bassl-fast {installed_version()}")
+        return 0
     try:
         run(argv)
     except BasslFastError as error:
@@ -80,8 +111,8 @@ def main(argv: list[str] | None = None) -> int:
             sys.stderr.write(masked(traceback.format_exc()))
         return _fail(str(error), first=not isinstance(error, LostProcess))
     except KeyboardInterrupt:
-        hint = "; the same command goes on where it stopped" if VERBS[verb_of(argv)].goes_on else ""
-        print(f"bassl-fast: interrupted{hint}", file=sys.stderr)
+        resumes = (verb := VERBS.get(verb_of(argv))) is not None and verb.resumes
+        print(f"bassl-fast: interrupted{'; the same command resumes' if resumes else ''}", file=sys.stderr)
         return 130
     except OSError as error:
         # A full disk or a missing permission: the system's own words, and the file.
@@ -95,17 +126,17 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def installed_version() -> str:
+    """Version of the installed package; "unknown" in a checkout that is not installed."""
+    try:
+        return version("bassl-fast")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
 def _fail(reason: str, first: bool = True) -> int:
-    """Say why the verb failed, and return its exit code; torchrun's last words are the reason of who failed `first`."""
-    sys.stderr.write(f"bassl-fast: {reason}\n")  # at once: other processes write there too
+    """Print why the verb failed, and return its exit code; torchrun reports the reason of whoever failed `first`."""
+    sys.stderr.write(f"bassl-fast: {reason}\n")  # in one write: other processes write there too
     if first and (path := os.environ.get("TORCHELASTIC_ERROR_FILE")):
         Path(path).write_text(json.dumps({"message": reason, "timestamp": int(time.time())}), encoding="utf-8")
     return 1
-
-
-def quieten() -> None:
-    """Keep the libraries' advice to developers off the user's terminal; after their import, which turns it on."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module=name)
-    warnings.filterwarnings("ignore", module="jsonargparse")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Verb:
     """A job of the command line: the function whose signature is its options, and a worked example.
 
-    `goes_on` is for those that, given again after a stop, keep what they had finished.
+    `resumes`: run again after a stop, it keeps what it had finished.
     """
 
     module: str
@@ -17,43 +17,42 @@ class Verb:
     summary: str
     example: str
     positional: bool = True
-    goes_on: bool = False
-    out: str | None = None
+    resumes: bool = False
 
 
 VERBS = {
     "draw": Verb(
         "bassl_fast.cli.data",
         "draw",
-        "draw films with known scenes, to try everything without a download",
+        "draw synthetic films with known scenes, to try everything without a download",
         "bassl-fast draw films --films 12 --test 4",
     ),
     "download": Verb(
         "bassl_fast.cli.data",
         "download",
-        "files from the web, resumed and checked",
-        "bassl-fast download --config configs/download.yaml",
+        "files from the web, resumed and checksummed",
+        "bassl-fast download --files '[{url: https://example.org/anno.test.ndjson, name: anno/anno.test.ndjson}]'",
         positional=False,
-        goes_on=True,
+        resumes=True,
     ),
     "pack": Verb(
         "bassl_fast.cli.data",
         "pack",
-        "films (key-frames, zip, tars, videos), pictures or clips -> shards",
+        "films (key-frames, zip, tars, videos), images or clips -> shards",
         "bassl-fast pack data/movienet shards",
-        goes_on=True,
+        resumes=True,
     ),
     "verify": Verb(
         "bassl_fast.cli.data",
         "verify",
-        "every byte of shards accounted for, and repair",
+        "check every byte of shards, and repair them",
         "bassl-fast verify shards --decode all",
     ),
     "info": Verb("bassl_fast.cli.data", "info", "what is in shards", "bassl-fast info shards"),
     "info --model": Verb(
         "bassl_fast.cli.cost",
-        "show",
-        "what a network costs",
+        "cost",
+        "parameters and multiply-accumulates of a network",
         "bassl-fast info --model VoV3D --model.size L --classes 400",
         positional=False,
     ),
@@ -66,35 +65,34 @@ VERBS = {
     ),
     "train": Verb(
         "bassl_fast.training.pretrain",
-        "pretrain",
-        "labelled pictures or videos -> a classifier: from scratch, fine-tuned, or on a frozen encoder",
+        "train",
+        "labelled images or videos -> a classifier: from scratch, fine-tuned, or on a frozen encoder",
         "bassl-fast train --config configs/train/vov3d_kinetics.yaml --data.shards kinetics --out runs/vov3d",
         positional=False,
-        out="runs/train",
     ),
     "classify": Verb(
         "bassl_fast.recognition.classify",
         "classify",
-        "a classifier and labelled pictures or videos -> how often it is right",
+        "a classifier and labelled images or videos -> top-1 and top-5 accuracy",
         "bassl-fast classify runs/vov3d/last.ckpt kinetics --clips 10 --crops 3 --size 256 --short_side 256",
     ),
     "retrieve": Verb(
         "bassl_fast.recognition.retrieval",
         "retrieve",
-        "an encoder and pictures or videos -> their features, and how often the nearest are of one class",
+        "an encoder and images or videos -> their features, and the recall of classes among the nearest",
         "bassl-fast retrieve runs/sce_clips/last.ckpt ucf101 --clips 10 --crops 3 --size 256 --short_side 256",
     ),
     "plan": Verb(
         "bassl_fast.cli.plan",
         "plan",
-        "what a run will need: disk, cache, network, memory, time, money",
+        "what a run needs: disk, cache, network, memory, time, money",
         "bassl-fast plan --films 1100 --shots 1500 --gpus 8 --gpu h200 --price 4",
         positional=False,
     ),
     "import-checkpoint": Verb(
         "bassl_fast.checkpoints.exchange",
         "import_checkpoint",
-        "released checkpoints of the reference, ImageNet weights -> a checkpoint of ours",
+        "released checkpoints of the reference, ImageNet weights -> a checkpoint of bassl-fast",
         "bassl-fast import-checkpoint bassl.tar.gz bassl.ckpt",
     ),
     "export-checkpoint": Verb(
@@ -108,7 +106,7 @@ VERBS = {
         "extract",
         "checkpoint and shards -> one feature a shot",
         "bassl-fast extract runs/bassl/last.ckpt shards features",
-        goes_on=True,
+        resumes=True,
     ),
     "import-features": Verb(
         "bassl_fast.segmentation.features",
@@ -135,12 +133,12 @@ VERBS = {
         "scenes",
         "films -> their scenes: report, CSV, EDL, OpenTimelineIO, chapters",
         "bassl-fast scenes film.mp4 --checkpoint runs/scenes/best.ckpt --out scenes",
-        goes_on=True,
+        resumes=True,
     ),
     "demo": Verb(
         "bassl_fast.cli.demo",
         "demo",
-        "all of it on drawn films, or on your videos",
+        "the whole path on synthetic films, or on your videos",
         "bassl-fast demo --out demo",
         positional=False,
     ),

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from itertools import islice
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import yaml
@@ -34,8 +35,15 @@ class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """jsonargparse's help, with the worked example on lines of its own."""
 
 
-def make_parser(function: Callable, positional: bool = False, **kwargs: Any) -> ArgumentParser:
-    """Parser for the arguments of `function`, but for `recipe`, which the program fills in."""
+def make_parser(function: Callable, positional: bool = False, for_help: bool = False, **kwargs: Any) -> ArgumentParser:
+    """Parser for the arguments of `function`, except `recipe`, which the program fills in.
+
+    Args:
+        positional: required arguments have no `--`.
+        for_help: only print help: classes that options name are not imported, which would take seconds.
+    """
+    if for_help:
+        function = _without_classes(function)
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, formatter_class=_Help, **kwargs)
     parser.add_argument("--config", action="config", help="YAML file; keys as of the options below.")
     parser.add_function_arguments(function, skip={"recipe"}, as_positional=positional, fail_untyped=True)
@@ -43,6 +51,17 @@ def make_parser(function: Callable, positional: bool = False, **kwargs: Any) -> 
         if not action.option_strings and getattr(action, "_typehint", None) == list[str]:
             action.nargs, action._typehint, action.metavar = "+", str, action.dest.rstrip("s").upper()
     return parser
+
+
+def _without_classes(function: Callable) -> Callable:
+    """A copy of `function` whose arguments that take a class take a text."""
+    function = inspect.unwrap(function)
+    copy = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    copy.__doc__, copy.__module__, copy.__qualname__ = function.__doc__, function.__module__, function.__qualname__
+    hints = function.__annotations__.items()
+    copy.__annotations__ = {name: "str" if str(hint).startswith("Callable") else hint for name, hint in hints}
+    copy.__annotations__ = typing.get_type_hints(copy)  # resolved here, where no name is of a class any more
+    return copy
 
 
 def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
@@ -83,8 +102,12 @@ def run(function: Callable, config: dict[str, Any], source: str) -> Any:
     return call(function, parser, parse_dict(parser, config, source))
 
 
-def call(function: Callable, parser: ArgumentParser, config: Namespace) -> Any:
-    """Instantiate the resolved configuration and call `function`, with the recipe where it wants one."""
+def call(function: Callable, parser: ArgumentParser, config: Namespace, verb: str | None = None) -> Any:
+    """Instantiate the resolved configuration and call `function`, with the recipe if it takes one.
+
+    Args:
+        verb: name for the recipe; that of the function if left out.
+    """
     try:
         arguments = parser.instantiate(config).as_dict()
     except ValueError as error:
@@ -93,7 +116,7 @@ def call(function: Callable, parser: ArgumentParser, config: Namespace) -> Any:
         raise ConfigError(_one_line(str(error), parser)) from None
     arguments.pop("config", None)
     if "recipe" in inspect.signature(function).parameters:
-        arguments["recipe"] = {"verb": function.__name__, **_without_secrets(as_dict(parser, config))}
+        arguments["recipe"] = {"verb": verb or function.__name__, **_without_secrets(as_dict(parser, config))}
     return function(**arguments)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bassl_fast.config.described import Described
 from pipelines.views import IMAGENET_MEAN, IMAGENET_STD
 
 
-class Encoder(nn.Module):
+class Encoder(Described, nn.Module):
     """Turns pictures `[N, 3, H, W]`, normalised, into features `[N, dim]`.
 
     A new encoder is a file with a subclass that sets `dim`, and is named in a config by its class path.

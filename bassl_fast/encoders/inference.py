@@ -1,12 +1,11 @@
-"""Encoders at work, outside training."""
+"""Encoders over a loader, outside training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bassl_fast.encoders import Encoder
 from pipelines.loader import FilmLoader
@@ -17,7 +16,7 @@ from .encoder import for_encoder
 
 
 def shot_features(encoder: Encoder, loader: FilmLoader, index: ShardIndex) -> Iterator[tuple[int, Tensor]]:
-    """(film, features `[S, D]` float32) of every film of the loader."""
+    """Film number and features `[S, D]` float32 of every film of the loader."""
     parts: list[Tensor] = []
     for film, first, images in loader:
         parts.append(encoder.of_shots(images))
@@ -26,22 +25,24 @@ def shot_features(encoder: Encoder, loader: FilmLoader, index: ShardIndex) -> It
             parts = []
 
 
-def over_views(network: nn.Module, loader: ShotLoader, clips: bool, bar: tqdm | None = None) -> Tensor:
-    """What `network` says `[N, ...]` of the N pictures or videos of `loader`: the mean over the views of each, float32.
+def mean_over_views(
+    network: nn.Module, loader: ShotLoader, clips: bool, progress: Callable[[float], object] = lambda done: None
+) -> Tensor:
+    """Outputs `[N, ...]` float32 for the N images or videos of `loader`: of each, the mean over its views.
 
     Args:
         network: an encoder, or a `Classifier`.
-        clips: hand it clips `[n, 3, T, H, W]`, and not pictures.
+        clips: give it clips `[n, 3, T, H, W]`, not images.
+        progress: called with the views done since the last call.
     """
     found: list[Tensor] = []
     part, each = torch.empty(0), loader.views_a_shot
     for _, images in loader:
-        said = network(for_encoder(images if clips else images[:, 0])).float()
-        # A batch may end among the views of one video.
-        part = torch.cat([part, said]) if len(part) else said
+        outputs = network(for_encoder(images if clips else images[:, 0])).float()
+        # A batch may end between two views of one video.
+        part = torch.cat([part, outputs]) if len(part) else outputs
         whole = len(part) // each * each
         found.append(part[:whole].unflatten(0, (-1, each)).mean(1))
         part = part[whole:]
-        if bar is not None:
-            bar.update(len(images))
+        progress(len(images))
     return torch.cat(found)

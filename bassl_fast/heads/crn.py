@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bassl_fast.config.described import Described
 from shard_tools.errors import ConfigError
-
-Pooling = Literal["center", "cls", "avg", "max"]
 
 
 class TransformerLayer(nn.Module):
@@ -38,7 +35,7 @@ class TransformerLayer(nn.Module):
         return self.output_norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
 
 
-class ContextualRelationNetwork(nn.Module):
+class ContextualRelationNetwork(Described, nn.Module):
     """Shot features of a window -> contextual features, with a leading token that holds their mean.
 
     Args:
@@ -46,12 +43,11 @@ class ContextualRelationNetwork(nn.Module):
         hidden, intermediate, heads, layers: of the transformer.
         shots: length T of the window.
         dropout: in attention and residuals.
-        pooling: default of `pool`.
         similarity_init: start with attention to alike shots, see `_start_with_similarity`; the published
             initialisation if not.
 
     Raises:
-        ConfigError: heads that do not divide hidden, or an unknown pooling.
+        ConfigError: heads that do not divide hidden.
     """
 
     def __init__(
@@ -63,27 +59,12 @@ class ContextualRelationNetwork(nn.Module):
         layers: int = 2,
         shots: int = 17,
         dropout: float = 0.1,
-        pooling: Pooling = "center",
         similarity_init: bool = False,
     ) -> None:
         super().__init__()
         if hidden % heads:
             raise ConfigError(f"crn: hidden {hidden} does not divide into {heads} heads")
-        if pooling not in ("center", "cls", "avg", "max"):
-            raise ConfigError(f"crn: pooling '{pooling}'; choose center, cls, avg or max")
-        # What to call this class with to build its like.
-        self.shape = {
-            "inputs": inputs,
-            "hidden": hidden,
-            "intermediate": intermediate,
-            "heads": heads,
-            "layers": layers,
-            "shots": shots,
-            "dropout": dropout,
-            "pooling": pooling,
-            "similarity_init": similarity_init,
-        }
-        self.hidden, self.pooling = hidden, pooling
+        self.inputs, self.hidden, self.shots = inputs, hidden, shots
         # Row 0 (a shot left as it is) stays zero; row 1 stands for a masked shot.
         self.mask_embedding = nn.Embedding(2, inputs, padding_idx=0)
         self.project = nn.Linear(inputs, hidden)
@@ -126,13 +107,8 @@ class ContextualRelationNetwork(nn.Module):
         return x
 
     def pool(self, contextual: Tensor) -> Tensor:
-        """One vector `[B, hidden]` a window from `[B, T + 1, hidden]`: by default that of its centre shot."""
-        if self.pooling == "center":
-            return contextual[:, contextual.shape[1] // 2]
-        if self.pooling == "cls":
-            return contextual[:, 0]
-        shots = contextual[:, 1:]
-        return shots.mean(1) if self.pooling == "avg" else shots.amax(1)
+        """The vector `[B, hidden]` of the centre shot of each window, from `[B, T + 1, hidden]`."""
+        return contextual[:, contextual.shape[1] // 2]
 
 
 def _initialise(module: nn.Module) -> None:

@@ -7,23 +7,26 @@ from abc import ABC, abstractmethod
 import numpy as np
 from torch import Tensor, nn
 
+from bassl_fast.config.described import Described
 from bassl_fast.encoders import Encoder
 from bassl_fast.encoders.encoder import for_encoder
+from pipelines.clip_sampling import Clips
 from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews
 
 
-class Method(nn.Module, ABC):
+class Method(Described, nn.Module, ABC):
     """A pretext task: which views of which shots it looks at, its heads, and its losses.
 
-    A new method is a file with a subclass, named in a config by its class path (docs/methods.md). It draws all its
-    random numbers about the data in `sample`, for the global batch; `forward` draws none. Every parameter that requires
-    a gradient must get one in every step. A method with a contextual relation network calls it `crn`: fine-tuning
-    starts from it.
+    A new method is a file with a subclass, named in a config by its class path (see
+    docs/tutorials/adding-a-method.md). It draws all its random numbers about the data in `sample`, for the global
+    batch; `forward` draws none. Every parameter that requires a gradient must get one in every step. A method with a
+    contextual relation network calls it `crn`: fine-tuning starts from it.
     """
 
     views: TrainViews
     classes: int | None = None  # of its `classifier`, where it has one
+    clips: Clips | None = None  # what it samples from a video, where it looks at clips
 
     def attach(self, encoder: Encoder) -> None:
         """Called once, before weights are loaded: make what goes with this encoder, such as one that follows it."""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bassl_fast.checkpoints.build import build_pretrained, from_state
 from bassl_fast.checkpoints.checkpoint import sha256
+from bassl_fast.checkpoints.model import from_state, load_model
 from bassl_fast.encoders import Encoder
 from bassl_fast.runtime import hardware
 from bassl_fast.segmentation.features import Film
@@ -33,7 +33,7 @@ class Network:
         self._device = hardware.device()
         self._model = model.eval().to(self._device)
         self._encoder = network.eval().to(self._device, memory_format=network.memory_format)
-        self._views = TestViews(**state["views"])
+        self._views = TestViews(**state["model"]["views"])
         self._batch, self._threads = batch, hardware.threads(threads)
         self.method = f"model {checkpoint}"
         self.made_by = {"checkpoint_sha256": sha256(checkpoint), "encoder_sha256": state["checkpoint_sha256"]}
@@ -57,14 +57,14 @@ class Network:
 
 def _encoder_of(checkpoint: str | Path, state: dict[str, Any], given: str | Path | None) -> Encoder:
     """The encoder whose features a model was fine-tuned on: its own, or one that comes apart."""
-    if state["encoder"] is not None:
+    if state["model"]["encoder"] is not None:
         if given is not None:
             raise CheckpointError(f"{checkpoint}: brings its own encoder; leave out --encoder")
-        return from_state(state["encoder"], checkpoint)[0]
+        return from_state(state["model"]["encoder"], checkpoint).encoder
     if given is None:
         raise CheckpointError(
             f"{checkpoint}: its encoder was not at hand when it was fine-tuned; give the checkpoint with --encoder"
         )
     if state["checkpoint_sha256"] not in (None, sha256(given)):
         raise CheckpointError(f"{given}: not the encoder that {checkpoint} was fine-tuned on; give that with --encoder")
-    return build_pretrained(given)[0]
+    return load_model(given).encoder

@@ -39,7 +39,7 @@ def score(finetuned: str | Path, features: str | Path, split: str | None) -> tup
     if feature_set.provenance["checkpoint_sha256"] != state["checkpoint_sha256"]:
         raise FeatureError(
             f"{features}: features of another pretraining checkpoint than {finetuned} was fine-tuned on; "
-            f"evaluate with those in {state['recipe']['data']['features']}"
+            f"evaluate with those in {state['trained_on']['features']}"
         )
     films = feature_set.films(split)
     if not films:
@@ -107,7 +107,7 @@ def evaluate(
         film_pages(films, numbers, feature_set.provenance, pages),
         found,
         threshold,
-        training_curves(folder_of(finetuned), state["recipe"].get("pretrained")),
+        training_curves(folder_of(finetuned), state["trained_on"]["pretrained"]),
         rows,
         [line for line in Path(notes).read_text("utf-8", "replace").splitlines() if line.strip()] if notes else (),
     )

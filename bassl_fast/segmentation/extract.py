@@ -1,49 +1,14 @@
-"""`bassl-fast extract`: a checkpoint and shards -> one feature a shot, cached for fine-tuning.
-
-Under torchrun the films are divided among the processes: each writes its own, and process 0 the index when all are
-done.
-"""
+"""`bassl-fast extract`: a checkpoint and shards -> one feature a shot, cached for fine-tuning."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import timedelta
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import torch
-import torch.distributed as dist
-from torch import Tensor
-from tqdm import tqdm
-
-from bassl_fast.checkpoints import checkpoint
-from bassl_fast.checkpoints.build import build_pretrained, test_views
-from bassl_fast.encoders import Encoder
-from bassl_fast.runtime import engines, hardware
-from pipelines.loader import FilmLoader
-from pipelines.views import TestViews
-from shard_tools.errors import ConfigError, FeatureError, ShardError, masked
-from shard_tools.shards.format import FILMS, MANIFEST, SEQUENCES, SHOTS, npy_bytes
-from shard_tools.shards.index import ShardIndex
-from shard_tools.storage.output import Place, open_place
-from shard_tools.storage.remote import absolute, is_remote
-from shard_tools.storage.untrusted import parse_json
-
-from .features import PROVENANCE, STARTED, holds_files, shot_name, write_index
+from bassl_fast.config.choices import Engine, Precision
 
 Layout = Literal["film", "reference"]
 
 
-@torch.inference_mode()
 def extract(
     pretrained: str,
     shards: str,
@@ -51,255 +16,39 @@ def extract(
     split: str | None = None,
     layout: Layout = "film",
     dtype: Literal["float16", "float32"] = "float32",
-    precision: hardware.Precision = "auto",
+    precision: Precision = "auto",
     batch: int = 64,
     threads: int = 0,
-    engine: engines.Engine = "local",
+    engine: Engine = "local",
     address: str | None = None,
 ) -> str:
     """Encode the test views of every shot's key-frames and write one array a film.
 
-    Encoders of pictures take the mean over a shot's key-frames; to those of clips they are one clip.
+    The feature of a shot is the mean over its key-frames; an encoder of clips takes them as one clip.
 
-    Finished films are kept when the command is given again after a stop. `torchrun --nproc-per-node N -m bassl_fast.cli
-    extract ...` takes N GPUs, or N processes on the CPU.
+    Finished films are kept when the command is run again. `torchrun --nproc-per-node N -m bassl_fast.cli extract ...`
+    uses N GPUs, or N processes on the CPU.
 
     Args:
         pretrained: checkpoint that `bassl-fast pretrain` or `import-checkpoint` wrote; path or address.
         shards: folder or address that `bassl-fast pack` wrote to.
         features: folder or address (s3://, gs://) for the features.
         split: "train", "val" or "test" films only; all films if left out.
-        layout: "film" is one array a film, for `finetune`; "reference" is <film>/shot_0000.npy, a file a shot, for the
-            reference's own code (`import-features` turns it into the other).
+        layout: "film" is one array a film, for `finetune`; "reference" is a file a shot, <film>/shot_0000.npy, for the
+            reference implementation (`import-features` converts it back).
         dtype: of the features on disk.
-        precision: of the encoder; "auto" is bfloat16 where the hardware multiplies it, else float32.
+        precision: of the encoder; "auto" is bfloat16 if the hardware supports it, else float32.
         batch: key-frames at a time.
-        threads: CPU threads of the data pipeline; 0 takes this process's share of the cores.
-        engine: "ray" has the films encoded by the nodes of a cluster, each on a GPU where it has some.
-        address: of the Ray cluster; one on this machine is started if left out.
+        threads: CPU threads of the data pipeline; 0 uses this process's share of the cores.
+        engine: "ray" encodes the films on the nodes of a cluster, on their GPUs if they have any.
+        address: of the Ray cluster; if left out, one is started on this machine.
 
     Raises:
         CheckpointError, ShardError: either cannot be used.
         FeatureError: the folder holds features of another checkpoint, other shards or another transform.
-        EngineError: the cluster cannot be reached, or a film's nodes died again and again.
+        EngineError: the cluster cannot be reached, or the nodes that encoded a film kept dying.
     """
-    if layout == "reference" and dtype != "float32":
-        raise ConfigError(f"dtype {dtype}: the reference reads float32; leave out --dtype")
-    if layout == "reference" and is_remote(features):
-        raise ConfigError("layout reference: a file a shot needs a folder; give a path, or leave out --layout")
-    encoder, method, _ = build_pretrained(pretrained)
-    index = ShardIndex.open(shards)
-    if index.kind != FILMS:
-        raise ShardError(f"{shards}: a set of {index.kind}; features of such are made by `bassl-fast retrieve`")
-    chosen = index.select(split)
-    for name in {Path(array).stem for array in (SEQUENCES, SHOTS)} & set(index.films):
-        raise FeatureError(
-            f"{shards}: a film called {name} would take the place of {name}.npy; rename it and pack again"
-        )
-    views = test_views(encoder, method)
-    where = index.address if index.cache else str(index.root.resolve())
-    provenance = {
-        "dim": encoder.dim,
-        "dtype": dtype,
-        "layout": layout,
-        "precision": "",  # said by who computes
-        "checkpoint": masked(absolute(pretrained)),
-        "checkpoint_sha256": checkpoint.sha256(pretrained),
-        "shards": masked(where),
-        "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
-        "transform": {**asdict(views), "mean": list(views.mean), "std": list(views.std), "split": split},
-    }
-    with _processes() as (rank, world), engines.cluster(engine, address, gpu=True) as each:
-        if each is None:
-            provenance["precision"] = hardware.precision(precision)
-            share = hardware.threads(threads, _local_world())
-        else:
-            (provenance["precision"],), share = each(hardware.precision, [precision]), threads or each.cpus
-        place = open_place(features)
-        _check_folder(place, provenance)
-        _barrier()
-        if rank == 0:
-            place.write(STARTED, (json.dumps(provenance) + "\n").encode())
-            hardware.say_device()
-        _barrier()
-        mine, there = chosen[_share(index.sequences["shots"][chosen], rank, world)], set(place.names(""))
-        todo = [film for film in mine.tolist() if _file_name(index, film, layout) not in there]
-        if each is None:
-            done = _encode(encoder, index, todo, place, provenance, batch, share)
-        else:
-            task = partial(_encode_film, absolute(pretrained), where, absolute(features))
-            done = each(partial(task, provenance, batch, share), todo, index.films.__getitem__)
-        _follow(done, index, mine, todo, quiet=rank > 0)
-        _barrier()
-        if rank == 0:
-            _finish(index, chosen, place, provenance)
-        _barrier()
-    return features
+    from .encoding import encode_films  # torch: seconds that `--help` need not wait
 
-
-def _encode(
-    encoder: Encoder,
-    index: ShardIndex,
-    films: list[int],
-    place: Place,
-    provenance: dict[str, Any],
-    batch: int,
-    threads: int,
-) -> Iterator[tuple[int, int, dict[str, float]]]:
-    """Write the features of `films`; yields of each, when written: film, key-frames, what seconds were spent on."""
-    device = hardware.device()
-    views = TestViews(**{name: value for name, value in provenance["transform"].items() if name != "split"})
-    encoder = encoder.eval().to(device, memory_format=encoder.memory_format)
-    loader = FilmLoader(index, np.array(films, np.int64), views, batch=batch, device=device, threads=threads)
-    found: list[Tensor] = []
-    clock = _Clock()
-    for film, first, images in loader:
-        # Until the first batch comes, the pipeline is being built.
-        clock.lap("waiting for pictures" if clock.runs else None)
-        with hardware.autocast(provenance["precision"]):
-            found.append(encoder.of_shots(images).cpu())
-        clock.lap("encoder")
-        shots, per_shot = int(index.sequences["shots"][film]), images.shape[1]
-        if first + len(images) == shots:
-            with np.errstate(over="ignore"):  # infinite then, and refused
-                array = torch.cat(found).numpy().astype(provenance["dtype"])
-            if not np.isfinite(array).all():
-                raise FeatureError(
-                    f"{index.films[film]}: a feature is not finite in {provenance['dtype']}; extract with --dtype "
-                    "float32 --precision 32-true, and if that fails too train the checkpoint again"
-                )
-            name = _file_name(index, film, provenance["layout"])
-            if provenance["layout"] == "reference":
-                _write_reference(Path(place.uri) / name, array, index.shots_of(film)["shot"])
-            else:
-                place.write(name, npy_bytes(array))
-            found = []
-            clock.lap("writing")
-            yield film, shots * per_shot, clock.take()
-
-
-@torch.inference_mode()
-def _encode_film(
-    pretrained: str, shards: str, features: str, provenance: dict[str, Any], batch: int, threads: int, film: int
-) -> tuple[int, int, dict[str, float]]:
-    """As `_encode`, of one film, on any machine that sees the same places."""
-    encoder, index = _opened(pretrained, shards)
-    (done,) = _encode(encoder, index, [film], open_place(features), provenance, batch, threads)
-    return done
-
-
-@lru_cache(maxsize=1)
-def _opened(pretrained: str, shards: str) -> tuple[Encoder, ShardIndex]:
-    return build_pretrained(pretrained)[0], ShardIndex.open(shards)
-
-
-def _follow(
-    done: Iterable[tuple[int, int, dict[str, float]]],
-    index: ShardIndex,
-    films: np.ndarray,
-    todo: list[int],
-    quiet: bool,
-) -> None:
-    """Show how far the encoding is, and say at the end what time it was spent on."""
-    shots, pictures, spent = index.sequences["shots"].astype(int), 0, Counter()
-    with tqdm(total=shots[films].sum(), desc="extract", unit="shot", disable=quiet or None) as bar:
-        bar.update(shots[films].sum() - shots[todo].sum())
-        for film, count, seconds in done:
-            pictures += count
-            spent.update(seconds)
-            bar.update(shots[film])
-    if not quiet and (total := sum(spent.values())):
-        shares = ", ".join(f"{name} {100 * seconds / total:.0f} %" for name, seconds in spent.items())
-        print(f"{pictures / total:.0f} key-frames/s: {shares}", flush=True)
-
-
-class _Clock:
-    """Adds the time since the last lap to a name."""
-
-    def __init__(self) -> None:
-        self._spent, self._last, self.runs = Counter(), time.perf_counter(), False
-
-    def take(self) -> dict[str, float]:
-        """Seconds by name since the last time."""
-        spent, self._spent = dict(self._spent), Counter()
-        return spent
-
-    def lap(self, name: str | None) -> None:
-        now = time.perf_counter()
-        if name is not None:
-            self._spent[name] += now - self._last
-        self._last, self.runs = now, True
-
-
-def _file_name(index: ShardIndex, film: int, layout: Layout) -> str:
-    return index.films[film] + ("" if layout == "reference" else ".npy")
-
-
-def _write_reference(place: Path, array: np.ndarray, numbers: np.ndarray) -> None:
-    """A folder with a file a shot, there whole or not at all."""
-    part = place.with_name(place.name + ".tmp")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    for number, feature in zip(numbers.tolist(), array, strict=True):
-        np.save(part / shot_name(number), feature)
-    os.replace(part, place)
-
-
-def _finish(index: ShardIndex, chosen: np.ndarray, place: Place, provenance: dict[str, Any]) -> None:
-    rows = index.sequences[chosen]
-    if provenance["layout"] == "film":
-        labels = np.concatenate([index.shots_of(film) for film in chosen.tolist()])
-        write_index(place, rows, labels, provenance)
-    else:
-        place.write(PROVENANCE, (json.dumps(provenance, indent=1) + "\n").encode())
-    place.delete(STARTED)
-    print(f"features: {masked(place.uri)} ({len(rows)} films, {int(rows['shots'].sum())} shots)", flush=True)
-
-
-def _check_folder(place: Place, provenance: dict[str, Any]) -> None:
-    """Refuse a folder in which other features stand."""
-    out = place.uri
-    notes = {f"{out}/{name}": note for name in (PROVENANCE, STARTED) if (note := place.read(name)) is not None}
-    if not notes and holds_files(place):
-        raise FeatureError(f"{out}: holds files, and nothing says of which checkpoint; choose another folder")
-    for path, note in notes.items():
-        try:
-            earlier = parse_json(note)
-            if not isinstance(earlier, dict):
-                raise ValueError("no notes")
-        except ValueError as error:
-            raise FeatureError(f"{path}: damaged ({error}); delete the folder and extract again") from None
-        for key in ("checkpoint_sha256", "manifest_sha256", "dtype", "layout", "precision", "transform"):
-            if earlier.get(key) != provenance[key]:
-                what = key.removesuffix("_sha256").replace("manifest", "set of shards")
-                raise FeatureError(f"{out}: holds features of another {what}; choose another folder")
-
-
-def _share(shots: np.ndarray, rank: int, world: int) -> np.ndarray:
-    """Which films this process takes, in order: from the longest to the shortest, dealt out in turn."""
-    return np.sort(np.argsort(-shots.astype(np.int64), kind="stable")[rank::world])
-
-
-@contextmanager
-def _processes() -> Iterator[tuple[int, int]]:
-    """Rank and number of the processes that torchrun started; (0, 1) without it."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield 0, 1
-        return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # Only barriers, and the last may come hours before the slowest process is done.
-    dist.init_process_group("gloo", timeout=timedelta(days=7))
-    try:
-        yield dist.get_rank(), dist.get_world_size()
-    finally:
-        dist.destroy_process_group()
-
-
-def _local_world() -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
+    options = (split, layout, dtype, precision, batch, threads, engine, address)
+    return encode_films(pretrained, shards, features, *options)

@@ -1,4 +1,10 @@
-"""The model that finds scene boundaries."""
+"""The model that finds scene boundaries, and how a checkpoint of kind "scenes" holds it.
+
+    {"version", "kind", "head": {"class_path", "init_args"} or None, "dim", "views", "encoder"}
+
+`encoder` is the content of a checkpoint of kind "encoder" (`model`, `state_dict`), or None where the encoder that made
+the features was not at hand.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +14,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from bassl_fast.checkpoints import checkpoint
-from bassl_fast.heads.crn import ContextualRelationNetwork
+from bassl_fast.checkpoints.migrate import VERSION
+from bassl_fast.checkpoints.model import check_class, plain_views
+from bassl_fast.checkpoints.weights import fill
+from bassl_fast.config.described import describe, make
+from bassl_fast.heads import ContextualRelationNetwork
+from pipelines.views import TestViews
+from shard_tools.errors import CheckpointError, ConfigError
 
 
 class SceneBoundary(nn.Module):
-    """Contextual relation network and a linear head: is the centre shot the last of its scene?
+    """Contextual relation network and a linear layer: is the center shot the last of its scene?
 
     Args:
-        crn: the network; None for a linear probe, which sees the centre shot alone.
+        crn: the network; None for a linear probe, which sees the center shot alone.
         dim: size D of a shot feature.
     """
 
@@ -27,10 +39,10 @@ class SceneBoundary(nn.Module):
     @property
     def shots(self) -> int:
         """Length T of its windows."""
-        return 1 if self.crn is None else self.crn.shape["shots"]
+        return 1 if self.crn is None else self.crn.shots
 
     def represent(self, windows: Tensor) -> Tensor:
-        """What the head sees, `[B, hidden]` or `[B, D]`, of windows of features `[B, T, D]` of any precision."""
+        """Input of the linear layer, `[B, hidden]` or `[B, D]`, from windows of features `[B, T, D]` of any dtype."""
         windows = windows.float()
         return windows[:, 0] if self.crn is None else self.crn.pool(self.crn(windows))
 
@@ -39,17 +51,34 @@ class SceneBoundary(nn.Module):
         return self.head(self.represent(windows))
 
 
+def section_of(model: SceneBoundary, views: TestViews, encoder: dict[str, Any] | None) -> dict[str, Any]:
+    """The section `model` of a checkpoint that holds `model`."""
+    return {
+        "version": VERSION,
+        "kind": checkpoint.SCENES,
+        "head": None if model.crn is None else describe(model.crn),
+        "dim": model.dim,
+        "views": plain_views(views),
+        "encoder": encoder,
+    }
+
+
 def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
-    """Model (on the CPU) and whole state of a checkpoint of `bassl-fast finetune`.
+    """Model (on the CPU) and whole content of a checkpoint of `bassl-fast finetune`.
 
     Raises:
-        CheckpointError: it cannot be read, or its weights do not fit its shape.
+        CheckpointError: it cannot be read, or its weights do not fit.
     """
-    state = checkpoint.load(path, "finetune")
+    state = checkpoint.load(path, checkpoint.SCENES)
+    section = state["model"]
+    check_class(section.get("head"), path)
 
-    def make() -> tuple[SceneBoundary]:
-        crn = None if state["crn"] is None else ContextualRelationNetwork(**state["crn"])
-        return (SceneBoundary(crn, state["dim"]),)
+    def build() -> tuple[SceneBoundary]:
+        try:
+            head = None if section["head"] is None else make(section["head"])
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+        return (SceneBoundary(head, section["dim"]),)
 
-    (model,) = checkpoint.fill(make, state["state_dict"], ("",), path)
+    (model,) = fill(build, state["state_dict"], ("",), path)
     return model, state

@@ -1,4 +1,4 @@
-"""Classes of pictures and clips."""
+"""Classes of images and clips."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from shard_tools.errors import ConfigError
 from shard_tools.shards.index import ShardIndex
 
 
-def labels_of(index: ShardIndex, films: np.ndarray, classes: int | None = None) -> np.ndarray:
-    """Classes `[N]` of pictures or videos.
+def labels_of(index: ShardIndex, samples: np.ndarray, classes: int | None = None) -> np.ndarray:
+    """Classes `[N]` int64 of the images or videos `samples` `[N]`.
 
     Args:
-        classes: that a model has; those of the set if left out.
+        classes: how many the model has; not checked if left out.
 
     Raises:
-        ConfigError: there are none, or not as many.
+        ConfigError: a set of films, a sample without a class, or another number of classes.
     """
     if "label" not in index.sequences.dtype.names:
-        raise ConfigError(f"{index.address}: a set of films, whose shots have no class; give pictures or clips")
-    labels, there = index.sequences["label"][films].astype(np.int64), len(index.classes)
+        raise ConfigError(f"{index.address}: a set of films, whose shots have no classes; give images or clips")
+    labels, there = index.sequences["label"][samples].astype(np.int64), len(index.classes)
     if unlabelled := int((labels < 0).sum()):
-        what = f"{unlabelled} of {len(films)} have no class"
-        raise ConfigError(f"{index.address}: {what}; pack with the lists that say it")
+        missing = f"{unlabelled} of {len(samples)} have no class"
+        raise ConfigError(f"{index.address}: {missing}; pack again with the lists that name their classes")
     if classes is not None and classes != there:
-        raise ConfigError(
-            f"{index.address}: has {there} classes, and method.classes is {classes}; give a model of the same list"
-        )
+        raise ConfigError(f"{index.address}: has {there} classes, and the model has {classes}; take others")
     return labels

@@ -20,7 +20,8 @@ from pipelines.loader import WindowLoader
 from shard_tools.errors import TrainingError
 
 from .accumulate import MicroBatches
-from .optim import Optimiser
+from .optim import build_optimiser
+from .options import Optimiser
 
 
 class Pretraining(pl.LightningModule):
@@ -63,7 +64,7 @@ class Pretraining(pl.LightningModule):
         self._warm = False
 
     def configure_optimizers(self) -> dict:
-        return self._optimiser.build(self, self._global_batch, self._facts["total_steps"])
+        return build_optimiser(self._optimiser, self, self._global_batch, self._facts["total_steps"])
 
     def open_loader(self) -> WindowLoader:
         """The data of this process, from their beginning."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from shard_tools.errors import ConfigError
+
+from .options import Exempt, Optimiser
 
 
 class LARS(torch.optim.Optimizer):
@@ -86,8 +86,6 @@ class LARS(torch.optim.Optimizer):
         return loss
 
 
-Exempt = Literal["names_with_bn_or_bias", "names_with_bn", "norms", "vectors"]
-
 # Which parameters are not decayed, by name, parameter and the module it belongs to.
 _EXEMPT: dict[str, Callable[[str, nn.Parameter, nn.Module], bool]] = {
     "names_with_bn_or_bias": lambda name, parameter, owner: "bn" in name or "bias" in name,
@@ -155,83 +153,31 @@ def drops(at: float, points: tuple[float, ...]) -> float:
 _SCHEDULES = {"bassl": warmup_cosine, "scrl": warmup_cosine_scrl, "sce": warmup_cosine_sce}
 
 
-@dataclass(frozen=True)
-class Optimiser:
-    """Recipe of the optimiser.
+def build_optimiser(recipe: Optimiser, modules: nn.Module, global_batch: int, total_steps: int) -> dict:
+    """Optimiser and per-step schedule of `modules`, as Lightning's `configure_optimizers` returns them."""
+    lr = recipe.lr * (global_batch / recipe.lr_batch if recipe.lr_batch else 1)
+    decayed, free = split_parameters(modules, recipe.exempt)
+    groups = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    if recipe.name == "lars":
+        groups[1] |= {"adapt": False, "lr_twice": recipe.lr_twice}
+        optimiser = LARS(groups, lr, recipe.momentum, recipe.weight_decay)
+    elif recipe.name == "sgd":
+        optimiser = torch.optim.SGD(
+            groups, lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+        )
+    else:
+        kind = torch.optim.Adam if recipe.name == "adam" else torch.optim.AdamW
+        optimiser = kind(groups, lr, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(recipe, total_steps))
+    return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    Args:
-        name: lars, sgd, adam or adamw.
-        lr: base learning rate, for a global batch of `lr_batch`; scaled linearly to the batch in use.
-        lr_batch: batch that `lr` is meant for; 0 takes `lr` as it is.
-        momentum: of LARS and SGD.
-        weight_decay: of parameters that are decayed.
-        warmup: part of all steps over which the rate rises, 0..1.
-        exempt: which parameters are not decayed, nor adapted by LARS, see `split_parameters`.
-        schedule: whose warm-up and cosine. The first three differ by a step; that of SlowFast's recipes rises from
-            `warmup_start` to what the cosine, or `drops`, says at the end of the warm-up.
-        warmup_start: where "slowfast" begins, as a part of the rate.
-        drops: parts of all steps after which "slowfast" falls to a tenth, instead of the cosine.
-        nesterov: of SGD.
-        lr_twice: as the published SCRL steps parameters that LARS does not adapt, see `LARS`.
 
-    Raises:
-        ConfigError: a value outside its range.
-    """
+def _factor(recipe: Optimiser, total: int) -> Callable[[int], float]:
+    """Factor of the learning rate at a step."""
+    if recipe.schedule != "slowfast":
+        return partial(_SCHEDULES[recipe.schedule], warmup=round(recipe.warmup * total), total=total)
 
-    name: Literal["lars", "sgd", "adam", "adamw"] = "lars"
-    lr: float = 0.3
-    lr_batch: int = 256
-    momentum: float = 0.9
-    weight_decay: float = 1e-6
-    warmup: float = 0.1
-    exempt: Exempt = "names_with_bn_or_bias"
-    schedule: Literal["bassl", "scrl", "sce", "slowfast"] = "bassl"
-    warmup_start: float = 0.0
-    drops: tuple[float, ...] = ()
-    nesterov: bool = False
-    lr_twice: bool = False
+    def after(part: float) -> float:
+        return drops(part, recipe.drops) if recipe.drops else cosine(part, 1)
 
-    def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ConfigError(f"optimiser.lr {self.lr}: must be positive")
-        for name in ("lr_batch", "momentum", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"optimiser.{name} {getattr(self, name)}: must not be negative")
-        if self.nesterov and (self.name != "sgd" or not self.momentum):
-            raise ConfigError("optimiser.nesterov is of sgd with a momentum; leave it out")
-        if self.lr_twice and self.name != "lars":
-            raise ConfigError("optimiser.lr_twice is of lars; leave it out")
-        if not 0 <= self.warmup < 1:
-            raise ConfigError(f"optimiser.warmup {self.warmup}: a part of all steps, within [0, 1)")
-        if self.schedule != "slowfast" and (self.warmup_start or self.drops):
-            raise ConfigError("optimiser.warmup_start and drops are of the schedule slowfast; leave them out")
-        if not 0 <= self.warmup_start <= 1 or not all(0 < drop < 1 for drop in self.drops):
-            raise ConfigError("optimiser.warmup_start and drops: parts, within 0..1")
-
-    def build(self, modules: nn.Module, global_batch: int, total_steps: int) -> dict:
-        """Optimiser and per-step schedule for `modules`, as Lightning's `configure_optimizers` returns them."""
-        lr = self.lr * (global_batch / self.lr_batch if self.lr_batch else 1)
-        decayed, free = split_parameters(modules, self.exempt)
-        groups = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
-        if self.name == "lars":
-            groups[1] |= {"adapt": False, "lr_twice": self.lr_twice}
-            optimiser = LARS(groups, lr, self.momentum, self.weight_decay)
-        elif self.name == "sgd":
-            optimiser = torch.optim.SGD(
-                groups, lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
-            )
-        else:
-            kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
-            optimiser = kind(groups, lr, weight_decay=self.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._factor(total_steps))
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _factor(self, total: int) -> Callable[[int], float]:
-        """Factor of the learning rate at a step."""
-        if self.schedule != "slowfast":
-            return partial(_SCHEDULES[self.schedule], warmup=round(self.warmup * total), total=total)
-
-        def after(part: float) -> float:
-            return drops(part, self.drops) if self.drops else cosine(part, 1)
-
-        return lambda step: warmup_into(after, step / total, self.warmup, self.warmup_start)
+    return lambda step: warmup_into(after, step / total, recipe.warmup, recipe.warmup_start)

@@ -11,11 +11,10 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
-from bassl_fast.encoders.inference import over_views, shot_features
+from bassl_fast.encoders.inference import mean_over_views, shot_features
 from bassl_fast.methods import Classifier
 from bassl_fast.metrics.accuracy import TOP, hits
 from bassl_fast.metrics.neighbours import KS, knn_precision, neighbours_asked
-from bassl_fast.recognition.classify import clips_of
 from bassl_fast.runtime import hardware
 from bassl_fast.runtime.distributed import total
 from pipelines.clip_sampling import Clips
@@ -92,12 +91,12 @@ class NearestNeighbours(Measure):
 
 
 class Accuracy(Measure):
-    """Logs `val/top1` and `val/top5`, in percent, of one test view of each of `films`, every so many steps.
+    """Logs `val/top1` and `val/top5`, in percent, on one test view of each of `films`, every so many steps.
 
-    Pictures are shared out among the processes.
+    The images are divided among the processes.
 
     Args:
-        index, films: what is judged, `[N]` numbers.
+        index, films: the images or videos, `[N]` numbers.
         steps: measure every so many steps.
         threads: CPU threads of the data pipeline; 0 takes this process's share of the cores.
     """
@@ -114,15 +113,15 @@ class Accuracy(Measure):
                 self.index,
                 mine,
                 method.views.at_test(),
-                clips_of(method) or Clips(1),
+                method.clips or Clips(1),
                 device=module.device,
                 threads=hardware.threads(self.threads, trainer.num_devices),
             )
             labels = torch.from_numpy(labels_of(self.index, mine, method.classes)).to(module.device)
             module.eval()
             with trainer.precision_plugin.forward_context():
-                said = over_views(Classifier(module.encoder, method), loader, clips_of(method) is not None)
-            counts += hits(said, labels)
+                outputs = mean_over_views(Classifier(module.encoder, method), loader, method.clips is not None)
+            counts += hits(outputs, labels)
             module.train()
         rates = (100 * total(counts) / len(self.films)).tolist()
         found = {f"val/top{k}": rate for k, rate in zip(TOP, rates, strict=True)}

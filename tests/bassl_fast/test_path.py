@@ -13,7 +13,7 @@ import yaml
 
 from bassl_fast import cli
 from bassl_fast.checkpoints import checkpoint
-from bassl_fast.checkpoints.build import build_pretrained
+from bassl_fast.checkpoints.model import load_model
 from bassl_fast.segmentation.evaluate import training_curves
 from bassl_fast.segmentation.features import FeatureSet
 from bassl_fast.training import pretrain
@@ -36,7 +36,7 @@ def test_every_run_leaves_its_resolved_config_and_curves(project: Project):
 
 
 def test_features_are_the_mean_of_the_test_views_of_a_shot(project: Project):
-    index, encoder = ShardIndex.open(project.shards), build_pretrained(project.pretrained)[0].eval()
+    index, encoder = ShardIndex.open(project.shards), load_model(project.pretrained).encoder.eval()
     features = FeatureSet.open(project.features)
     assert [film.name for film in features.films(None)] == index.films
     (_, _, images), *_ = FilmLoader(index, np.array([1]), TestViews(37, 32), batch=60)

@@ -111,10 +111,10 @@ def test_verify_prints_every_fault_and_repairs_them(shards, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["pack", "absent", "new"], "absent: no such folder; give that of 240P_frames/"),
+        (["pack", "absent", "new"], "absent: no such folder; give a folder of 240P_frames/"),
         (
             ["pack", ".", "new"],
-            ".: not a key-frame folder (no film's folder with key-frames in it); expected 240P_frames/",
+            ".: not a key-frame folder (no folder of a film with key-frames); expected 240P_frames/",
         ),
         (["pack", "films", "file/new"], "file/new/.pack: Not a directory; mend this"),
         (["pack", "films", "shards"], "shards: already holds a finished set of shards; choose another"),

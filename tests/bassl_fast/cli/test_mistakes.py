@@ -16,16 +16,7 @@ import yaml
 from bassl_fast import cli
 from bassl_fast.cli.verbs import VERBS
 from tests.bassl_fast.conftest import PRETRAIN, Project
-
-
-def refused(capsys: pytest.CaptureFixture, *argv: object) -> str:
-    """The one line that a refused command prints."""
-    capsys.readouterr()
-    assert cli.main([str(word) for word in argv]) == 1
-    lines = capsys.readouterr().err.strip().splitlines()
-    lines = [line for line in lines if line.startswith("bassl-fast:")]
-    assert len(lines) == 1
-    return lines[0]
+from tests.refused import refused
 
 
 @pytest.fixture
@@ -140,7 +131,10 @@ def test_a_misspelt_key_in_the_file_names_the_nearest(project: Project, tmp_path
         ("--method.mask_ratio=0.2", "unknown key 'mask_ratio' of BaSSL; did you mean 'mask_rate'?"),
         ("--method.masked_shot_modeling=false", "did you mean 'masked_shot_modelling'?"),
         ("--method=temporl", "no method 'temporl'; did you mean 'temporal'?"),
-        ("config.LOSS.sampleing_method.name=shotcol", "write options as --key value; see docs/how-to/from-the-reference.md"),
+        (
+            "config.LOSS.sampleing_method.name=shotcol",
+            "write options as --key value; see docs/how-to/from-the-reference.md",
+        ),
         ("--encoder.init_args.depth=19", "encoder depth 19: choose one of 18, 34, 50, 101"),
         ("--optimiser.lr=-1", "optimiser.lr -1.0: must be positive"),
         ("--data.split=holdout", "no film in split 'holdout'; there are test, train, val"),

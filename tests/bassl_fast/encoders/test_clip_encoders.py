@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bassl_fast.checkpoints.released import SCE_VIDEOS, SLOWFAST, ours_of
+from bassl_fast.checkpoints.released import SCE_VIDEOS, SLOWFAST
 from bassl_fast.cli.cost import count
 from bassl_fast.encoders import X3D, ClipEncoder, ResNet3D, VoV3D
 from bassl_fast.methods import Classifier, Supervised
 from pipelines.views import TrainViews
 from shard_tools.errors import ConfigError
-from tests.golden_seeds import arrays, close, facts
+from tests.golden_seeds import arrays, close, facts, ours_of
 from tests.golden_weights import fill
 
 SLOWFAST_ENCODERS = {

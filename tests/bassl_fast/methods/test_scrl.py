@@ -15,7 +15,7 @@ from bassl_fast.methods.scrl import SCRL
 from pipelines.samples import Centers
 from pipelines.views import VIEW, TrainViews
 from shard_tools.errors import ConfigError
-from tests.golden_seeds import arrays, close, facts
+from tests.golden_seeds import arrays, close, facts, ours_of
 from tests.golden_weights import fill, tensor
 
 SIZE = 224
@@ -156,7 +156,7 @@ def test_network():
         for net, of in (("online_network",) * 2, ("target_network", "online_network"), ("predictor",) * 2)
         for key, (_, shape) in keys[of].items()
     }
-    shapes = {name: theirs[key] for name, key in released.ours_of(theirs, released.SCRL).items()}
+    shapes = {name: theirs[key] for name, key in ours_of(theirs, released.SCRL).items()}
     assert shapes == {name: list(value.shape) for name, value in model.state_dict().items()}
     model.load_state_dict(released.renamed({key: tensor(key, tuple(shape)) for key, shape in theirs.items()}))
     model.eval()

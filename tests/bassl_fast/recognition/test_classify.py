@@ -13,8 +13,8 @@ import yaml
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bassl_fast import cli
-from bassl_fast.checkpoints.build import build_pretrained
-from bassl_fast.checkpoints.released import SCE_VIDEOS, ours_of
+from bassl_fast.checkpoints.model import load_model
+from bassl_fast.checkpoints.released import SCE_VIDEOS
 from bassl_fast.encoders import ResNet3D
 from bassl_fast.metrics.accuracy import hits
 from bassl_fast.metrics.retrieval import recall
@@ -28,8 +28,8 @@ from shard_tools.errors import ConfigError
 from shard_tools.packing.pack import pack
 from shard_tools.shards.index import ShardIndex
 from shard_tools.sources.detect import Reading
-from tests.bassl_fast.cli.test_mistakes import refused
-from tests.golden_seeds import facts
+from tests.golden_seeds import facts, ours_of
+from tests.refused import refused
 
 VIEWS = {"size": 32, "area": [0.7, 1.0], "flip": 0.0, "jitter": 0.0, "blur": 0.0}
 CLIPS = {
@@ -93,7 +93,8 @@ def test_a_video_is_judged_by_the_mean_of_all_its_views(trained: Path, shards: P
     assert cli.main(["classify", str(trained), str(shards), *options, "--batch", "5", "--precision", "32-true"]) == 0
     with np.load(tmp_path / "predictions.npz") as saved:
         found = {key: saved[key] for key in saved.files}
-    encoder, method, _ = build_pretrained(trained)
+    model = load_model(trained)
+    encoder, method = model.encoder, model.method
     index = ShardIndex.open(shards)
     films = index.select("val")
     loader = ShotLoader(index, films, TestViews(40, 40, 3), Clips(4), batch=3)
@@ -152,7 +153,8 @@ def test_precise_statistics_are_means_over_training_batches(shards: Path, tmp_pa
     """Of the whole first epoch here, with the weights that saw it: a rate of nothing changes none."""
     options = ["--optimiser.lr", "1e-12", "--training.precise_bn", "4", "--training.checkpoint_steps", "4"]
     assert cli.main(argv("train", CLIPS, shards, tmp_path / "run", *options)) == 0
-    encoder, method, _ = build_pretrained(tmp_path / "run/last.ckpt")
+    model = load_model(tmp_path / "run/last.ckpt")
+    encoder, method = model.encoder, model.method
     norm = next(module for module in encoder.modules() if isinstance(module, _BatchNorm))
     seen: list[torch.Tensor] = []
     norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].mean((0, 2, 3, 4))))

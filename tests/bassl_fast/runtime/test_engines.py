@@ -1,9 +1,11 @@
-"""Ray: a real cluster of three nodes on this machine, of which one is killed in the middle."""
+"""Ray: a real cluster of three nodes on this machine, one of which is killed at work."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,9 +17,11 @@ import pytest
 from bassl_fast import cli
 from bassl_fast.runtime import engines
 from shard_tools.errors import EngineError, SourceError
-from tests.bassl_fast.cli.test_mistakes import refused
 from tests.bassl_fast.conftest import Project
 from tests.films import digests, write_set
+from tests.refused import refused
+
+ROOT = Path(__file__).parents[3]
 
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
@@ -30,9 +34,13 @@ def nodes() -> Iterator[Cluster]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("OMP_NUM_THREADS", "1")
         small = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+        # A dead node refuses connections and is noticed at once; one that is merely slow has 20 seconds.
+        checks = {"initial_delay": 0, "period": 200, "timeout": 10_000}
+        of_head = {f"health_check_{name}_ms": value for name, value in checks.items()}
         cluster = Cluster()
         try:
-            for _ in range(3):
+            cluster.add_node(**small, _system_config=of_head | {"health_check_failure_threshold": 2})
+            for _ in range(2):
                 cluster.newest = cluster.add_node(**small)
             yield cluster
         finally:
@@ -42,7 +50,7 @@ def nodes() -> Iterator[Cluster]:
 
 def fail(item: int) -> int:
     if item == 3:
-        raise SourceError("three: is broken; mend it")
+        raise SourceError("three: broken; fix it")
     time.sleep(0.1)
     return item
 
@@ -52,7 +60,7 @@ def die(item: int) -> None:
 
 
 def kill_at_work(cluster: Cluster) -> threading.Thread:
-    """Kill the raylet of the newest node, which no driver is on, once it is at work."""
+    """Kill the raylet of the newest node, which has no driver, once it is at work."""
     (raylet,) = cluster.newest.all_processes["raylet"]
     pid = raylet.process.pid
 
@@ -67,7 +75,7 @@ def kill_at_work(cluster: Cluster) -> threading.Thread:
 
 
 def processes() -> Iterator[tuple[int, str]]:
-    """Parent and command of all that run."""
+    """Parent and command of all running processes."""
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
@@ -76,7 +84,7 @@ def processes() -> Iterator[tuple[int, str]]:
 
 def test_errors_come_back_as_themselves_and_stop_the_rest(nodes: Cluster):
     with engines.cluster("ray", nodes.address) as each:
-        with pytest.raises(SourceError, match="three: is broken; mend it"):
+        with pytest.raises(SourceError, match="three: broken; fix it"):
             list(each(fail, range(200)))
         with pytest.raises(EngineError, match="film 7: its node or process died 4 times"):
             list(each(die, [7], "film {}".format))
@@ -87,26 +95,33 @@ def packed_by(engine: list[str], source: Path, out: Path) -> dict[str, str]:
     return digests(out)
 
 
-def test_pack_and_verify_on_a_cluster_that_loses_a_node(nodes: Cluster, tmp_path: Path, capsys):
+def output(*argv: object, code: int = 0) -> str:
+    """Standard output of a verb in a process of its own."""
+    command = [sys.executable, "-m", "bassl_fast.cli", *map(str, argv)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def test_pack_and_verify_on_a_cluster_that_loses_a_node(nodes: Cluster, tmp_path: Path):
+    """The same shards, and not a line on stdout that is not ours: Ray reports the death of the node there."""
     films = {f"f{i:02d}": 150 for i in range(16)}
     source = write_set(tmp_path / "source", films, {"f03": "test"})
     shards = tmp_path / "ray"
     ray_ = ["--engine", "ray", "--address", nodes.address]
+    counts = "(16 films, 2400 shots, 7200 key-frames, 2400 shots labelled)"
     killer = kill_at_work(nodes)
-    assert packed_by(ray_, source, shards) == packed_by([], source, tmp_path / "local")
+    assert output("pack", source, shards, *ray_) == f"shards: {shards} {counts}\n"
     killer.join(1)
     assert not killer.is_alive()
-    assert cli.main(["verify", str(shards), *ray_]) == 0
+    assert digests(shards) == packed_by([], source, tmp_path / "local")
+    assert output("verify", shards, *ray_) == output("verify", shards)
     tar = bytearray((shards / "f05.tar").read_bytes())
     tar[5000] ^= 1
     (shards / "f05.tar").write_bytes(tar)
-    said = []
-    for engine in ([], ray_):
-        capsys.readouterr()
-        assert cli.main(["verify", str(shards), *engine]) == 1
-        said.append(capsys.readouterr().out)
-    assert said[0] == said[1]
-    assert "f05.tar: f05/shot_" in said[0]
+    said = output("verify", shards, *ray_, code=1)
+    assert said == output("verify", shards, code=1)
+    assert "f05.tar: f05/shot_" in said
 
 
 def test_extract_on_a_cluster_writes_the_bytes_of_one_machine(nodes: Cluster, project: Project, tmp_path: Path):
@@ -116,7 +131,7 @@ def test_extract_on_a_cluster_writes_the_bytes_of_one_machine(nodes: Cluster, pr
     assert digests(out[0]) == digests(out[1])
 
 
-def test_a_cluster_of_this_machine_is_started_and_leaves_nothing(tmp_path: Path):
+def test_a_cluster_of_this_machine_is_started_for_one_command(tmp_path: Path):
     source = write_set(tmp_path / "source", {"a": 3, "b": 4})
     assert packed_by(["--engine", "ray"], source, tmp_path / "ray") == packed_by([], source, tmp_path / "local")
 
@@ -138,4 +153,4 @@ def test_no_cluster_there(tmp_path: Path, capsys, monkeypatch, address: str, sai
 
 def test_an_address_needs_ray(tmp_path: Path, capsys):
     argv = ["pack", str(tmp_path), str(tmp_path / "shards"), "--address", "head:6379"]
-    assert "address head:6379: is of a Ray cluster; add --engine ray" in refused(capsys, *argv)
+    assert "address head:6379: only for a Ray cluster; add --engine ray" in refused(capsys, *argv)

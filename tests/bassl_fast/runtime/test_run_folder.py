@@ -23,9 +23,9 @@ from bassl_fast.checkpoints import checkpoint
 from bassl_fast.runtime.run_folder import RunFolder
 from shard_tools.errors import RemoteError
 from shard_tools.storage import remote
-from tests.bassl_fast.cli.test_mistakes import refused
 from tests.bassl_fast.conftest import PRETRAIN, Project
 from tests.bassl_fast.training.test_launch import ROOT, TORCHRUN, launch, same
+from tests.refused import refused
 from tests.servers import BUCKET, Proxy, s3_server, use_s3
 
 S3 = f"s3://{BUCKET}"

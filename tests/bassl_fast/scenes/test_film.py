@@ -1,4 +1,4 @@
-"""How shots group into scenes."""
+"""How shots are grouped into scenes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ probabilities = st.lists(st.sampled_from([0.0, 0.2, 0.4, 0.5, 0.6, 0.9, 1.0]), m
 
 
 @given(probabilities, st.sampled_from([0.0, 0.4, 0.5, 1.0]), st.floats(0, 60))
-def test_scenes_cover_the_film_and_are_as_long_as_asked(probability, threshold, shortest):
+def test_scenes_cover_the_film_and_are_long_enough(probability, threshold, shortest):
     found = film(probability).regrouped(threshold, "given", shortest=shortest)
     assert [shot for scene in found.scenes for shot in scene.shots] == list(found.shots)
     assert all(scene.shots[-1].probability >= threshold for scene in found.scenes[:-1])
@@ -37,13 +37,13 @@ def test_scenes_cover_the_film_and_are_as_long_as_asked(probability, threshold, 
 
 
 @given(probabilities, st.integers(1, 40))
-def test_so_many_scenes_by_falling_probability(probability, count):
+def test_a_number_of_scenes_by_falling_probability(probability, count):
     found = film(probability).regrouped(1.0, "asked for", count)
     assert len(found.scenes) == min(count, len(probability))
     rest = set(range(len(probability) - 1)) - set(found.ends)
     assert all(probability[i] <= found.threshold for i in rest)
     again = film(probability).regrouped(found.threshold, "given")
-    assert set(found.ends) <= set(again.ends)  # more only where probabilities are alike
+    assert set(found.ends) <= set(again.ends)  # more only where probabilities are equal
 
 
 def test_the_least_probable_boundary_of_a_short_scene_goes():

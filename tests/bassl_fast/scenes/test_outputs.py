@@ -1,4 +1,4 @@
-"""The files of other tools, read back by those tools' own libraries."""
+"""Exports, read back by the libraries of the tools they are for."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_csv_has_a_row_a_scene():
     assert rows[1]["start_timecode"] == "00:00:12:12"
 
 
-def test_json_tells_all_and_is_read_back(tmp_path):
+def test_json_holds_everything_and_is_read_back(tmp_path):
     made = found()
     document = json.loads(outputs.scenes_json(made, {"model": "m"}, {"threshold": 0.5}))
     assert document["scenes"][1]["first_frame"] == document["shots"][2]["first_frame"] == 300
@@ -89,6 +89,12 @@ def test_chapters_are_read_by_ffmpeg(tmp_path):
     assert [chapter["metadata"]["title"] for chapter in chapters] == ["Scene 1", "Scene 2", "Scene 3"]
     assert [chapter["start"] for chapter in chapters] == [0, 12500, 22875]
     assert outputs.chapters(found()) == "0:00 Scene 1\n0:12 Scene 2\n0:22 Scene 3\n"
+
+
+def test_a_new_format_is_one_entry(monkeypatch):
+    monkeypatch.setitem(outputs.FORMATS, "count.txt", lambda film: str(len(film.scenes)))
+    assert outputs.exports(found()) == {name: text_of(found()) for name, text_of in outputs.FORMATS.items()}
+    assert outputs.exports(found())["count.txt"] == "3"
 
 
 @pytest.mark.parametrize(("shots", "size"), [(1, (256, 192)), (4, (1000, 192)), (5, (1000, 374)), (17, (1248, 738))])

@@ -1,4 +1,4 @@
-"""From films to folders of scenes: what is found, what is kept, and what a user gets wrong."""
+"""From films to results folders: what is found, what is kept, and what a user gets wrong."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ import torch
 from bassl_fast import SceneDetector, cli
 from bassl_fast.scenes import detector, film
 from bassl_fast.segmentation.features import FeatureSet
-from tests.bassl_fast.cli.test_mistakes import refused
 from tests.bassl_fast.conftest import Project
 from tests.browser import open_browser
 from tests.films import digests
+from tests.refused import refused
 from tests.servers import BUCKET, s3_server, use_s3
 from tests.shard_tools.storage.test_download import http_server
 from tests.shard_tools.video.test_keyframes import REAL, bad_file
@@ -80,22 +80,20 @@ def test_features_are_those_of_pack_and_extract(project: Project, tmp_path: Path
         assert cli.main(list(map(str, argv))) == 0
     (wanted,) = FeatureSet.open(tmp_path / "features").films(None)
     seen = []
-    judge = SceneDetector.from_checkpoint(project.finetuned).judge
-    probability = judge.probability
-    judge.probability = lambda features: (seen.append(features), probability(features))[1]
-    SceneDetector(judge)(source)
+    model = SceneDetector.from_checkpoint(project.finetuned).model
+    probability = model.probability
+    model.probability = lambda features: (seen.append(features), probability(features))[1]
+    SceneDetector(model)(source)
     assert torch.nn.functional.cosine_similarity(torch.tensor(seen[0]), torch.tensor(wanted.features)).min() > 0.9999
 
 
-def test_finished_films_are_kept_and_grouped_anew_without_decoding(
-    film_file: Path, tmp_path: Path, monkeypatch, capsys
-):
+def test_finished_films_are_kept_and_regrouped_without_decoding(film_file: Path, tmp_path: Path, monkeypatch, capsys):
     argv = [film_file, "--baseline", "--out", tmp_path]
     assert scenes(*argv) == 0
     before = (tmp_path / "film" / "report.html").stat().st_mtime_ns
-    monkeypatch.setattr(detector, "cut_shots", None)  # whoever decodes now, fails
+    monkeypatch.setattr(detector, "cut_shots", None)  # decoding now fails
     assert scenes(*argv) == 0
-    assert "(kept as it was)" in capsys.readouterr().out
+    assert "(unchanged)" in capsys.readouterr().out
     assert (tmp_path / "film" / "report.html").stat().st_mtime_ns == before
     assert scenes(*argv, "--scenes", "4") == 0
     assert [scene["last_shot"] for scene in document(tmp_path / "film")["scenes"]] == [0, 1, 2, 3]
@@ -152,7 +150,7 @@ def test_a_film_behind_an_address(film_file: Path, tmp_path: Path, capsys):
 
 
 def test_memory_grows_by_little_a_shot(film_file: Path, tmp_path: Path):
-    """200 shots more: their pictures would take 150 MB, their JPEGs take 3."""
+    """200 shots more: decoded they would take 150 MB, their JPEGs take 3."""
     film = loop_video(draw_video(tmp_path / "clip.mp4", [20] * 10), tmp_path / "film.mp4", 165)
     code = (
         "import sys; from bassl_fast import SceneDetector\n"
@@ -174,7 +172,7 @@ def test_one_shot_is_one_scene(tmp_path: Path, rate):
     assert (len(found["shots"]), len(found["scenes"]), found["duration"]) == (1, 1, 1.0)
 
 
-# What a user gets wrong
+# User mistakes
 
 
 @pytest.mark.parametrize(
@@ -248,7 +246,7 @@ def test_a_full_disk_keeps_finished_films(film_file: Path, tmp_path: Path, capsy
         assert [path.name for path in disk.iterdir()] == ["film"]
         subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
         assert cli.main(list(map(str, argv))) == 0
-        assert "(kept as it was)" in capsys.readouterr().out
+        assert "(unchanged)" in capsys.readouterr().out
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
 
@@ -299,7 +297,7 @@ def test_folders_and_names(film_file: Path, tmp_path: Path, capsys):
         shutil.copy(film_file, tmp_path / name)
     argv = ["--baseline", "--out", tmp_path / "out"]
     said = refused(capsys, "scenes", tmp_path / "a", tmp_path / "b" / "film.mp4", *argv)
-    assert "would be film film, as" in said
+    assert "has the same film name, film, as" in said
     assert "give one film at a time" in refused(
         capsys, "scenes", film_file, tmp_path / "a.mp4", "--shots", "x.csv", *argv
     )
@@ -342,7 +340,9 @@ def test_real_clips_alone_and_as_one_film(project: Project, tmp_path: Path):
     whole = document(tmp_path / "out" / "joined")
     assert len(whole["scenes"]) == 6
     alone = sum(len(one["shots"]) for one in found.values())
-    assert abs(len(whole["shots"]) - alone) <= 4  # a join that looks like no cut, or small pictures judged otherwise
+    assert (
+        abs(len(whole["shots"]) - alone) <= 4
+    )  # a join may not look like a cut, and smaller frames may be cut differently
     with open_browser() as browser:
         browser.open(tmp_path / "out" / "joined" / "report.html")
         assert len(browser.all(".shot")) == len(whole["shots"])
@@ -355,7 +355,7 @@ def test_real_clips_alone_and_as_one_film(project: Project, tmp_path: Path):
 
 
 def test_scenes_behind_an_address_and_on_a_cluster(film_file: Path, tmp_path: Path, monkeypatch, capsys):
-    """The same bytes; grouped anew from there; what the new grouping has not is gone."""
+    """The same bytes; regrouped from there; files that the new grouping does not have are gone."""
     pytest.importorskip("ray")
     (tmp_path / "s3" / BUCKET).mkdir(parents=True)
     monkeypatch.setenv("BASSL_FAST_CACHE", str(tmp_path / "cache"))
@@ -368,7 +368,7 @@ def test_scenes_behind_an_address_and_on_a_cluster(film_file: Path, tmp_path: Pa
             assert digests(tmp_path / "s3" / BUCKET / "scenes") == digests(tmp_path / "here")
         assert f"s3://{BUCKET}/scenes/film/report.html" in capsys.readouterr().out
         assert scenes(*argv, "--scenes", "2", *there) == 0
-        assert "(kept as it was)" in capsys.readouterr().out
+        assert "(unchanged)" in capsys.readouterr().out
     (tmp_path / "none.mp4").write_bytes(b"no film")
     argv = [film_file, tmp_path / "none.mp4", "--baseline", "--scenes", "2", "--out", tmp_path / "ray"]
     capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Clips hold their scene whole, from the key-frame before it, and no picture is encoded anew."""
+"""Clips hold their whole scene, from the key-frame before it, and no frame is re-encoded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.videos import draw_video, texture
 
 
 def shots_of(path: Path) -> list[int]:
-    """Which shot each frame of a file is of."""
+    """The shot of each frame of a file."""
     textures = np.stack([texture(i) for i in range(4)]).astype(int)
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
@@ -23,7 +23,7 @@ def shots_of(path: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
-def test_clips_hold_their_scene_and_what_comes_from_the_key_frame_on(tmp_path, name):
+def test_clips_hold_their_scene_from_the_key_frame_before(tmp_path, name):
     source = draw_video(tmp_path / name, [30, 30, 30], sound=True)
     film = SceneDetector.baseline()(source, scenes=3)
     assert [shot.first for shot in film.shots] == [0, 30, 60]
@@ -31,7 +31,7 @@ def test_clips_hold_their_scene_and_what_comes_from_the_key_frame_on(tmp_path, n
     split_film(film, tmp_path / "clips")
     clips = sorted((tmp_path / "clips").iterdir())
     assert [clip.name for clip in clips] == [f"scene-00{i}{Path(name).suffix}" for i in (1, 2, 3)]
-    # Key-frames stand every 12 frames: 24 is the last before 30, and 60 is one itself.
+    # Key-frames are 12 frames apart: 24 is the last before 30, and 60 is one itself.
     assert [shots_of(clip) for clip in clips] == [[0] * 30, [0] * 6 + [1] * 30, [2] * 30]
     for clip, frames in zip(clips, (30, 36, 30), strict=True):
         with av.open(str(clip)) as container:

@@ -16,8 +16,8 @@ from bassl_fast import cli
 from bassl_fast.segmentation.extract import _share
 from bassl_fast.segmentation.features import FeatureSet
 from shard_tools.shards.index import ShardIndex
-from tests.bassl_fast.cli.test_mistakes import refused
 from tests.bassl_fast.conftest import Project
+from tests.refused import refused
 
 
 def arrays(root: str | Path) -> dict[str, np.ndarray]:

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from bassl_fast import cli
-from bassl_fast.checkpoints.build import build_pretrained
+from bassl_fast.checkpoints.model import load_model
 from bassl_fast.metrics.scenes import scene_metrics
 from bassl_fast.segmentation.evaluate import score
 from bassl_fast.segmentation.features import FeatureSet, Film
 from bassl_fast.segmentation.model import SceneBoundary, load_finetuned
 from bassl_fast.segmentation.windows import Windows
 from shard_tools.shards.format import SHOT
-from tests.bassl_fast.cli.test_mistakes import refused
 from tests.bassl_fast.conftest import Project
+from tests.refused import refused
 
 TUNE = ["--epochs", "3", "--data.batch", "8", "--optimiser.lr", "1e-2", "--optimiser.lr_batch", "0"]
 TUNE += ["--crn.hidden", "16", "--crn.intermediate", "32"]
@@ -79,7 +79,7 @@ def test_the_epoch_best_on_test_is_kept_only_by_name_and_said(project: Project, 
 
 def test_a_frozen_network_stays_as_it_was_and_its_head_learns(project: Project, tmp_path: Path):
     state = tune(project, tmp_path / "s", "--pretrained", project.pretrained, "--freeze_crn", "true")
-    _, method, _ = build_pretrained(project.pretrained)
+    method = load_model(project.pretrained).method
     for name, weight in method.crn.state_dict().items():
         assert torch.equal(state["state_dict"][f"crn.{name}"], weight), name
     # What was trained on outputs computed once is the whole model: it scores films as it was judged.

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from bassl_fast import cli
-from bassl_fast.checkpoints.build import build_pretrained
+from bassl_fast.checkpoints.model import load_model
 from bassl_fast.encoders import X3D
 from bassl_fast.segmentation.features import FeatureSet
 from bassl_fast.training.module import Pretraining
@@ -86,7 +86,7 @@ def test_an_encoder_of_clips_sees_all_key_frames_of_a_shot(name: str, project: P
     assert cli.main(["extract", checkpoint, project.shards, str(features)]) == 0
     (film,) = FeatureSet.open(features).films("test")
     assert film.features.shape == (20, 2048)
-    index, network = ShardIndex.open(project.shards), build_pretrained(checkpoint)[0].eval()
+    index, network = ShardIndex.open(project.shards), load_model(checkpoint).encoder.eval()
     (_, _, images), *_ = FilmLoader(index, index.select("test"), TestViews(37, 32), batch=60)
     with torch.inference_mode():
         whole = network(images.transpose(1, 2))

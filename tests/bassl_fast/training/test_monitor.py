@@ -13,8 +13,8 @@ import yaml
 from bassl_fast import cli
 from bassl_fast.training import monitor
 from shard_tools.counters import count, counted
-from tests.bassl_fast.cli.test_mistakes import refused
 from tests.bassl_fast.conftest import PRETRAIN, Project
+from tests.refused import refused
 
 LINE = re.compile(r'bassl_fast_[a-z_]+\{run="[^"]+"\} [0-9.e+-]+')
 

@@ -6,21 +6,22 @@ import pytest
 import torch
 from torch import nn
 
-from bassl_fast.checkpoints.released import SCRL, SLOWFAST, ours_of
+from bassl_fast.checkpoints.released import SCRL, SLOWFAST
 from bassl_fast.cli.cost import classifier
 from bassl_fast.encoders import X3D, ResNet, VoV3D
 from bassl_fast.methods.byol import BYOL
 from bassl_fast.training.optim import (
     LARS,
-    Optimiser,
+    build_optimiser,
     cosine,
     drops,
     split_parameters,
     warmup_cosine_scrl,
     warmup_into,
 )
+from bassl_fast.training.options import Optimiser
 from shard_tools.errors import ConfigError
-from tests.golden_seeds import arrays, close, facts
+from tests.golden_seeds import arrays, close, facts, ours_of
 
 
 def names(module: nn.Module, parameters: list[nn.Parameter]) -> set[str]:
@@ -51,7 +52,7 @@ def test_the_recipe_of_clips_follows_them_step_by_step(run: dict):
         warmup_start=run["warmup_start_lr"] / base,
         drops=tuple(point / epochs for point in run["steps"][1:]),
     )
-    built = recipe.build(nn.Linear(2, 2), 64, epochs * per_epoch)
+    built = build_optimiser(recipe, nn.Linear(2, 2), 64, epochs * per_epoch)
     factor = built["lr_scheduler"]["scheduler"].lr_lambdas[0]
     for epoch, lr in zip(run["epoch"], run["lr"], strict=True):
         assert base * factor(round(epoch * per_epoch)) == pytest.approx(lr, rel=1e-6)
@@ -111,9 +112,8 @@ def test_what_clips_decay(name: str, kind: type, size: str):
 
 def test_sgd_and_what_only_some_optimisers_have():
     model = nn.Linear(3, 2)
-    built = Optimiser("sgd", lr=0.1, lr_batch=0, weight_decay=5e-5, nesterov=True, exempt="vectors").build(
-        model, 8, 100
-    )
+    recipe = Optimiser("sgd", lr=0.1, lr_batch=0, weight_decay=5e-5, nesterov=True, exempt="vectors")
+    built = build_optimiser(recipe, model, 8, 100)
     weight, bias = built["optimizer"].param_groups
     assert (weight["weight_decay"], bias["weight_decay"], bias["nesterov"]) == (5e-5, 0.0, True)
     for wrong in ({"nesterov": True}, {"name": "adam", "lr_twice": True}, {"warmup_start": 0.1}, {"drops": (0.5,)}):

@@ -1,0 +1,149 @@
+"""Models in checkpoints: the section `model` says what to build, the weights fill it.
+
+    kind "encoder"   {"version", "kind", "encoder": {"class_path", "init_args"}, "method": the same or None, "views"}
+                     weights: `encoder.*`, `method.*`
+
+`views` are the test views that the encoder should be shown. That of kind "scenes": see `segmentation.model`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bassl_fast.config.described import Description, describe, make
+from bassl_fast.encoders import Encoder
+from bassl_fast.methods import Method
+from pipelines.views import TestViews, TrainViews
+from shard_tools import plugins
+from shard_tools.errors import CheckpointError, ConfigError
+
+from . import checkpoint
+from .migrate import VERSION
+from .weights import fill
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What a checkpoint of kind "encoder" holds.
+
+    Attributes:
+        encoder: with its weights, on the CPU.
+        method: that it was trained by; None where only the encoder was kept, as of imported ImageNet weights.
+        views: the test views that go with it.
+    """
+
+    encoder: Encoder
+    method: Method | None
+    views: TestViews
+
+
+def load_model(path: str | Path) -> Pretrained:
+    """The model in a checkpoint of `bassl-fast pretrain`, `train` or `import-checkpoint`.
+
+    Raises:
+        CheckpointError: it cannot be read, its run was stopped early, or its weights do not fit.
+    """
+    state = checkpoint.load(path, checkpoint.ENCODER)
+    done, total = state.get("global_step"), state.get("total_steps")
+    if not (isinstance(done, int) and isinstance(total, int)):
+        raise CheckpointError(f"{path}: does not say at which step of how many it is; copy it again")
+    if done < total:
+        raise CheckpointError(f"{path}: stopped at step {done} of {total}; finish it by the same command and --resume")
+    return from_state(state, path)
+
+
+def from_state(state: dict[str, Any], path: str | Path) -> Pretrained:
+    """As `load_model`, from the content of the checkpoint; `path` is for errors."""
+    section = state["model"]
+    if not isinstance(section.get("encoder"), dict):
+        raise CheckpointError(f"{path}: its section `model` names no encoder; copy it again")
+
+    def build() -> tuple[Encoder, Method | None]:
+        return new_model(section["encoder"], section.get("method"), path)
+
+    encoder, method = fill(build, state["state_dict"], ("encoder.", "method."), path)
+    try:
+        views = test_views(encoder, method) if section.get("views") is None else TestViews(**section["views"])
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: its section `model` has damaged views ({error}); copy it again") from None
+    return Pretrained(encoder, method, views)
+
+
+def new_model(encoder: Description, method: Description | None, path: str | Path) -> tuple[Encoder, Method | None]:
+    """A new encoder and method from their descriptions; `path` is for errors."""
+    for part in (encoder, method):
+        check_class(part, path)
+    try:
+        made = make(encoder)
+        if method is None:
+            return made, None
+        task = make(method, made.dim)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    task.attach(made)
+    return made, task
+
+
+def section_of(encoder: Encoder, method: Method | None) -> dict[str, Any]:
+    """The section `model` of a checkpoint that holds them."""
+    return {
+        "version": VERSION,
+        "kind": checkpoint.ENCODER,
+        "encoder": describe(encoder),
+        "method": None if method is None else describe(method, skip=1),
+        "views": plain_views(test_views(encoder, method)),
+    }
+
+
+def full_section(encoder: Description, method: Description | None, path: str | Path) -> dict[str, Any]:
+    """The section `model` of descriptions that may leave out arguments; built without memory."""
+    with torch.device("meta"):
+        return section_of(*new_model(encoder, method, path))
+
+
+def test_views(encoder: Encoder, method: Method | None) -> TestViews:
+    """The test views that go with the views a model was trained on; of imported weights, the published ones."""
+    return (TrainViews(mean=encoder.mean, std=encoder.std) if method is None else method.views).at_test()
+
+
+def plain_views(views: TestViews) -> dict[str, Any]:
+    """Test views as plain values."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(views).items()}
+
+
+def encoder_alone(path: str | Path) -> dict[str, Any]:
+    """`model` and `state_dict` of the encoder in the checkpoint at `path`, for another checkpoint to carry it.
+
+    `from_state` builds it.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    state = checkpoint.load(path, checkpoint.ENCODER)
+    found = from_state(state, path)
+    weights = {name: value for name, value in state["state_dict"].items() if name.startswith("encoder.")}
+    section = section_of(found.encoder, None) | {"views": plain_views(found.views)}
+    return {"model": section, "state_dict": weights}
+
+
+def check_class(part: Any, path: str | Path) -> None:
+    """A file that comes from elsewhere must not make us import what nobody here asked for.
+
+    Raises:
+        CheckpointError: a class of a module that is neither ours, nor imported, nor of an installed plug-in.
+    """
+    if not isinstance(part, dict):
+        return
+    if "class_path" in part:
+        module = str(part["class_path"]).rpartition(".")[0]
+        if module.split(".")[0] != "bassl_fast" and module not in sys.modules and not plugins.provides(module):
+            raise CheckpointError(
+                f"{path}: needs class {part['class_path']}; if you trust it, name its module: --import {module}"
+            )
+    for value in part.values():
+        check_class(value, path)

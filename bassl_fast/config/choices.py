@@ -1,0 +1,8 @@
+"""Choices that several verbs offer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+Engine = Literal["local", "ray"]

@@ -1,0 +1,275 @@
+"""Shards -> features, film by film: by this process, by those that torchrun started, or by the nodes of a cluster.
+
+Under torchrun the films are divided among the processes: each writes its own, and process 0 the index when all are
+done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm import tqdm
+
+from bassl_fast.checkpoints import checkpoint
+from bassl_fast.checkpoints.model import Pretrained, load_model, plain_views
+from bassl_fast.config.choices import Engine, Precision
+from bassl_fast.encoders import Encoder
+from bassl_fast.runtime import engines, hardware
+from pipelines.loader import FilmLoader
+from pipelines.views import TestViews
+from shard_tools.errors import ConfigError, FeatureError, ShardError, masked
+from shard_tools.shards.format import FILMS, MANIFEST, SEQUENCES, SHOTS, npy_bytes
+from shard_tools.shards.index import ShardIndex
+from shard_tools.storage.output import Place, open_place
+from shard_tools.storage.remote import absolute, is_remote
+from shard_tools.storage.untrusted import parse_json
+
+from .extract import Layout
+from .features import PROVENANCE, STARTED, holds_files, shot_name, write_index
+
+
+@torch.inference_mode()
+def encode_films(
+    pretrained: str,
+    shards: str,
+    features: str,
+    split: str | None,
+    layout: Layout,
+    dtype: str,
+    precision: Precision,
+    batch: int,
+    threads: int,
+    engine: Engine,
+    address: str | None,
+) -> str:
+    """See `extract`."""
+    if layout == "reference" and dtype != "float32":
+        raise ConfigError(f"dtype {dtype}: the reference reads float32; leave out --dtype")
+    if layout == "reference" and is_remote(features):
+        raise ConfigError("layout reference: a file a shot needs a folder; give a path, or leave out --layout")
+    model, index = load_model(pretrained), ShardIndex.open(shards)
+    if index.kind != FILMS:
+        raise ShardError(f"{shards}: a set of {index.kind}; `bassl-fast retrieve` makes features of these")
+    chosen = index.select(split)
+    for name in {Path(array).stem for array in (SEQUENCES, SHOTS)} & set(index.films):
+        raise FeatureError(f"{shards}: a film called {name} would overwrite {name}.npy; rename it and pack again")
+    where = index.address if index.cache else str(index.root.resolve())
+    provenance = {
+        "dim": model.encoder.dim,
+        "dtype": dtype,
+        "layout": layout,
+        "precision": "",  # filled in by whoever computes
+        "checkpoint": masked(absolute(pretrained)),
+        "checkpoint_sha256": checkpoint.sha256(pretrained),
+        "shards": masked(where),
+        "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
+        "transform": {**plain_views(model.views), "split": split},
+    }
+    with _processes() as (rank, world), engines.cluster(engine, address, gpu=True) as each:
+        if each is None:
+            provenance["precision"] = hardware.precision(precision)
+            share = hardware.threads(threads, _local_world())
+        else:
+            (provenance["precision"],), share = each(hardware.precision, [precision]), threads or each.cpus
+        place = open_place(features)
+        _check_folder(place, provenance)
+        _barrier()
+        if rank == 0:
+            place.write(STARTED, (json.dumps(provenance) + "\n").encode())
+            hardware.say_device()
+        _barrier()
+        mine, there = chosen[_share(index.sequences["shots"][chosen], rank, world)], set(place.names(""))
+        todo = [film for film in mine.tolist() if _file_name(index, film, layout) not in there]
+        if each is None:
+            done = _encode(model.encoder, index, todo, place, provenance, batch, share)
+        else:
+            task = partial(_encode_film, absolute(pretrained), where, absolute(features))
+            done = each(partial(task, provenance, batch, share), todo, index.films.__getitem__)
+        _follow(done, index, mine, todo, quiet=rank > 0)
+        _barrier()
+        if rank == 0:
+            _finish(index, chosen, place, provenance)
+        _barrier()
+    return features
+
+
+def _encode(
+    encoder: Encoder,
+    index: ShardIndex,
+    films: list[int],
+    place: Place,
+    provenance: dict[str, Any],
+    batch: int,
+    threads: int,
+) -> Iterator[tuple[int, int, dict[str, float]]]:
+    """Write the features of `films`; yields of each: film, key-frames, seconds by what they were spent on."""
+    device = hardware.device()
+    views = TestViews(**{name: value for name, value in provenance["transform"].items() if name != "split"})
+    encoder = encoder.eval().to(device, memory_format=encoder.memory_format)
+    loader = FilmLoader(index, np.array(films, np.int64), views, batch=batch, device=device, threads=threads)
+    found: list[Tensor] = []
+    clock = _Clock()
+    for film, first, images in loader:
+        # Until the first batch arrives, the pipeline is being built.
+        clock.lap("waiting for pictures" if clock.runs else None)
+        with hardware.autocast(provenance["precision"]):
+            found.append(encoder.of_shots(images).cpu())
+        clock.lap("encoder")
+        shots, per_shot = int(index.sequences["shots"][film]), images.shape[1]
+        if first + len(images) == shots:
+            with np.errstate(over="ignore"):  # becomes infinite, and is refused below
+                array = torch.cat(found).numpy().astype(provenance["dtype"])
+            if not np.isfinite(array).all():
+                raise FeatureError(
+                    f"{index.films[film]}: a feature is not finite in {provenance['dtype']}; extract with --dtype "
+                    "float32 --precision 32-true; if that fails too, train the checkpoint again"
+                )
+            name = _file_name(index, film, provenance["layout"])
+            if provenance["layout"] == "reference":
+                _write_reference(Path(place.uri) / name, array, index.shots_of(film)["shot"])
+            else:
+                place.write(name, npy_bytes(array))
+            found = []
+            clock.lap("writing")
+            yield film, shots * per_shot, clock.take()
+
+
+@torch.inference_mode()
+def _encode_film(
+    pretrained: str, shards: str, features: str, provenance: dict[str, Any], batch: int, threads: int, film: int
+) -> tuple[int, int, dict[str, float]]:
+    """As `_encode`, for one film, on any machine that can reach the same files."""
+    model, index = _opened(pretrained, shards)
+    (done,) = _encode(model.encoder, index, [film], open_place(features), provenance, batch, threads)
+    return done
+
+
+@lru_cache(maxsize=1)
+def _opened(pretrained: str, shards: str) -> tuple[Pretrained, ShardIndex]:
+    return load_model(pretrained), ShardIndex.open(shards)
+
+
+def _follow(
+    done: Iterable[tuple[int, int, dict[str, float]]],
+    index: ShardIndex,
+    films: np.ndarray,
+    todo: list[int],
+    quiet: bool,
+) -> None:
+    """Show progress, and print at the end where the time went."""
+    shots, pictures, spent = index.sequences["shots"].astype(int), 0, Counter()
+    with tqdm(total=shots[films].sum(), desc="extract", unit="shot", disable=quiet or None) as bar:
+        bar.update(shots[films].sum() - shots[todo].sum())
+        for film, count, seconds in done:
+            pictures += count
+            spent.update(seconds)
+            bar.update(shots[film])
+    if not quiet and (total := sum(spent.values())):
+        shares = ", ".join(f"{name} {100 * seconds / total:.0f} %" for name, seconds in spent.items())
+        print(f"{pictures / total:.0f} key-frames/s: {shares}", flush=True)
+
+
+class _Clock:
+    """Adds the time since the last lap to a name."""
+
+    def __init__(self) -> None:
+        self._spent, self._last, self.runs = Counter(), time.perf_counter(), False
+
+    def take(self) -> dict[str, float]:
+        """Seconds by name since the last call."""
+        spent, self._spent = dict(self._spent), Counter()
+        return spent
+
+    def lap(self, name: str | None) -> None:
+        now = time.perf_counter()
+        if name is not None:
+            self._spent[name] += now - self._last
+        self._last, self.runs = now, True
+
+
+def _file_name(index: ShardIndex, film: int, layout: Layout) -> str:
+    return index.films[film] + ("" if layout == "reference" else ".npy")
+
+
+def _write_reference(place: Path, array: np.ndarray, numbers: np.ndarray) -> None:
+    """A folder with a file a shot; it is whole or not there."""
+    part = place.with_name(place.name + ".tmp")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    for number, feature in zip(numbers.tolist(), array, strict=True):
+        np.save(part / shot_name(number), feature)
+    os.replace(part, place)
+
+
+def _finish(index: ShardIndex, chosen: np.ndarray, place: Place, provenance: dict[str, Any]) -> None:
+    rows = index.sequences[chosen]
+    if provenance["layout"] == "film":
+        labels = np.concatenate([index.shots_of(film) for film in chosen.tolist()])
+        write_index(place, rows, labels, provenance)
+    else:
+        place.write(PROVENANCE, (json.dumps(provenance, indent=1) + "\n").encode())
+    place.delete(STARTED)
+    print(f"features: {masked(place.uri)} ({len(rows)} films, {int(rows['shots'].sum())} shots)", flush=True)
+
+
+def _check_folder(place: Place, provenance: dict[str, Any]) -> None:
+    """Raises: FeatureError if the folder holds other features."""
+    out = place.uri
+    notes = {f"{out}/{name}": note for name in (PROVENANCE, STARTED) if (note := place.read(name)) is not None}
+    if not notes and holds_files(place):
+        raise FeatureError(f"{out}: holds files of an unknown checkpoint; choose another folder")
+    for path, note in notes.items():
+        try:
+            earlier = parse_json(note)
+            if not isinstance(earlier, dict):
+                raise ValueError("not a JSON object")
+        except ValueError as error:
+            raise FeatureError(f"{path}: damaged ({error}); delete the folder and extract again") from None
+        for key in ("checkpoint_sha256", "manifest_sha256", "dtype", "layout", "precision", "transform"):
+            if earlier.get(key) != provenance[key]:
+                what = key.removesuffix("_sha256").replace("manifest", "set of shards")
+                raise FeatureError(f"{out}: holds features of another {what}; choose another folder")
+
+
+def _share(shots: np.ndarray, rank: int, world: int) -> np.ndarray:
+    """The films of this process, in order; dealt out in turn from the longest to the shortest."""
+    return np.sort(np.argsort(-shots.astype(np.int64), kind="stable")[rank::world])
+
+
+@contextmanager
+def _processes() -> Iterator[tuple[int, int]]:
+    """Rank and number of the processes that torchrun started; (0, 1) without it."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield 0, 1
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # Only for barriers; the fastest process may wait hours for the slowest.
+    dist.init_process_group("gloo", timeout=timedelta(days=7))
+    try:
+        yield dist.get_rank(), dist.get_world_size()
+    finally:
+        dist.destroy_process_group()
+
+
+def _local_world() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def _barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()

@@ -1,0 +1,54 @@
+"""Options of fine-tuning as they are in a config. Nothing here needs torch, so that `--help` is fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shard_tools.errors import ConfigError
+
+BestEpoch = Literal["validation", "last", "test_as_the_reference_does"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to train on.
+
+    Args:
+        features: folder or address that `bassl-fast extract` wrote to.
+        train: split to train on.
+        val: split that chooses the best epoch and the threshold, not that of the test; if it has no boundary, the last
+            epoch is kept and the threshold is chosen on the training films.
+        batch: windows a step.
+    """
+
+    features: str
+    train: str = "train"
+    val: str = "val"
+    batch: int = 1024
+
+
+@dataclass(frozen=True)
+class CRN:
+    """Shape of a new contextual relation network; one from a checkpoint keeps its own.
+
+    Args:
+        hidden, intermediate, heads, layers, dropout: of its transformer.
+        shots: length of a window.
+        similarity_init: start with attention to similar shots.
+
+    Raises:
+        ConfigError: an even or too small number of shots.
+    """
+
+    hidden: int = 768
+    intermediate: int = 3072
+    heads: int = 8
+    layers: int = 2
+    shots: int = 17
+    dropout: float = 0.1
+    similarity_init: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shots < 3 or self.shots % 2 == 0:
+            raise ConfigError(f"crn.shots {self.shots}: a window needs an odd number of shots, at least 3")

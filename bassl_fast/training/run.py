@@ -1,0 +1,359 @@
+"""A training run: what is checked before it, what is trained, and what each way to end leaves behind.
+
+shards, options -> [checks] -> encoder, method -> Lightning trainer -> last.ckpt, metrics.csv, summary.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import yaml
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from bassl_fast.checkpoints import checkpoint
+from bassl_fast.checkpoints.model import full_section, section_of
+from bassl_fast.checkpoints.weights import load_weights
+from bassl_fast.encoders import ClipEncoder, Encoder
+from bassl_fast.methods import Method
+from bassl_fast.runtime import hardware
+from bassl_fast.runtime.distributed import lost_process
+from bassl_fast.runtime.quiet import quieten
+from bassl_fast.runtime.run_folder import RunFolder
+from pipelines.clip_sampling import WholeShots
+from pipelines.plan import Plan
+from pipelines.rng import check_seed
+from pipelines.samples import Sampler, ShotTable
+from shard_tools.errors import (
+    BasslFastError,
+    CheckpointError,
+    ConfigError,
+    LostProcess,
+    RemoteError,
+    TrainingError,
+    masked,
+)
+from shard_tools.shards.format import FILMS, MANIFEST
+from shard_tools.shards.index import ShardIndex
+from shard_tools.storage.cache import local_file
+
+from .accumulate import InterleavedLoader
+from .checkpointing import Saver, WholeCheckpoints
+from .labels import labels_of
+from .module import Pretraining
+from .monitor import Watch, write_summary
+from .options import Data, Optimiser, Training
+from .precise_bn import PreciseNorm
+from .progress import progress
+from .validation import Accuracy, NearestNeighbours
+
+LAST = "last.ckpt"
+CURVES = "metrics.csv"
+
+
+def run_training(
+    data: Data,
+    encoder: Callable[[], Encoder],
+    method: Callable[[int], Method],
+    optimiser: Optimiser,
+    training: Training,
+    initial_encoder: str | None,
+    out: str,
+    seed: int,
+    resume: bool,
+    recipe: dict[str, Any] | None,
+) -> str:
+    """See `pretrain`."""
+    quieten()
+    check_seed(seed)
+    run = RunFolder(out)
+    last = run.where(LAST)
+    resume = _resumes(run, resume)
+    index = ShardIndex.open(data.shards)
+    films = index.select(data.split)
+    plan = Plan(len(ShotTable(index, films)), data.global_batch, seed)
+    if data.global_batch > plan.samples:
+        raise ConfigError(f"data.global_batch {data.global_batch}: there are {plan.samples} samples; choose fewer")
+    pl.seed_everything(seed, verbose=False)
+    network = encoder()
+    if initial_encoder is not None and not resume:
+        _start_from(network, initial_encoder)
+    task = method(network.dim)
+    check_data(task, index, films, training)
+    facts = {
+        "model": section_of(network, task),
+        "resume": _shared(data, optimiser, training, seed),
+        "recipe": recipe or {},
+        "total_steps": training.epochs * plan.steps if training.steps is None else training.steps,
+        "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
+        "restarts": 0,
+    }
+    if resume:
+        earlier = checkpoint.load(last, checkpoint.ENCODER)
+        _check_same(last, earlier, facts, index)
+        if earlier["global_step"] == earlier["total_steps"]:
+            say(f"{last}: finished already, at step {earlier['global_step']}")
+            return last
+        facts["restarts"] = earlier.get("restarts", 0) + 1
+    hardware.say_device()
+    hardware.say_restarts()
+    if plan.padding:
+        say(f"{plan.padding} of {plan.samples} samples are used twice an epoch, to fill its last batch")
+    if training.compile:
+        network.compile()
+    precision = hardware.precision(training.precision)
+    open_loader = partial(make_loader, data, training.accumulate, seed, precision, index, films, network, task)
+    module = Pretraining(network, task, optimiser, open_loader, data.global_batch, seed, facts)
+    saver = Saver(run.path / LAST, training.checkpoint_steps or plan.steps, training.checkpoint_minutes)
+    every = max(1, min(50, facts["total_steps"] // 50))  # steps between two lines of the curves
+    watch = Watch(run.out, data.global_batch, every, facts["restarts"], training.prometheus)
+    precise = [PreciseNorm(training.precise_bn, plan.steps)] if training.precise_bn else []
+    validation = _validation(index, task, plan.steps * training.validate_every, data.threads)
+    callbacks = [*precise, watch, saver, *validation]
+    trainer = make_trainer(training, precision, facts["total_steps"], every, callbacks, run)
+    if trainer.is_global_zero:
+        _begin(run, recipe, resume)
+    with _endings(run, trainer, watch, facts["total_steps"]) as conclude:
+        trainer.fit(module, ckpt_path=local_file(last) if resume else None, weights_only=True)
+    where = f"step {trainer.global_step} of {facts['total_steps']}"
+    if saver.ended:
+        conclude("SIGTERM")
+        say(f"{last}: stopped by SIGTERM at {where} and saved; continue with --resume")
+        return last
+    trainer.save_checkpoint(run.path / LAST, weights_only=False)
+    conclude("finished")
+    say(f"checkpoint: {last}")
+    return last
+
+
+# Before the first step
+
+
+def _resumes(run: RunFolder, wanted: bool) -> bool:
+    """Whether there is a checkpoint to resume from.
+
+    Raises:
+        ConfigError: there is one, and nobody asked to resume.
+    """
+    there = run.has(LAST)
+    if there and not (wanted or hardware.restarts()):
+        raise ConfigError(f"{run.where(LAST)}: this run exists; continue it with --resume, or choose another --out")
+    if wanted and not there:
+        say(f"{run.where(LAST)}: no checkpoint yet, so the run starts from the beginning")
+    return there
+
+
+def _start_from(network: Encoder, path: str) -> None:
+    """Fill `network` with the encoder of another checkpoint."""
+    start = checkpoint.load(path, checkpoint.ENCODER)
+    try:
+        load_weights(network, start["state_dict"], "encoder.", path)
+    except CheckpointError as error:
+        held = start["model"]["encoder"]
+        raise CheckpointError(f"{error} (it holds a {held['class_path']} of {held.get('init_args')})") from None
+
+
+def check_data(task: Method, index: ShardIndex, films: np.ndarray, training: Training) -> None:
+    """Refuse data that the method cannot train on.
+
+    Raises:
+        ConfigError, ShardError: labels, frames a second or a trainable encoder are missing.
+    """
+    if training.precise_bn and getattr(task, "frozen", False):
+        raise ConfigError(f"training.precise_bn {training.precise_bn}: the encoder is frozen; leave it out")
+    if task.classes is not None:
+        labels_of(index, films, task.classes)
+    if task.clips is not None:
+        task.clips.check(index, films)
+
+
+def _shared(data: Data, optimiser: Optimiser, training: Training, seed: int) -> dict[str, Any]:
+    """What a resumed run must share with its start; threads, places and precision may change."""
+    return {
+        "data": {key: getattr(data, key) for key in ("split", "global_batch", "pool")},
+        "training": {key: getattr(training, key) for key in ("epochs", "steps", "clip", "accumulate")},
+        "optimiser": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(optimiser).items()},
+        "seed": seed,
+    }
+
+
+def _check_same(path: str, earlier: dict[str, Any], now: dict[str, Any], index: ShardIndex) -> None:
+    """Raises: CheckpointError if a resumed run would not do what its start did."""
+    if "resume" not in earlier:
+        raise CheckpointError(f"{path}: was not written by a training run; choose another --out")
+    # Arguments that the program did not have when the run started are compared by their defaults.
+    held = full_section(earlier["model"]["encoder"], earlier["model"]["method"], path)
+    pairs = {name: (held[name], now["model"][name]) for name in ("encoder", "method")}
+    for section, values in now["resume"].items():
+        was = earlier["resume"].get(section)
+        if section in ("data", "training"):
+            pairs |= {f"{section}.{key}": (was.get(key), value) for key, value in values.items()}
+        else:
+            pairs[section] = was, values
+    for name, (was, is_now) in pairs.items():
+        if was != is_now:
+            raise CheckpointError(f"{path}: was trained with another {name}; resume with its config.yaml")
+    if earlier["manifest_sha256"] != now["manifest_sha256"]:
+        raise CheckpointError(f"{path}: was trained on other shards than {index.address}; resume with those")
+
+
+# The trainer and its data
+
+
+def make_loader(
+    data: Data,
+    micro_batches: int,
+    seed: int,
+    precision: str,
+    index: ShardIndex,
+    films: np.ndarray,
+    network: Encoder,
+    task: Method,
+    rank: int,
+    world_size: int,
+    local: int,
+    device: torch.device,
+) -> InterleavedLoader:
+    """The data of one of `world_size` processes, `local` of them on this machine."""
+    sampler: Sampler = task.sample
+    if index.kind == FILMS and isinstance(network, ClipEncoder):
+        sampler = WholeShots(sampler, int(index.sequences["frames_per_shot"][films].max()))
+    return InterleavedLoader(
+        index,
+        films,
+        sampler,
+        task.views.size,
+        global_batch=data.global_batch,
+        micro_batches=micro_batches,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        device=device,
+        threads=hardware.threads(data.threads, local),
+        prefetch=data.prefetch,
+        dtype=torch.bfloat16 if precision == "bf16-mixed" else torch.float32,
+        mean=task.views.mean,
+        std=task.views.std,
+        pool=data.pool,
+        max_broken=data.max_broken,
+    )
+
+
+def make_trainer(
+    training: Training, precision: str, total_steps: int, every: int, callbacks: list[Callback], run: RunFolder
+) -> pl.Trainer:
+    """Lightning's trainer.
+
+    Raises:
+        ConfigError: devices or a precision that this machine does not have.
+    """
+    processes, machines = hardware.launched() or ("auto", 1)
+    devices, nodes = training.devices or processes, training.nodes or machines
+    bar, lines = progress()
+    try:
+        return pl.Trainer(
+            accelerator="auto",
+            devices=devices,
+            num_nodes=nodes,
+            strategy=hardware.strategy(devices, nodes, training.timeout_minutes),
+            precision=precision,
+            max_steps=total_steps,
+            max_epochs=-1,
+            accumulate_grad_batches=training.accumulate,
+            gradient_clip_val=training.clip or None,
+            logger=loggers(run.path),
+            callbacks=[*lines, *callbacks],
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+            enable_checkpointing=False,  # `Saver` does it
+            log_every_n_steps=every,
+            num_sanity_val_steps=0,
+            sync_batchnorm=torch.cuda.is_available(),
+            plugins=[WholeCheckpoints(run), *hardware.cluster()],
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"training: {' '.join(str(error).split())}") from None
+
+
+def loggers(folder: Path) -> list[CSVLogger | TensorBoardLogger]:
+    """Curves as `metrics.csv` and for TensorBoard."""
+    return [CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="tensorboard")]
+
+
+def _validation(index: ShardIndex, task: Method, steps: int, threads: int) -> list[Callback]:
+    """What is measured every so many steps, where "val" films, pictures or clips have labels."""
+    films = np.flatnonzero(index.sequences["split"] == b"val")
+    if task.classes is not None:
+        labels_of(index, films, task.classes)
+        return [Accuracy(index, films, steps, threads)] if steps and len(films) else []
+    films = np.array([film for film in films.tolist() if (index.shots_of(film)["scene"] >= 0).any()], np.int64)
+    return [NearestNeighbours(index, films, task.views.at_test(), steps, threads)] if steps and len(films) else []
+
+
+# How it begins and ends
+
+
+def _begin(run: RunFolder, recipe: dict[str, Any] | None, resume: bool) -> None:
+    """Make the run's folder, with the resolved config; the curves of an earlier start are kept under another name."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    if resume:
+        run.bring("metrics*.csv")
+    curves = run.path / CURVES
+    if curves.is_file():  # Lightning starts a new one
+        curves.rename(run.path / f"metrics-{len(list(run.path.glob('metrics-*.csv'))):03d}.csv")
+    (run.path / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    run.publish()
+
+
+@contextmanager
+def _endings(run: RunFolder, trainer: pl.Trainer, watch: Watch, total: int) -> Iterator[Callable[[str], None]]:
+    """Around the training: every way to fail leaves a summary and becomes one line.
+
+    Yields what writes the summary, given how the run ended.
+    """
+
+    def conclude(how: str) -> None:
+        if trainer.is_global_zero:
+            write_summary(run.path, watch.summary(how))
+            run.publish()
+
+    try:
+        yield conclude
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        conclude("interrupted")
+        saved = "continue with --resume" if run.has(LAST) else "no checkpoint was saved yet"
+        raise TrainingError(f"{run.out}: interrupted at step {trainer.global_step} of {total}; {saved}") from None
+    except TrainingError as error:
+        conclude(str(error))
+        if trainer.is_global_zero:
+            raise
+        # All processes stop at the same step for the same reason. One says so and carries the exit code: whoever
+        # started them kills the others, it among them, when the first fails.
+        raise SystemExit(0) from None
+    except RuntimeError as error:
+        if not (reason := lost_process(error)):
+            raise
+        raise LostProcess(
+            f"{run.out}: stopped at step {trainer.global_step} of {total}: another process ended or cannot be reached "
+            f"({reason}); see its messages for the cause, then continue with --resume"
+        ) from None
+    except (BasslFastError, OSError) as error:
+        if not isinstance(error, RemoteError):  # the place of the summary has been tried for long enough
+            conclude(str(error))
+        raise
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """Print a line once, on process 0, without the secrets of addresses."""
+    print(masked(line), flush=True)
