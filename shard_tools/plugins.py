@@ -1,14 +1,14 @@
 """Plug-ins: what other packages add, found by entry points or registered by a module that `--import` names.
 
-    group       what it holds                                             used by
-    encoders    module with subclasses of `bassl_fast.Encoder`            --encoder, class_path
-    methods     module with subclasses of `bassl_fast.Method`             --method, class_path
-    metrics     (films, threshold) -> score                               evaluate
-    outputs     film's scenes -> text of a file                           scenes
-    sources     folder -> what to pack, or None if it is not one          pack
+    group       what it holds                                               used by
+    encoders    module with subclasses of `bassl_fast.Encoder`              --encoder, class_path
+    methods     module with subclasses of `bassl_fast.Method`               --method, class_path
+    metrics     (films, threshold) -> percent                               evaluate
+    outputs     film with its scenes -> text of a file                      scenes
+    sources     request of `pack` -> source, or None if it is another kind  pack
 
-An installed package declares `[project.entry-points."bassl_fast.outputs"]` with `"scenes.srt" = "package.module:function"`.
-A module that is only imported calls `register("outputs", "scenes.srt")` as a decorator of the function.
+An installed package declares entry points of the group `bassl_fast.outputs`, say `"scenes.srt" = "module:function"`. A
+module that is only imported decorates the function with `register("outputs", "scenes.srt")`. See docs/extending.md.
 """
 
 from __future__ import annotations
@@ -50,6 +50,16 @@ def found(group: str) -> dict[str, Any]:
         ConfigError: a plug-in cannot be imported.
     """
     return {point.name: _load(point) for point in _points(group)} | _registered[group]
+
+
+def load_classes() -> None:
+    """Import the encoders and methods of installed packages, so that their classes can be named.
+
+    Raises:
+        ConfigError: one cannot be imported.
+    """
+    for group in ("encoders", "methods"):
+        found(group)
 
 
 def provides(module: str) -> bool:

@@ -18,6 +18,7 @@ from bassl_fast.runtime import engines
 from shard_tools.annotations.movienet import FRAMES_DIR
 from shard_tools.errors import ConfigError, ShardError, SourceError, masked
 from shard_tools.packing import pack as packing
+from shard_tools.packing import repair as repairing
 from shard_tools.packing import verify as verifying
 from shard_tools.shards.format import CLIPS, FILMS, MANIFEST, PICTURES
 from shard_tools.shards.index import ShardIndex
@@ -199,7 +200,7 @@ def verify(
         faults = _verify(shards, decode, workers, each)
         if faults and repair is not None:
             print(f"faults: {len(faults)}; packing what is broken again from {masked(repair)}", flush=True)
-            verifying.repair(shards, repair, annotations, workers)
+            repairing.repair(shards, repair, annotations, workers)
             faults = _verify(shards, decode, workers, each)
     if faults:
         many = f"{len(faults)} faults, see above" if len(faults) > 1 else "1 fault, see above"

@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
+from shard_tools import plugins
 from shard_tools.errors import ConfigError, masked
 from shard_tools.storage.untrusted import one_line
 
@@ -44,6 +45,8 @@ def make_parser(function: Callable, positional: bool = False, for_help: bool = F
     """
     if for_help:
         function = _without_classes(function)
+    elif any(str(hint).startswith("Callable") for hint in function.__annotations__.values()):
+        plugins.load_classes()
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, formatter_class=_Help, **kwargs)
     parser.add_argument("--config", action="config", help="YAML file; keys as of the options below.")
     parser.add_function_arguments(function, skip={"recipe"}, as_positional=positional, fail_untyped=True)

@@ -47,7 +47,7 @@ class BaSSL(Method):
     def __init__(
         self,
         dim: int,
-        views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        views: TrainViews = TrainViews(),
         radius: int = 8,
         hidden: int = 768,
         intermediate: int = 3072,

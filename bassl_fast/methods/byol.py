@@ -40,7 +40,7 @@ class BYOL(MomentumMethod):
     def __init__(
         self,
         dim: int,
-        views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        views: TrainViews = TrainViews(),
         second: TrainViews | None = None,
         hidden: int = 4096,
         outputs: int = 256,

@@ -28,7 +28,7 @@ class Instance(Method):
     def __init__(
         self,
         dim: int,
-        views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        views: TrainViews = TrainViews(),
         nce_hidden: int = 2048,
         nce_dim: int = 128,
         temperature: float = 0.1,

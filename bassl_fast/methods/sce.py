@@ -57,7 +57,7 @@ class SCE(MomentumMethod):
     def __init__(
         self,
         dim: int,
-        views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        views: TrainViews = TrainViews(),
         second: TrainViews | None = None,
         small: tuple[TrainViews, ...] = (),
         clips: Clips | None = None,

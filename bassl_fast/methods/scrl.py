@@ -43,7 +43,7 @@ class SCRL(BYOL):
     def __init__(
         self,
         dim: int,
-        views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        views: TrainViews = TrainViews(),
         boxes: Boxes = Boxes(),  # noqa: B008 (frozen)
         second: TrainViews | None = None,
         hidden: int = 4096,

@@ -36,7 +36,7 @@ class ShotCoL(Method):
     def __init__(
         self,
         dim: int,
-        views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        views: TrainViews = TrainViews(),
         radius: int = 8,
         nce_hidden: int = 2048,
         nce_dim: int = 128,

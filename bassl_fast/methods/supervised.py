@@ -39,7 +39,7 @@ class Supervised(Method):
         self,
         dim: int,
         classes: int,
-        views: TrainViews = TrainViews(),  # noqa: B008 (frozen)
+        views: TrainViews = TrainViews(),
         clips: Clips | None = None,
         dropout: float = 0.0,
         frozen: bool = False,

@@ -38,8 +38,8 @@ from shard_tools.storage.output import Place, open_place
 from shard_tools.storage.remote import absolute, is_remote
 from shard_tools.storage.untrusted import parse_json
 
-from .extract import Layout
 from .features import PROVENANCE, STARTED, holds_files, shot_name, write_index
+from .options import Layout
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from bassl_fast.report.page import FilmPage, write_report
 from bassl_fast.runtime import hardware
 from bassl_fast.runtime.run_folder import RunFolder, files, folder_of
 from pipelines.store import Store
+from shard_tools import plugins
 from shard_tools.errors import ConfigError, FeatureError, RemoteError, ShardError, masked
 from shard_tools.shards.format import MANIFEST
 from shard_tools.shards.index import ShardIndex
@@ -89,6 +90,7 @@ def evaluate(
         raise ConfigError(f"threshold {threshold}: a probability, within 0..1")
     out_dir = folder.path
     found = metrics.scene_metrics(films, threshold, reference_quirks)
+    found |= {name: float(metric(films, threshold)) for name, metric in plugins.found("metrics").items()}
     (out_dir / "scores").mkdir(parents=True, exist_ok=True)
     for film in films:
         _write_scores(out_dir / "scores" / f"{film.film}.csv", film, numbers[film.film], threshold)

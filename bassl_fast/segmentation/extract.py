@@ -6,7 +6,7 @@ from typing import Literal
 
 from bassl_fast.config.choices import Engine, Precision
 
-Layout = Literal["film", "reference"]
+from .options import Layout
 
 
 def extract(

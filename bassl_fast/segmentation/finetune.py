@@ -15,8 +15,8 @@ def finetune(
     new_crn: bool = False,
     freeze_crn: bool = False,
     linear_probe: bool = False,
-    crn: CRN = CRN(),  # noqa: B008 (frozen)
-    optimiser: Optimiser = Optimiser(name="adam", lr=2.5e-6, weight_decay=0.0, warmup=0.0),  # noqa: B008
+    crn: CRN = CRN(),
+    optimiser: Optimiser = Optimiser(name="adam", lr=2.5e-6, weight_decay=0.0, warmup=0.0),
     epochs: int = 20,
     best_epoch: BestEpoch = "validation",
     out: str = "runs/finetune",

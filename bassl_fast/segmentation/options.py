@@ -7,6 +7,7 @@ from typing import Literal
 
 from shard_tools.errors import ConfigError
 
+Layout = Literal["film", "reference"]  # of features: an array a film, or a file a shot
 BestEpoch = Literal["validation", "last", "test_as_the_reference_does"]
 
 

@@ -16,8 +16,8 @@ def pretrain(
     data: Data,
     encoder: Callable[[], Encoder],
     method: Callable[[int], Method],
-    optimiser: Optimiser = Optimiser(),  # noqa: B008 (frozen)
-    training: Training = Training(),  # noqa: B008 (frozen)
+    optimiser: Optimiser = Optimiser(),
+    training: Training = Training(),
     initial_encoder: str | None = None,
     out: str = "runs/pretrain",
     seed: int = 0,
@@ -53,8 +53,8 @@ def train(
     data: Data,
     encoder: Callable[[], Encoder],
     method: Callable[[int], Method],
-    optimiser: Optimiser = Optimiser(),  # noqa: B008 (frozen)
-    training: Training = Training(),  # noqa: B008 (frozen)
+    optimiser: Optimiser = Optimiser(),
+    training: Training = Training(),
     initial_encoder: str | None = None,
     out: str = "runs/train",
     seed: int = 0,

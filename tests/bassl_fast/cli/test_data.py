@@ -118,7 +118,7 @@ def test_verify_prints_every_fault_and_repairs_them(shards, tmp_path, capsys):
         ),
         (["pack", "films", "file/new"], "file/new/.pack: Not a directory; mend this"),
         (["pack", "films", "shards"], "shards: already holds a finished set of shards; choose another"),
-        (["pack", "file", "new"], "file: no zip; give the zip of key-frames, or the folder that holds the films"),
+        (["pack", "file", "new"], "file: not a zip; give the zip of key-frames, or the folder that holds the films"),
         (["pack", "text", "new"], "text/film.tar: no tar, or cut short (no end mark at byte 6); copy it again"),
         (["pack", "films", "new", "--worker", "2"], "unknown option --worker; did you mean '--workers'?"),
         (["pack", "films", "new", "--workers", "0"], "workers 0: must be at least 1"),

@@ -52,7 +52,7 @@ def test_pack_names_the_broken_key_frame_and_leaves_no_set_behind(
 
 def test_pack_names_a_film_with_no_shots(films: Path, tmp_path: Path, capsys):
     (films / "240P_frames" / "tt_empty").mkdir()
-    assert "tt_empty: a film with no shots" in refused(capsys, "pack", films, tmp_path / "shards")
+    assert "tt_empty: a film without shots" in refused(capsys, "pack", films, tmp_path / "shards")
 
 
 def test_pack_of_a_folder_in_no_layout(tmp_path: Path, capsys):

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from bassl_fast import cli
-from bassl_fast.cli.plan import COSTS, film_lengths, plan
+from bassl_fast.cli.costs import COSTS
+from bassl_fast.cli.plan import film_lengths, plan
 
 MEASURED = {"machine": "a machine", "date": "2026-11-25", "command": "python -m benchmarks.x"}
 
@@ -33,7 +34,7 @@ def test_a_plan_is_counts_times_costs(costs, capsys):
     assert found["seconds"]["training"] == pytest.approx(views * 1e-3)
     assert found["seconds"]["views"] == pytest.approx(views / 50_000)
     assert found["seconds"]["reading"] == pytest.approx(8 * views / 100_000)
-    assert (found["binds"], found["unknown"]) == ("training", [])
+    assert (found["limit"], found["unknown"]) == ("training", [])
     assert found["cost"] == pytest.approx(2 * views * 1e-3 / 3600 * 8 * 3)
     said = capsys.readouterr().out
     assert "train resnet50 h200: 0.001 s/view (a machine, 2026-11-25, python -m benchmarks.x)" in said
@@ -45,7 +46,7 @@ def test_a_gpu_that_nobody_measured_is_not_guessed(capsys):
     said = capsys.readouterr().out
     assert "training  unknown: measure with `python -m benchmarks.gpu`" in said
     assert "views     unknown: measure with `python -m benchmarks.gpu`" in said
-    assert "training, views may bind before" in said
+    assert "training, views may limit it more" in said
     assert "cost      at least" in said
 
 
@@ -80,7 +81,7 @@ def test_a_plan_is_simulated(costs, capsys):
     argv = ["plan", "--films", "40", "--shots", "50", "--gpus", "16", "--global-batch", "64", "--pool", "5"]
     assert cli.main([*argv, "--source", "s3", "--cache-gib", "0.02", "--costs", str(costs), "--simulate"]) == 0
     said = capsys.readouterr().out
-    assert "simulated 2,000 windows handed out to 16 processes, 4 a step each, every one once, 48 more" in said
+    assert "simulated 2,000 windows for 16 processes, 4 a step each, every one once, 48 more" in said
 
 
 def test_lengths_of_films_add_up():
@@ -105,11 +106,11 @@ def test_the_costs_that_come_with_it_say_where_they_are_from():
         (["--films", "0"], "films 0: must be at least 1"),
         (["--gpus", "12"], "gpus 12: do not divide among machines of 8"),
         (["--gpus", "6", "--global-batch", "256"], "global_batch 256 does not divide among 6 processes"),
-        (["--cache-gib", "0"], "a cache holds something"),
+        (["--cache-gib", "0"], "the cache must be above 0"),
         (["--costs", "none.json"], "none.json: No such file or directory; make it by `python -m benchmarks.costs`"),
-        (["--costs", "list.json"], "list.json: no costs"),
-        (["--costs", "zero.json"], "zero.json: no costs (a: 0 is no cost)"),
-        (["--costs", "deep.json"], "deep.json: no costs (nested too deep)"),
+        (["--costs", "list.json"], "list.json: not a file of costs"),
+        (["--costs", "zero.json"], "zero.json: not a file of costs (a: 0 is not a cost)"),
+        (["--costs", "deep.json"], "deep.json: not a file of costs (nested too deep)"),
     ],
 )
 def test_mistakes_are_one_line(argv, said, tmp_path, monkeypatch, capsys):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from bassl_fast import cli
-from bassl_fast.segmentation.extract import _share
+from bassl_fast.segmentation.encoding import _share
 from bassl_fast.segmentation.features import FeatureSet
 from shard_tools.shards.index import ShardIndex
 from tests.bassl_fast.conftest import Project
