@@ -1,9 +1,10 @@
 """Configuration: a function's signature is its schema; YAML and `--a.b value` fill it.
 
 Door: `make_parser`, then `parse` (words of a command line) or `parse_dict`, then `call`.
-jsonargparse is behind `parser`.
 """
 
-from .parser import as_dict, call, make_parser, nearest, parse, parse_dict, read_yaml, run
+from .parser import as_dict, call, make_parser, parse, parse_dict, run
+from .spelling import nearest
+from .yaml_file import read_yaml
 
 __all__ = ["as_dict", "call", "make_parser", "nearest", "parse", "parse_dict", "read_yaml", "run"]

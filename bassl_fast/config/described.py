@@ -11,15 +11,13 @@ import functools
 import importlib
 import inspect
 import sys
-from argparse import ArgumentError
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
 from shard_tools.errors import ConfigError
-from shard_tools.storage.untrusted import one_line
+
+from .parser import instantiate
 
 Description = dict[str, Any]
 
@@ -89,13 +87,7 @@ def make(description: Description, *given: Any) -> Any:
         kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError, TypeError):
         raise ConfigError(f"class '{path}': cannot be imported; install its package, or --import its module") from None
-    parser = ArgumentParser(exit_on_error=False)
-    try:
-        parser.add_class_arguments(kind, skip={len(given)} if given else None, fail_untyped=False)
-        arguments = parser.instantiate(parser.parse_object(description.get("init_args") or {})).as_dict()
-    except (ArgumentError, TypeError, ValueError, AttributeError, KeyError) as error:
-        raise ConfigError(f"class '{path}': {one_line(error)}") from None
-    return kind(*given, **arguments)
+    return instantiate(kind, description.get("init_args") or {}, given)
 
 
 def _plain(value: Any, name: str) -> Any:

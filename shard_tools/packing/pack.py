@@ -1,10 +1,10 @@
-"""Films, pictures and clips -> shards: bytes are copied and checked, and decoded only if asked.
+"""Pack films, pictures and clips into shards: bytes are copied and checked, and decoded only on request.
 
-Shards are packed side by side, each into `.pack/<shard>.tar.tmp` that is moved to its place when whole; what is known
-of a finished shard is kept under `.pack/` until all are done. A film is a shard of its own; which pictures and clips
-share one is settled before the first is read, so it depends on the source alone. A pack stopped at any moment goes on
-where it was and ends with the same bytes; a shard whose files changed meanwhile is packed again, one that is gone is
-taken out. The manifest comes last: without it nothing downstream opens the folder.
+Shards are packed in parallel, each into `.pack/<shard>.tar.tmp`, which is moved into place when whole; a note about
+each finished shard is kept under `.pack/` until all are done. A film is one shard; which pictures and clips share one
+is decided before the first is read, so it depends on the source alone. A pack stopped at any moment resumes and ends
+with the same bytes: a shard whose files changed meanwhile is packed again, one whose source is gone is removed. The
+manifest is written last; without it nothing opens the folder.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from shard_tools.sources import keyframe_folder
 from shard_tools.sources.detect import Reading, open_layout
 from shard_tools.sources.films import annotations as annotations_folder
 from shard_tools.sources.source import Sequence, Source, SourceShard
-from shard_tools.storage.output import Place, open_place
+from shard_tools.storage.output import PARTS, Place, open_place
 from shard_tools.storage.remote import absolute, is_remote
 
 from .writer import PackedShard, ShardWriter, sequence_rows
 
 Each = Callable[[Callable[[Any], Any], Iterable[Any], Callable[[Any], str]], Iterable[Any]]
-_WORTH_PROCESSES = 2.0  # seconds of work that processes, which take half a second to start, are started for
+_WORTH_PROCESSES = 2.0  # seconds of work from which processes, which take half a second to start, are worth it
 
 
 class _Job(NamedTuple):
-    """How to pack: what, decode every picture, and read again what is done already."""
+    """How to pack: the kind of set, whether to decode every picture, whether to read finished shards again."""
 
     kind: str = fmt.FILMS
     decode: bool = False
@@ -61,10 +61,10 @@ _FIXES = {
 
 
 def copy_sequence(sequence: Sequence, writer: ShardWriter, job: _Job) -> tuple[bytes, int, int, int, int]:
-    """Hand all pictures of a sequence to `writer`; returns its row, see `sequence_rows`.
+    """Add all pictures of a sequence to `writer`; returns its row, see `sequence_rows`.
 
     Raises:
-        SourceError: a picture cannot be read, is empty, truncated, no JPEG, or of another size than the first.
+        SourceError: a picture cannot be read, is empty, truncated, not a JPEG, or of another size than the first.
     """
     kind, fix, noun = job.kind, _FIXES[job.kind], fmt.NOUNS[job.kind]
     size_of = picture_size if kind == fmt.FILMS else any_picture_size
@@ -93,13 +93,13 @@ def copy_sequence(sequence: Sequence, writer: ShardWriter, job: _Job) -> tuple[b
 
 
 def begin_shard(shard: SourceShard, place: Place, job: _Job = _Job()) -> Callable[[], PackedShard]:  # noqa: B008 (frozen)
-    """Read what goes into one shard, or see that an earlier run finished it.
+    """Read what goes into one shard, unless an earlier run finished it.
 
     Returns:
-        What brings it to disk and to its place in `place`; the next shard may be read meanwhile.
+        A function that flushes the shard to disk and moves it into place; the next shard may be read meanwhile.
 
-    The note under `.pack/` comes before the shard, so a shard without one is somebody else's and left alone; it comes
-    after the shard's bytes are on disk, so it vouches for them even if the machine fails.
+    The note under `.pack/` is written before the shard is moved into place, so a shard without a note is not ours and
+    is left alone. It is written after the shard's bytes are on disk, so it is true even if the machine fails.
     """
     tar, idx, part = f"{shard.name}.tar", f"{shard.name}.idx", note_name(shard.name)
     scan = shard.scan()
@@ -107,7 +107,7 @@ def begin_shard(shard: SourceShard, place: Place, job: _Job = _Job()) -> Callabl
         note = place.read(part)
         if note is None:
             raise ShardError(
-                f"{place.uri}/{tar}: not of this pack, so it is not written over; choose another folder or move it away"
+                f"{place.uri}/{tar}: not of this pack, so it is not overwritten; choose another folder or move it away"
             )
         done = PackedShard.load(shard.name, note)
         whole = done and done.source == scan.fingerprint and place.size(idx) is not None and size == done.bytes
@@ -137,13 +137,13 @@ def begin_shard(shard: SourceShard, place: Place, job: _Job = _Job()) -> Callabl
 
 
 def note_name(shard: str) -> str:
-    """What is known of a finished shard, until all are done."""
-    return f"{fmt.PARTS}/{shard}.npz"
+    """Name of the note about a finished shard, kept until all are done."""
+    return f"{PARTS}/{shard}.npz"
 
 
-def _take_out_gone(place: Place, shards: set[str]) -> None:
-    """Remove what an earlier, stopped run packed of films, pictures or clips that are no longer in the source."""
-    for part in place.names(fmt.PARTS):
+def _remove_gone(place: Place, shards: set[str]) -> None:
+    """Remove shards that a stopped run packed and that are no longer in the source."""
+    for part in place.names(PARTS):
         if part.endswith(".npz") and (shard := part.removesuffix(".npz")) not in shards:
             for name in (f"{shard}.tar", f"{shard}.idx", f"{shard}.idx.tmp", note_name(shard)):
                 place.delete(name)
@@ -159,12 +159,11 @@ def refuse_finished(place: Place) -> None:
 
 @contextmanager
 def _writing(place: Place) -> Iterator[None]:
-    """Hold `place` for this process alone, and say plainly why it cannot be written.
+    """Lock `place` for this process, and turn disk errors into one line.
 
     Raises:
-        ShardError: a finished set, another pack at work there, a full disk, no permission.
+        ShardError: a finished set, another pack running there, a full disk, no permission.
     """
-
     try:
         refuse_finished(place)
         with place.writing():
@@ -172,16 +171,16 @@ def _writing(place: Place) -> Iterator[None]:
             yield
     except OSError as error:
         raise ShardError(
-            f"{error.filename or place.uri}: {error.strerror or error}; mend this and run the same command again, "
-            "it goes on where it stopped"
+            f"{error.filename or place.uri}: {error.strerror or error}; fix this and run the same command again, "
+            "it resumes"
         ) from error
 
 
 def write_index(place: Place, source: Source, packed: list[PackedShard], labels: list[movienet.ShotLabels]) -> None:
-    """Join what is known of all shards, in order of name, into the index; the manifest last.
+    """Write the index of all shards, which are in order of name; the manifest last.
 
     Args:
-        labels: of the films; none for pictures and clips.
+        labels: of the films, in the same order; empty for pictures and clips.
     """
     rows = np.concatenate([shard.sequences for shard in packed])
     sequences = np.zeros(len(rows), fmt.sequence_dtype([bytes(rows.dtype["name"].itemsize)], source.kind))
@@ -220,9 +219,9 @@ def write_index(place: Place, source: Source, packed: list[PackedShard], labels:
             for shard in packed
         ],
     }
-    place.settle()  # the manifest vouches for the shards, so it must not outlive one of them
+    place.settle()  # the manifest must not be on disk before the shards are
     place.write(fmt.MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
-    place.settle()  # notes, which vouch for the shards until now, go next
+    place.settle()  # before the notes are deleted
 
 
 def pack(
@@ -236,29 +235,30 @@ def pack(
     reading: Reading = Reading(),  # noqa: B008 (frozen)
     each: Each | None = None,
 ) -> dict[str, list[range]]:
-    """Pack films, pictures or clips into `dst`; see the module's docstring for what a stop leaves behind.
+    """Pack films, pictures or clips into `dst`; resumes a stopped pack.
 
     Args:
-        source: key-frame folder, zip of per-film tars or folder of per-film tars, here or behind an address, see
-            `sources.open_source`; or a folder of pictures or clips, see `layouts.open_layout`.
-        dst: folder or address for the shards; made if missing.
-        workers: shards packed at a time; by processes if it is long work, so a script that calls this must be guarded
-            by `if __name__ == "__main__"`.
+        source: key-frame folder, zip of per-film tars or folder of per-film tars, local or remote, see
+            `films.open_source`; or a folder of pictures or clips, see `detect.open_layout`.
+        dst: folder or address for the shards; created if missing.
+        workers: shards packed at a time. Long work is done by processes, so a script that calls this needs
+            `if __name__ == "__main__":`.
         quiet: no progress bar; None shows one on a terminal.
         annotations: folder that holds `anno/` and `scene318/`, or the lists of clips; by default the source, or the
-            folder the zip lies in.
-        check: "header" looks at the ends of each JPEG and its size, "decode" decodes it.
-        recheck: read again what an earlier, stopped run finished, instead of trusting its notes.
-        reading: of pictures and clips: how they are found, and how videos become frames.
-        each: called with a function, the shards, and what names one: calls the function with every shard, anywhere
-            that sees `source` and `dst`, and yields results in any order; `workers` processes here if left out.
+            folder of the zip.
+        check: "header" checks the ends and the size of each JPEG, "decode" decodes it.
+        recheck: read shards that a stopped run finished again, instead of trusting its notes.
+        reading: how pictures and clips are found, and how videos become frames.
+        each: runs the work elsewhere. Called with a function, the shards, and a function that names one; calls the
+            first with every shard, on machines that can read `source` and write `dst`, and yields the results in any
+            order. None: `workers` processes on this machine.
 
     Returns:
-        Film -> shot numbers that its key-frames leave out, where there are any.
+        Film -> ranges of shot numbers without key-frames, for films that have any.
 
     Raises:
-        SourceError: the source is not in the layout, or a picture is missing or broken.
-        ShardError: `dst` already holds a finished set or other tars, lies among the film folders, or cannot be written.
+        SourceError: the source has no known layout, or a picture is missing or broken.
+        ShardError: `dst` already holds a finished set or other tars, is among the film folders, or cannot be written.
         RemoteError: an address cannot be read or written.
     """
     place = open_place(dst)
@@ -266,23 +266,36 @@ def pack(
     if not is_remote(source) and not is_remote(dst) and Path(source).is_dir():
         frames_dir = keyframe_folder.frames_dir(Path(source))
         if Path(dst).resolve().is_relative_to(frames_dir.resolve()):
-            raise ShardError(f"{dst}: lies among the film folders of {frames_dir}; choose a folder outside it")
+            raise ShardError(f"{dst}: is among the film folders of {frames_dir}; choose a folder outside it")
     job = _Job(found.kind, check == "decode", recheck)
     films = found.kind == fmt.FILMS
     with ExitStack() as stack:
-        folder = stack.enter_context(annotations_folder(source, annotations)) if films else None
-        labels = movienet.read_labels(folder) if films else {}
+        folder = stack.enter_context(annotations_folder(source, annotations)) if films and not found.labels else None
+        known = movienet.read_labels(folder) if folder else {}
         stack.enter_context(_writing(place))
         packed = _pack_shards(place, found.shards, job, workers, quiet, each)
-        _take_out_gone(place, {shard.name for shard in packed})
-        known = [movienet.labels_of_film(folder, film.name, film.shots, labels) for film in packed] if films else []
-        write_index(place, found, packed, known)
+        _remove_gone(place, {shard.name for shard in packed})
+        if folder:
+            labels = [movienet.labels_of_film(folder, film.name, film.shots, known) for film in packed]
+        else:
+            labels = [_labels_from_source(found, film) for film in packed] if films else []
+        write_index(place, found, packed, labels)
     place.clear()
     return {film.name: missing for film in packed if films and (missing := gaps(film.shots))}
 
 
+def _labels_from_source(source: Source, film: PackedShard) -> movienet.ShotLabels:
+    """Raises: SourceError if the source has no labels of the film, or labels of other shots than it has."""
+    labels = source.labels.get(film.name)
+    if labels is None or not np.array_equal(labels.shot, film.shots):
+        raise SourceError(
+            f"film {film.name}: the source's labels are not of its {len(film.shots)} shots; fix what opens this source"
+        )
+    return labels
+
+
 def gaps(shots: np.ndarray) -> list[range]:
-    """Runs of numbers that rising shot numbers `[S]` leave out, from shot 0 on."""
+    """Ranges of numbers missing from ascending shot numbers `[S]`, from shot 0 on."""
     before = np.concatenate([[-1], shots[:-1]])
     return [range(int(b) + 1, int(s)) for b, s in zip(before, shots, strict=True) if s > b + 1]
 
@@ -290,7 +303,7 @@ def gaps(shots: np.ndarray) -> list[range]:
 def _pack_shards(
     place: Place, shards: list[SourceShard], job: _Job, workers: int, quiet: bool | None, each: Each | None
 ) -> list[PackedShard]:
-    """Pack shards side by side; the first that fails stops those not yet begun."""
+    """Pack shards in parallel; the first that fails stops those not yet started."""
     packed: list[Future[PackedShard]] = []
     noun = "film" if job.kind == fmt.FILMS else "shard"
     with tqdm(total=len(shards), desc="pack", unit=noun, disable=quiet) as bar, ThreadPoolExecutor(1) as finisher:
@@ -306,7 +319,7 @@ def _pack_shards(
             spent = time.monotonic() - started
             long = left * spent / len(packed) > _WORTH_PROCESSES if packed else job.kind != fmt.FILMS
             if min(workers, left) > 1 and long:
-                packed += _side_by_side(place, shards[len(packed) :], job, min(workers, left), bar)
+                packed += _by_processes(place, shards[len(packed) :], job, min(workers, left), bar)
             else:
                 packed.append(finisher.submit(begin_shard(shards[len(packed)], place, job)))
                 bar.update()
@@ -315,13 +328,13 @@ def _pack_shards(
     return [shard.result() for shard in packed]
 
 
-def _side_by_side(
+def _by_processes(
     place: Place, shards: list[SourceShard], job: _Job, workers: int, bar: tqdm
 ) -> list[Future[PackedShard]]:
-    """Processes, since a thread that copies small files spends half its time holding Python's lock."""
+    """Use processes, since threads that copy small files hold Python's lock half of the time."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _begin_work, (place.uri, job, os.getpid())) as pool:
-        # Ctrl-C is this process's to answer: the workers inherit the mask.
+        # Only this process handles Ctrl-C: the workers inherit the mask.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         jobs = [pool.submit(_work, shard) for shard in shards]
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -331,7 +344,7 @@ def _side_by_side(
                 bar.update()
         except BrokenProcessPool:
             raise ShardError(
-                f"{place.uri}: a worker died, perhaps for want of memory; run this again with fewer --workers "
+                f"{place.uri}: a worker died, possibly out of memory; run this again with fewer --workers "
                 "(a script that calls pack needs `if __name__ == '__main__':`)"
             ) from None
         except BaseException:
@@ -340,11 +353,11 @@ def _side_by_side(
     return jobs
 
 
-_working: tuple[Place, _Job]  # in a worker process: what it works on
+_working: tuple[Place, _Job]  # of a worker process
 
 
 def _begin_work(dst: str, job: _Job, parent: int) -> None:
-    """Begin a worker: it keeps other packs away too, and dies with its own, whatever kills that."""
+    """Start a worker: it holds the lock on `dst` too, and dies with its parent, whatever kills that."""
     global _working
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:

@@ -31,7 +31,6 @@ FILMS, PICTURES, CLIPS = KINDS = ("films", "pictures", "clips")
 FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc32", "<u4")])
 SHOT = np.dtype([("shot", "<u4"), ("boundary", "i1"), ("scene", "<i4"), ("start", "<i4"), ("end", "<i4")])
 MANIFEST, FRAMES, SEQUENCES, SHOTS = "manifest.json", "frames.npy", "sequences.npy", "shots.npy"
-PARTS = ".pack"  # what a pack that is not done keeps, beside the shards
 ARRAYS = (FRAMES, SEQUENCES, SHOTS)
 NOUNS = {FILMS: "film", PICTURES: "picture", CLIPS: "clip"}
 MOST_IMAGES = (1 << 16) - 1  # of a shot

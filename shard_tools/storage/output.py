@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from shard_tools.errors import RemoteError, ShardError
-from shard_tools.shards import format as fmt
 from shard_tools.storage.atomic import write_atomically
 
 from .cache import sha256_of
 from .remote import attempt, filesystem, is_remote, listing
+
+PARTS = ".pack"  # folder of what only a pack at work needs, beside the shards
 
 
 class Place(Protocol):
@@ -115,12 +116,12 @@ class LocalPlace:
             return sha256_of(file)
 
     def scratch(self) -> Path:
-        folder = self.root / fmt.PARTS
+        folder = self.root / PARTS
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def clear(self) -> None:
-        shutil.rmtree(self.root / fmt.PARTS, ignore_errors=True)
+        shutil.rmtree(self.root / PARTS, ignore_errors=True)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -225,8 +226,8 @@ class RemotePlace:
         return Path(self._scratch.name)
 
     def clear(self) -> None:
-        for name in self.names(fmt.PARTS):
-            self.delete(f"{fmt.PARTS}/{name}")
+        for name in self.names(PARTS):
+            self.delete(f"{PARTS}/{name}")
         self._scratch.cleanup()
 
     def writing(self):
