@@ -1,0 +1,44 @@
+"""Names as users write them: the nearest known one, and classes in any spelling."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from shard_tools.errors import ConfigError
+
+
+def subclasses(base: type) -> Iterable[type]:
+    """All subclasses of a class, of any depth."""
+    for kind in base.__subclasses__():
+        yield kind
+        yield from subclasses(kind)
+
+
+def _is_abstract(kind: type) -> bool:
+    return any(getattr(value, "__isabstractmethod__", False) for value in vars(kind).values())
+
+
+def class_name(base: type, word: str) -> str:
+    """The subclass of `base` that `word` names by its letters alone; a class path stays as it is.
+
+    Raises:
+        ConfigError: there is none, with the nearest name.
+    """
+    if "." in word:
+        return word
+
+    def letters(name: str) -> str:
+        return re.sub(r"\W|_", "", name).lower()
+
+    names = {letters(kind.__name__): kind.__name__ for kind in subclasses(base) if not _is_abstract(kind)}
+    if letters(word) not in names:
+        raise ConfigError(f"no {base.__name__.lower()} '{word}'{nearest(word, names)}")
+    return names[letters(word)]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown `word`: the most similar known one, or all of them."""
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(sorted(known))}"

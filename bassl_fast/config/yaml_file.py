@@ -1,0 +1,50 @@
+"""YAML files as plain values, read within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shard_tools.errors import ConfigError
+from shard_tools.storage.untrusted import one_line
+
+_LARGEST = 1 << 20  # bytes of a configuration
+_MOST_VALUES, _MOST_BRACKETS = 10_000, 100  # of a configuration, and of a line of it
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """A YAML file as plain values.
+
+    Raises:
+        ConfigError: it cannot be read, is not YAML, or its aliases expand to more values than anybody writes.
+    """
+    try:
+        if Path(path).stat().st_size > _LARGEST:
+            raise ConfigError(f"{path}: too large for a configuration (more than {_LARGEST >> 20} MiB)")
+        text = Path(path).read_text(encoding="utf-8")
+        # PyYAML's time grows with the square of the open brackets of a line.
+        if any(line.count("[") > _MOST_BRACKETS for line in text.splitlines()):
+            raise ConfigError(f"{path}: more than {_MOST_BRACKETS} brackets in a line; write lists one entry a line")
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give an existing YAML file") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not YAML ({one_line(error)})") from None
+    if sum(1 for _ in islice(_values(content), _MOST_VALUES)) == _MOST_VALUES:
+        raise ConfigError(f"{path}: expands to more than {_MOST_VALUES} values; check its aliases")
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: not a configuration; expected 'key: value' lines")
+    return content
+
+
+def _values(tree: Any) -> Iterator[Any]:
+    """All values of a tree; those behind an alias count each time it is used."""
+    left = [tree]
+    while left:
+        yield (value := left.pop())
+        if isinstance(value, dict | list):
+            left += [*value.keys(), *value.values()] if isinstance(value, dict) else value
