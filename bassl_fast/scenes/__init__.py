@@ -1,7 +1,7 @@
 """From a film to its scenes: shots, probabilities, scenes, and the files that other tools read.
 
     film  ->  shots, key-frames  ->  features  ->  probability a shot  ->  scenes  ->  files
-              shard_tools.shots      detector                              film        outputs, sheet, split, ..report
+              shard_tools.video      detector                              film        results (outputs, sheet, split)
 Doors: `SceneDetector` from Python, `bassl-fast scenes` (`command`).
 """
 

@@ -23,14 +23,14 @@ from shard_tools.video.shots import Shot, cut_shots
 from .film import FilmScenes, SceneShot
 
 
-class Judge(Protocol):
-    """Tells the probability of a boundary after each shot.
+class BoundaryModel(Protocol):
+    """Gives the probability of a scene boundary after each shot.
 
     Attributes:
-        method: what it is, in words.
-        made_by: what its answers depend on, as plain values.
-        threshold: probability from which it calls a boundary; None: take it from the film.
-        threshold_from: where that comes from, in words.
+        method: its name and kind, for people.
+        made_by: what its scores depend on, as plain values; equal values mean equal scores.
+        threshold: probability from which a shot ends a scene; None takes it from the scores of the film.
+        threshold_from: how the threshold was chosen, for people.
     """
 
     method: str
@@ -39,7 +39,7 @@ class Judge(Protocol):
     threshold_from: str
 
     def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
-        """Features `[D]` of every shot, from the JPEG bytes of its key-frames, as they come."""
+        """Features `[D]` of each shot, from the JPEG bytes of its key-frames, one by one."""
 
     def probability(self, features: np.ndarray) -> np.ndarray:
         """Probability `[S]` that a shot is the last of its scene, from the features `[S, D]` of a film."""
@@ -60,8 +60,8 @@ class SceneDetector:
     (2, 5.5)
     """
 
-    def __init__(self, judge: Judge) -> None:
-        self.judge = judge
+    def __init__(self, model: BoundaryModel) -> None:
+        self.model = model
 
     @classmethod
     def from_checkpoint(
@@ -70,13 +70,13 @@ class SceneDetector:
         """A fine-tuned model and the encoder it was fine-tuned on.
 
         Args:
-            checkpoint: that `bassl-fast finetune` wrote.
-            encoder: checkpoint of the encoder, for a `checkpoint` that does not bring it.
+            checkpoint: written by `bassl-fast finetune`.
+            encoder: checkpoint of the encoder, for a `checkpoint` that was saved without it.
             batch: shots encoded at a time.
-            threads: CPU threads that decode key-frames; 0 takes the cores there are.
+            threads: CPU threads that decode key-frames; 0 uses all cores.
 
         Raises:
-            CheckpointError: either cannot be used, or not together.
+            CheckpointError: one of them cannot be used, or they do not belong together.
         """
         from .network import Network
 
@@ -84,7 +84,7 @@ class SceneDetector:
 
     @classmethod
     def baseline(cls) -> SceneDetector:
-        """No network at all: how much colours change, see `ColourChange`."""
+        """No network: scores are how much colours change, see `ColourChange`."""
         return cls(ColourChange())
 
     def __call__(
@@ -100,17 +100,17 @@ class SceneDetector:
     ) -> FilmScenes:
         """The shots of a film grouped in scenes.
 
-        A film is decoded once; of it, three JPEGs and a feature a shot stay in memory, some 60 KB together.
+        The film is decoded once. Three JPEGs and a feature a shot are kept in memory, about 60 KB together.
 
         Args:
             film: path, or address (http(s)://, s3://, gs://), of anything ffmpeg reads.
             threshold, scenes, min_scene: see `regroup`.
-            shots: shot list of one's own, see `shard_tools.shots.read_shot_list`.
-            shot_detector: where there is none: "adaptive", "content" or "transnetv2".
-            progress: called with the seconds of film gone through since the last call.
+            shots: your own shot list, see `shard_tools.video.shot_list.read_shot_list`.
+            shot_detector: without a shot list: "adaptive", "content" or "transnetv2".
+            progress: called with the seconds of film decoded since the last call.
 
         Raises:
-            SourceError: the film cannot be read to its end, or the shot list is not its own.
+            SourceError: the film cannot be read to its end, or the shot list is of another film.
         """
         check_grouping(threshold, scenes, min_scene)
         cutter = make_cutter(shot_detector) if shots is None else ListedShots(read_shot_list(Path(shots)))
@@ -119,24 +119,24 @@ class SceneDetector:
         def keyframes() -> Iterator[tuple[bytes, ...]]:
             for shot in cut_shots(film, cutter, progress):
                 jpegs = tuple(map(_jpeg, shot.keyframes))
-                found.append((shot._replace(keyframes=()), jpegs))  # pictures as such would take a megabyte a shot
+                found.append((shot._replace(keyframes=()), jpegs))  # decoded images would take a megabyte a shot
                 yield jpegs
 
-        features = np.stack(list(self.judge.features(keyframes())))
-        probability = self.judge.probability(features)
+        features = np.stack(list(self.model.features(keyframes())))
+        probability = self.model.probability(features)
         rows = tuple(_shot(i, *shot, p) for i, (shot, p) in enumerate(zip(found, probability.tolist(), strict=True)))
-        raw = FilmScenes(name_of(film), str(film), rate, rows, (), 1.0, "", 0.0, self.judge.method)
+        raw = FilmScenes(name_of(film), str(film), rate, rows, (), 1.0, "", 0.0, self.model.method)
         return self.regroup(raw, threshold=threshold, scenes=scenes, min_scene=min_scene)
 
     def regroup(
         self, film: FilmScenes, *, threshold: float | None = None, scenes: int | None = None, min_scene: float = 0.0
     ) -> FilmScenes:
-        """The same shots in other scenes, in no time.
+        """The same shots grouped into other scenes; the film is not read again.
 
         Args:
-            threshold: probability from which a shot ends a scene; that of the checkpoint's validation if left out.
-            scenes: as many scenes as this, by falling probability, whatever the threshold.
-            min_scene: seconds a scene lasts at least; less probable boundaries give way.
+            threshold: probability from which a shot ends a scene; left out, that of the model.
+            scenes: number of scenes, instead of a threshold: the most probable boundaries are taken.
+            min_scene: minimum length of a scene in seconds; less probable boundaries are dropped.
 
         Raises:
             ConfigError: a value out of range, or both `threshold` and `scenes`.
@@ -146,27 +146,27 @@ class SceneDetector:
             return film.regrouped(1.0, f"{scenes} scenes asked for", scenes, min_scene)
         if threshold is not None:
             return film.regrouped(threshold, "given", None, min_scene)
-        if self.judge.threshold is not None:
-            return film.regrouped(self.judge.threshold, self.judge.threshold_from, None, min_scene)
+        if self.model.threshold is not None:
+            return film.regrouped(self.model.threshold, self.model.threshold_from, None, min_scene)
         inner = np.array([shot.probability for shot in film.shots[:-1]] or [1.0])
         own = float(min(1.0, inner.mean() + inner.std()))
-        return film.regrouped(own, self.judge.threshold_from, None, min_scene)
+        return film.regrouped(own, self.model.threshold_from, None, min_scene)
 
 
 class ColourChange:
-    """A baseline that learnt nothing: a boundary is as probable as colours change from shots before to shots after.
+    """A baseline without learning: a boundary scores the change of colour from the shots before to those after.
 
-    Features are histograms of hue, saturation and value, averaged over a shot. What is called probability is one less
-    the overlap of the mean histograms of three shots before and three after: a number in 0..1, of no known meaning.
+    Features are histograms of hue, saturation and value, averaged over a shot. The score is one minus the overlap of
+    the mean histograms of the three shots before and the three after: in 0..1, but not a calibrated probability.
     """
 
-    REACH = 3  # shots to either side
+    REACH = 3  # shots on either side
     BINS = (8, 4, 4)
 
     method = "baseline: change of colour between neighbouring shots; nothing was learnt"
     made_by: dict[str, Any] = {"baseline": "colour change"}  # noqa: RUF012
     threshold = None
-    threshold_from = "mean and one deviation of this film's own scores"
+    threshold_from = "mean plus one standard deviation of this film's scores"
 
     def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
         for jpegs in shots:
@@ -191,7 +191,7 @@ class ColourChange:
 def check_grouping(threshold: float | None, scenes: int | None, min_scene: float) -> None:
     """Raises ConfigError: a value out of range, or both `threshold` and `scenes`."""
     if threshold is not None and scenes is not None:
-        raise ConfigError("threshold and scenes: each says how many scenes there are; give one of them")
+        raise ConfigError("threshold and scenes: both set the number of scenes; give one of them")
     if threshold is not None and not 0 <= threshold <= 1:
         raise ConfigError(f"threshold {threshold}: a probability; choose from 0 to 1")
     if scenes is not None and scenes < 1:
@@ -201,7 +201,7 @@ def check_grouping(threshold: float | None, scenes: int | None, min_scene: float
 
 
 def name_of(film: str | Path) -> str:
-    """A plain name of the film at a path or address."""
+    """Name of the film at a path or address, fit for a folder."""
     path = unquote(urlsplit(str(film)).path) if is_remote(film) else str(film)
     return film_name(Path(path).stem)
 

@@ -1,4 +1,4 @@
-"""A film with its shots, and how they group into scenes."""
+"""A film with its shots, and how they are grouped into scenes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SceneShot:
         start, end: seconds, [start, end).
         first, last: its frames as decoded, from 0, `last` included.
         probability: 0..1, that it is the last of its scene.
-        keyframes: JPEG bytes of three pictures at 1/6, 3/6 and 5/6 of it, 240 pixels high.
+        keyframes: JPEG bytes of three frames at 1/6, 3/6 and 5/6 of it, 240 pixels high.
     """
 
     number: int
@@ -52,18 +52,18 @@ class Scene:
 
 @dataclass(frozen=True)
 class FilmScenes:
-    """What was found in a film.
+    """A film and the scenes found in it.
 
     Attributes:
-        name: plain, as of a folder.
+        name: fit for a folder.
         source: path or address of the file.
-        rate: frames a second, for timecodes; of a variable frame rate the mean.
+        rate: frames a second, for timecodes; the mean of a variable frame rate.
         shots: all of them, contiguous.
-        ends: numbers of the shots that end a scene, ascending; the end of the film is not among them.
-        threshold: probability from which a shot ends a scene; the least probable one taken where `scenes` were counted.
-        threshold_from: where that comes from, in words.
-        shortest: seconds that a scene lasts at least.
-        method: what judged, in words.
+        ends: numbers of the shots that end a scene, ascending, without the last shot of the film.
+        threshold: probability from which a shot ends a scene; the lowest taken if a number of scenes was asked for.
+        threshold_from: how the threshold was chosen, for people.
+        shortest: minimum length of a scene in seconds.
+        method: the model that gave the probabilities, for people.
     """
 
     name: str
@@ -91,7 +91,7 @@ class FilmScenes:
     def regrouped(
         self, threshold: float, threshold_from: str, count: int | None = None, shortest: float = 0.0
     ) -> FilmScenes:
-        """The same shots in other scenes, see `choose_ends`."""
+        """The same shots grouped into other scenes, see `choose_ends`."""
         probability = np.array([shot.probability for shot in self.shots])
         end = np.array([shot.end for shot in self.shots])
         ends = choose_ends(probability, end, threshold, count, shortest)
@@ -109,14 +109,14 @@ def choose_ends(
 ) -> list[int]:
     """The shots that end a scene, ascending, without the last of the film.
 
-    The most probable is taken first (the earlier of two alike), one that would leave a scene shorter than `shortest`
-    is passed over, until those of `threshold` are all seen or, if `count` is given, there are that many scenes.
+    Candidates are taken by falling probability (the earlier of two equal ones first) and skipped if a scene would be
+    shorter than `shortest`, down to `threshold` or, if `count` is given, until there are that many scenes.
 
     Args:
         probability: `[S]` that a shot is the last of its scene.
         end: `[S]` end of each shot in seconds.
-        threshold: not looked at where there is a `count`.
-        count: scenes wanted; fewer come out where there are not as many shots, or no room for as many.
+        threshold: ignored if `count` is given.
+        count: number of scenes; there are fewer if the film has fewer shots, or no room for more scenes of `shortest`.
 
     >>> choose_ends([0.1, 0.9, 0.6, 0.8, 0.1], [10, 20, 30, 32, 40], threshold=0.5)
     [1, 2, 3]
@@ -138,7 +138,7 @@ def choose_ends(
 
 
 def timecode(seconds: float, rate: Fraction) -> str:
-    """hh:mm:ss:ff, frames counted without drops at the whole number next to the rate.
+    """hh:mm:ss:ff, non-drop-frame, at the rate rounded to a whole number.
 
     >>> timecode(62.5, Fraction(24)), timecode(3600, Fraction(30000, 1001))
     ('00:01:02:12', '00:59:56:12')

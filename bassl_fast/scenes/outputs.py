@@ -1,16 +1,18 @@
-"""Scenes as files of other tools. Pure functions from a film to text."""
+"""Scenes as files of other tools: pure functions from a film to text, listed in `FORMATS`."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from collections.abc import Callable
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from shard_tools import plugins
 from shard_tools.annotations.movienet import KEYFRAMES_PER_SHOT, keyframe_name
 from shard_tools.errors import MissingDependency, SourceError, masked
 from shard_tools.storage.remote import is_remote
@@ -36,11 +38,11 @@ def scenes_csv(film: FilmScenes) -> str:
 
 
 def scenes_json(film: FilmScenes, made_by: dict[str, Any], asked: dict[str, Any]) -> str:
-    """Everything but the pictures: how it was made, shots, scenes; seconds, frames, timecodes.
+    """Everything but the images: how it was made, shots, scenes; seconds, frames, timecodes.
 
     Args:
         made_by: film, shots and model that the probabilities come from, as plain values.
-        asked: options that the scenes come from.
+        asked: options that the scenes were grouped by.
     """
     document = {
         "film": film.name,
@@ -72,7 +74,7 @@ def scenes_json(film: FilmScenes, made_by: dict[str, Any], asked: dict[str, Any]
 
 
 def read_film(folder: Path, document: dict[str, Any]) -> FilmScenes:
-    """The film that `scenes_json` and its key-frames in `folder` tell of, as one scene.
+    """The film described by `scenes_json` and the key-frames in `folder`, as one scene.
 
     Raises:
         SourceError: a file of it is missing.
@@ -107,7 +109,7 @@ def _scene_row(scene: Scene, film: FilmScenes) -> list[Any]:
 
 
 def edl(film: FilmScenes) -> str:
-    """A CMX3600 edit decision list, an event a scene, source and record times alike."""
+    """A CMX3600 edit decision list, an event a scene, with equal source and record times."""
     lines = [f"TITLE: {film.name}", "FCM: NON-DROP FRAME", ""]
     for scene in film.scenes:
         start, end = timecode(scene.start, film.rate), timecode(scene.end, film.rate)
@@ -164,8 +166,22 @@ def ffmetadata(film: FilmScenes) -> str:
 
 
 def chapters(film: FilmScenes) -> str:
-    """Chapters as video sites read them in a description: a line a scene, time and name."""
+    """Chapters as video sites read them from a description: a line a scene, time and name."""
     return "".join(f"{clock(scene.start)} Scene {scene.number}\n" for scene in film.scenes)
+
+
+FORMATS: dict[str, Callable[[FilmScenes], str]] = {  # file name -> its text
+    "scenes.csv": scenes_csv,
+    "scenes.edl": edl,
+    "scenes.otio": otio,
+    "chapters.ffmetadata": ffmetadata,
+    "chapters.txt": chapters,
+}
+
+
+def exports(film: FilmScenes) -> dict[str, str]:
+    """File name -> text of every format, those of plug-ins among them."""
+    return {name: text_of(film) for name, text_of in (FORMATS | plugins.found("outputs")).items()}
 
 
 def _file_name(film: FilmScenes) -> str:

@@ -1,4 +1,4 @@
-"""A contact sheet: the shots of a scene on one picture."""
+"""A contact sheet: the shots of a scene in one image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .film import Scene, clock
 
 CELL = 240  # pixels, width of a shot
-GAP, LINE = 8, 22  # pixels, between pictures and of a line of text
+GAP, LINE = 8, 22  # pixels: between images, height of a line of text
 
 
 def contact_sheet(scene: Scene) -> bytes:

@@ -1,4 +1,4 @@
-"""A film cut into a file a scene, without re-encoding."""
+"""A film split into one file a scene, without re-encoding."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def split_film(film: FilmScenes, folder: Path) -> None:
-    """Write `scene-001.mp4`, ... to `folder`, in the container of the film; pictures and sound are copied as they are.
+    """Write `scene-001.mp4`, ... to `folder`, in the container of the film; video and sound are copied unchanged.
 
-    A copied stream can only begin where the encoder put a key-frame. So a clip holds the whole scene, and before it
-    what is shown from the last key-frame on: as much of the scene before as key-frames are apart, often some seconds.
+    A copied stream can only start at a key-frame of the video. So a clip holds the whole scene, preceded by the end of
+    the scene before, back to the last key-frame: often a few seconds.
 
     Raises:
-        SourceError: the streams cannot be copied to such files.
+        SourceError: the streams cannot be copied to this container.
     """
     av = load_library("av")
     suffix = Path(film.source).suffix.lower()
@@ -39,14 +39,14 @@ def split_film(film: FilmScenes, folder: Path) -> None:
             except (av.FFmpegError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error
                 raise SourceError(
-                    f"{film.source}: cannot be copied to {target.name} ({reason}); leave --split out"
+                    f"{film.source}: cannot be copied to {target.name} ({reason}); leave out --split"
                 ) from None
 
 
 def _copy(container: InputContainer, start: float, end: float, target: Path) -> None:
     video = container.streams.best("video")
     sources = [video, *(stream for stream in container.streams.audio if stream.codec_context is not None)]
-    zero = float((video.start_time or 0) * video.time_base)  # where our 0 is on the container's clock
+    zero = float((video.start_time or 0) * video.time_base)  # time 0 of the film, on the container's clock
     end = zero + end - EPSILON
     begin = _seek_key_frame(container, video, zero + start + EPSILON)
     with load_library("av").open(str(target), "w") as out:
@@ -66,9 +66,9 @@ def _copy(container: InputContainer, start: float, end: float, target: Path) -> 
 
 
 def _seek_key_frame(container: InputContainer, video: VideoStream, time: float) -> int:
-    """Go to the last key-frame at or before `time`, or a little before it; its time in ticks of the stream.
+    """Seek to the last key-frame at or before `time`, or a little before it; its time in ticks of the stream.
 
-    A container without an index (MPEG-TS) may be sought too far, so what comes is looked at.
+    A seek in a container without an index (MPEG-TS) may go too far, so the packets are checked.
     """
     first = float((video.start_time or 0) * video.time_base)
     for back in (0, 2, 8, 32, 128, inf):
@@ -83,7 +83,7 @@ def _seek_key_frame(container: InputContainer, video: VideoStream, time: float) 
         if found is not None:
             container.seek(int(target / video.time_base), stream=video)
             return found
-    raise ValueError("no key-frame at its beginning")
+    raise ValueError("no key-frame at its start")
 
 
 def _time(packet: Packet) -> float:
@@ -91,7 +91,7 @@ def _time(packet: Packet) -> float:
 
 
 def _shift(packet: Packet, seconds: Fraction) -> None:
-    """Let the clip begin at 0."""
+    """Make the clip start at 0."""
     ticks = round(seconds / packet.time_base)
     packet.dts -= ticks
     if packet.pts is not None:

@@ -129,7 +129,7 @@ def test_an_interrupted_run_keeps_what_is_finished(film_file: Path, tmp_path: Pa
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert said.strip() == "bassl-fast: interrupted; the same command goes on where it stopped"
+    assert said.strip() == "bassl-fast: interrupted; the same command resumes"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
     before = (tmp_path / "out" / "a" / "report.html").stat().st_mtime_ns
     assert scenes(*argv[4:]) == 0
