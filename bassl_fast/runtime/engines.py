@@ -1,8 +1,8 @@
-"""Who does the work on many films: this process (and those it starts), or the nodes of a Ray cluster.
+"""Where many films are worked on: in this process (and those it starts), or on the nodes of a Ray cluster.
 
     items -> each(function, items) -> results as they come, in any order
 
-All that is written of a film is written whole or not at all, so a film whose node died is simply done again elsewhere.
+What is written for a film is written whole or not at all, so when a node dies its films are done again elsewhere.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from bassl_fast.config.choices import Engine
 from shard_tools.errors import BasslFastError, ConfigError, EngineError, MissingDependency
 
-Engine = Literal["local", "ray"]
-WAIT = 20.0  # seconds that a cluster is looked for
-RETRIES = 3  # times that a film is done again after its node, or its process there, died
+WAIT = 20.0  # seconds to wait for a cluster to answer
+RETRIES = 3  # retries of a film whose node, or process there, died
 _OBJECTS = 200 << 20  # bytes of Ray's object store on this machine: only results of a few KB pass through it
+# Read by Ray when it is imported. Its driver prints cluster events (a node died, a task is retried) to stdout, whatever
+# log_to_driver says; they pass its filter of log lines, which is told to drop every line.
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"}
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,25 +38,25 @@ def cluster(engine: Engine, address: str | None = None, gpu: bool = False) -> It
     """The nodes of a Ray cluster; None for the engine "local".
 
     Args:
-        address: host:port of its head, or "auto" on a machine of it; a cluster of this machine alone if left out.
+        address: host:port of its head, or "auto" on one of its machines; left out, a cluster of this machine alone.
         gpu: every item wants a GPU, where the cluster has some.
 
     Raises:
-        ConfigError: an address without Ray, or one that is none.
+        ConfigError: an address without Ray, or not a valid one.
         EngineError: the cluster cannot be reached in time.
         MissingDependency: Ray is not installed.
     """
     if engine == "local":
         if address is not None:
-            raise ConfigError(f"address {address}: is of a Ray cluster; add --engine ray")
+            raise ConfigError(f"address {address}: only for a Ray cluster; add --engine ray")
         yield None
         return
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is reported to anybody
-    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # of 40 s each, and 20 without this
+    os.environ.update(_ENVIRONMENT)
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # of 40 s each; Ray's own default is 20
     try:
         import ray
     except ImportError:
-        raise MissingDependency("engine ray: needs Ray; pip install 'bassl-fast[ray]'") from None
+        raise MissingDependency("engine ray: Ray is not installed; pip install 'bassl-fast[ray]'") from None
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     try:
         if address is None:
@@ -63,9 +66,9 @@ def cluster(engine: Engine, address: str | None = None, gpu: bool = False) -> It
             ray.init(address, **quiet)
     except BasslFastError:
         raise
-    except Exception as error:  # Ray raises many kinds, plain ones among them
+    except Exception as error:  # Ray raises many types, built-in ones among them
         raise EngineError(
-            f"Ray at {address or 'this machine'}: {' '.join(str(error).split())[:200]}; `ray status` there says more"
+            f"Ray at {address or 'this machine'}: {' '.join(str(error).split())[:200]}; see `ray status` there"
         ) from None
     try:
         yield Nodes(gpu)
@@ -74,10 +77,10 @@ def cluster(engine: Engine, address: str | None = None, gpu: bool = False) -> It
 
 
 class Nodes:
-    """Called as `map` is, it yields results as they come, in any order.
+    """Called like `map`; yields results as they come, in any order.
 
     Attributes:
-        cpus: cores that each item has.
+        cpus: cores of each item.
     """
 
     def __init__(self, gpu: bool) -> None:
@@ -86,9 +89,9 @@ class Nodes:
         owned = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         shares = [int(has.get("CPU", 1) // has["GPU"]) for has in owned if gpu and has.get("GPU", 0) >= 1]
         self.cpus = max(1, min(shares, default=1))
-        # Enough for every node to have the next one; not all at once, for there may be 100,000.
+        # Enough for every node to have a next item; not all at once, as there may be 100,000.
         self._ahead = max(64, int(4 * sum(has.get("CPU", 1) for has in owned)))
-        # A process is kept for the next item: by itself Ray ends those that had a GPU.
+        # max_calls 0 keeps a process for the next item; by default Ray ends those that had a GPU.
         options = {"num_cpus": self.cpus, "num_gpus": int(bool(shares)), "max_calls": 0, "max_retries": RETRIES}
         self._task = ray.remote(**options)(_work)
 
@@ -98,12 +101,12 @@ class Nodes:
         """Results of `function`; the first item that fails stops the others.
 
         Args:
-            function: as of a module, so that a node can import it.
+            function: of a module, so that a node can import it.
             name: of an item, for errors.
 
         Raises:
-            EngineError: an item's node, or its process there, died again and again.
-            Whatever `function` raises: as itself.
+            EngineError: an item's node, or its process there, died at every try.
+            Whatever `function` raises.
         """
         import ray
 
@@ -122,7 +125,7 @@ class Nodes:
                 except ray.exceptions.RayError as error:
                     raise EngineError(
                         f"{name(item)}: its node or process died {RETRIES + 1} times ({type(error).__name__}), perhaps "
-                        "for want of memory; give the command again with more memory a core"
+                        "out of memory; run the command again with more memory a core"
                     ) from None
                 waiting |= {self._task.remote(function, more): more for more in islice(left, 1)}
                 yield result
@@ -138,14 +141,14 @@ def _work(function: Callable[[Item], Result], item: Item) -> Result:
 
 @cache
 def _die_with_the_node() -> None:
-    """End this process when the one that started it ends, whatever kills that: its work is being done elsewhere."""
+    """End this process when its parent ends, however that ends: the work is then done elsewhere."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() == 1:
         os._exit(1)
 
 
 def _knock(address: str) -> None:
-    """Raises: EngineError if nothing listens at an address; Ray itself would try for minutes."""
+    """Raises EngineError: nothing listens at the address. Ray itself would try for minutes."""
     if address == "auto":
         return
     parts: Any = urlsplit(address if "://" in address else f"//{address}")
@@ -164,6 +167,6 @@ def _knock(address: str) -> None:
             if time.monotonic() > deadline:
                 raise EngineError(
                     f"Ray at {address}: nothing answers for {WAIT:.0f} s ({error.strerror or error}); "
-                    "start its head by `ray start --head`"
+                    "start its head with `ray start --head`"
                 ) from None
         time.sleep(0.5)
