@@ -22,7 +22,12 @@ from tests.servers import BUCKET, s3_server, use_s3
 from tests.shard_tools.sources.test_clips import make_frames, write_ucf
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOP = sorted(ROOT.glob("*.md"))
+PAGES = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]
+FILE = re.compile(
+    r"\b(?:bassl_fast|benchmarks|configs|docs|launch|pipelines|shard_tools|tests)/[\w./-]+\.(?:py|c|json|yaml|sh|sbatch|md)\b"
+)
+OF_THE_READER = {"bassl_fast/methods/order.py", "configs/pretrain/order.yaml", "configs/pretrain/NAME.yaml"}
 COMMAND = re.compile(r"((?:[A-Z_]+=\S+ )*)bassl-fast (.+)")
 Shown = tuple[dict[str, str], list[str], list[str]]  # environment, words after `bassl-fast`, lines shown below
 
@@ -65,6 +70,29 @@ def test_every_command_shown_is_understood(page: Path, words: list[str], monkeyp
     verb = VERBS[name]
     function = getattr(importlib.import_module(verb.module), verb.function)
     config.parse(config.make_parser(function, verb.positional), rest)
+
+
+def anchors(page: Path) -> set[str]:
+    """Names that the headings of a page go by in links."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+@pytest.mark.parametrize("page", TOP, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path):
+    """Those of the pages in docs/ are checked by `mkdocs build --strict`."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        assert (ROOT / path).exists(), link
+        assert not anchor or anchor in anchors(ROOT / path if path else page), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_named_is_there(page: Path):
+    named = set(FILE.findall(page.read_text(encoding="utf-8"))) - OF_THE_READER
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
 @pytest.fixture
