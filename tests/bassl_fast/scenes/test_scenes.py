@@ -217,9 +217,11 @@ def test_a_codec_nobody_reads(tmp_path: Path, capsys):
     assert "no decoder for its pictures" in refused(capsys, "scenes", source, "--baseline", "--out", tmp_path / "out")
 
 
-def test_a_folder_one_may_not_write_to(film_file: Path, capsys):
+def test_a_folder_one_may_not_write_to(film_file: Path, tmp_path: Path, capsys):
     if os.geteuid():
         pytest.skip("needs root, to be somebody else for a moment")
+    # Imports all that the command needs, as another user may not be allowed to read the interpreter's folder.
+    assert "no such file" in refused(capsys, "scenes", tmp_path / "none.mp4", "--baseline", "--out", tmp_path / "out")
     with tempfile.TemporaryDirectory() as place:  # one that anybody may enter
         Path(place).chmod(0o755)
         shutil.copy(film_file, place)
@@ -230,7 +232,7 @@ def test_a_folder_one_may_not_write_to(film_file: Path, capsys):
             os.seteuid(0)
     assert line == f"bassl-fast: {place}/out: Permission denied; choose a folder you may write to"
     line = refused(capsys, "scenes", film_file, "--baseline", "--out", film_file)
-    assert "a file stands where a folder should be" in line
+    assert "a file is where a folder should be" in line
 
 
 def test_a_full_disk_keeps_finished_films(film_file: Path, tmp_path: Path, capsys):
