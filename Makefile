@@ -1,15 +1,20 @@
-# make demo          the whole path on drawn films, about six minutes on two cores, four without set-up
-# make demo FILMS=D  the same, judged on the videos in folder D
-# make test          every test; make test-cuda110 repeats those of pipelines/ on the last DALI for CUDA 11
-# make lint          ruff
+# make demo          the whole path on synthetic films, about six minutes on two cores, four without set-up
+# make demo FILMS=D  the same, tested on the videos in folder D
+# make test          every test; PROGRAMS= leaves out what would be installed with apt-get
+# make quick         the tests that take milliseconds
+# make test-gpu      the tests that need a GPU, on one
+# make test-cuda110  those of pipelines/ again, on the last DALI for CUDA 11
+# make lint          ruff, import contracts, types
+# make docs          the documentation as a site, in site/
 
 PYTHON ?= python3
+PROGRAMS ?= chromium chromium-driver fonts-liberation ffmpeg
 VENV := .venv
 BIN := $(VENV)/bin
 # A CPU needs no more threads than it has cores, and benchmarks and tests share them.
 export OMP_NUM_THREADS ?= $(shell nproc)
 
-.PHONY: demo test test-cuda110 programs lint clean
+.PHONY: demo test quick test-gpu test-cuda110 programs lint docs clean
 
 $(VENV)/.ready: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "bassl-fast needs Python 3.10 or later; make PYTHON=python3.11")'
@@ -32,26 +37,41 @@ demo: $(VENV)/.built
 	rm -rf demo
 	$(BIN)/bassl-fast demo --out demo $(if $(FILMS),--films "$(FILMS)")
 
-# The report is tested in a real browser, the chapters by ffmpeg. Where they are not there and we may install them, we do.
+# The report is tested in a real browser, chapters by ffmpeg. If they are missing and we are root, they are installed.
 programs:
 	@there() { command -v chromium && command -v chromedriver && command -v ffmpeg; } >/dev/null; \
-	if ! there && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	if ! there && [ -n "$(PROGRAMS)" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "installing with apt-get: $(PROGRAMS) (PROGRAMS= leaves them out)"; \
 		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-			chromium chromium-driver fonts-liberation ffmpeg) >/dev/null; \
+			$(PROGRAMS)) >/dev/null; \
 	fi; \
-	there || echo "no chromium, chromedriver and ffmpeg: what is tested with them is left out"
+	there || echo "no chromium, chromedriver and ffmpeg: the tests that need them are skipped"
 
-# Tests start processes that share the cores: a thread that waits must not spin.
-test: export OMP_WAIT_POLICY = passive
+# Tests start processes that share the cores: a thread that waits must not spin. None sees a GPU: training in pytest's
+# own process would take all of them, and Lightning would start pytest again on each.
+test quick: export OMP_WAIT_POLICY = passive
+test quick: export CUDA_VISIBLE_DEVICES =
 test: $(VENV)/.built programs
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+quick: $(VENV)/.built
+	$(BIN)/python -m pytest -m "not slow"
+
+test-gpu: $(VENV)/.built
+	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} $(BIN)/python -m pytest -m gpu
 
 test-cuda110: .venv-cuda110/.ready $(VENV)/.built
 	.venv-cuda110/bin/python -m pytest tests/pipelines
 
 lint: $(VENV)/.built
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+docs: $(VENV)/.built
+	$(BIN)/mkdocs build --strict -q -d site
 
 clean:
-	rm -rf $(VENV) .venv-cuda110 demo
+	rm -rf $(VENV) .venv-cuda110 demo site

@@ -59,14 +59,14 @@ def load_model(path: str | Path) -> Pretrained:
 
 def from_state(state: dict[str, Any], path: str | Path) -> Pretrained:
     """As `load_model`, from the content of the checkpoint; `path` is for errors."""
-    section = state["model"]
-    if not isinstance(section.get("encoder"), dict):
+    section, weights = state.get("model"), state.get("state_dict")
+    if not (isinstance(section, dict) and isinstance(section.get("encoder"), dict) and isinstance(weights, dict)):
         raise CheckpointError(f"{path}: its section `model` names no encoder; copy it again")
 
     def build() -> tuple[Encoder, Method | None]:
         return new_model(section["encoder"], section.get("method"), path)
 
-    encoder, method = fill(build, state["state_dict"], ("encoder.", "method."), path)
+    encoder, method = fill(build, weights, ("encoder.", "method."), path)
     try:
         views = test_views(encoder, method) if section.get("views") is None else TestViews(**section["views"])
     except (TypeError, ConfigError) as error:

@@ -85,6 +85,8 @@ def check_weights(
             raise CheckpointError(
                 f"{path}: {prefix}{name} is missing; the checkpoint is of another recipe, use its own"
             )
+        if not isinstance(theirs, torch.Tensor):
+            raise CheckpointError(f"{path}: {prefix}{name} is not a tensor; copy it again")
         if theirs.shape != value.shape:
             raise CheckpointError(
                 f"{path}: {prefix}{name} is {list(theirs.shape)}, the recipe wants {list(value.shape)}; "

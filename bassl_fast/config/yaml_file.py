@@ -24,7 +24,7 @@ def read_yaml(path: str) -> dict[str, Any]:
     """
     try:
         if Path(path).stat().st_size > _LARGEST:
-            raise ConfigError(f"{path}: too large for a configuration (more than {_LARGEST >> 20} MiB)")
+            raise ConfigError(f"{path}: not YAML of a configuration (more than {_LARGEST >> 20} MiB)")
         text = Path(path).read_text(encoding="utf-8")
         # PyYAML's time grows with the square of the open brackets of a line.
         if any(line.count("[") > _MOST_BRACKETS for line in text.splitlines()):

@@ -89,8 +89,8 @@ def classify(
     correct = hits(probability, torch.from_numpy(labels)).tolist()
     found = {f"top{k}": 100 * count / len(samples) for k, count in zip(TOP, correct, strict=True)}
     folder = RunFolder(f"{folder_of(checkpoint)}/classify-{split}" if out is None else out)
-    names = index.sequences["name"][samples]
-    write_arrays(folder, "predictions.npz", name=names, label=labels, probability=probability.numpy())
+    arrays = {"name": index.sequences["name"][samples], "label": labels, "probability": probability.numpy()}
+    write_arrays(folder, "predictions.npz", arrays)
     facts = {"split": split, "number": len(samples), "clips": clips, "crops": crops, "size": views.size, **found}
     write_scores(folder, "accuracy.json", facts)
     folder.publish()

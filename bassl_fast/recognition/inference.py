@@ -66,12 +66,12 @@ def views_like(trained: TestViews, crops: int, size: int | None, short_side: int
     return TestViews(short_side, size, crops, trained.mean, trained.std)
 
 
-def write_arrays(folder: RunFolder, name: str, **arrays: np.ndarray) -> None:
+def write_arrays(folder: RunFolder, file: str, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays as an `.npz` file of a run."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder.path / name, npz_bytes(**arrays))
+    write_atomically(folder.path / file, npz_bytes(**arrays))
 
 
-def write_scores(folder: RunFolder, name: str, scores: dict[str, Any]) -> None:
+def write_scores(folder: RunFolder, file: str, scores: dict[str, Any]) -> None:
     """Write scores as a JSON file of a run."""
-    write_atomically(folder.path / name, (json.dumps(scores, indent=1) + "\n").encode())
+    write_atomically(folder.path / file, (json.dumps(scores, indent=1) + "\n").encode())

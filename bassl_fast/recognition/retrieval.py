@@ -82,7 +82,7 @@ def retrieve(
         features = outputs_of(model.encoder, index, samples, views, sampling, **kwargs)
         rows = index.sequences[samples]
         arrays = {"name": rows["name"], "label": rows["label"], "feature": features.numpy()}
-        write_arrays(folder, f"features-{split}.npz", **arrays)
+        write_arrays(folder, f"features-{split}.npz", arrays)
         found[split] = features, torch.from_numpy(rows["label"].astype(np.int64))
     rates: dict[str, float] = {}
     if bank is not None:

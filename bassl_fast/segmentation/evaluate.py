@@ -89,8 +89,7 @@ def evaluate(
     if not 0 <= threshold <= 1:
         raise ConfigError(f"threshold {threshold}: a probability, within 0..1")
     out_dir = folder.path
-    found = metrics.scene_metrics(films, threshold, reference_quirks)
-    found |= {name: float(metric(films, threshold)) for name, metric in plugins.found("metrics").items()}
+    found = metrics.scene_metrics(films, threshold, reference_quirks, more=plugins.found("metrics"))
     (out_dir / "scores").mkdir(parents=True, exist_ok=True)
     for film in films:
         _write_scores(out_dir / "scores" / f"{film.film}.csv", film, numbers[film.film], threshold)

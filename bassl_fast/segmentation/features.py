@@ -223,7 +223,7 @@ def _read_film(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 def _provenance_of(root: Path, checkpoint: str | None) -> dict[str, Any]:
     """What is known of features in the reference's layout: all, if `extract` wrote them; else what the user says."""
     if checkpoint is not None:
-        checkpoints.load(checkpoint, "pretrain")
+        checkpoints.load(checkpoint, checkpoints.ENCODER)
     if (root / PROVENANCE).is_file():
         try:
             noted = parse_json((root / PROVENANCE).read_text(encoding="utf-8"))

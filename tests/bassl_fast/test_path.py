@@ -16,7 +16,7 @@ from bassl_fast.checkpoints import checkpoint
 from bassl_fast.checkpoints.model import load_model
 from bassl_fast.segmentation.evaluate import training_curves
 from bassl_fast.segmentation.features import FeatureSet
-from bassl_fast.training import pretrain
+from bassl_fast.training import run
 from bassl_fast.training.module import Pretraining
 from pipelines.loader import FilmLoader
 from pipelines.views import TestViews
@@ -94,17 +94,15 @@ def test_pretraining_is_deterministic_and_resumes_bit_for_bit(project: Project, 
         0,
     ]
 
-    curves = [training_curves(tmp_path, str(tmp_path / name / pretrain.LAST)) for name in ("straight", "broken")]
+    curves = [training_curves(tmp_path, str(tmp_path / name / run.LAST)) for name in ("straight", "broken")]
     assert [step for step, _ in curves[1]["pretraining: loss"]] == [step for step, _ in curves[0]["pretraining: loss"]]
 
-    written = (tmp_path / "broken" / pretrain.LAST).read_bytes()
+    written = (tmp_path / "broken" / run.LAST).read_bytes()
     assert cli.main([*broken, "--resume", "true"]) == 0
     assert "finished already, at step 10" in capsys.readouterr().out
-    assert (tmp_path / "broken" / pretrain.LAST).read_bytes() == written
+    assert (tmp_path / "broken" / run.LAST).read_bytes() == written
 
-    straight, broken = (
-        torch.load(tmp_path / name / pretrain.LAST, weights_only=True) for name in ("straight", "broken")
-    )
+    straight, broken = (torch.load(tmp_path / name / run.LAST, weights_only=True) for name in ("straight", "broken"))
     assert straight["global_step"] == broken["global_step"] == 10
     assert straight["data"] == broken["data"] == {"epoch": 1, "step": 2}
     for name, value in straight["state_dict"].items():

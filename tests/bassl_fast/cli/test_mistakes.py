@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from bassl_fast import cli
+from bassl_fast.cli import app
 from bassl_fast.cli.verbs import VERBS
 from tests.bassl_fast.conftest import PRETRAIN, Project
 from tests.refused import refused
@@ -174,7 +175,7 @@ def test_ctrl_c_says_how_to_go_on(project: Project, tmp_path: Path):
     _, said = running.communicate(timeout=60)
     assert running.returncode == 1
     assert "interrupted at step" in said
-    assert "go on with --resume" in said
+    assert "continue with --resume" in said
     assert "Traceback" not in said
 
 
@@ -187,7 +188,7 @@ def test_ctrl_c_on_a_verb_that_keeps_what_is_finished(project: Project, tmp_path
         time.sleep(0.001)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
-    assert (running.returncode, said) == (130, "bassl-fast: interrupted; the same command goes on where it stopped\n")
+    assert (running.returncode, said) == (130, "bassl-fast: interrupted; the same command resumes\n")
     assert cli.main(argv[3:]) == 0
 
 
@@ -224,7 +225,9 @@ def test_resume_with_another_recipe_is_refused(project: Project, tmp_path: Path,
 def test_checkpoints_of_another_kind_or_recipe(project: Project, tmp_path: Path, capsys):
     features = tmp_path / "features"
     said = refused(capsys, "extract", project.finetuned, project.shards, features)
-    assert "written by `bassl-fast finetune`, one of `bassl-fast pretrain` or `bassl-fast train` is needed" in said
+    assert (
+        "a checkpoint of `bassl-fast finetune`; this needs one of `bassl-fast pretrain` or `bassl-fast train`" in said
+    )
     assert "no such checkpoint" in refused(capsys, "extract", tmp_path / "none.ckpt", project.shards, features)
 
     cut = tmp_path / "cut.ckpt"
@@ -235,7 +238,7 @@ def test_checkpoints_of_another_kind_or_recipe(project: Project, tmp_path: Path,
     assert "not a checkpoint of bassl-fast" in refused(capsys, "extract", foreign, project.shards, features)
 
     state = torch.load(project.pretrained, weights_only=True)
-    state["recipe"]["encoder"]["init_args"]["depth"] = 34
+    state["model"]["encoder"]["init_args"]["depth"] = 34
     other = tmp_path / "other.ckpt"
     torch.save(state, other)
     assert "the checkpoint is of another recipe" in refused(capsys, "extract", other, project.shards, features)
@@ -248,7 +251,7 @@ def test_the_checkpoint_of_a_stopped_run_is_not_taken_for_whole(project: Project
     stopped = tmp_path / "stopped.ckpt"
     torch.save(state, stopped)
     message = refused(capsys, "extract", stopped, project.shards, tmp_path / "features")
-    assert "stopped at step 1 of 2; go on with the same command and --resume" in message
+    assert "stopped at step 1 of 2; finish it by the same command and --resume" in message
 
 
 def test_one_video_has_no_join_to_find(tmp_path: Path, capsys):
@@ -289,7 +292,7 @@ def test_arrays_that_nothing_vouches_for_are_not_taken_for_features(project: Pro
     shutil.copytree(project.features, tmp_path / "features")
     (tmp_path / "features" / "features.json").unlink()
     argv = ["extract", project.pretrained, project.shards, tmp_path / "features"]
-    assert "nothing says of which checkpoint" in refused(capsys, *argv)
+    assert "holds files of an unknown checkpoint" in refused(capsys, *argv)
     (tmp_path / "features" / "features.json").write_text("{")
     assert "features.json: damaged" in refused(capsys, *argv)
 
@@ -297,10 +300,10 @@ def test_arrays_that_nothing_vouches_for_are_not_taken_for_features(project: Pro
 def test_a_checkpoint_does_not_make_us_import_strangers(project: Project, tmp_path: Path, capsys):
     (tmp_path / "stranger.py").write_text("raise SystemExit('ran')")
     state = torch.load(project.pretrained, weights_only=True)
-    state["recipe"]["encoder"]["class_path"] = "stranger.Encoder"
+    state["model"]["encoder"]["class_path"] = "stranger.Encoder"
     torch.save(state, tmp_path / "stranger.ckpt")
     said = refused(capsys, "extract", tmp_path / "stranger.ckpt", project.shards, tmp_path / "features")
-    assert "import stranger first if you trust it" in said
+    assert "if you trust it, name its module: --import stranger" in said
 
 
 def test_a_config_that_is_none(project: Project, tmp_path: Path, capsys):
@@ -332,7 +335,7 @@ def test_unfinished_features(project: Project, tmp_path: Path, capsys):
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_has_help_with_an_example(verb: str, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.run([*verb.split(), "--help"])
+        app.run([*verb.split(), "--help"])
     assert stop.value.code == 0
     assert VERBS[verb].example.split("--")[0].strip() in " ".join(capsys.readouterr().out.split())
 

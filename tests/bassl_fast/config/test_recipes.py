@@ -132,10 +132,10 @@ def test_key_frames_of_a_shot_train_an_encoder_of_clips(project: Project):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: SCE(8, difference=0.2, **TINY), "method.difference 0.2: is of clips"),
+        (lambda: SCE(8, difference=0.2, **TINY), "method.difference 0.2: needs clips"),
         (
             lambda: SCE(8, second=TrainViews(size=96), **TINY),
-            r"method.second.size 96: must be that of method.views, 224",
+            r"method.second.size 96: must equal that of method.views, 224",
         ),
         (lambda: BYOL(8, second=TrainViews(std=(0.2,) * 3), **TINY), "method.second.std"),
         (lambda: SCRL(8, second=TrainViews(size=96), boxes=Boxes(), **TINY), "method.second.size 96"),
@@ -144,7 +144,7 @@ def test_key_frames_of_a_shot_train_an_encoder_of_clips(project: Project):
             lambda: SCE(8, small=(TrainViews(size=96, mean=(0.4,) * 3),), **TINY),
             "method.small of size 96: .* same mean",
         ),
-        (lambda: SCE(8, clips=Clips(3), **TINY).attach(ResNet(18, width=4)), "method.clips: ResNet looks at pictures"),
+        (lambda: SCE(8, clips=Clips(3), **TINY).attach(ResNet(18, width=4)), "method.clips: ResNet takes images"),
     ],
 )
 def test_views_that_do_not_go_together_are_refused(make, says: str):

@@ -38,7 +38,7 @@ def test_queue():
 
 
 def test_a_queue_that_the_batch_does_not_divide_is_refused():
-    with pytest.raises(ConfigError, match=r"method.queue 64: each step brings 24 keys, .* take 72"):
+    with pytest.raises(ConfigError, match=r"method.queue 64: must be a multiple of the 24 keys per step; take 72"):
         KeyQueue(4, 64).push(torch.zeros(24, 4))
 
 

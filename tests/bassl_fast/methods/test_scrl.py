@@ -242,7 +242,7 @@ def test_pictures_without_a_common_box_count_for_nothing():
 
 
 def test_an_encoder_without_maps_of_pictures_is_refused():
-    with pytest.raises(ConfigError, match="SCRL needs maps of pictures, and ResNet3D has none; take ResNet"):
+    with pytest.raises(ConfigError, match="SCRL needs feature maps of images, and ResNet3D has none; use ResNet"):
         SCRL(512, hidden=8, outputs=8).attach(ResNet3D(18))
-    with pytest.raises(ConfigError, match=r"boxes\.least 32: must be less than the side of a view, 32"):
+    with pytest.raises(ConfigError, match=r"boxes\.least 32: must be below the size of a view, 32"):
         SCRL(512, TrainViews(size=32), hidden=8, outputs=8)

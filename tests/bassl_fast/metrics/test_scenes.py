@@ -1,4 +1,4 @@
-"""Metrics against the golden answers of the reference, and against what a score must satisfy."""
+"""Metrics against the golden answers of the reference, and the properties a score must have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bassl_fast.metrics.neighbours import knn_precision
 from bassl_fast.metrics.scenes import FilmScores, best_threshold, per_film, precision_recall, scene_metrics
 from shard_tools.errors import FeatureError
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 def film(probability, boundary, lengths=None, name="tt1") -> FilmScores:
@@ -97,7 +97,7 @@ def test_a_perfect_prediction_gives_100(films):
 @given(film_lists(), st.integers(1, 5))
 @settings(deadline=None, max_examples=50)
 def test_unlabelled_shots_change_no_score(films, extra):
-    """Shots nobody labelled, put behind the end of each film, whatever they are given as probability."""
+    """Unlabelled shots appended to each film, whatever their probability."""
     longer = [
         FilmScores(
             f.film,
@@ -159,6 +159,16 @@ def test_recall_at_3s_is_near_in_shots_and_in_seconds(frames, away, counts):
     scores = scene_metrics([film(probability, boundary, [frames] * 20)])
     assert scores["recall"] == 0
     assert scores["recall_at_3s"] == 100 * counts
+
+
+def test_a_metric_of_another_package(golden_films):
+    def precision(films, threshold):
+        predicted = np.concatenate([f.predicted(threshold) for f in films])
+        return 100 * np.concatenate([f.boundary == 1 for f in films])[predicted].mean() if predicted.any() else None
+
+    ours, scores = scene_metrics(golden_films, 0.4), scene_metrics(golden_films, 0.4, more={"precision": precision})
+    assert scores == {**ours, "precision": precision(golden_films, 0.4)}
+    assert "precision" not in scene_metrics([film([0.1, 0.2], [0, 1])], more={"precision": precision})
 
 
 def test_unknown_times_leave_out_what_needs_them():
@@ -236,7 +246,7 @@ def test_knn_leaves_unlabelled_shots_out(seed):
     )
 
 
-def test_knn_of_films_too_short_to_ask():
+def test_knn_of_films_too_short_for_a_query():
     assert knn_precision({"a": np.ones((1, 4)), "b": np.ones((0, 4))}, {"a": [0], "b": []}) == {}
 
 

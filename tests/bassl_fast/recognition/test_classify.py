@@ -206,7 +206,7 @@ def test_what_cannot_be_is_refused(trained: Path, shards: Path, frames: Path, tm
         return refused(capsys, *words)
 
     wrong = argv("train", CLIPS, shards, tmp_path / "a", "--method.classes", 3)
-    assert "has 4 classes, and method.classes is 3" in said(*wrong)
+    assert "has 4 classes, and the model has 3" in said(*wrong)
     frozen = argv("train", CLIPS, shards, tmp_path / "a", "--method.frozen", "true", "--training.precise_bn", 2)
     assert "the encoder is frozen; leave it out" in said(*frozen)
     timed = argv("train", CLIPS, shards, tmp_path / "a", "--method.clips.seconds", 1.0)
@@ -215,20 +215,20 @@ def test_what_cannot_be_is_refused(trained: Path, shards: Path, frames: Path, tm
     assert "no clip in split 'test'" in said("classify", trained, shards, "--split", "test")
     assert "the whole shot is one clip" in said("classify", trained, shards, "--clips", 10)
     assert "clips 0: must be at least 1" in said("classify", trained, shards, "--clips", 0)
-    assert "a set of pictures, and this classifier looks at clips" in said("classify", trained, frames)
+    assert "a set of images, and this classifier takes clips" in said("classify", trained, frames)
     laws = argv("train", CLIPS, shards, tmp_path / "a", "--method.clips", "{frames: 4, seconds: 1, stride: 2}")
     assert "clips: seconds 1.0, stride 2.0, segments False: give one law, and null" in said(*laws)
     assert "crops 2: choose 1 or 3" in said("classify", trained, shards, "--crops", 2)
     assert "size 0 must be within [8," in said("classify", trained, shards, "--size", 0)
     clips_for_pictures = CLIPS | {"encoder": PICTURES["encoder"]}
-    assert "ResNet looks at pictures" in said(*argv("train", clips_for_pictures, shards, tmp_path / "b"))
-    assert "a set of clips; features of such are made by" in said("extract", trained, shards, tmp_path / "f")
+    assert "ResNet takes images" in said(*argv("train", clips_for_pictures, shards, tmp_path / "b"))
+    assert "a set of clips; `bassl-fast retrieve` makes features of these" in said("extract", trained, shards, tmp_path / "f")
     broken = torch.load(trained, weights_only=True)
     broken["state_dict"]["method.classifier.weight"][:] = float("nan")
     torch.save(broken, tmp_path / "nan.ckpt")
     assert "what is no number" in said("classify", tmp_path / "nan.ckpt", shards)
     assert "is what is looked for" in said("retrieve", trained, shards, "--query", "train")
-    assert "frames 3: ResNet looks at pictures" in said("info", "--model", "ResNet", "--frames", 3)
+    assert "frames 3: ResNet takes images" in said("info", "--model", "ResNet", "--frames", 3)
 
 
 @pytest.mark.parametrize(
@@ -259,5 +259,5 @@ def test_an_encoder_alone_is_told_what_a_clip_is(shards: Path, tmp_path: Path, c
     torch.save({theirs: own[ours.removeprefix("encoder.")] for ours, theirs in names.items()}, tmp_path / "r3d.pth")
     assert cli.main(["import-checkpoint", str(tmp_path / "r3d.pth"), str(tmp_path / "r3d.ckpt")]) == 0
     words = ["retrieve", tmp_path / "r3d.ckpt", shards, "--query", "val", "--size", "32", "--short_side", "32"]
-    assert "does not say what a clip is; give --law" in refused(capsys, *words)
-    assert cli.main([*map(str, words), "--law", "{frames: 4}"]) == 0
+    assert "does not say which frames make a clip; give --clip_sampling" in refused(capsys, *words)
+    assert cli.main([*map(str, words), "--clip_sampling", "{frames: 4}"]) == 0

@@ -74,7 +74,7 @@ def test_the_epoch_best_on_test_is_kept_only_by_name_and_said(project: Project, 
     said = refused(
         capsys, "finetune", "--data.features", project.features, "--data.val", "test", "--out", tmp_path / "n"
     )
-    assert "say it by --best_epoch test_as_the_reference_does" in said
+    assert "to choose on the test films, give --best_epoch test_as_the_reference_does" in said
 
 
 def test_a_frozen_network_stays_as_it_was_and_its_head_learns(project: Project, tmp_path: Path):
@@ -129,7 +129,7 @@ def test_half_precision_features_score_as_whole_ones(project: Project, tmp_path:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--freeze_crn", "true"], "freeze_crn: a new network knows nothing; give --pretrained"),
+        (["--freeze_crn", "true"], "freeze_crn: a new network has learned nothing; give --pretrained"),
         (["--linear_probe", "true", "--freeze_crn", "true", "--pretrained", "x"], "linear_probe: has no contextual"),
         (["--pretrained", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
         (["--best_epoch", "best"], "best_epoch"),

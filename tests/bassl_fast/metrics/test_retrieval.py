@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bassl_fast.metrics import retrieval
 from bassl_fast.metrics.retrieval import recall
-from bassl_fast.recognition import retrieval
 from tests.golden_seeds import arrays, facts
 
 
