@@ -1,4 +1,4 @@
-"""Methods of training: each one a file that reads top to bottom, a subclass of `Method` named by a config."""
+"""Training methods: one file each, read top to bottom; a subclass of `Method` that a config names."""
 
 from .bassl import BaSSL
 from .bassl_shotcol import BaSSLShotCoL

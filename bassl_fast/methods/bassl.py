@@ -1,7 +1,8 @@
 """BaSSL: boundary-aware self-supervised learning (Mun et al., arXiv:2201.05277).
 
-A window of 17 shots is cut in two at a pseudo-boundary, found by warping its two ends onto all of its shots. Four
-pretext tasks then teach the encoder and the contextual relation network where one scene ends and the next begins.
+A window of 17 shots is split in two at a pseudo-boundary, found by dynamic time warping of its first and last shot onto
+all of its shots. Four pretext tasks then train the encoder and the contextual relation network to find where one scene
+ends and the next begins.
 
     sparse   first, last        2 views, their own augmentation     V = 2 + 17
     dense    shots 0 .. 16     17 views, one augmentation
@@ -31,17 +32,17 @@ class BaSSL(Method):
 
     Args:
         dim: size D of a shot feature.
-        views: laws of the training views.
-        radius: shots to either side of the centre; the window has 2 * radius + 1.
-        hidden, intermediate, heads, layers, dropout, similarity_init: of the contextual relation network.
-        nce_hidden, nce_dim: of the NCE head.
+        views: augmentation of the training views.
+        radius: shots on either side of the centre; a window has 2 * radius + 1 shots.
+        hidden, intermediate, heads, layers, dropout, similarity_init: see `ContextualRelationNetwork`.
+        nce_hidden, nce_dim: hidden and output size of the NCE head.
         temperature: of InfoNCE.
-        mask_rate: part of the shots that are masked; at least one always is.
-        shot_scene_matching, contextual_group_matching, pseudo_boundary_prediction, masked_shot_modelling: the four
-            losses, each of weight 1.
+        mask_rate: fraction of the shots to mask; at least one is masked.
+        shot_scene_matching, contextual_group_matching, pseudo_boundary_prediction, masked_shot_modelling: switches of
+            the four losses, each of weight 1.
 
     Raises:
-        ConfigError: no loss is on, or a rate outside (0, 1).
+        ConfigError: no loss is on, `mask_rate` is outside (0, 1), or `radius` is below 1.
     """
 
     def __init__(
@@ -73,13 +74,12 @@ class BaSSL(Method):
             shot_scene_matching or contextual_group_matching or pseudo_boundary_prediction or masked_shot_modelling
         ):
             raise ConfigError(
-                "method: all four losses are off, so BaSSL has nothing to learn; switch one on, "
-                "e.g. shot_scene_matching, or choose a shot-level method"
+                "method: all four losses are off; switch one on (e.g. shot_scene_matching) or use a shot-level method"
             )
         self.views, self.radius, self.temperature, self.mask_rate = views, radius, temperature, mask_rate
         self.ssm, self.cgm = shot_scene_matching, contextual_group_matching
         self.pp, self.msm = pseudo_boundary_prediction, masked_shot_modelling
-        # Processes wait for the gradient of every parameter that wants one, so none is built or left free for nothing.
+        # DDP waits for the gradient of every trainable parameter, so only those that a loss reaches are trainable.
         self.finds_boundary = self.ssm or self.cgm or self.pp
         if self.finds_boundary or self.trains_nce:
             self.head_nce = Projection(dim, nce_hidden, nce_dim).requires_grad_(self.trains_nce)
@@ -97,16 +97,16 @@ class BaSSL(Method):
 
     @property
     def sparse(self) -> list[int]:
-        """Positions in the window of the shots with a sparse view; the first two are its ends."""
+        """Positions in the window of the shots that have a sparse view; the first two are the ends of the window."""
         return [0, 2 * self.radius]
 
     @property
     def trains_nce(self) -> bool:
-        """Whether a loss trains the NCE head. Otherwise it stays as it was drawn, and finds the pseudo-boundary."""
+        """Whether a loss trains the NCE head; if not, it only finds the pseudo-boundary, with its initial weights."""
         return self.ssm
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
-        """Sparse then dense views `[B, S + T]`, the mask `[B, T]`, and uniform numbers `[B, 3]` to pick shots by."""
+        """Views `[B, S + T]`, sparse then dense; `mask` `[B, T]`; `pick` `[B, 3]`, uniform, to choose shots by."""
         views = draw_window(centers, rng, self.views, self.radius, self.sparse)
         mask = rng.random((len(views), 2 * self.radius + 1)) < self.mask_rate
         fallback = rng.integers(0, mask.shape[1], len(mask))
@@ -114,17 +114,19 @@ class BaSSL(Method):
         return Drawn(views, {"mask": mask, "pick": rng.random((len(mask), 3), dtype=np.float32)})
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The losses that are on, from features `[B, S + T, D]`, `mask` `[B, T]` and `pick` `[B, 3]`."""
+        """The enabled losses, from features `[B, S + T, D]`, `mask` `[B, T]` and `pick` `[B, 3]`."""
         nce = self.head_nce(features) if self.finds_boundary or self.trains_nce else None
         return self.losses(features[:, len(self.sparse) :], nce, batch)
 
     def losses(self, dense: Tensor, nce: Tensor | None, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The losses that are on, from features `[B, T, D]` of the dense views and NCE embeddings of all views."""
+        """The enabled losses, from features `[B, T, D]` of the dense views and NCE embeddings of all views."""
         found = {}
         if self.finds_boundary:
             nce_sparse, nce_dense = nce[:, :2], nce[:, len(self.sparse) :]
             boundary = pseudo_boundary(nce_sparse, nce_dense)
-            first = torch.arange(dense.shape[1], device=boundary.device) <= boundary[:, None]  # [B, T] the first group
+            first = (
+                torch.arange(dense.shape[1], device=boundary.device) <= boundary[:, None]
+            )  # [B, T], of the first group
         if self.ssm:
             found["ssm"] = self._shot_scene_matching(nce_sparse, nce_dense, first)
         if self.cgm or self.pp:
@@ -138,7 +140,7 @@ class BaSSL(Method):
         return found
 
     def _shot_scene_matching(self, sparse: Tensor, dense: Tensor, first: Tensor) -> Tensor:
-        """The first shot matches the scene of the first group, the last shot that of the second (section 3.3.1)."""
+        """The first shot should match the mean of the first group, the last shot that of the second (section 3.3.1)."""
         loss = 0.0
         for i, group in enumerate((first, ~first)):
             scene = F.normalize((dense * group[..., None]).sum(1), dim=-1)
@@ -146,7 +148,7 @@ class BaSSL(Method):
         return loss
 
     def _contextual_group_matching(self, contextual: Tensor, first: Tensor, u_own: Tensor, u_other: Tensor) -> Tensor:
-        """Does a shot belong to the centre's group? One that does, one that does not (section 3.3.2)."""
+        """Is a shot in the same group as the centre? Asked of one shot that is and one that is not (section 3.3.2)."""
         rows = torch.arange(len(contextual), device=contextual.device)
         z = F.normalize(contextual.float(), dim=-1)
         center = self.radius
@@ -160,7 +162,7 @@ class BaSSL(Method):
         return F.cross_entropy(self.head_cgm(torch.cat(pairs)).float(), labels)
 
     def _pseudo_boundary_prediction(self, contextual: Tensor, boundary: Tensor, u: Tensor) -> Tensor:
-        """Is a shot the pseudo-boundary? The one that is, and one other (section 3.3.3)."""
+        """Is a shot the pseudo-boundary? Asked of the one that is and of one other (section 3.3.3)."""
         rows = torch.arange(len(contextual), device=contextual.device)
         others = torch.ones(contextual.shape[:2], dtype=torch.bool, device=contextual.device)
         others[rows, boundary] = False
@@ -169,7 +171,7 @@ class BaSSL(Method):
         return F.cross_entropy(self.head_pp(shots).float(), labels)
 
     def _masked_shot_modelling(self, dense: Tensor, mask: Tensor) -> Tensor:
-        """Restore the features of masked shots from their context (section 3.3.4)."""
+        """Reconstruct the features of masked shots from their context (section 3.3.4)."""
         restored = self.head_msm(self.crn(dense, mask)[:, 1:])
         error = (restored.float() - dense.detach().float()).square().mean(-1)
         return global_mean((error * mask).sum(), mask.sum())
@@ -180,10 +182,11 @@ def _masked_shot_head(hidden: int, dim: int) -> nn.Sequential:
 
 
 def pick(candidates: Tensor, u: Tensor) -> Tensor:
-    """Index `[B]` of one candidate a row, by uniform numbers `u` `[B]` in [0, 1): candidate number floor(u * count).
+    """Index `[B]` of one candidate per row: number floor(u * count) of the row's candidates.
 
     Args:
-        candidates: `[B, T]` bool, at least one a row.
+        candidates: `[B, T]` bool, at least one per row.
+        u: `[B]` uniform numbers in [0, 1).
     """
     order = candidates.cumsum(1)
     wanted = (u * order[:, -1]).floor().long().clamp(max=order[:, -1] - 1) + 1

@@ -13,7 +13,7 @@ from .losses import shotcol
 
 
 class BaSSLShotCoL(BaSSL):
-    """The losses of `BaSSL`, each with its switch, and that of `ShotCoL`; without any of BaSSL's take `ShotCoL`."""
+    """The losses of `BaSSL`, each with its switch, plus that of `ShotCoL`. For the latter alone, use `ShotCoL`."""
 
     @property
     def sparse(self) -> list[int]:

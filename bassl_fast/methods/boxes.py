@@ -1,4 +1,4 @@
-"""Boxes that show the same content in two views of a picture, and what a network says of them (arXiv:2103.06122)."""
+"""Boxes that show the same content in two views of an image, and pooling of maps over them (SCRL, arXiv:2103.06122)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _TRIES = 50
 
 @dataclass(frozen=True)
 class Boxes:
-    """The laws that boxes are drawn from.
+    """How boxes are drawn.
 
     Args:
-        count: boxes K a picture.
-        least: least side in pixels of a view.
-        overlap: a box whose IoU with an earlier one is this or more is drawn anew, fifty times at most; 1 allows all.
-        grid: draw each box within a cell of a grid, itself drawn, so that small boxes are as likely as large ones.
-        jitter: part of its side by which each side of a box moves in the second view.
+        count: boxes K per image.
+        least: minimum side of a box, in pixels of a view.
+        overlap: a box whose IoU with an earlier one reaches this is redrawn, at most fifty times; 1 never redraws.
+        grid: draw each box inside a cell of a random grid, so that small boxes are as likely as large ones.
+        jitter: in the second view, move and scale each side of a box by up to this fraction of it.
 
     Raises:
         ConfigError: a value outside its range.
@@ -44,16 +44,16 @@ class Boxes:
 
 
 def draw_boxes(
-    rng: np.random.Generator, laws: Boxes, first: np.ndarray, second: np.ndarray, size: int
+    rng: np.random.Generator, recipe: Boxes, first: np.ndarray, second: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes `[N, 2, K, 4]` float32 (x1, y1, x2, y2) in pixels of both views, and which pictures have any, `[N]` bool.
+    """Boxes `[N, 2, K, 4]` float32 (x1, y1, x2, y2) in pixels of both views, and which images have any, `[N]` bool.
 
-    A picture has none (its boxes are 0) where its views have less than `laws.least` pixels in common, either way.
+    An image has none (its boxes are 0) if its views overlap by `recipe.least` pixels or less on either axis.
 
     Args:
-        rng: draws, try by try for all pictures at a time: grid (columns, rows, column, row), width, height, x, y.
-        laws: see `Boxes`.
-        first, second: `[N]` rows of `pipelines.views.VIEW`, two views of each picture.
+        rng: asked, for all images at once and try by try, for: grid (columns, rows, column, row), width, height, x, y.
+        recipe: see `Boxes`.
+        first, second: `[N]` rows of `pipelines.views.VIEW`, the two views of each image.
         size: side of the views in pixels.
     """
     views = np.stack([first, second], 1)
@@ -63,7 +63,7 @@ def draw_boxes(
     scale = size / side
     least = scale.min(1)  # [N, axis]; boxes are drawn in whole pixels of the coarser view
     extent = np.rint((high - low) * least).astype(np.int64)
-    common = (high > low).all(1) & (extent > laws.least).all(1)
+    common = (high > low).all(1) & (extent > recipe.least).all(1)
 
     low, corner, scale, least, extent = (a[common] for a in (low, corner, scale, least, extent))
     flip = views["flip"][common]
@@ -82,43 +82,43 @@ def draw_boxes(
         return np.concatenate([start, end], -1)
 
     everyone = np.arange(len(extent))
-    drawn = np.zeros((len(extent), laws.count, 4))
+    drawn = np.zeros((len(extent), recipe.count, 4))
     placed = np.zeros_like(drawn)
-    for k in range(laws.count):
+    for k in range(recipe.count):
         pending = everyone
         for _ in range(_TRIES):
             if not len(pending):
                 break
-            drawn[pending, k] = _draw(rng, laws, extent[pending])
+            drawn[pending, k] = _draw(rng, recipe, extent[pending])
             candidate = to_view(drawn[pending, k], 0, pending)
             placed[pending, k] = candidate.clip(0, size)
-            if k == 0 or laws.overlap == 1:
+            if k == 0 or recipe.overlap == 1:
                 break
-            pending = pending[(iou(candidate[:, None], placed[pending, :k]) >= laws.overlap).any(1)]
+            pending = pending[(iou(candidate[:, None], placed[pending, :k]) >= recipe.overlap).any(1)]
     partner = to_view(drawn, 1, everyone)
-    if laws.jitter:
-        partner = _jitter(partner, rng.uniform(1 - laws.jitter, 1 + laws.jitter, partner.shape))
-    boxes = np.zeros((len(common), 2, laws.count, 4), np.float32)
+    if recipe.jitter:
+        partner = _jitter(partner, rng.uniform(1 - recipe.jitter, 1 + recipe.jitter, partner.shape))
+    boxes = np.zeros((len(common), 2, recipe.count, 4), np.float32)
     boxes[common] = np.stack([placed, partner.clip(0, size)], 1)
     return boxes, common
 
 
-def _draw(rng: np.random.Generator, laws: Boxes, extent: np.ndarray) -> np.ndarray:
-    """One box (x, y, w, h) `[n, 4]` each, within `extent` `[n, 2]`; the largest of a grid's cell is the cell."""
-    if laws.grid:
-        lines = [rng.integers(1, extent[:, axis] // laws.least + 1) for axis in (0, 1)]
+def _draw(rng: np.random.Generator, recipe: Boxes, extent: np.ndarray) -> np.ndarray:
+    """One box (x, y, w, h) `[n, 4]` within each `extent` `[n, 2]`; at most as large as its grid cell."""
+    if recipe.grid:
+        lines = [rng.integers(1, extent[:, axis] // recipe.least + 1) for axis in (0, 1)]
         cell = [extent[:, axis] / lines[axis] for axis in (0, 1)]
         offset = [np.floor(rng.integers(0, lines[axis]) * cell[axis]) for axis in (0, 1)]
         room = [side + 1 for side in cell]
     else:
         room, offset = list(extent.T), [0, 0]
-    sides = [rng.integers(laws.least, room[axis].astype(np.int64)) for axis in (0, 1)]
+    sides = [rng.integers(recipe.least, room[axis].astype(np.int64)) for axis in (0, 1)]
     start = [rng.integers(0, (room[axis] - sides[axis]).astype(np.int64)) + offset[axis] for axis in (0, 1)]
     return np.stack([*start, *sides], 1).astype(np.float64)
 
 
 def _jitter(boxes: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Boxes `[..., 4]` whose corner moves, and whose sides grow, by `factors` `[..., 4]` around 1."""
+    """Boxes `[..., 4]` moved (first two `factors` `[..., 4]`) and scaled (last two); a factor of 1 changes nothing."""
     side = boxes[..., 2:] - boxes[..., :2]
     start = boxes[..., :2] + side * (factors[..., :2] - 1)
     return np.concatenate([start, start + side * factors[..., 2:]], -1)
@@ -132,14 +132,14 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def roi_align(maps: Tensor, boxes: Tensor, stride: int) -> Tensor:
-    """Mean `[N, K, C]` of `maps` `[N, C, H, W]` in each of the boxes `[N, K, 4]` (RoIAlign, arXiv:1703.06870).
+    """Mean `[N, K, C]` of `maps` `[N, C, H, W]` over each of the boxes `[N, K, 4]` (RoIAlign, arXiv:1703.06870).
 
-    Bilinear samples, about one a cell, without the shift by half a cell; a box has sides of one cell at least. Bilinear
-    weights are a product of the two axes, so pooling is one product of matrices.
+    Bilinear samples, about one per cell, not shifted by half a cell; boxes are at least one cell wide and high. The
+    weights factor over the two axes, so pooling is one matrix product.
 
     Args:
-        boxes: (x1, y1, x2, y2) in pixels of the picture, within it.
-        stride: pixels a cell of the map.
+        boxes: (x1, y1, x2, y2) in pixels of the image, inside it.
+        stride: pixels per cell of the map.
     """
     across = _coverage(boxes[..., 0] / stride, boxes[..., 2] / stride, maps.shape[3])
     down = _coverage(boxes[..., 1] / stride, boxes[..., 3] / stride, maps.shape[2])

@@ -1,6 +1,6 @@
 """BYOL: bootstrap your own latent (Grill et al., arXiv:2006.07733).
 
-The encoder predicts what a momentum encoder says of another view; there are no negatives.
+The encoder predicts the momentum encoder's output for another view; there are no negatives.
 
 centre, centre      2 views of one key-frame, each with its own augmentation      V = 2
 """
@@ -18,7 +18,7 @@ from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews, draw_clips
 from shard_tools.errors import ConfigError
 
-from .momentum import MomentumMethod, mlp, view_laws
+from .momentum import MomentumMethod, mlp, view_pair
 
 
 class BYOL(MomentumMethod):
@@ -26,15 +26,15 @@ class BYOL(MomentumMethod):
 
     Args:
         dim: size D of a shot feature.
-        views: laws of the training views.
-        second: laws of the second view, where they differ.
+        views: augmentation of the training views.
+        second: augmentation of the second view, if different.
         hidden: width of the hidden layers of projector and predictor.
-        outputs: size of what is compared.
+        outputs: size of the projections that are compared.
         momentum: of the target network in the first step.
-        classes: of online evaluation, see `MomentumMethod`.
+        classes: for online evaluation, see `MomentumMethod`.
 
     Raises:
-        ConfigError: a momentum outside [0, 1]; a second view that does not go with the first.
+        ConfigError: a momentum outside [0, 1]; a second view of another size or normalisation.
     """
 
     def __init__(
@@ -51,30 +51,30 @@ class BYOL(MomentumMethod):
         super().__init__(projector, predictor, momentum, classes)
         if not 0 <= momentum <= 1:
             raise ConfigError(f"method.momentum {momentum}: must be within [0, 1]")
-        self.views, self.second = view_laws(views, second)
+        self.views, self.second = view_pair(views, second)
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
         """Two views `[B, 2]` of one key-frame of the centre shot."""
         image = rng.integers(0, centers.frames_per_shot[:, None], (len(centers.position), 1))
         frame = centers.frames(centers.position[:, None], image)
-        pair = [draw_clips(rng, laws, centers.height, centers.width, frame) for laws in (self.views, self.second)]
+        pair = [draw_clips(rng, views, centers.height, centers.width, frame) for views in (self.views, self.second)]
         return Drawn(np.concatenate(pair, axis=1))
 
     def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
-        """Features `[b, 2 + 2, D]`; both views pass together."""
-        pictures = for_encoder(batch["images"].flatten(0, 1))
+        """Features `[b, 2 + 2, D]`: of both views by the encoder, in one pass, then by the target encoder."""
+        images = for_encoder(batch["images"].flatten(0, 1))
         with torch.no_grad():
-            target = self.target_encoder(pictures)
-        features = encoder(pictures).unflatten(0, (-1, 2))
+            target = self.target_encoder(images)
+        features = encoder(images).unflatten(0, (-1, 2))
         self.watch(features)
         return torch.cat([features, target.unflatten(0, (-1, 2))], 1)
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The loss, from features `[b, 4, D]`: of two views by the encoder, and by the target encoder."""
+        """The loss, from the features `[b, 4, D]` of `embed`."""
         return {"byol": self.distances(features).mean(), **self.online(batch)}
 
     def distances(self, features: Tensor) -> Tensor:
-        """Distance `[R]` of prediction and target, both ways added, from features `[R, 4, D]`; 0 to 8."""
+        """Distance `[R]` of prediction and target, summed over both directions (0 to 8), from features `[R, 4, D]`."""
         prediction = self.predictor(self.projector(features[:, :2].flatten(0, 1)))
         with torch.no_grad():
             target = self.target_projector(features[:, 2:].flatten(0, 1))
@@ -82,5 +82,5 @@ class BYOL(MomentumMethod):
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distance `[...]` of `[..., D]` after L2 normalisation, 2 - 2 cos."""
+    """Squared distance `[...]` of L2-normalised `a` and `b` `[..., D]`: 2 - 2 cos."""
     return 2 - 2 * F.cosine_similarity(a.float(), b.float(), dim=-1)

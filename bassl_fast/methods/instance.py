@@ -9,19 +9,19 @@ import numpy as np
 from torch import Tensor
 
 from pipelines.samples import Centers, Drawn
-from pipelines.views import TrainViews, draw_groups, spread
+from pipelines.views import TrainViews, draw_clips
 
 from .losses import info_nce
 from .method import Method, Projection
 
 
 class Instance(Method):
-    """A shot is its own positive, all other shots of the global batch are negatives.
+    """A shot is its own positive; all other shots of the global batch are negatives.
 
     Args:
         dim: size D of a shot feature.
-        views: laws of the training views.
-        nce_hidden, nce_dim: of the NCE head.
+        views: augmentation of the training views.
+        nce_hidden, nce_dim: hidden and output size of the NCE head.
         temperature: of InfoNCE.
     """
 
@@ -38,13 +38,10 @@ class Instance(Method):
         self.head_nce = Projection(dim, nce_hidden, nce_dim)
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
-        """Two views `[B, 2]` of the centre shot."""
+        """Two views `[B, 2]` of one key-frame of the centre shot."""
         image = rng.integers(0, centers.frames_per_shot[:, None], (len(centers.position), 1))
         frame = centers.frames(centers.position[:, None], image)
-        pair = [
-            spread(rng, self.views, draw_groups(rng, self.views, centers.height, centers.width), frame)
-            for _ in range(2)
-        ]
+        pair = [draw_clips(rng, self.views, centers.height, centers.width, frame) for _ in range(2)]
         return Drawn(np.concatenate(pair, axis=1))
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:

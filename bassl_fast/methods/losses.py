@@ -1,4 +1,4 @@
-"""Losses that more than one method uses."""
+"""Losses that several methods share."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bassl_fast.runtime.distributed import gather
 def info_nce(anchor: Tensor, positive: Tensor, temperature: float = 0.1) -> Tensor:
     """InfoNCE in both directions over all processes (NT-Xent; Chen et al., arXiv:2002.05709, equation 1).
 
-    With 2N embeddings in all, each is an anchor once: its partner is the positive, the other 2N - 2 the negatives.
+    Each of the 2N embeddings is the anchor once; its partner is the positive, the other 2N - 2 are negatives.
 
     Args:
-        anchor, positive: `[B, D]` L2-normalised; row i of one is the partner of row i of the other.
+        anchor, positive: `[B, D]` L2-normalised; rows of the same number are partners.
         temperature: divides the cosines.
     """
     z = torch.cat([gather(anchor), gather(positive)]).float()
@@ -27,9 +27,9 @@ def info_nce(anchor: Tensor, positive: Tensor, temperature: float = 0.1) -> Tens
 
 
 def shotcol(sparse: Tensor, dense: Tensor, temperature: float = 0.1) -> Tensor:
-    """InfoNCE of the centre shot and the shot of its window most like it (ShotCoL; Chen et al., arXiv:2104.13537).
+    """InfoNCE of the centre shot and the most similar shot of its window (ShotCoL; Chen et al., arXiv:2104.13537).
 
-    Likeness is the cosine to the dense view of the centre; no gradient flows through the choice.
+    Similarity is the cosine to the dense view of the centre; no gradient flows through the choice.
 
     Args:
         sparse: `[B, D]` L2-normalised embeddings of the centre's sparse view.
@@ -44,7 +44,7 @@ def shotcol(sparse: Tensor, dense: Tensor, temperature: float = 0.1) -> Tensor:
 
 
 def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy where the boundaries of a batch weigh one half together and the other shots the other half.
+    """Class-balanced cross-entropy: the boundaries of a batch weigh as much in total as its other shots.
 
     Args:
         logits: `[B, 2]`.
@@ -53,5 +53,5 @@ def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     loss = F.cross_entropy(logits.float(), labels, reduction="none")
     positive = (labels == 1).to(loss.dtype)
     negative = 1 - positive
-    # The small constant keeps a batch without boundaries finite.
+    # 1e-5 keeps the loss of a batch without boundaries finite.
     return 0.5 * ((loss * positive).sum() / (positive.sum() + 1e-5) + (loss * negative).sum() / (negative.sum() + 1e-5))

@@ -1,4 +1,4 @@
-"""What a pretraining method is."""
+"""The base class of training methods."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from pipelines.views import TrainViews
 
 
 class Method(Described, nn.Module, ABC):
-    """A pretext task: which views of which shots it looks at, its heads, and its losses.
+    """A training task: the views it takes of each sample, its heads, and its losses.
 
-    A new method is a file with a subclass, named in a config by its class path (see
-    docs/tutorials/adding-a-method.md). It draws all its random numbers about the data in `sample`, for the global
-    batch; `forward` draws none. Every parameter that requires a gradient must get one in every step. A method with a
-    contextual relation network calls it `crn`: fine-tuning starts from it.
+    A new method is a file with a subclass; a config names it by its class path (see docs/tutorials/adding-a-method.md).
+    `sample` draws all random numbers about the data, for the global batch; `forward` draws none. Every parameter that
+    requires a gradient must get one in every step. A contextual relation network is kept as `crn`: fine-tuning starts
+    from it.
     """
 
     views: TrainViews
-    classes: int | None = None  # of its `classifier`, where it has one
-    clips: Clips | None = None  # what it samples from a video, where it looks at clips
+    classes: int | None = None  # of its `classifier`, if it has one
+    clips: Clips | None = None  # how clips are sampled from a video, if it takes clips
 
     def attach(self, encoder: Encoder) -> None:
-        """Called once, before weights are loaded: make what goes with this encoder, such as one that follows it."""
+        """Called once, before weights are loaded: create what depends on the encoder, such as a momentum copy of it."""
 
     @abstractmethod
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
-        """View rows `[B, V]` and other draws for the centre shots of a global batch."""
+        """View rows `[B, V]` (clips: `[B, V, T]`) and other random numbers for the centre shots of a global batch."""
 
     def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
-        """Features for `forward`, of `batch["images"]`, see `for_encoder`: here `[b, V, D]`, all views in one pass."""
+        """Features for `forward` from `batch["images"]`; by default `[b, V, D]`, all views in one pass."""
         images = batch["images"]
         return encoder(for_encoder(images.flatten(0, 1))).unflatten(0, images.shape[:2])
 
     def after_step(self, encoder: Encoder, step: int, total: int) -> None:
-        """Called after step number `step` (from 0) of `total` of the optimiser."""
+        """Called after optimiser step number `step` (from 0) of `total`."""
 
     @abstractmethod
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Losses by name from shot features `[b, V, D]` and the batch they came from; training minimises their sum."""
+        """Losses by name, from the features of `embed` and their batch; training minimises the sum."""
 
 
 class Projection(nn.Sequential):

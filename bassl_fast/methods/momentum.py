@@ -1,8 +1,8 @@
-"""Pieces of methods that learn from a second encoder, which follows the first.
+"""Parts shared by methods whose targets come from a momentum encoder.
 
 views -> encoder ----------------> projector -> predictor -> q
-            |  mean over steps         |
-views -> target encoder ---------> target projector ------> z, without gradient
+            |  moving average          |
+views -> target encoder ---------> target projector ------> z, no gradient
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class MomentumMethod(Method):
     """A method whose targets come from a momentum encoder (He et al., arXiv:1911.05722; Grill et al., 2006.07733).
 
     Args:
-        projector: of the encoder's features, copied for the targets.
-        predictor: on top of it, for the encoder that learns alone.
-        momentum: part of the target that stays in the first step; rises to 1 by a cosine.
-        classes: train a linear classifier beside, which the encoder learns nothing from: online evaluation, of labelled
-            pictures or videos. Left out, there is none.
+        projector: on the encoder's features; the target network has a copy.
+        predictor: on the projector, of the trained encoder only.
+        momentum: of the target network in the first step; rises to 1 along a cosine.
+        classes: online evaluation: also train a linear classifier of so many classes on detached features of labelled
+            images or videos. None trains no classifier.
     """
 
     def __init__(self, projector: nn.Module, predictor: nn.Module, momentum: float, classes: int | None) -> None:
@@ -40,21 +40,21 @@ class MomentumMethod(Method):
         self._watched: Tensor | None = None
 
     def attach(self, encoder: Encoder) -> None:
-        """Make the target network, a copy of `encoder` and projector as they are now, and the classifier."""
+        """Create the target network, a copy of the current encoder and projector, and the classifier."""
         self.target_encoder, self.target_projector = follower(encoder), follower(self.projector)
         if self.classes is not None:
             self.classifier = nn.Linear(encoder.dim, self.classes)
 
     @abstractmethod
     def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
-        """Features `[b, V + G, ...]`: of all V views by `encoder`, then of the first G by the target encoder."""
+        """Features `[b, V + G, ...]`: of all V views by `encoder`, then of the first G views by the target encoder."""
 
     def watch(self, features: Tensor) -> None:
-        """Keep the features `[b, V, D]` of views for `online`; of `embed`."""
+        """Keep features `[b, V, D]` for `online`; called in `embed`."""
         self._watched = features.detach()
 
     def online(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Loss of the classifier, where there is one, on what was watched; of `forward`."""
+        """Loss of the classifier, if there is one, on the features kept by `watch`; called in `forward`."""
         if self.classes is None:
             return {}
         logits = self.classifier(self._watched)
@@ -62,7 +62,7 @@ class MomentumMethod(Method):
         return {"online": F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())}
 
     def after_step(self, encoder: Encoder, step: int, total: int) -> None:
-        """Let the target follow, after step number `step` (from 0) of `total`."""
+        """Update the target network after step number `step` (from 0) of `total`."""
         momentum = self.momentum_at(step, total)
         follow(self.target_encoder, encoder, momentum)
         follow(self.target_projector, self.projector, momentum)
@@ -71,27 +71,27 @@ class MomentumMethod(Method):
         return cosine_momentum(step, total, self.momentum)
 
 
-def view_laws(views: TrainViews, second: TrainViews | None) -> tuple[TrainViews, TrainViews]:
-    """The laws of a first and a second view, which are those of the first unless given.
+def view_pair(views: TrainViews, second: TrainViews | None) -> tuple[TrainViews, TrainViews]:
+    """Augmentation of the first and of the second view; the same for both unless `second` is given.
 
     Raises:
-        ConfigError: the second is of another size, or normalised in another way.
+        ConfigError: the second has another size or normalisation.
     """
     second = second or views
     for name in ("size", "mean", "std"):
         if getattr(second, name) != getattr(views, name):
             raise ConfigError(
-                f"method.second.{name} {getattr(second, name)}: must be that of method.views, {getattr(views, name)}"
+                f"method.second.{name} {getattr(second, name)}: must equal that of method.views, {getattr(views, name)}"
             )
     return views, second
 
 
 def mlp(*sizes: int, hidden_bias: bool = False, last_norm: bool = False) -> nn.Sequential:
-    """Linear, batch normalisation, ReLU, ... , Linear, from `sizes[0]` to `sizes[-1]`.
+    """Linear, batch normalisation, ReLU, ..., Linear, from `sizes[0]` to `sizes[-1]`.
 
     Args:
-        hidden_bias: biases in all linear layers but the last, which has none.
-        last_norm: end in a batch normalisation without gain and bias.
+        hidden_bias: give linear layers a bias, except the last, which never has one.
+        last_norm: end in batch normalisation without gain and bias.
     """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes[:-1]):
@@ -103,7 +103,7 @@ def mlp(*sizes: int, hidden_bias: bool = False, last_norm: bool = False) -> nn.S
 
 
 def follower(network: nn.Module) -> nn.Module:
-    """A copy of `network` that no gradient reaches."""
+    """A copy of `network` that takes no gradient."""
     return copy.deepcopy(network).requires_grad_(False)
 
 
@@ -111,7 +111,7 @@ def follower(network: nn.Module) -> nn.Module:
 def follow(target: nn.Module, network: nn.Module, momentum: float) -> None:
     """Exponential moving average of parameters: target = momentum * target + (1 - momentum) * network, in place.
 
-    Buffers are left alone: the target's batch normalisation counts what it sees itself.
+    Buffers are not averaged: the target's batch normalisation keeps its own statistics.
     """
     torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), 1 - momentum)
 

@@ -1,11 +1,11 @@
 """SCE: similarity contrastive estimation (Denize et al., arXiv:2111.14585; of videos arXiv:2212.11187).
 
-A view of a shot should be as like to other shots as a momentum encoder finds another view of it to be: the positive
-weighs lambda, the others share the rest by their likeness to the target.
+A view of a shot learns to be as similar to other shots as a momentum encoder finds another view of that shot: in the
+target distribution the positive has weight lambda, the other shots share the rest by their similarity.
 
-centre, centre           2 views of a shot, key-frame and augmentation drawn for each          V = 2
-centre, ... , centre     and small ones beside them, which learn from the two and teach none   V = 2 + 4
-clip, clip               or 2 clips of a video, drawn for each                                 V = 2 of T pictures
+centre, centre           2 views of a shot, each with its own key-frame and augmentation   V = 2
+centre, ..., centre      plus small views, which are trained but are never targets         V = 2 + 4
+clip, clip               or 2 clips of a video, each with its own augmentation             V = 2 of T frames
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews, draw_clips
 from shard_tools.errors import ConfigError
 
-from .momentum import MomentumMethod, cosine_momentum, mlp, view_laws
+from .momentum import MomentumMethod, cosine_momentum, mlp, view_pair
 
-TARGETS = 2  # views that the momentum encoder sees: the first
+TARGETS = 2  # the first two views also go through the momentum encoder
 
 
 class SCE(MomentumMethod):
@@ -34,24 +34,24 @@ class SCE(MomentumMethod):
 
     Args:
         dim: size D of a shot feature.
-        views: laws of the training views.
-        second: laws of the second view, where they differ.
-        small: laws of small views.
-        clips: look at clips of T frames, which share their augmentation; left out, at pictures.
-        difference: probability that a clip shows the change from frame to frame, in grey.
+        views: augmentation of the training views.
+        second: augmentation of the second view, if different.
+        small: augmentation of each additional small view.
+        clips: how clips of T frames are sampled; all frames of a clip share one augmentation. None takes images.
+        difference: probability that a clip is replaced by the grey difference of consecutive frames.
         hidden: width of the projector's two hidden layers and of the predictor's; 4096, or 1024 for ResNet3D-18.
-        outputs: size of what is compared.
-        temperature: of the similarities that are learned.
-        target_temperature: of those that are learned from; lower, so that they are sharper.
+        outputs: size of the projections that are compared.
+        temperature: of the predicted similarities.
+        target_temperature: of the target similarities; lower is sharper.
         positive: weight lambda of the positive in the target.
-        queue: keys of past batches that shots are compared with; twice the global batch must divide it.
-        batch_keys: compare with the keys of this global batch too. No published recipe does.
+        queue: keys of past batches to compare with; a multiple of twice the global batch.
+        batch_keys: compare with the keys of this global batch too; no published recipe does.
         momentum: of the target network in the first step.
-        classes: of online evaluation, see `MomentumMethod`; on the first view.
+        classes: for online evaluation on the first view, see `MomentumMethod`.
 
     Raises:
-        ConfigError: a value outside its range; views that do not go together; clips for an encoder of pictures; a
-            queue that the global batch does not divide, in the first step.
+        ConfigError: a value outside its range; views of different normalisation; clips for an image encoder; a queue
+            that is no multiple of twice the global batch (in the first step).
     """
 
     def __init__(
@@ -80,15 +80,15 @@ class SCE(MomentumMethod):
         for name, value in (("temperature", temperature), ("target_temperature", target_temperature)):
             if value <= 0:
                 raise ConfigError(f"method.{name} {value}: must be positive")
-        self.views, self.second = view_laws(views, second)
-        for laws in small:
-            if laws.size >= views.size or (laws.mean, laws.std) != (views.mean, views.std):
+        self.views, self.second = view_pair(views, second)
+        for view in small:
+            if view.size >= views.size or (view.mean, view.std) != (views.mean, views.std):
                 raise ConfigError(
-                    f"method.small of size {laws.size}: must be smaller than method.views, {views.size}, "
+                    f"method.small of size {view.size}: must be smaller than method.views, {views.size}, "
                     "with the same mean and std"
                 )
         if difference and clips is None:
-            raise ConfigError(f"method.difference {difference}: is of clips; give method.clips, or leave it out")
+            raise ConfigError(f"method.difference {difference}: needs clips; give method.clips, or leave it out")
         self.difference = difference
         self.small, self.clips, self.positive, self.batch_keys = small, clips, positive, batch_keys
         self.temperature, self.target_temperature = temperature, target_temperature
@@ -97,17 +97,17 @@ class SCE(MomentumMethod):
     @property
     def small_sizes(self) -> list[int]:
         """Sizes of the small views, each once."""
-        return list(dict.fromkeys(laws.size for laws in self.small))
+        return list(dict.fromkeys(view.size for view in self.small))
 
     def attach(self, encoder: Encoder) -> None:
         if self.clips is not None and not isinstance(encoder, ClipEncoder):
             raise ConfigError(
-                f"method.clips: {type(encoder).__name__} looks at pictures; take ResNet3D, X3D or VoV3D, or no clips"
+                f"method.clips: {type(encoder).__name__} takes images; use ResNet3D, X3D or VoV3D, or leave it out"
             )
         super().attach(encoder)
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
-        """Two views `[B, 2]` of the centre shot, or two clips `[B, 2, T]`, and as many small ones as there are laws."""
+        """Two views `[B, 2]` of the centre shot, or two clips `[B, 2, T]`, and the small views by size."""
         recipes, many = (self.views, self.second, *self.small), len(centers.position)
         if self.clips is None:
             numbers = rng.integers(0, centers.frames_per_shot[:, None], (many, len(recipes)))[..., None]
@@ -115,14 +115,14 @@ class SCE(MomentumMethod):
             numbers = self.clips.draw(centers, rng, len(recipes))
         frames = [centers.frames(centers.position[:, None], part) for part in numbers.swapaxes(0, 1)]
         drawn = [
-            draw_clips(rng, laws, centers.height, centers.width, part)
-            for laws, part in zip(recipes, frames, strict=True)
+            draw_clips(rng, recipe, centers.height, centers.width, part)
+            for recipe, part in zip(recipes, frames, strict=True)
         ]
         if self.difference:
             chosen = rng.random((len(recipes), many)) < self.difference
             drawn = [show_differences(rows, some, centers) for rows, some in zip(drawn, chosen, strict=True)]
         by_size = {
-            size: np.stack([rows for laws, rows in zip(recipes, drawn, strict=True) if laws.size == size], 1)
+            size: np.stack([rows for recipe, rows in zip(recipes, drawn, strict=True) if recipe.size == size], 1)
             for size in (self.views.size, *self.small_sizes)
         }
         if self.clips is None:
@@ -130,7 +130,7 @@ class SCE(MomentumMethod):
         return Drawn(by_size.pop(self.views.size), small=by_size)
 
     def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
-        """Features `[b, V + 2, D]`. Every view is a pass of its own, with its own statistics of batch normalisation."""
+        """Features `[b, V + 2, D]`. Each view is a separate pass, with its own batch-normalisation statistics."""
         names = ["images", *(f"images_{size}" for size in self.small_sizes)]
         views = [for_encoder(view) for name in names for view in batch[name].unbind(1)]
         with torch.no_grad():
@@ -140,12 +140,12 @@ class SCE(MomentumMethod):
         return features
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The loss, from features `[b, V + 2, D]` of V views and, by the target encoder, of the first two."""
+        """The loss, from the features `[b, V + 2, D]` of `embed`."""
         with torch.no_grad():
             keys = [_unit(self.target_projector(x)) for x in features[:, -TARGETS:].unbind(1)]
         queries = [_unit(self.predictor(self.projector(x))) for x in features[:, :-TARGETS].unbind(1)]
         everyone = [gather(key) for key in keys]
-        queue = self.queue.keys.clone()  # what backward needs must outlive the push
+        queue = self.queue.keys.clone()  # the backward pass needs it after the push
         rank = dist.get_rank() if world_size() > 1 else 0
         losses = []
         for i, key in enumerate(keys):
@@ -166,13 +166,13 @@ class SCE(MomentumMethod):
 
 
 class KeyQueue(nn.Module):
-    """The last keys, in a ring (He et al., arXiv:1911.05722): columns of `keys` `[D, K]`, the next goes to `at`.
+    """The most recent keys in a ring buffer (He et al., arXiv:1911.05722): `keys` `[D, K]`, `at` is the next column.
 
-    Every process holds the same: push the rows of all of them, `distributed.gather`.
+    Every process holds the same queue, so push the rows of all processes (`distributed.gather`).
 
     Args:
         dim: size D of a key.
-        size: number K.
+        size: number K of keys.
     """
 
     def __init__(self, dim: int, size: int) -> None:
@@ -184,7 +184,7 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
-        """Replace the oldest keys by `rows` `[N, D]`.
+        """Replace the oldest keys with `rows` `[N, D]`.
 
         Raises:
             ConfigError: N does not divide K.
@@ -192,7 +192,7 @@ class KeyQueue(nn.Module):
         size = self.keys.shape[1]
         if size % len(rows):
             raise ConfigError(
-                f"method.queue {size}: each step brings {len(rows)} keys, which do not divide it; "
+                f"method.queue {size}: must be a multiple of the {len(rows)} keys per step; "
                 f"take {len(rows) * max(1, round(size / len(rows)))}"
             )
         self.keys.index_copy_(
@@ -204,13 +204,13 @@ class KeyQueue(nn.Module):
 def similarities(
     query: Tensor, key: Tensor, others: Tensor, own: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosines `[B, M]` of queries and of keys to the same M keys, and the column `[B]` of the positive.
+    """Cosines `[B, M]` of queries and of keys with the same M keys, and the column `[B]` of the positive.
 
     Args:
-        query, key: `[B, D]` L2-normalised; row i of one is the positive of row i of the other.
-        others: `[D, K]` L2-normalised columns to compare with. Without `own` the positive is put before them (M = K +
-            1); the key's cosine to itself is then 0 (docs/explanation/fidelity.md).
-        own: `[B]` column of `others` that holds the key itself, which it is not compared with.
+        query, key: `[B, D]` L2-normalised; key i is the positive of query i.
+        others: `[D, K]` L2-normalised columns to compare with. Without `own` the positive is put in front (M = K + 1),
+            and the key's cosine with itself counts as 0 (docs/explanation/fidelity.md).
+        own: `[B]` column of `others` that holds the key itself; the key is not compared with it.
     """
     if own is not None:
         return query @ others, (key @ others).scatter(1, own[:, None], float("-inf")), own
@@ -222,7 +222,7 @@ def similarities(
 def soft_contrastive(
     query: Tensor, key: Tensor, own: Tensor, temperature: float, target_temperature: float, positive: float
 ) -> Tensor:
-    """Cross-entropy of the queries' distribution to the keys', mixed with the positive (arXiv:2111.14585, equation 6).
+    """Cross-entropy of the queries' distribution with the keys' mixed with the positive (arXiv:2111.14585, equation 6).
 
     Args:
         query, key, own: see `similarities`.

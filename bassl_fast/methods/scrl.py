@@ -1,6 +1,6 @@
 """SCRL: spatially consistent representation learning (Roh et al., arXiv:2103.06122).
 
-As BYOL, but what is predicted is not the other view: it is a box in it that shows the same content.
+As BYOL, but on boxes: a box of one view predicts the box of the other view that shows the same content.
 
 centre, centre      2 views of one key-frame, and K boxes in their common part      V = 2
 """
@@ -20,7 +20,7 @@ from shard_tools.errors import ConfigError
 from .boxes import Boxes, draw_boxes, roi_align
 from .byol import BYOL
 
-_STRIDE = 32  # pixels a cell of ResNet's last map
+_STRIDE = 32  # pixels per cell of ResNet's last map
 
 
 class SCRL(BYOL):
@@ -28,16 +28,16 @@ class SCRL(BYOL):
 
     Args:
         dim: size D of a shot feature.
-        views: laws of the training views.
-        boxes: laws of the boxes.
-        second: laws of the second view, where they differ.
+        views: augmentation of the training views.
+        boxes: how boxes are drawn.
+        second: augmentation of the second view, if different.
         hidden: width of the hidden layers of projector and predictor.
-        outputs: size of what is compared.
+        outputs: size of the projections that are compared.
         momentum: of the target network in the first step.
-        classes: of online evaluation, see `MomentumMethod`; on the mean over the map.
+        classes: for online evaluation on the mean over the map, see `MomentumMethod`.
 
     Raises:
-        ConfigError: views too small for a box, or an encoder without maps.
+        ConfigError: views too small for a box, or an encoder other than ResNet.
     """
 
     def __init__(
@@ -53,26 +53,26 @@ class SCRL(BYOL):
     ) -> None:
         super().__init__(dim, views, second, hidden, outputs, momentum, classes)
         if boxes.least >= views.size:
-            raise ConfigError(f"boxes.least {boxes.least}: must be less than the side of a view, {views.size}")
+            raise ConfigError(f"boxes.least {boxes.least}: must be below the size of a view, {views.size}")
         self.boxes = boxes
 
     def attach(self, encoder: Encoder) -> None:
         if not isinstance(encoder, ResNet):
-            raise ConfigError(f"SCRL needs maps of pictures, and {type(encoder).__name__} has none; take ResNet")
+            raise ConfigError(f"SCRL needs feature maps of images, and {type(encoder).__name__} has none; use ResNet")
         super().attach(encoder)
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
-        """Two views `[B, 2]` of one key-frame, `boxes` `[B, 2, K, 4]` in them, and if there are any, `common` `[B]`."""
+        """Two views `[B, 2]` of one key-frame, their `boxes` `[B, 2, K, 4]`, and `common` `[B]`: which have boxes."""
         views = super().sample(centers, rng).views
         boxes, common = draw_boxes(rng, self.boxes, views[:, 0], views[:, 1], self.views.size)
         return Drawn(views, {"boxes": boxes, "common": common})
 
     def embed(self, encoder: ResNet, batch: dict[str, Tensor]) -> Tensor:
-        """Features `[b, 2 + 2, K, D]` of the boxes; both views pass together."""
-        pictures, boxes = batch["images"].flatten(0, 1), batch["boxes"].flatten(0, 1)
+        """Features `[b, 2 + 2, K, D]` of the boxes: by the encoder, then by the target encoder."""
+        images, boxes = batch["images"].flatten(0, 1), batch["boxes"].flatten(0, 1)
         with torch.no_grad():
-            target = roi_align(self.target_encoder.maps(pictures), boxes, _STRIDE)
-        maps = encoder.maps(pictures)
+            target = roi_align(self.target_encoder.maps(images), boxes, _STRIDE)
+        maps = encoder.maps(images)
         self.watch(maps.mean((2, 3)).unflatten(0, (-1, 2)))
         online = roi_align(maps, boxes, _STRIDE)
         return torch.cat([each.unflatten(0, (-1, 2)) for each in (online, target)], 1)
@@ -80,10 +80,10 @@ class SCRL(BYOL):
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The loss, a mean over all boxes of the global batch, from features `[b, 4, K, D]` and `common` `[b]`."""
         common = batch["common"]
-        # A process without a box still takes part: all its rows, at weight 0.
+        # A process without boxes still takes part in the collectives: all its rows, at weight 0.
         chosen = common if common.any() else torch.ones_like(common)
         distances = self.distances(features[chosen].transpose(1, 2).flatten(0, 1))
         weight = common[chosen].to(distances.dtype).repeat_interleave(features.shape[2])
-        # Nor is it a division by zero where no process has one.
+        # The clamp avoids a division by zero if no process has boxes.
         loss = global_mean((distances * weight).sum(), weight.sum().clamp(min=1e-6))
         return {"scrl": loss, **self.online(batch)}

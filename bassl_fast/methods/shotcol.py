@@ -1,4 +1,4 @@
-"""ShotCoL: a shot and the one most like it among its neighbours (Chen et al., arXiv:2104.13537).
+"""ShotCoL: a shot and the most similar one among its neighbours (Chen et al., arXiv:2104.13537).
 
 sparse   centre             1 view                              V = 1 + 17
 dense    shots 0 .. 16     17 views, one augmentation
@@ -19,14 +19,15 @@ from .window import draw_window
 
 
 class ShotCoL(Method):
-    """The positive is found within the window. Negatives are the rest of the global batch, not a queue of a momentum
-    encoder: the form in which BaSSL (arXiv:2201.05277) compares with it.
+    """The most similar shot of the window is the positive; all other shots of the global batch are negatives.
+
+    This is the form BaSSL (arXiv:2201.05277) compares with: no momentum encoder, no queue of negatives.
 
     Args:
         dim: size D of a shot feature.
-        views: laws of the training views.
-        radius: shots to either side of the centre.
-        nce_hidden, nce_dim: of the NCE head.
+        views: augmentation of the training views.
+        radius: shots on either side of the centre.
+        nce_hidden, nce_dim: hidden and output size of the NCE head.
         temperature: of InfoNCE.
 
     Raises:
@@ -49,7 +50,7 @@ class ShotCoL(Method):
         self.head_nce = Projection(dim, nce_hidden, nce_dim)
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
-        """The sparse view of the centre and the dense views `[B, 1 + T]`."""
+        """Views `[B, 1 + T]`: the sparse view of the centre, then the dense views of the window."""
         return Drawn(draw_window(centers, rng, self.views, self.radius, sparse=[self.radius]))
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
-"""Classes of labelled pictures or clips: training from scratch, fine-tuning, linear evaluation.
+"""Classification of labelled images or clips: training from scratch, fine-tuning, linear evaluation.
 
-centre      1 view of a picture, or 1 clip of a video, with its label      V = 1
+centre      1 view of an image, or 1 clip of a video, with its label      V = 1
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Supervised(Method):
 
     Args:
         dim: size D of a feature.
-        classes: number of them.
-        views: laws of the training views.
-        clips: look at clips of T frames; left out, at pictures.
-        dropout: of the features, in training.
-        frozen: train the classifier alone, on the features of an encoder in evaluation mode: linear evaluation.
+        classes: number of classes.
+        views: augmentation of the training views.
+        clips: how clips of T frames are sampled; None takes images.
+        dropout: on the features, in training.
+        frozen: linear evaluation: train only the classifier, with the encoder in evaluation mode.
 
     Raises:
-        ConfigError: a value outside its range; clips for an encoder of pictures.
+        ConfigError: a value outside its range; clips for an image encoder.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class Supervised(Method):
     def attach(self, encoder: Encoder) -> None:
         if self.clips is not None and not isinstance(encoder, ClipEncoder):
             raise ConfigError(
-                f"method.clips: {type(encoder).__name__} looks at pictures; take ResNet3D, X3D or VoV3D, or no clips"
+                f"method.clips: {type(encoder).__name__} takes images; use ResNet3D, X3D or VoV3D, or leave it out"
             )
         encoder.requires_grad_(not self.frozen)
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
-        """A view `[B, 1]` of the centre, or a clip `[B, 1, T]` of it."""
+        """A view `[B, 1]` of each image, or a clip `[B, 1, T]` of each video."""
         clips = self.clips or Clips(1, segments=True)
         frames = centers.frames(centers.position[:, None], clips.draw(centers, rng, 1)[:, 0])
         rows = draw_clips(rng, self.views, centers.height, centers.width, frames)
@@ -73,7 +73,7 @@ class Supervised(Method):
         images = for_encoder(batch["images"][:, 0])
         if not self.frozen:
             return encoder(images)
-        encoder.eval()  # Lightning sets all that it trains to train
+        encoder.eval()  # Lightning puts every module in training mode
         with torch.no_grad():
             return encoder(images)
 
@@ -83,10 +83,10 @@ class Supervised(Method):
 
 
 class Classifier(nn.Module):
-    """An encoder and a method with a classifier, for use: images -> probabilities `[N, classes]`.
+    """An encoder and a method's classifier, for inference: images -> probabilities `[N, classes]`.
 
-    An image larger than in training is judged in every window of that size (`Encoder.in_windows`): softmax in each,
-    then the mean, as SlowFast's recipes have it.
+    An image larger than the training size is classified in every window of that size (`Encoder.in_windows`): softmax in
+    each, then the mean, as in SlowFast's recipes.
     """
 
     def __init__(self, encoder: Encoder, method: Method) -> None:
@@ -94,7 +94,7 @@ class Classifier(nn.Module):
         self.encoder, self.method = encoder, method
 
     def logits(self, images: Tensor) -> Tensor:
-        """Logits `[N, P, classes]` in P windows."""
+        """Logits `[N, P, classes]` of P windows."""
         return self.method.classifier(self.encoder.in_windows(images, self.method.views.size))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Temporal discrimination: a shot and one near it (a baseline of BaSSL, arXiv:2201.05277).
+"""Temporal discrimination: a shot and one nearby (a baseline of BaSSL, arXiv:2201.05277).
 
-centre, neighbour      a view each, each with its own augmentation      V = 2
+centre, neighbour      1 view each, each with its own augmentation      V = 2
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from pipelines.samples import Centers, Drawn
-from pipelines.views import TrainViews, draw_groups, spread
+from pipelines.views import TrainViews, draw_clips
 from shard_tools.errors import ConfigError
 
 from .losses import info_nce
@@ -17,13 +17,13 @@ from .method import Method, Projection
 
 
 class Temporal(Method):
-    """A shot near by is the positive, all other shots of the global batch are negatives.
+    """A shot and one nearby are the positive pair; all other shots of the global batch are negatives.
 
     Args:
         dim: size D of a shot feature.
-        views: laws of the training views.
-        radius: the neighbour is at most so many shots away.
-        nce_hidden, nce_dim: of the NCE head.
+        views: augmentation of the training views.
+        radius: largest distance of the neighbour, in shots.
+        nce_hidden, nce_dim: hidden and output size of the NCE head.
         temperature: of InfoNCE.
 
     Raises:
@@ -51,8 +51,7 @@ class Temporal(Method):
         image = rng.integers(0, centers.frames_per_shot[:, None], shots.shape)
         frames = centers.frames(shots, image)
         pair = [
-            spread(rng, self.views, draw_groups(rng, self.views, centers.height, centers.width), frames[:, i : i + 1])
-            for i in range(2)
+            draw_clips(rng, self.views, centers.height, centers.width, frame) for frame in np.split(frames, 2, axis=1)
         ]
         return Drawn(np.concatenate(pair, axis=1))
 
@@ -63,12 +62,12 @@ class Temporal(Method):
 
 
 def neighbour(position: np.ndarray, shots: np.ndarray, radius: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions `[B]` of other shots, uniform among those of the film within `radius`; itself in a film of one shot.
+    """Positions `[B]` of other shots of the film, uniform within `radius`; the shot itself if the film has no other.
 
     Args:
         position: `[B]` of the centre shots in their films.
-        shots: `[B]` number of shots of these films.
+        shots: `[B]` shots per film.
     """
     first, last = np.maximum(position - radius, 0), np.minimum(position + radius, shots - 1)
-    other = rng.integers(first, np.maximum(last, first + 1))  # one number fewer than there are shots: the centre's
+    other = rng.integers(first, np.maximum(last, first + 1))  # one value fewer: the centre is left out
     return np.minimum(other + (other >= position), last)

@@ -1,4 +1,4 @@
-"""The views of a window: what BaSSL and ShotCoL look at."""
+"""Views of a window of shots, for BaSSL and ShotCoL."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pipelines.windows import dense_window
 
 
 def draw_window(
-    centers: Centers, rng: np.random.Generator, laws: TrainViews, radius: int, sparse: Sequence[int]
+    centers: Centers, rng: np.random.Generator, augmentation: TrainViews, radius: int, sparse: Sequence[int]
 ) -> np.ndarray:
     """View rows `[B, S + T]`: S sparse shots, then the T = 2 * radius + 1 shots of the dense window.
 
-    One key-frame is drawn for each shot; a sparse view and the dense view of a shot are of the same key-frame. Sparse
-    and dense views have an augmentation of their own (BaSSL, arXiv:2201.05277).
+    One key-frame is drawn per shot; the sparse and the dense view of a shot show the same one. Sparse views share one
+    augmentation, dense views another (BaSSL, arXiv:2201.05277).
 
     Args:
-        sparse: positions in the window, of S shots.
+        sparse: positions of the S shots in the window.
     """
     window = dense_window(centers.position, centers.shots, radius)
     image = rng.integers(0, centers.frames_per_shot[:, None], window.shape)
     dense = centers.frames(window, image)
-    groups = draw_groups(rng, laws, *(np.stack([side] * 2, 1) for side in (centers.height, centers.width)))
-    views = [spread(rng, laws, groups[:, 0], dense[:, sparse]), spread(rng, laws, groups[:, 1], dense)]
+    groups = draw_groups(rng, augmentation, *(np.stack([side] * 2, 1) for side in (centers.height, centers.width)))
+    views = [spread(rng, augmentation, groups[:, 0], dense[:, sparse]), spread(rng, augmentation, groups[:, 1], dense)]
     return np.concatenate(views, axis=1)
