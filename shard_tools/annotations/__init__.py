@@ -1,0 +1,1 @@
+"""Labels of shots as data sets distribute them."""

@@ -1,12 +1,12 @@
-"""The MovieNet folder layout: where key-frames, labels and shot times stand, read and written.
+"""The MovieNet folder layout: where key-frames, labels and shot times are, how they are read and written.
 
     <root>/240P_frames/<film>/shot_%04d_img_%d.jpg     key-frames, 240 pixels high
     <root>/anno/anno.{train,val,test,...}.ndjson       one line a shot: video_id, shot_id, num_shot, boundary_label
     <root>/anno/vid2idx.json                           film -> integer
     <root>/scene318/shot_movie318/<film>.txt           one line a shot: start end key key key   (frames at 24/s)
 
-A boundary label is 1 for the last shot of a scene, 0 for another shot, -1 for a shot nobody labelled. The last shot of
-a film is labelled 0, as MovieNet does: where a film ends need not be found.
+A boundary label is 1 for the last shot of a scene, 0 for any other shot, -1 for an unlabelled shot. The last shot of a
+film is labelled 0, as in MovieNet: the end of a film is not a boundary to find.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ KEYFRAMES_PER_SHOT = len(_SIXTHS)
 
 @dataclass(frozen=True)
 class ShotLabels:
-    """What is known of the shots of one film, besides their pictures. Arrays have one row a shot, in order.
+    """Annotations of the shots of one film. Arrays have one row per shot, in order.
 
     Attributes:
         shot: `[S]` int, shot numbers as in the file names.
         boundary: `[S]` int8, 1 = last shot of its scene, 0 = not, -1 = unlabelled.
         scene: `[S]` int32, index of the scene in its film, -1 = unlabelled.
         start, end: `[S]` int32, first and last frame of the shot at 24 frames a second, -1 = unknown.
-        split: "train", "val", "test", or "" for a film in none.
+        split: "train", "val", "test", or "" for none.
     """
 
     shot: np.ndarray
@@ -57,7 +57,7 @@ def keyframe_positions(first: int, last: int) -> list[int]:
 
 
 def scenes_from_boundaries(boundary: np.ndarray) -> np.ndarray:
-    """Scene index `[S]` of every shot from boundary labels `[S]`; -1 throughout where a label is missing."""
+    """Scene index `[S]` of every shot from boundary labels `[S]`; all -1 if a label is missing."""
     if len(boundary) == 0 or (boundary < 0).any():
         return np.full(len(boundary), -1, np.int32)
     return np.concatenate([[0], np.cumsum(boundary[:-1])]).astype(np.int32)
@@ -73,10 +73,10 @@ def _int32(value: object) -> int:
 def read_labels(root: Path) -> dict[str, tuple[str, dict[int, tuple[int, int]]]]:
     """All annotations under `root/anno`: film -> (split, shot number -> (boundary, scene or -1)).
 
-    Only the train, val and test files are read: the others (pretrain, trainvaltest) repeat them or hold no label.
+    Only the train, val and test files are read: the others (pretrain, trainvaltest) repeat them or hold no labels.
 
     Raises:
-        SourceError: a line that is not the expected JSON, naming file and line.
+        SourceError: a line is not the expected JSON; the message names file and line.
     """
     films: dict[str, tuple[str, dict[int, tuple[int, int]]]] = {}
     for split in SPLITS:
@@ -97,7 +97,7 @@ def read_labels(root: Path) -> dict[str, tuple[str, dict[int, tuple[int, int]]]]
                 raise SourceError(f"{path}:{number}: boundary_label {boundary}; expected 1, 0 or -1")
             known_split, shots = films.setdefault(film, (split, {}))
             if known_split != split:
-                raise SourceError(f"{path}:{number}: film {film} stands in {known_split} too; keep it in one split")
+                raise SourceError(f"{path}:{number}: film {film} is also in {known_split}; keep it in one split")
             shots[shot] = (boundary, scene)
     return films
 
@@ -106,7 +106,7 @@ def read_shot_times(path: Path) -> np.ndarray:
     """`[S, 2]` int32 first and last frame of each shot, from a `shot_movie318` file.
 
     Raises:
-        SourceError: a line that does not start with two integers.
+        SourceError: a line does not start with two integers.
     """
     rows = []
     for number, line in read_lines(path):
@@ -119,9 +119,9 @@ def read_shot_times(path: Path) -> np.ndarray:
 
 
 def labels_of_film(root: Path, film: str, shots: np.ndarray, annotations: dict) -> ShotLabels:
-    """Labels of `film` for the shots `[S]` that exist; what no file tells is -1.
+    """Labels of `film` for the shots `[S]` that have key-frames; unknown values are -1.
 
-    Where the last shot of a scene has no pictures, the scene ends with the last of its shots that has.
+    If the last shot of a scene has no key-frames, the scene ends with the last of its shots that has some.
     """
     split, rows = annotations.get(film, ("", {}))
     boundary = np.array([rows.get(int(s), (-1, -1))[0] for s in shots], np.int8)
@@ -141,10 +141,10 @@ def labels_of_film(root: Path, film: str, shots: np.ndarray, annotations: dict) 
 
 
 def write_annotations(root: Path, films: dict[str, ShotLabels]) -> None:
-    """Write `anno/` and `scene318/shot_movie318/` for films whose key-frames stand under `root/240P_frames`.
+    """Write `anno/` and `scene318/shot_movie318/` for films whose key-frames are under `root/240P_frames`.
 
-    Line n of a shot file is shot n, so a gap in the numbers is a line of -1. Key-frame positions in it are the 1/6, 3/6
-    and 5/6 points of a shot, where `draw` and `video` take them.
+    Line n of a shot file is shot n, so a gap in the numbers is a line of -1. Key-frames are those of
+    `keyframe_positions`.
     """
     anno, times = root / "anno", root / "scene318" / "shot_movie318"
     anno.mkdir(parents=True, exist_ok=True)

@@ -1,21 +1,25 @@
-"""What a source is, told by what is there: films, pictures in folders of classes, or clips."""
+"""Detect what a source holds: films, pictures in folders of classes, or clips."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from shard_tools import plugins
 from shard_tools.annotations import movienet
 from shard_tools.errors import ConfigError, SourceError
 from shard_tools.shards.format import CLIPS, FILMS, KINDS, PICTURES
 from shard_tools.storage.remote import is_remote
 
-from . import folders as trees
 from . import keyframe_folder
+from .clips import open_clips
 from .films import TAR_FOLDERS, open_source
+from .folders import are_frames, class_folders, is_video, picture_names, visible
 from .lists import find_lists, list_reader
+from .pictures import open_pictures
 from .source import Source
 
 
@@ -24,11 +28,14 @@ class Reading:
     """How pictures and clips are found, and how videos become frames.
 
     Args:
-        layout: "films", "pictures" or "clips", where what is there does not tell.
+        layout: "films", "pictures" or "clips"; None detects it.
         split_id: which of the splits 1 to 3 of UCF101 and HMDB51.
-        short_side: of the frames of videos, in pixels; 0 leaves them as they are.
-        fps: frames a second that videos are decoded at, or that folders of frames were; by default that of the data
-            set: 25 of UCF101, 12 of frames of Something-Something v1, otherwise 30, unknown of folders without lists.
+        short_side: of the frames of videos, in pixels; 0 keeps their size.
+        fps: frames a second at which videos are decoded, or folders of frames were; by default that of the data set:
+            25 for UCF101, 12 for frames of Something-Something v1, otherwise 30; unknown for folders without lists.
+
+    Raises:
+        ConfigError: a value out of range.
     """
 
     layout: Literal["films", "pictures", "clips"] | None = None
@@ -42,71 +49,127 @@ class Reading:
         if not 1 <= self.split_id <= 3:
             raise ConfigError(f"split_id {self.split_id}: UCF101 and HMDB51 have splits 1 to 3")
         if not (self.short_side == 0 or 16 <= self.short_side <= 4096):
-            raise ConfigError(f"short_side {self.short_side}: use 16 to 4096 pixels, or 0 for pictures as they are")
+            raise ConfigError(f"short_side {self.short_side}: use 16 to 4096 pixels, or 0 to keep the size")
         if self.fps is not None and not 0.1 <= self.fps <= 240:
             raise ConfigError(f"fps {self.fps}: use 0.1 to 240 frames a second")
 
 
+class Request(NamedTuple):
+    """What `pack` was asked to pack.
+
+    Attributes:
+        source: path or address.
+        annotations: folder of annotations or of lists of clips; None: where the source has them.
+        reading: what the user says about the layout.
+        workers: videos opened at a time.
+        quiet: no progress bar; None shows one on a terminal.
+    """
+
+    source: str | Path
+    annotations: str | Path | None = None
+    reading: Reading = Reading()
+    workers: int = 2
+    quiet: bool | None = True
+
+    @property
+    def folder(self) -> Path | None:
+        """The source, if it is a folder of this machine."""
+        return Path(self.source) if not is_remote(self.source) and Path(self.source).is_dir() else None
+
+
+Opener = Callable[[Request], Source | None]  # None: not a source of this kind
+
+
 def open_layout(
-    source: str | Path, annotations: str | Path | None, reading: Reading, workers: int = 2, quiet: bool | None = True
+    source: str | Path,
+    annotations: str | Path | None = None,
+    reading: Reading = Reading(),
+    workers: int = 2,
+    quiet: bool | None = True,
 ) -> Source:
-    """The shards that `source` becomes.
+    """The shards that `source` becomes, from the first of plug-ins and `OPENERS` that knows its layout.
 
     Args:
-        annotations: folder of the lists of clips; by default the source itself.
-        workers: videos looked at at a time.
-        quiet: no progress bar; None shows one on a terminal.
+        source, annotations, reading, workers, quiet: see `Request`.
 
     Raises:
-        SourceError: nothing there in a known layout, or it is not told which of two it is in.
+        SourceError: nothing there in a known layout, or two layouts fit.
     """
-    kind, listing = reading.layout, None
-    if is_remote(source) and kind in (PICTURES, CLIPS):
-        raise SourceError(f"{source}: {kind} are packed from a folder of this machine; copy it here")
-    if kind in (PICTURES, CLIPS) and not Path(source).is_dir():
-        raise SourceError(f"{source}: no such folder; give the one that holds the {kind}")
-    if not is_remote(source) and Path(source).is_dir() and kind in (None, CLIPS):
-        if not is_remote(where := annotations or source):
-            listing = find_lists(Path(where), reading.split_id)
-        kind = CLIPS if listing else kind or _kind(Path(source))
-    if kind == CLIPS and annotations is not None and listing is None:
-        raise SourceError(f"{annotations}: no lists of clips there; give the folder that holds them, or leave it out")
-    if kind == PICTURES:
-        for name in ("short_side", "fps", "split_id"):
-            if getattr(reading, name) != getattr(Reading, name):
-                raise SourceError(f"--{name} is for clips, and {source} holds pictures; leave it out")
-        if annotations is not None:
-            raise SourceError(f"--annotations is for films and clips, and {source} holds pictures; leave it out")
-        return trees.open_pictures(Path(source))._replace(reading=asdict(reading))
-    if kind == CLIPS:
-        clips = trees.open_clips(Path(source), listing, reading.fps, reading.short_side, workers, quiet)
-        return clips._replace(reading=asdict(reading))
-    return Source(FILMS, open_source(source), [], 0.0, {})
+    request = Request(source, annotations, reading, workers, quiet)
+    others = plugins.found("sources").values() if reading.layout is None else ()
+    return next(found for opener in (*others, *OPENERS) if (found := opener(request)) is not None)
+
+
+def _open_clips(request: Request) -> Source | None:
+    source, annotations, reading, folder = request.source, request.annotations, request.reading, request.folder
+    if not _may_be(CLIPS, request):
+        return None
+    where = source if annotations is None else annotations
+    listing = None if is_remote(where) else find_lists(Path(where), reading.split_id)
+    if listing is None and reading.layout is None and _kind(folder) != CLIPS:
+        return None
+    if listing is None and annotations is not None:
+        raise SourceError(f"{annotations}: no lists of clips here; give the folder that holds them, or leave it out")
+    found = open_clips(folder, listing, reading.fps, reading.short_side, request.workers, request.quiet)
+    return found._replace(reading=asdict(reading))
+
+
+def _open_pictures(request: Request) -> Source | None:
+    source, reading, folder = request.source, request.reading, request.folder
+    if not _may_be(PICTURES, request) or (reading.layout is None and _kind(folder) != PICTURES):
+        return None
+    for name in ("short_side", "fps", "split_id"):
+        if getattr(reading, name) != getattr(Reading, name):
+            raise SourceError(f"--{name} is for clips, and {source} holds pictures; leave it out")
+    if request.annotations is not None:
+        raise SourceError(f"--annotations is for films and clips, and {source} holds pictures; leave it out")
+    return open_pictures(folder)._replace(reading=asdict(reading))
+
+
+def _open_films(request: Request) -> Source:
+    return Source(FILMS, open_source(request.source), [], 0.0, {})
+
+
+def _may_be(kind: str, request: Request) -> bool:
+    """Whether the source is a local folder that the user did not declare to be of another kind.
+
+    Raises:
+        SourceError: the user declared this kind, and the source is not a local folder.
+    """
+    if request.reading.layout == kind and request.folder is None:
+        if is_remote(request.source):
+            raise SourceError(f"{request.source}: {kind} are packed from a local folder; copy it to this machine")
+        raise SourceError(f"{request.source}: no such folder; give the one that holds the {kind}")
+    return request.folder is not None and request.reading.layout in (None, kind)
+
+
+# Tried in this order; films come last, so whatever is wrong with an unknown folder is said in terms of films.
+OPENERS: list[Opener] = [_open_clips, _open_pictures, _open_films]
 
 
 def has_lists(source: str | Path, annotations: str | Path | None) -> bool:
-    """Whether lists of clips stand where `open_layout` looks for them."""
+    """Whether there are lists of clips where `open_layout` looks for them."""
     where = source if annotations is None else annotations
     return not is_remote(where) and list_reader(Path(where)) is not None
 
 
 def _kind(root: Path) -> str:
-    """Films unless folders of classes are there: whatever is wrong with a folder is said of films."""
+    """Films, unless there are folders of classes."""
     if (root / movienet.FRAMES_DIR).is_dir() or any(any((root / name).glob("*.tar")) for name in ("", *TAR_FOLDERS)):
         return FILMS
-    if any(map(trees.is_video, os.listdir(root))):
+    if any(map(is_video, os.listdir(root))):
         return FILMS
-    for folder in trees.class_folders(root):
-        names = trees.visible(folder)
+    for folder in class_folders(root):
+        names = visible(folder)
         if any(keyframe_folder.KEYFRAME.fullmatch(name) for name in names):
             return FILMS
-        if any(trees.is_video(name) or trees.pictures(folder / name) for name in names):
+        if any(is_video(name) or picture_names(folder / name) for name in names):
             return CLIPS
-        pictures = trees.pictures(folder)
-        if len(pictures) > 1 and trees.are_frames(pictures):
+        pictures = picture_names(folder)
+        if len(pictures) > 1 and are_frames(pictures):
             raise SourceError(
-                f"{folder}: pictures numbered one after another, a class of pictures or the frames of a clip; "
-                f"say which by --layout {PICTURES} or --layout {CLIPS}"
+                f"{folder}: numbered pictures, either a class of pictures or the frames of a clip; say which with "
+                f"--layout {PICTURES} or --layout {CLIPS}"
             )
         if pictures:
             return PICTURES

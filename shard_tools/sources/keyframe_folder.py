@@ -1,4 +1,4 @@
-"""Key-frames in MovieNet's folders: which films there are, and which files are the key-frames of a shot."""
+"""MovieNet's key-frame folders: which films are there, and which files are the key-frames of a shot."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from shard_tools.annotations.movienet import FRAMES_DIR, keyframe_name
 from shard_tools.errors import SourceError
 
 KEYFRAME = re.compile(r"shot_([0-9]{1,9})_img_([0-9]{1,4})\.jpg")
-
-
-# Desktop systems leave these where pictures are looked at; like any dot file they are no key-frames.
+# Desktop systems leave these where pictures are viewed; like dot files they are ignored.
 LITTER = ("thumbs.db", "desktop.ini")
 
 
 def frames_dir(source: Path) -> Path:
-    """`source/240P_frames` where there is one, else `source`."""
+    """`source/240P_frames` if it exists, else `source`."""
     return source / FRAMES_DIR if (source / FRAMES_DIR).is_dir() else source
 
 
@@ -33,25 +31,25 @@ def find_frames_dir(source: Path) -> Path:
     """
     layout = f"{FRAMES_DIR}/<film>/shot_0000_img_0.jpg"
     if not source.is_dir():
-        raise SourceError(f"{source}: no such folder; give that of {layout}, videos, or folders of classes")
+        raise SourceError(f"{source}: no such folder; give a folder of {layout}, of videos, or of folders of classes")
     frames = frames_dir(source)
     if not any(KEYFRAME.fullmatch(path.name) for film in list_films(frames) for path in film.iterdir()):
         raise SourceError(
-            f"{frames}: not a key-frame folder (no film's folder with key-frames in it); expected {layout}, "
+            f"{frames}: not a key-frame folder (no folder of a film with key-frames); expected {layout}, "
             "<film>.tar or video files"
         )
     return frames
 
 
 def list_films(frames: Path) -> list[Path]:
-    """Film folders in order of name. Loose files and hidden folders are no films.
+    """Film folders in order of name; loose files and hidden folders are ignored.
 
     Raises:
-        SourceError: a link that leads nowhere, which would leave its film out unsaid.
+        SourceError: a broken symlink, whose film would otherwise be left out silently.
     """
     for child in frames.iterdir():
         if child.is_symlink() and not child.exists():
-            raise SourceError(f"{child}: the link leads nowhere; mend or remove it")
+            raise SourceError(f"{child}: broken symlink; fix or remove it")
     return sorted(child for child in frames.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
@@ -70,10 +68,10 @@ def arrange_keyframes(film: str, names: Iterable[str]) -> tuple[np.ndarray, list
     """Shot numbers `[S]` and, per shot, the file names of its key-frames in order of image number.
 
     Every shot must have the same images 0..K-1; gaps in shot numbers are allowed (MovieNet has some). Dot files and
-    `LITTER` are passed over.
+    `LITTER` are ignored.
 
     Args:
-        film: where the files stand, for messages.
+        film: where the files are, for messages.
         names: of all files there, in any order.
 
     Raises:
@@ -93,7 +91,7 @@ def arrange_keyframes(film: str, names: Iterable[str]) -> tuple[np.ndarray, list
             raise SourceError(f"{film}/{name}: same key-frame as {images[int(match[2])]}; remove one of them")
         images[int(match[2])] = name
     if not shots:
-        raise SourceError(f"{film}: a film with no shots; remove it or extract its key-frames again")
+        raise SourceError(f"{film}: a film without shots; remove it or extract its key-frames again")
     per_shot = max(max(images) for images in shots.values()) + 1
     for shot, images in shots.items():
         for image in range(per_shot):

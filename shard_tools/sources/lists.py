@@ -1,13 +1,13 @@
-"""Lists of clips as their data sets hand them out: which video is of which split and class.
+"""Lists of clips as their data sets distribute them: which video belongs to which split and class.
 
     UCF101                   classInd.txt, trainlist01.txt, testlist01.txt (splits 1 to 3)
     HMDB51                   <class>_test_split1.txt with tags 1 train, 2 test, 0 neither; or trainlist01.txt,
-                             testlist01.txt without a classInd.txt, which go first
+                             testlist01.txt without a classInd.txt, which take precedence
     Kinetics                 train.csv, val.csv, test.csv: path label [frames]
     Something-Something v1   something-something-v1-{labels,train,validation,test}.csv: id;template
     Something-Something v2   something-something-v2-{labels,train,validation,test}.json
 
-Lists of frames (header `original_vido_id ...`, beside those of Something-Something) say how many frames a clip has.
+Lists of frames (header `original_vido_id ...`, beside those of Something-Something) give the frames of each clip.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from shard_tools.annotations.movienet import SPLITS
 from shard_tools.errors import SourceError
 from shard_tools.storage.untrusted import parse_json, read_lines
 
-FOLDERS = ("", "ucfTrainTestlist", "testTrainMulti_7030_splits", "annotations", "labels")  # where lists are looked for
+FOLDERS = ("", "ucfTrainTestlist", "testTrainMulti_7030_splits", "annotations", "labels")  # where lists may be
 FRAME_LIST = "original_vido_id"
 UCF101, HMDB51, KINETICS, SOMETHING = "UCF101", "HMDB51", "Kinetics", "Something-Something"
 _CLASSES = {UCF101: 101, HMDB51: 51}
@@ -31,23 +31,23 @@ _PARTS = {"train": "train", "validation": "val", "test": "test"}  # of Something
 
 
 class Listed(NamedTuple):
-    """A line of a list: split, path of a video or a folder of frames, class or -1, frames or 0, and where it stands."""
+    """One line of a list."""
 
     split: str
-    path: str
-    label: int
-    frames: int
-    where: str
+    path: str  # of a video or a folder of frames
+    label: int  # -1: unknown
+    frames: int  # 0: unknown
+    where: str  # file and line, for messages
 
 
 class Listing(NamedTuple):
-    """What lists tell of a data set.
+    """What lists say about a data set.
 
     Attributes:
         name: of the data set.
         classes: their names, in order of label.
-        in_folders: a class is a folder, of this name.
-        fps: frames a second its frames are taken at, unless the user says otherwise.
+        in_folders: each class is a folder of the same name.
+        fps: frames a second at which its videos are decoded by default.
     """
 
     name: str
@@ -58,13 +58,13 @@ class Listing(NamedTuple):
 
 
 def find_lists(folder: Path, split_id: int = 1) -> Listing | None:
-    """What the lists in `folder`, or in one of `FOLDERS` there, tell; None if there are none.
+    """What the lists in `folder`, or in one of `FOLDERS` inside it, say; None if there are none.
 
     Args:
         split_id: which of the three splits of UCF101 and HMDB51.
 
     Raises:
-        SourceError: a list that is missing, malformed, or contradicts itself; names file and line.
+        SourceError: a list is missing, malformed or contradicts itself; the message names file and line.
     """
     if (found := list_reader(folder)) is None:
         return None
@@ -75,7 +75,7 @@ def find_lists(folder: Path, split_id: int = 1) -> Listing | None:
 
 
 def list_reader(folder: Path) -> tuple[Path, Callable[[Path, int], Listing]] | None:
-    """The folder of lists in `folder`, and what reads them; None if there are none."""
+    """The folder of lists in `folder`, and the function that reads them; None if there are none."""
     for where in (folder / name for name in FOLDERS):
         for there, read in _READERS:
             if there(where):
@@ -84,13 +84,13 @@ def list_reader(folder: Path) -> tuple[Path, Callable[[Path, int], Listing]] | N
 
 
 def _check(folder: Path, listing: Listing) -> None:
-    """Raises: SourceError for a number of classes that the data set does not have."""
+    """Raises: SourceError for a number of classes other than that of the data set."""
     expected = _CLASSES.get(listing.name, len(listing.classes))
     if len(listing.classes) != expected:
         there = len(listing.classes)
         raise SourceError(
-            f"{folder}: lists of {there} classes, {listing.name} has {expected}; fetch its lists again, or sort a "
-            "part of it into folders train/ and val/"
+            f"{folder}: lists of {there} classes, {listing.name} has {expected}; fetch its lists again, or "
+            "arrange the part you have in folders train/ and val/"
         )
 
 
@@ -100,7 +100,7 @@ def _ucf101(folder: Path, split_id: int) -> Listing:
     for number, line in read_lines(index):
         match = re.fullmatch(r"([0-9]{1,9})\s+(\S+)\s*", line)
         if match is None or int(match[1]) in numbered:
-            raise SourceError(f"{index}:{number}: not a class, or one that comes twice; expected '1 ApplyEyeMakeup'")
+            raise SourceError(f"{index}:{number}: not a class, or a duplicate; expected '1 ApplyEyeMakeup'")
         numbered[int(match[1])] = match[2]
     if sorted(numbered) != list(range(1, len(numbered) + 1)):
         raise SourceError(f"{index}: classes are not numbered 1 to {len(numbered)}; fetch it again")
@@ -127,11 +127,11 @@ def _in_classes(folder: Path, split_id: int, classes: list[str], first_label: in
             if match is None:
                 raise SourceError(f"{where}: not a line of this list; expected 'class/video.avi 1'")
             if match[1] not in labels:
-                raise SourceError(f"{where}: {match[1]} is no class of the lists; mend them")
+                raise SourceError(f"{where}: {match[1]} is not a class of the lists; fix them")
             label = labels[match[1]]
             if match[3] is not None and int(match[3]) - first_label != label:
                 expected = f"{match[1]} has {label + first_label}, of {first_label} to {len(classes) - 1 + first_label}"
-                raise SourceError(f"{where}: label {match[3]}, {expected}; mend the list")
+                raise SourceError(f"{where}: label {match[3]}, {expected}; fix the list")
             yield Listed(split, f"{match[1]}/{match[2]}", label, int(match[4] or 0), where)
 
 
@@ -166,20 +166,20 @@ def _kinetics(folder: Path, split_id: int) -> Listing:
             name = clip.path.removeprefix(f"{split}/").rpartition("/")[0].rpartition("/")[2]
             if names.setdefault(clip.label, name) != name:
                 raise SourceError(
-                    f"{where}: label {clip.label} is of {name!r} and of {names[clip.label]!r}; mend the list"
+                    f"{where}: label {clip.label} is used for {name!r} and {names[clip.label]!r}; fix the list"
                 )
     if not clips:
-        raise SourceError(f"{folder}: lists without a clip; write them again")
+        raise SourceError(f"{folder}: lists without clips; write them again")
     highest = max(clips, key=lambda clip: clip.label)
     if highest.label >= _MOST_CLASSES:
-        raise SourceError(f"{highest.where}: label {highest.label} of more classes than {_MOST_CLASSES}; mend the list")
+        raise SourceError(f"{highest.where}: label {highest.label}, more than {_MOST_CLASSES} classes; fix the list")
     in_folders = all(names.values())
     if in_folders and len(set(names.values())) < len(names):
-        raise SourceError(f"{folder}: two labels for one class folder; mend the lists")
+        raise SourceError(f"{folder}: two labels for one class folder; fix the lists")
     if in_folders and highest.label >= len(names):
         raise SourceError(
-            f"{highest.where}: label {highest.label} is out of range, of {len(names)} classes counted from 0; "
-            "number them anew"
+            f"{highest.where}: label {highest.label} is out of range: {len(names)} classes are numbered from 0; "
+            "renumber them"
         )
     classes = [names.get(label) or str(label) for label in range(highest.label + 1)]
     return Listing(KINETICS, classes, in_folders, 30.0, clips)
@@ -222,20 +222,20 @@ def _something_v2(folder: Path, split_id: int) -> Listing:
 def _something(labels: Path, classes: list[str], clips: list[tuple[str, str, str, str]], fps: float) -> Listing:
     label_of = {template: label for label, template in enumerate(classes)}
     if len(label_of) < len(classes):
-        raise SourceError(f"{labels}: a template comes twice; fetch it again")
+        raise SourceError(f"{labels}: a template appears twice; fetch it again")
     frames = _frames_listed(labels.parent)
     listed = []
     for split, name, template, where in clips:
         if template and template not in label_of:
             raise SourceError(
-                f"{where}: {template!r} is none of the {len(classes)} templates of {labels.name}; mend it"
+                f"{where}: {template!r} is not one of the {len(classes)} templates in {labels.name}; fix it"
             )
         listed.append(Listed(split, name, label_of.get(template, -1), frames[name], where))
     return Listing(SOMETHING, classes, False, fps, listed)
 
 
 def _frames_listed(folder: Path) -> Counter[str]:
-    """Frames of every clip as the lists of frames count them; none where there is no such list."""
+    """Frames of every clip according to the lists of frames; 0 for clips in none."""
     found: Counter[str] = Counter()
     for split in SPLITS:
         path = folder / f"{split}.csv"
@@ -251,7 +251,7 @@ def _json(path: Path, kind: type = object) -> Any:
     except (OSError, ValueError) as error:
         raise SourceError(f"{path}: not JSON ({error}); fetch it again") from None
     if not isinstance(found, kind):
-        raise SourceError(f"{path}: holds no list; fetch it again")
+        raise SourceError(f"{path}: not a list; fetch it again")
     return found
 
 
@@ -265,7 +265,7 @@ def _has_kinetics(folder: Path) -> bool:
     return any(path.is_file() and not _first_line(path).startswith(FRAME_LIST) for path in lists)
 
 
-# In this order: what tells most first.
+# Tried in this order, the most specific first.
 _READERS: list[tuple[Callable[[Path], bool], Callable[[Path, int], Listing]]] = [
     (lambda folder: (folder / "classInd.txt").is_file(), _ucf101),
     (lambda folder: (folder / "something-something-v1-labels.csv").is_file(), _something_v1),

@@ -1,4 +1,4 @@
-"""What a source of shards is, whatever it was found in."""
+"""What a source of shards is, whatever its layout."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shard_tools.annotations.movienet import ShotLabels
 from shard_tools.errors import SourceError
 
 Buffer = bytes | memoryview
-
-
 _SMALL = 1 << 16  # bytes; most key-frames are smaller
 
 
 class Keyframe(NamedTuple):
-    """Name for messages, and how to get its bytes."""
+    """A picture's name for messages, and a function that reads its bytes."""
 
     name: str
     read: Callable[[], Buffer]
@@ -28,7 +27,7 @@ Keyframes = tuple[np.ndarray, list[list[Keyframe]]]  # shot numbers [S] and, per
 
 
 class Sequence(NamedTuple):
-    """A film, picture or clip: shot numbers `[S]` and, per shot, its pictures in order; all shots have as many."""
+    """A film, picture or clip: shot numbers `[S]` and, per shot, its pictures in order, the same number for all."""
 
     name: str
     shots: np.ndarray
@@ -36,18 +35,19 @@ class Sequence(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """A shard's source as it stands: digest of what is known without reading pictures (names, sizes, times, crc32)."""
+    """The source of a shard as it is now. The fingerprint is a digest of what is known without reading pictures: names,
+    sizes, times, crc32."""
 
     fingerprint: str
     sequences: Callable[[], Iterable[Sequence]]
 
 
 class SourceShard(NamedTuple):
-    """What goes into one shard, and how to look at it; it travels to worker processes.
+    """What goes into one shard, and a function that scans it; it is pickled for worker processes.
 
     Attributes:
-        name: of the shard; of a film, the film's.
-        labels: `[N]` class numbers of its sequences, -1 unknown; none for a film, whose labels are those of its shots.
+        name: of the shard; a film's shard has the name of the film.
+        labels: `[N]` class numbers of its sequences, -1 unknown; None for a film, which has labels per shot.
     """
 
     name: str
@@ -61,10 +61,11 @@ class Source(NamedTuple):
 
     Attributes:
         kind: "films", "pictures" or "clips".
-        shards: in order.
-        classes: names of classes, in order of label; none of films.
+        shards: in order of name.
+        classes: names of classes, in order of label; none for films.
         fps: frames a second of clips, 0 unknown.
-        reading: how it was read, which the manifest keeps for a repair; see `layouts.Reading`.
+        reading: how it was read, see `detect.Reading`; the manifest keeps it for a repair.
+        labels: film -> labels of its shots, if the source brings them; None: `pack` reads MovieNet's annotations.
     """
 
     kind: str
@@ -72,10 +73,16 @@ class Source(NamedTuple):
     classes: list[str]
     fps: float
     reading: dict[str, Any]
+    labels: dict[str, ShotLabels] | None = None
+
+
+def film_scan(name: str, fingerprint: str, keyframes: Callable[[], Keyframes]) -> Scan:
+    """The scan of a shard that is one film; `keyframes` is called when it is packed."""
+    return Scan(fingerprint, lambda: [Sequence(name, *keyframes())])
 
 
 def facts(path: str) -> str:
-    """Name, size and time of a file: a digest of these tells whether anybody touched it."""
+    """Name, size and time of a file, whose digest changes when the file does."""
     try:
         found = os.stat(path)
     except OSError as error:
@@ -84,7 +91,7 @@ def facts(path: str) -> str:
 
 
 def read_file(path: str) -> bytes:
-    """All of a small file; pathlib takes four times as long."""
+    """The bytes of a small file; pathlib takes four times as long."""
     try:
         file = os.open(path, os.O_RDONLY)
         try:

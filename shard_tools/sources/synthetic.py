@@ -1,12 +1,12 @@
-"""Synthetic films with known scenes, in the MovieNet layout: to pack, train on and test with where films cannot go.
+"""Synthetic films with known scenes, in the MovieNet layout, for the demo, tests and benchmarks.
 
-A film is a run of scenes. A scene plays in a *set*: a grey panorama with a texture of its own, a cast of objects, a
-light. Two to four cameras look at the set and alternate, as shot and reverse shot do. A camera gives the panorama its
-colours, so two cameras of one scene differ in colour as two scenes do: mean colour finds no boundary, texture and cast
+A film is a sequence of scenes. A scene plays in a *set*: a grey panorama with its own texture, a cast of objects and a
+light. Two to four cameras film the set and alternate, like shot and reverse shot. Each camera has its own colours, so
+two cameras of one scene differ in colour as much as two scenes do: mean colour finds no boundaries, texture and cast
 do.
 
-Random numbers come from Philox with the seed as key and (film, part, index) as counter, so a film depends neither on
-the other films nor on who draws it.
+Random numbers come from Philox with the seed as key and (film, part, index) as counter, so a film does not depend on
+the other films or on which thread draws it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ SPRITE = (150, 210)  # width, height of an object, before its camera scales it
 SCENE_SHOTS = (4, 7, 17)  # shortest, most frequent, one past the longest scene, in shots
 SHOT_SECONDS = (1.0, 8.0)
 
-# How hard it is to find the boundaries. Chances are 0..1, strengths 0 = off.
+# How hard the boundaries are to find. Chances are 0..1, strengths 0 = off.
 PALETTE_COLOURS = 3  # at least 2; the fewer, the more often two scenes show the same ones
 SHARED_PALETTE = 0.5  # chance that a scene has the palette of the scene before it
 RETURNING_SET = 0.15  # chance that a scene plays in a set seen before
 SAME_CAMERA = 0.15  # chance that a shot keeps the camera of the shot before it
-CAMERA_COLOUR = 0.5  # 0: all cameras of a set see it in the same colours, 1: in colours drawn anew
-CAMERA_ZOOM = (0.7, 1.25)  # set pixels a frame pixel; the wider, the less the texture's scale tells
+CAMERA_COLOUR = 0.5  # 0: all cameras of a set see it in the same colours, 1: in colours drawn independently
+CAMERA_ZOOM = (0.7, 1.25)  # set pixels per frame pixel; the wider the range, the less the scale of a texture reveals
 TAKE_SHIFT = 25.0  # standard deviation over shots of where a camera points, in set pixels
 TAKE_ZOOM = 0.08  # standard deviation over shots of the log of its zoom
 EXPOSURE_JITTER = 0.25  # standard deviation over shots, in stops
@@ -55,7 +55,7 @@ MOTION = 10.0  # pixels between two key-frames of a shot, as a standard deviatio
 
 Rng, Array = np.random.Generator, np.ndarray
 
-SCRIPT, PALETTE, SET, CAMERA, SHOT = range(5)  # parts of a film that draw random numbers, each its own
+SCRIPT, PALETTE, SET, CAMERA, SHOT = range(5)  # parts of a film, each with its own random numbers
 CAMERAS = 4  # at most, in a set
 
 
@@ -67,7 +67,7 @@ def _rng(seed: int, film: int, part: int, index: int = 0) -> Rng:
 
 
 def _field(rng: Rng, x: Array, y: Array, period: float, stretch: float = 1.0) -> Array:
-    """Smooth noise `[h, w]` in about 0..1 whose lumps are `period` pixels high and `period * stretch` wide."""
+    """Smooth noise `[h, w]` in about 0..1 with lumps `period` pixels high and `period * stretch` wide."""
     h, w = y.size, x.size
     lumps = rng.random((int(h / period) + 2, int(w / (period * stretch)) + 2), dtype=np.float32)
     return np.asarray(Image.fromarray(lumps).resize((w, h), Image.Resampling.BICUBIC))
@@ -78,7 +78,7 @@ def _step(value: Array, sharpness: float) -> Array:
 
 
 def _turn(rng: Rng, x: Array, y: Array) -> tuple[Array, Array]:
-    """Positions turned by a random angle and scaled to a random period of 2 pi."""
+    """Positions rotated by a random angle and scaled so that a random period becomes 2 pi."""
     angle, scale = rng.uniform(0, np.pi), 2 * np.pi / rng.uniform(14, 60)
     c, s = np.float32(scale * np.cos(angle)), np.float32(scale * np.sin(angle))
     return c * x + s * y, c * y - s * x
@@ -135,20 +135,20 @@ def _texture(rng: Rng, width: int, height: int) -> Image.Image:
 
 
 def _palette(rng: Rng, colours: int) -> Array:
-    """`[colours, 3]` RGB in 0..1, over all hues."""
+    """`[colours, 3]` RGB in 0..1, of any hue."""
     hsv = rng.uniform((0, 0.15, 0.5), (1, 0.7, 1), (colours, 3))
     return np.array([colorsys.hsv_to_rgb(*row) for row in hsv])
 
 
 def _tint(grey: Image.Image, dark: Array, light: Array) -> Image.Image:
-    """Grey -> RGB, black becoming `dark` and white `light`, both `[3]` in 0..1."""
+    """Map grey to RGB: black to `dark` and white to `light`, both `[3]` in 0..1."""
     ramp = np.linspace(255 * dark, 255 * light, 256).round().astype(int)
     return Image.merge("RGB", [grey.point(channel.tolist()) for channel in ramp.T])
 
 
 # --- Sets and their cast ---
 
-# An object is shapes drawn over each other, in fractions of its width and height; the first plain, the others textured.
+# An object is a stack of shapes, in fractions of its width and height: the first plain, the others textured.
 SHAPES = (
     (("ellipse", 0.3, 0.0, 0.7, 0.33), ("rounded_rectangle", 0.12, 0.3, 0.88, 1.0)),  # a person
     (("rectangle", 0.0, 0.3, 1.0, 0.4), ("rectangle", 0.06, 0.4, 0.94, 1.0)),  # a chest
@@ -159,7 +159,7 @@ SHAPES = (
 
 
 def _sprite(rng: Rng) -> Image.Image:
-    """One object as RGBA: its shape, texture and colours are its own."""
+    """One object as RGBA, with its own shape, texture and colours."""
     plain, dark, light = _palette(rng, 3)
     cloth = _tint(_texture(rng, *SPRITE), 0.4 * dark, light)
     skin = Image.new("RGB", SPRITE, tuple((255 * plain).astype(int).tolist()))
@@ -173,12 +173,12 @@ def _sprite(rng: Rng) -> Image.Image:
 
 @dataclass(frozen=True)
 class FilmSet:
-    """Where a scene plays: what all its shots share."""
+    """The set of a scene: what all its shots share."""
 
     panorama: Image.Image  # grey, PANORAMA
-    palette: Array  # `[C, 3]`, its first colour the light one of the first camera, and so on
+    palette: Array  # `[C, 3]`; colour n is the light one of camera n
     cast: list[Image.Image]
-    light: Image.Image  # RGB, WIDTH x HEIGHT: what is left of each colour where the light falls off
+    light: Image.Image  # RGB, WIDTH x HEIGHT: factor of each colour where the light falls off
     gamma: float
 
 
@@ -219,7 +219,7 @@ def _camera(rng: Rng, film_set: FilmSet, number: int) -> Camera:
     size = rng.uniform(*CAMERA_ZOOM) * np.array((WIDTH, HEIGHT))
     corner = rng.uniform(0.05, 0.95, 2) * (PANORAMA - size)
     cast = []
-    # Each camera faces an object of its own, often with a neighbour's beside or before it, as over a shoulder.
+    # Each camera faces its own object, often with a neighbour beside or in front of it, as over a shoulder.
     for who in (number + 1, number)[rng.random() > 0.7 :]:
         scale, x = rng.uniform(0.45, 1.0), rng.uniform(0.0, 0.75)
         sprite = turn(film_set.cast[who % CAMERAS]).resize([int(scale * side) for side in SPRITE])
@@ -233,7 +233,7 @@ def _camera(rng: Rng, film_set: FilmSet, number: int) -> Camera:
 
 @dataclass(frozen=True)
 class Script:
-    """What happens in a film. Arrays `[S]` int, a row a shot."""
+    """What happens in a film. Arrays `[S]` int, a row per shot."""
 
     scene: Array
     film_set: Array
@@ -274,7 +274,7 @@ def _labels(script: Script, split: str) -> ShotLabels:
 
 
 def _frames(rng: Rng, camera: Camera, gamma: float, stops: float) -> list[Image.Image]:
-    """The key-frames of one shot, `stops` brighter than the camera would show them."""
+    """The key-frames of one shot, exposed `stops` brighter than the camera's own exposure."""
     gain = np.exp2(stops + EXPOSURE_JITTER * rng.normal()) * np.exp(WHITE_JITTER * rng.normal(size=3))
     tone = np.outer(gain, 255 * np.linspace(0, 1, 256) ** gamma).clip(0, 255).round().astype(int).flatten().tolist()
     size = np.minimum(camera.size * np.exp(TAKE_ZOOM * rng.normal()), PANORAMA)
@@ -294,7 +294,7 @@ def _frames(rng: Rng, camera: Camera, gamma: float, stops: float) -> list[Image.
 def _draw_film(frames_dir: Path, shots: int, seed: int, film: int, name: str, split: str) -> ShotLabels:
     script = _script(_rng(seed, film, SCRIPT), shots)
 
-    @lru_cache(1)  # of the scene at hand
+    @lru_cache(1)  # of the current scene
     def film_set(index: int, palette: int) -> FilmSet:
         colours = _palette(_rng(seed, film, PALETTE, palette), PALETTE_COLOURS)
         return _film_set(_rng(seed, film, SET, index), colours)
@@ -329,12 +329,14 @@ def draw_films(
 ) -> dict[str, ShotLabels]:
     """Draw `films` films of `shots` shots into `root`: key-frames, boundary labels and shot times; return the labels.
 
-    The first films are split "train", then come `val` films and `test` films. Equal arguments give equal bytes,
-    whatever `workers` is; a film is the same whatever `films` is. Nothing stands in its place before all is drawn.
-    `progress` counts films.
+    The first films are split "train", followed by `val` films and `test` films. Equal arguments give equal bytes for
+    any number of `workers`; a film does not depend on `films`. Files are moved to `root` when all films are drawn.
+
+    Args:
+        progress: counts films.
 
     Raises:
-        SourceError: a number out of range, or `root` already holds key-frames.
+        SourceError: a number out of range, or `root` already holds a set.
     """
     given = {"films": films, "shots": shots, "seed": seed, "test": test, "val": val, "workers": workers}
     for name, least in {"films": 1, "shots": 2, "seed": 0, "test": 0, "val": 0, "workers": 1}.items():
@@ -345,7 +347,7 @@ def draw_films(
     frames_dir = root / FRAMES_DIR
     for place in (frames_dir, root / "anno", root / "scene318"):
         if place.exists():
-            raise SourceError(f"{place}: already there; remove it or draw into another folder")
+            raise SourceError(f"{place}: already exists; remove it or choose another folder")
     splits = ["train"] * (films - test - val) + ["val"] * val + ["test"] * test
     names = [f"tt{9_000_000 + film}" for film in range(films)]
     labels = {}

@@ -15,7 +15,8 @@ from PIL import Image
 
 from shard_tools.errors import BasslFastError, ShardError, SourceError
 from shard_tools.packing.pack import pack
-from shard_tools.packing.verify import repair, verify
+from shard_tools.packing.repair import repair
+from shard_tools.packing.verify import verify
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
 from shard_tools.sources import folders as trees
@@ -199,7 +200,7 @@ def no_frames(folder: Path) -> str:
 
 def empty_class(folder: Path) -> str:
     (folder.parents[1] / "b").mkdir()
-    return "b: a class without a clip; fill or remove its folder"
+    return "b: a class without clips; fill or remove its folder"
 
 
 def dead_link(folder: Path) -> str:
@@ -210,7 +211,7 @@ def dead_link(folder: Path) -> str:
 
 def classes_of_one_name(folder: Path) -> str:
     shutil.copytree(folder.parent, folder.parents[1] / "A")
-    return "classes 'A' and 'a' differ in case or Unicode form alone; join them"
+    return "classes 'A' and 'a' differ only in case or Unicode form; merge them"
 
 
 @pytest.mark.parametrize(
@@ -250,7 +251,7 @@ def empty_video(path: Path) -> str:
 
 def same_name(path: Path) -> str:
     shutil.copy(path, path.with_suffix(".mkv"))
-    return "would be clip a/v, as"
+    return "would be packed as a/v, like"
 
 
 def no_video(path: Path) -> str:
@@ -272,7 +273,7 @@ def test_a_film_is_too_long_for_a_clip(tmp_path, monkeypatch, frames):
     reading = Reading(fps=24, short_side=16)
     if frames == 10:
         said = refused(tmp_path / "src", tmp_path / "dst", reading=reading)
-        assert "a/film.mp4: 10 frames, a clip has at most 9; cut it, or pack the folder of films" in said
+        assert "a/film.mp4: 10 frames, a clip has at most 9; cut it, or pack the folder it is in as films" in said
     else:
         pack(tmp_path / "src", tmp_path / "dst", reading=reading)
 
@@ -342,7 +343,7 @@ def test_lists_elsewhere_and_paths_from_the_root(kinetics, tmp_path):
         (kinetics / f"{split}.csv").unlink()
     pack(kinetics, tmp_path / "dst", annotations=lists, reading=Reading(short_side=24))
     assert clips_of(tmp_path / "dst")["val", "val/yo yo/val-1"] == ("yo yo", 8)
-    with pytest.raises(SourceError, match="list: no lists of clips there"):
+    with pytest.raises(SourceError, match="list: no lists of clips here"):
         pack(kinetics, tmp_path / "other", annotations=tmp_path / "list", reading=Reading(short_side=24))
 
 
@@ -361,15 +362,15 @@ def test_videos_in_one_folder_have_numbers_for_classes(tmp_path):
         ("yo yo/train-1.mp4\n", "val.csv:3: not a line of a list of clips; expected 'class/video.mp4 0'"),
         ("label,youtube_id,split\n", "val.csv:3: not a line of a list of clips"),
         ("yo yo/x.mp4 -1\n", "val.csv:3: not a line"),
-        ("yo yo/gone.mp4 1\n", "val/yo yo/gone.mp4 is missing; fetch it or take it off the list"),
+        ("yo yo/gone.mp4 1\n", "val/yo yo/gone.mp4 is missing; fetch it or remove it from the list"),
         ("yo yo/gone.mp4 1\nyo yo/gone2.mp4 1\n", "gone.mp4 is missing, as are 1 more; fetch"),
-        ("yo yo/x.mp4 0\n", "val.csv:3: label 0 is of 'yo yo' and of 'abseiling'; mend the list"),
+        ("yo yo/x.mp4 0\n", "val.csv:3: label 0 is used for 'yo yo' and 'abseiling'; fix the list"),
         ("yo yo/x.mp4 2\n", "two labels for one class folder"),
-        ("zumba/x.mp4 7\n", "val.csv:3: label 7 is out of range, of 3 classes counted from 0; number them anew"),
-        ("yo yo/val-1.mp4 1\n", "val.csv:3: yo yo/val-1.mp4 stands at"),
-        ("yo yo/../../train.csv 1\n", "label 1 is of '..'"),
-        ("../yo yo/x.mp4 1\n", "leads out of the folder; give paths relative to it"),
-        ("/data/yo yo/x.mp4 1\n", "leads out of the folder"),
+        ("zumba/x.mp4 7\n", "val.csv:3: label 7 is out of range: 3 classes are numbered from 0; renumber them"),
+        ("yo yo/val-1.mp4 1\n", "val.csv:3: yo yo/val-1.mp4 is also listed at"),
+        ("yo yo/../../train.csv 1\n", "label 1 is used for '..'"),
+        ("../yo yo/x.mp4 1\n", "leaves the folder; give a path relative to it"),
+        ("/data/yo yo/x.mp4 1\n", "leaves the folder"),
     ],
 )
 def test_a_list_that_is_not_right_is_one_line(kinetics, tmp_path, line, said):
@@ -385,12 +386,12 @@ def test_a_clip_of_two_splits_is_refused(kinetics, tmp_path):
     with (kinetics / "val.csv").open("a") as file:
         file.write("train/yo yo/train-1.mp4 1\n")
     said = refused(kinetics, tmp_path / "dst")
-    assert f"val.csv:3: train/yo yo/train-1.mp4 stands at {kinetics}/train.csv:2 too; keep it in one place" in said
+    assert f"val.csv:3: train/yo yo/train-1.mp4 is also listed at {kinetics}/train.csv:2; keep one of them" in said
 
 
 def test_a_class_folder_that_no_list_names_is_refused(kinetics, tmp_path):
     make_video(kinetics / "train" / "zumba" / "x.mp4", 6)
-    assert "train/zumba: no class of the lists of Kinetics; move it away" in refused(kinetics, tmp_path / "dst")
+    assert "train/zumba: not a class in the lists of Kinetics; move it away" in refused(kinetics, tmp_path / "dst")
 
 
 # --- UCF101, HMDB51
@@ -439,9 +440,9 @@ def test_ucf101_has_101_classes(tmp_path):
 @pytest.mark.parametrize(
     ("list_name", "line", "said"),
     [
-        ("trainlist02.txt", "Class001/x.avi 101", "label 101, Class001 has 100, of 1 to 101; mend the list"),
+        ("trainlist02.txt", "Class001/x.avi 101", "label 101, Class001 has 100, of 1 to 101; fix the list"),
         ("trainlist02.txt", "Class001/x.avi 0", "label 0, Class001 has 100"),
-        ("trainlist02.txt", "Class999/x.avi 1", "Class999 is no class of the lists; mend them"),
+        ("trainlist02.txt", "Class999/x.avi 1", "Class999 is not a class of the lists; fix them"),
         ("trainlist02.txt", "x.avi 1", "not a line of this list; expected 'class/video.avi 1'"),
         ("testlist02.txt", "Class001/x.avi", "Class001/x is missing"),
         ("classInd.txt", "102", "classInd.txt:102: not a class"),
@@ -460,13 +461,13 @@ def test_ucf_folders_that_are_not_those_of_the_lists(ucf, tmp_path):
     root = Path(shutil.copytree(ucf, tmp_path / "u"))
     shutil.copytree(root / "UCF-101" / "Class001", root / "UCF-101" / "Extra")
     options = {"reading": Reading(split_id=2)}
-    assert "UCF-101/Extra: no class of the lists of UCF101" in refused(root, tmp_path / "dst", **options)
+    assert "UCF-101/Extra: not a class in the lists of UCF101" in refused(root, tmp_path / "dst", **options)
     shutil.rmtree(root / "UCF-101" / "Extra")
     shutil.rmtree(root / "UCF-101" / "Class001")
     for name in ("trainlist02.txt", "testlist02.txt"):
         path = root / "ucfTrainTestlist" / name
         path.write_text("".join(line for line in path.read_text().splitlines(True) if "Class001" not in line))
-    assert "Class001: no clips there, and UCF101 has 101 classes; fetch it" in refused(
+    assert "Class001: no clips here, and UCF101 lists 101 classes; fetch them" in refused(
         root, tmp_path / "dst", **options
     )
 
@@ -590,9 +591,9 @@ def test_lists_of_frames_say_how_many_a_clip_has(tmp_path):
             "10;Holding something\n11\n",
             "v1-train.csv:2: not a line of this list; expected 'id;template'",
         ),
-        (1, "train.csv", "10;Eating something\n", "'Eating something' is none of the 3 templates of"),
-        (1, "train.csv", "99;Holding something\n", "99 is missing; fetch it or take it off the list"),
-        (1, "labels.csv", "Holding something\nHolding something\n", "a template comes twice"),
+        (1, "train.csv", "10;Eating something\n", "'Eating something' is not one of the 3 templates in"),
+        (1, "train.csv", "99;Holding something\n", "99 is missing; fetch it or remove it from the list"),
+        (1, "labels.csv", "Holding something\nHolding something\n", "a template appears twice"),
         (2, "train.json", "[{]", "not JSON"),
         (2, "train.json", '[{"id": "10"}]', "train.json: entry 1: not a clip; expected"),
         (2, "train.json", '["10"]', "entry 1: not a clip"),

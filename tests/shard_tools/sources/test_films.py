@@ -102,18 +102,18 @@ GOOD = ("f/shot_0000_img_0.jpg", picture())
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (tar_of(GOOD, ("../shot_0001_img_0.jpg", picture())), r"'\.\./shot_0001_img_0\.jpg' is no plain file"),
-        (tar_of(GOOD, ("/shot_0001_img_0.jpg", picture())), "is no plain file"),
-        (tar_of(GOOD, ("f/../../shot_0001_img_0.jpg", picture())), "is no plain file"),
-        (tar_of(("f/shot_0000_img_0.jpg", b""), kind=tarfile.SYMTYPE), "is no plain file"),
-        (tar_of(GOOD, GOOD), "comes twice"),
+        (tar_of(GOOD, ("../shot_0001_img_0.jpg", picture())), r"'\.\./shot_0001_img_0\.jpg' is not a plain file"),
+        (tar_of(GOOD, ("/shot_0001_img_0.jpg", picture())), "is not a plain file"),
+        (tar_of(GOOD, ("f/../../shot_0001_img_0.jpg", picture())), "is not a plain file"),
+        (tar_of(("f/shot_0000_img_0.jpg", b""), kind=tarfile.SYMTYPE), "is not a plain file"),
+        (tar_of(GOOD, GOOD), "appears twice"),
         (tar_of(GOOD, ("f/poster.png", b"x")), "not a key-frame name"),
-        (tar_of(), "a film with no shots"),
+        (tar_of(), "a film without shots"),
         (tar_of(GOOD, ("f/shot_0001_img_1.jpg", picture())), "key-frame missing"),
         (tar_of(GOOD)[:1024], "not a whole tar|cut short"),
         (tar_of(GOOD).rstrip(b"\0"), "not a whole tar|cut short"),
         (b"PK" + bytes(5000), "not a whole tar"),
-        (b"notes\n", "no tar, or cut short"),
+        (b"notes\n", "not a tar, or cut short"),
         (b"", "cannot be read"),
     ],
 )
@@ -143,8 +143,8 @@ def test_a_zip_cut_or_changed_is_found(source, tmp_path):
     for data, said in (
         (whole[:-30], "not a whole zip"),
         (whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:], "cannot be read"),
-        (b"", "no zip; give the zip of key-frames, or the folder"),
-        (tar_of(GOOD), "no zip; give the zip of key-frames, or the folder"),
+        (b"", "not a zip; give the zip of key-frames, or the folder"),
+        (tar_of(GOOD), "not a zip; give the zip of key-frames, or the folder"),
     ):
         (tmp_path / "films.zip").write_bytes(data)
         with pytest.raises(SourceError, match=said):
@@ -227,7 +227,7 @@ def test_a_destination_behind_an_address_and_a_pack_that_goes_on_there(source, s
         patch.setattr("shard_tools.packing.pack.write_index", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pack(source, uri)
-    with pytest.raises(ShardError, match="no finished set"):
+    with pytest.raises(ShardError, match="not a finished set"):
         ShardIndex.open(uri)
     before = (s3 / "shards" / "c.tar").stat().st_mtime_ns
     pack(source, uri, workers=3)
@@ -238,13 +238,13 @@ def test_a_destination_behind_an_address_and_a_pack_that_goes_on_there(source, s
 
 
 def test_addresses_that_lead_nowhere(s3, web, source, tmp_path, monkeypatch):
-    with pytest.raises(SourceError, match=r"nothing\.zip: not there"):
+    with pytest.raises(SourceError, match=r"nothing\.zip: no such file"):
         pack(f"s3://{BUCKET}/nothing.zip", tmp_path / "dst")
-    with pytest.raises(SourceError, match="no films there"):
+    with pytest.raises(SourceError, match="no films here"):
         pack(f"{web}/nothing", tmp_path / "dst")
-    with pytest.raises(RemoteError, match="can only be read; give a path, or an s3://"):
+    with pytest.raises(RemoteError, match="http addresses are read-only; give a path, or an s3://"):
         pack(source, f"{web}/shards")
-    with pytest.raises(SourceError, match="no films there"):
+    with pytest.raises(SourceError, match="no films here"):
         pack(f"s3://{BUCKET}/nothing", tmp_path / "dst")
     with pytest.raises(RemoteError, match="give a path, or an s3://"):
         pack("nonsense://films", tmp_path / "dst")
@@ -256,5 +256,5 @@ def test_addresses_that_lead_nowhere(s3, web, source, tmp_path, monkeypatch):
         pack(f"s3://{BUCKET}/240P", tmp_path / "dst")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
     pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
-    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL 'nonsense': no address of a server"):
+    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL 'nonsense': not the address of a server"):
         pack(f"s3://{BUCKET}/240P", tmp_path / "dst")

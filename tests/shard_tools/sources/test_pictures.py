@@ -19,7 +19,8 @@ from PIL import Image
 
 from shard_tools.errors import BasslFastError, ConfigError, ShardError, SourceError
 from shard_tools.packing.pack import pack
-from shard_tools.packing.verify import repair, verify
+from shard_tools.packing.repair import repair
+from shard_tools.packing.verify import verify
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
 from shard_tools.sources import folders as trees
@@ -252,7 +253,7 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path, name):
 def empty_class(root: Path) -> str:
     (root / "val" / "n03").mkdir()
     (root / "train" / "n03").mkdir()
-    return "train/n03: a class without a picture; fill or remove its folder"
+    return "train/n03: a class without pictures; fill or remove its folder"
 
 
 def one_split_only(root: Path) -> str:
@@ -269,41 +270,41 @@ def flat_val(root: Path) -> str:
 
 def loose(root: Path) -> str:
     (root / "train" / "a.JPEG").write_bytes(picture())
-    return "train/a.JPEG: in no folder of a class; move it into one or away"
+    return "train/a.JPEG: not in the folder of a class; move it into one or away"
 
 
 def other_file(root: Path) -> str:
     (root / "train" / "n01" / "boxes.txt").write_bytes(b"x")
-    return "n01/boxes.txt: no picture by its name"
+    return "n01/boxes.txt: its name is not that of a picture"
 
 
 def deeper(root: Path) -> str:
     (root / "train" / "n01" / "images").mkdir()
-    return "n01/images: no picture by its name"
+    return "n01/images: its name is not that of a picture"
 
 
 def same_stem(root: Path) -> str:
     (root / "train" / "n01" / "n01_0.jpg").write_bytes(picture())
-    return "would be n01/n01_0, as n01_0."
+    return "would be packed as n01/n01_0, like n01_0."
 
 
 def dotted(root: Path) -> str:
     for name in ("a.b.jpg", "a_b.jpg"):
         (root / "train" / "n01" / name).write_bytes(picture())
-    return "would be n01/a_b, as a"
+    return "would be packed as n01/a_b, like a"
 
 
 def other_case(root: Path) -> str:
     for split in ("train", "val"):
         shutil.copytree(root / split / "n01", root / split / "N01")
-    return "classes 'N01' and 'n01' differ in case or Unicode form alone; join them"
+    return "classes 'N01' and 'n01' differ only in case or Unicode form; merge them"
 
 
 def other_form(root: Path) -> str:
     for split in ("train", "val"):
         for name in ("ü", "u\u0308"):
             shutil.copytree(root / split / "n01", root / split / name)
-    return "differ in case or Unicode form alone"
+    return "differ only in case or Unicode form"
 
 
 def dead_link(root: Path) -> str:
@@ -318,7 +319,7 @@ def long_name(root: Path) -> str:
 
 def misnamed_split(root: Path) -> str:
     (root / "val").rename(root / "validation")
-    return "validation: stands beside the split 'train'; call it train, val or test"
+    return "validation: is beside the split 'train'; name it train, val or test"
 
 
 BREAKS = [
@@ -349,7 +350,7 @@ def test_pictures_numbered_like_frames_need_a_word(tmp_path):
     for number in range(1, 5):
         (tmp_path / "src" / "c").mkdir(parents=True, exist_ok=True)
         (tmp_path / "src" / "c" / f"{number:08d}.jpg").write_bytes(picture(number))
-    assert "say which by --layout pictures or --layout clips" in refused(tmp_path / "src", tmp_path / "dst")
+    assert "say which with --layout pictures or --layout clips" in refused(tmp_path / "src", tmp_path / "dst")
     for layout in ("pictures", "clips"):
         pack(tmp_path / "src", tmp_path / layout, reading=Reading(layout))
         assert ShardIndex.open(tmp_path / layout).kind == layout
@@ -379,7 +380,7 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path):
 
 
 def test_pictures_behind_an_address_are_refused(tmp_path):
-    with pytest.raises(SourceError, match="pictures are packed from a folder of this machine; copy it here"):
+    with pytest.raises(SourceError, match="pictures are packed from a local folder; copy it to this machine"):
         pack("s3://bucket/pictures", tmp_path / "dst", reading=Reading("pictures"))
 
 
@@ -396,7 +397,7 @@ def stop(monkeypatch, source: Path, dst: Path) -> None:
 def test_a_stopped_pack_goes_on_and_packs_again_only_what_changed(source, packed, tmp_path, monkeypatch, small):
     copy, dst = Path(shutil.copytree(source, tmp_path / "src")), tmp_path / "dst"
     stop(monkeypatch, copy, dst)
-    with pytest.raises(ShardError, match="no finished set of shards"):
+    with pytest.raises(ShardError, match="not a finished set of shards"):
         ShardIndex.open(dst)
     before = {path: path.stat().st_mtime_ns for path in dst.glob("*.tar")}
     os.utime(copy / "val" / "Æ" / "Æ_0.JPEG", (1e9, 1e9))
@@ -421,7 +422,7 @@ def test_shards_that_a_smaller_source_no_longer_fills_are_taken_out(source, tmp_
 def test_a_shard_of_somebody_else_is_not_written_over(source, tmp_path):
     (tmp_path / "dst").mkdir()
     (tmp_path / "dst" / "train-00000.tar").write_bytes(b"precious")
-    assert "not of this pack, so it is not written over" in refused(source, tmp_path / "dst")
+    assert "not of this pack, so it is not overwritten" in refused(source, tmp_path / "dst")
     assert (tmp_path / "dst" / "train-00000.tar").read_bytes() == b"precious"
 
 
@@ -471,7 +472,7 @@ def test_repair_from_another_source_is_refused_before_anything_changes(shards, s
 
 def test_repair_of_pictures_needs_the_manifest(shards, source):
     (shards / fmt.MANIFEST).write_text("{")
-    with pytest.raises(ShardError, match="damaged, and it tells how pictures were read; pack anew"):
+    with pytest.raises(ShardError, match="damaged, so how pictures were read is unknown; pack again"):
         repair(shards, source)
 
 
@@ -493,14 +494,14 @@ def rewrite(shards: Path, **columns) -> None:
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"name": (3, b"../n01")}, "no plain file name"),
-        ({"name": (3, b"/etc/x")}, "no plain file name"),
-        ({"name": (3, b"n01/../x")}, "no plain file name"),
-        ({"name": (3, b"n01//x")}, "no plain file name"),
-        ({"name": (3, b"n01/x/")}, "no plain file name"),
-        ({"name": (0, b"")}, "no plain file name"),
-        ({"name": (slice(3, 5), b"n01/n01_5")}, "comes twice"),
-        ({"split": (slice(None), b"train")}, "comes twice"),
+        ({"name": (3, b"../n01")}, "not a plain file name"),
+        ({"name": (3, b"/etc/x")}, "not a plain file name"),
+        ({"name": (3, b"n01/../x")}, "not a plain file name"),
+        ({"name": (3, b"n01//x")}, "not a plain file name"),
+        ({"name": (3, b"n01/x/")}, "not a plain file name"),
+        ({"name": (0, b"")}, "not a plain file name"),
+        ({"name": (slice(3, 5), b"n01/n01_5")}, "appears twice"),
+        ({"split": (slice(None), b"train")}, "appears twice"),
         ({"label": (2, 4)}, "a label beyond the 4 classes"),
         ({"label": (2, -2)}, "a label beyond the 4 classes"),
     ],
@@ -536,7 +537,7 @@ def test_any_tree_packs_to_an_index_that_tells_the_truth(monkeypatch, tree, limi
         try:
             pack(root, dst, workers=1, reading=Reading("pictures"))
         except SourceError as error:  # two classes or pictures that would be one
-            if "differ in case" in str(error) or "would be" in str(error):
+            if "differ only in case" in str(error) or "would be" in str(error):
                 return
             raise
         index = ShardIndex.open(dst)

@@ -194,5 +194,5 @@ def test_wrong_arguments_are_told_in_one_line(tmp_path, wrong, message):
 
 
 def test_draws_over_nothing(drawn):
-    with pytest.raises(SourceError, match="already there; remove it"):
+    with pytest.raises(SourceError, match="already exists; remove it"):
         draw.draw_films(drawn, films=1, shots=2, test=0)
