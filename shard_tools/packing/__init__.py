@@ -1,0 +1,1 @@
+"""Write shards from a source (`pack`), check every byte of them (`verify`), fix what is broken (`repair`)."""

@@ -270,7 +270,9 @@ def pack(
     job = _Job(found.kind, check == "decode", recheck)
     films = found.kind == fmt.FILMS
     with ExitStack() as stack:
-        folder = stack.enter_context(annotations_folder(source, annotations)) if films and not found.labels else None
+        folder = (
+            stack.enter_context(annotations_folder(source, annotations)) if films and found.labels is None else None
+        )
         known = movienet.read_labels(folder) if folder else {}
         stack.enter_context(_writing(place))
         packed = _pack_shards(place, found.shards, job, workers, quiet, each)

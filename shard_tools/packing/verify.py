@@ -1,15 +1,13 @@
-"""Every byte of a set accounted for: what is cut, changed, missing or foreign, by shard, member and offset.
+"""Verify every byte of a set: report what is cut, changed, missing or foreign by shard, member and offset.
 
-The manifest vouches for the index arrays and, by sha256, for every shard; the index for every picture, by crc32. A
-shard whose sha256 is right is as it was packed; one whose sha256 is wrong is gone through member by member. Repair
-turns the set back into a stopped pack, of which the healthy shards are finished, and lets `pack` go on.
+The manifest holds the sha256 of the index arrays and of every shard, the index the crc32 of every picture. A shard with
+the right sha256 is as it was packed; one with a wrong sha256 is checked member by member.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -22,23 +20,19 @@ from uuid import uuid4
 
 import numpy as np
 
-from shard_tools.errors import BasslFastError, RemoteError, ShardError
+from shard_tools.errors import BasslFastError, RemoteError
 from shard_tools.progress import Progress
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
-from shard_tools.shards.jpeg import any_picture_size, decode_fault
+from shard_tools.shards.jpeg import decode_fault
 from shard_tools.shards.shard import open_shard
-from shard_tools.sources.detect import Reading, open_layout
-from shard_tools.sources.source import SourceShard
-from shard_tools.storage.output import LocalPlace
-from shard_tools.storage.remote import absolute, is_remote, sizes
+from shard_tools.storage.remote import absolute, sizes
 from shard_tools.storage.untrusted import parse_json
 
-from .pack import Each, note_name, pack
-from .writer import PackedShard, sequence_rows
+from .pack import Each
 
 Decode = Literal["none", "sample", "all"]
-SAMPLE = 100  # one picture of so many, and at least one a shard
+SAMPLE = 100  # "sample" decodes one picture in 100, and at least one per shard
 _BLOCK = 4 << 20
 
 
@@ -49,14 +43,14 @@ def verify(
     progress: Progress | None = None,
     each: Each | None = None,
 ) -> list[str]:
-    """A line for every fault of a set of shards; none if all of it is whole.
+    """One line for every fault of a set of shards; empty if the set is whole.
 
     Args:
         root: folder or address.
-        decode: which pictures are decoded too.
+        decode: which pictures to decode as well.
         workers: shards read at a time.
         progress: counts bytes.
-        each: as of `pack`, called with the numbers of the shards; `workers` threads if left out.
+        each: see `pack`, called with the numbers of the shards; `workers` threads if None.
 
     Raises:
         RemoteError: an address cannot be reached.
@@ -85,7 +79,7 @@ def verify(
             if progress:
                 progress(read)
     faults += chain.from_iterable(found[shard] for shard in shards)
-    # What is cut is gone through too: the first picture that is not whole says where.
+    # A shard of the wrong size is checked too: its first broken picture shows where it was cut.
     for shard in range(len(index.shards)):
         if shard not in shards and index.cache is None and (index.root / _tar(index, shard)).is_file():
             faults += _member_faults(index, shard, np.fromfile(index.root / _tar(index, shard), np.uint8))[:1]
@@ -93,19 +87,19 @@ def verify(
 
 
 def _faults_anywhere(root: str, call: str, decode: Decode, shard: int) -> tuple[int, list[str], int]:
-    """The shard, its faults and the bytes read, on any machine that sees `root`."""
+    """The shard, its faults and the bytes read, on any machine that can read `root`."""
     read: list[int] = []
     return shard, list(shard_faults(_opened(root, call), shard, decode, read.append)), sum(read)
 
 
 @lru_cache(maxsize=1)
 def _opened(root: str, call: str) -> ShardIndex:
-    """The index at `root`, opened anew by every `call`: it may have been repaired since."""
+    """The index at `root`, opened again for every `call`, as it may have been repaired since."""
     return ShardIndex.open(root, check_shards=False)
 
 
 def shard_faults(index: ShardIndex, shard: int, decode: Decode, progress: Progress | None) -> Iterator[str]:
-    """Faults of one shard: its bytes, its pictures, its `.idx`."""
+    """Faults of one shard: of its bytes, its pictures and its `.idx`."""
     facts = index.shards[shard]
     where = f"{index.address}/{facts['name']}"
     try:
@@ -123,7 +117,7 @@ def shard_faults(index: ShardIndex, shard: int, decode: Decode, progress: Progre
     found = _member_faults(index, shard, data) if changed else _crc_faults(index, shard, data)
     yield from found
     if changed and not found:
-        yield f"{where}: sha256 differs from {fmt.MANIFEST} though every member is whole; copy it again or repair"
+        yield f"{where}: sha256 differs from {fmt.MANIFEST}, but every member is whole; copy it again or repair"
     if not found and decode != "none":
         yield from _decode_faults(index, shard, data, 1 if decode == "all" else SAMPLE)
     _, rows = _frames(index, shard)
@@ -132,106 +126,6 @@ def shard_faults(index: ShardIndex, shard: int, decode: Decode, progress: Progre
     if index.cache is None and _read(index.root / idx) != fmt.idx_text(places).encode():
         yield f"{index.address}/{idx}: missing, or not the index of {facts['name']}; repair"
     opened.close()
-
-
-def repair(
-    root: str | Path,
-    source: str | Path,
-    annotations: str | Path | None = None,
-    workers: int = 2,
-) -> None:
-    """Pack again, from `source`, what is broken in the set at `root`; what is whole is not touched.
-
-    A stop leaves a pack that is not done; `pack` from the same source goes on with it.
-
-    Args:
-        source, annotations: as of `pack`; how pictures and clips were read stands in the manifest.
-
-    Raises:
-        ShardError: `root` is remote or holds no manifest, or whole shards of it hold other pictures than the source.
-        SourceError: as of `pack`.
-    """
-    if is_remote(root):
-        raise ShardError(f"{root}: repair works on a folder of this machine; copy the set here, or pack it again")
-    root, place = Path(root), LocalPlace(Path(root))
-    if not (root / fmt.MANIFEST).is_file():  # whoever has none may have tars of his own there
-        raise ShardError(f"{root / fmt.MANIFEST}: missing, so there is no set to repair; `bassl-fast pack` makes one")
-    try:
-        manifest = parse_json((root / fmt.MANIFEST).read_text(encoding="utf-8"))
-        known = {shard["name"]: shard["sha256"] for shard in manifest["shards"]}
-        reading = Reading(**manifest.get("reading", {}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        known, reading = {}, None
-    found = open_layout(source, annotations, reading or Reading(), workers)
-    if found.kind != fmt.FILMS and reading is None:
-        raise ShardError(f"{root / fmt.MANIFEST}: damaged, and it tells how {found.kind} were read; pack anew")
-
-    def look(shard: SourceShard) -> PackedShard | None:
-        """A shard that is whole, None for one to be packed again."""
-        tar, scan = root / f"{shard.name}.tar", shard.scan()
-        packed = _packed(shard.name, found.kind, scan.fingerprint, tar) if tar.is_file() else None
-        if packed is None or known.get(tar.name) != packed.sha256:
-            return None
-        names = [sequence.name.encode() for sequence in scan.sequences()] if found.kind != fmt.FILMS else None
-        if names not in (None, packed.sequences["name"].tolist()):
-            raise ShardError(
-                f"{tar}: holds other {found.kind} than {source} has; repair from what the set was packed from, or "
-                "pack anew"
-            )
-        return packed
-
-    def keep(shard: SourceShard, packed: PackedShard | None) -> None:
-        """Leave the note of a finished shard behind, or what makes `pack` do it anew."""
-        idx = packed.idx(found.kind) if packed else b""
-        place.write(note_name(shard.name), packed.note() if packed else b"")
-        if packed is None or _read(root / f"{shard.name}.idx") != idx:
-            place.delete(f"{shard.name}.idx")
-
-    with ThreadPoolExecutor(workers) as pool:
-        for shard, packed in zip(found.shards, list(pool.map(look, found.shards)), strict=True):
-            keep(shard, packed)
-    place.delete(fmt.MANIFEST)
-    pack(source, root, workers, annotations=annotations, reading=reading or Reading())
-
-
-_MEMBERS = {
-    fmt.FILMS: re.compile(r"(?P<name>.*)/shot_(?P<shot>[0-9]+)\.(?P<image>[0-9]+)\.jpg", re.DOTALL),
-    fmt.PICTURES: re.compile(r"(?P<name>.*)\.jpg(?P<shot>)(?P<image>)", re.DOTALL),
-    fmt.CLIPS: re.compile(r"(?P<name>.*)/frame\.(?P<shot>)(?P<image>[0-9]+)\.jpg", re.DOTALL),
-}
-
-
-def _packed(name: str, kind: str, fingerprint: str, path: Path) -> PackedShard | None:
-    """What a finished tar of ours says about itself; None if it is not one."""
-    data = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
-    counts: dict[str, dict[int, int]] = {}  # images of every shot of every sequence
-    sizes: list[tuple[int, int]] = []
-    frames: list[tuple[int, int, int]] = []
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                parts = _MEMBERS[kind].fullmatch(member.name)
-                shots = counts.setdefault(parts["name"], {})
-                picture = data[member.offset_data : member.offset_data + member.size]
-                if not shots:
-                    sizes.append(any_picture_size(picture.tobytes(), str(path), "repair"))
-                shot = int(parts["shot"] or 0)
-                if int(parts["image"] or 0) != shots.setdefault(shot, 0):
-                    return None
-                shots[shot] += 1
-                frames.append((member.offset_data, member.size, zlib.crc32(picture)))
-        if any(len(set(shots.values())) > 1 for shots in counts.values()):
-            return None
-        rows = [
-            (sequence.encode(), len(shots), next(iter(shots.values())), *size)
-            for (sequence, shots), size in zip(counts.items(), sizes, strict=True)
-        ]
-        sequences = sequence_rows(rows)
-    except (tarfile.TarError, ValueError, TypeError, BasslFastError, OSError):
-        return None
-    numbers = np.array([shot for shots in counts.values() for shot in shots], np.int64)
-    sha256 = hashlib.sha256(data).hexdigest()
-    return PackedShard(name, fingerprint, len(data), sha256, sequences, numbers, np.array(frames, fmt.FRAME))
 
 
 def _tar(index: ShardIndex, shard: int) -> str:
@@ -245,7 +139,7 @@ def _sequences(index: ShardIndex, shard: int) -> np.ndarray:
 
 
 def _frames(index: ShardIndex, shard: int) -> tuple[int, np.ndarray]:
-    """The first row of `frames.npy` of one shard, and all its rows `[F]`."""
+    """The first row of one shard in `frames.npy`, and all its rows `[F]`."""
     first = int(_sequences(index, shard)[0]["first_frame"])
     return first, index.frames[first : first + index.shards[shard]["frames"]]
 
@@ -268,7 +162,7 @@ def _crc_faults(index: ShardIndex, shard: int, data: np.ndarray) -> list[str]:
 
 
 def _member_faults(index: ShardIndex, shard: int, data: np.ndarray) -> list[str]:
-    """Go through a shard member by member: header, bytes and padding of each as they were packed."""
+    """Check a shard member by member: header, bytes and padding."""
     found, end, (first, rows) = [], 0, _frames(index, shard)
     for i, (row, member) in enumerate(zip(rows, _names(index, shard), strict=True)):
         start, size = int(row["offset"]), int(row["size"])
@@ -304,7 +198,7 @@ def _line(index: ShardIndex, frame: int, fault: str) -> str:
 
 
 def _foreign(index: ShardIndex) -> list[str]:
-    """Files in the folder that look like shards and are none of this set."""
+    """Files in the folder that look like shards but are not of this set."""
     tars = {shard["name"] for shard in index.shards}
     mine = tars | {str(Path(tar).with_suffix(".idx")) for tar in tars}
     there = sizes(index.address) or () if index.cache else os.listdir(index.root)

@@ -52,7 +52,7 @@ def tars(folder: Path) -> list[str]:
 
 def assert_unfinished(dst: Path) -> None:
     """Nothing downstream takes `dst` for a set of shards, and every tar in its place is whole."""
-    with pytest.raises(ShardError, match=r"no finished set of shards|no such folder"):
+    with pytest.raises(ShardError, match=r"not a finished set of shards|no such folder"):
         ShardIndex.open(dst)
     for tar in tars(dst):
         assert Path(tar).read_bytes().endswith(fmt.END_OF_TAR)
@@ -230,7 +230,7 @@ def break_folder(film: Path) -> str:
 def break_empty_film(film: Path) -> str:
     shutil.rmtree(film)
     film.mkdir()
-    return "c: a film with no shots"
+    return "c: a film without shots"
 
 
 def break_labels(film: Path) -> str:
@@ -374,7 +374,7 @@ def test_a_disk_that_fails_at_any_write_is_one_line_and_once_mended_the_pack_goe
 
 def test_a_disk_that_fills_up_is_one_line_and_with_more_room_the_pack_goes_on(source, packed, tmp_path):
     with small_disk(tmp_path / "disk", "48k") as disk:
-        with pytest.raises(ShardError, match="No space left on device; mend this and run the same command again"):
+        with pytest.raises(ShardError, match="No space left on device; fix this and run the same command again"):
             pack(source, disk / "dst")
         assert not list(disk.rglob("*.tmp"))
         assert_unfinished(disk / "dst")
@@ -526,7 +526,7 @@ def test_shards_among_the_film_folders_are_refused(copy, tmp_path, place):
 @pytest.mark.parametrize("place", ["file", "file/shards"])
 def test_a_place_that_cannot_be_a_folder_is_one_line(source, tmp_path, place):
     (tmp_path / "file").write_bytes(b"x")
-    with pytest.raises(ShardError, match=r"file.*: (Not a directory|File exists); mend this"):
+    with pytest.raises(ShardError, match=r"file.*: (Not a directory|File exists); fix this"):
         pack(source, tmp_path / place)
 
 

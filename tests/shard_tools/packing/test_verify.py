@@ -12,7 +12,8 @@ import pytest
 
 from shard_tools.errors import ShardError
 from shard_tools.packing.pack import pack
-from shard_tools.packing.verify import repair, verify
+from shard_tools.packing.repair import repair
+from shard_tools.packing.verify import verify
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
 from tests.films import digests, picture, write_set
@@ -203,7 +204,7 @@ def test_a_stopped_repair_is_a_stopped_pack(shards, packed, source, monkeypatch)
         patch.setattr("shard_tools.packing.pack.write_index", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             repair(shards, source)
-    with pytest.raises(ShardError, match="no finished set"):
+    with pytest.raises(ShardError, match="not a finished set"):
         ShardIndex.open(shards)
     pack(source, shards)
     assert digests(shards) == digests(packed)
@@ -220,5 +221,5 @@ def test_a_set_behind_an_address(packed, tmp_path, monkeypatch):
         shutil.rmtree(tmp_path / "cache")
         (fault,) = verify(uri)
         assert fault.startswith(f"{uri}/c.tar: differs from its manifest")
-        with pytest.raises(ShardError, match="repair works on a folder of this machine"):
+        with pytest.raises(ShardError, match="only a local set can be repaired"):
             repair(uri, tmp_path)
