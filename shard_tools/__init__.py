@@ -1,6 +1,6 @@
-"""Offline tools: key-frames, folders and videos -> shards, and the shard format itself.
+"""Offline tools: key-frames, folders and videos to shards, and the shard format itself.
 
-A shard is a POSIX tar of JPEG bytes, one per film, beside an index that says where every key-frame starts.
-Needs numpy, tqdm and Pillow (PyAV and PySceneDetect for videos); nothing in here knows of DALI or torch.
-Door: `pack.pack` writes shards, `format.ShardIndex` opens them, `draw.draw_films` makes films to try with.
+A shard is a POSIX tar of JPEG bytes, one per film, beside an index of where every key-frame is.
+Needs numpy, tqdm, Pillow and webdataset (PyAV and PySceneDetect for videos); knows neither DALI nor torch.
+Door: `packing.pack.pack` writes shards, `shards.index.ShardIndex` opens them.
 """

@@ -1,18 +1,20 @@
-"""The shard format, version 1: tars of films, pictures or clips, and an index that is the truth about them.
+"""The shard format, version 1: tars of films, pictures or clips, and an index of every byte in them.
 
     <root>/<shard>.tar      picture bytes as found, in members
-        <film>/shot_%04d.%d.jpg            a film a shard
-        <class>/<picture>.jpg              many a shard, `<split>-%05d.tar`
-        <class>/<clip>/frame.%06d.jpg      many a shard
+        <film>/shot_%04d.%d.jpg            one film per shard
+        <class>/<picture>.jpg              many per shard, `<split>-%05d.tar`
+        <class>/<clip>/frame.%06d.jpg      many per shard
     <root>/<shard>.idx      the same members for DALI's own reader (wds2idx v1.2)
-    <root>/frames.npy       a row a picture: where its bytes stand in the tar, and their crc32
-    <root>/sequences.npy    a row a sequence: its shard, its first rows, how many shots, picture size, split, label
-    <root>/shots.npy        a row a shot: number, boundary and scene label, first and last frame
+    <root>/frames.npy       a row per picture: where its bytes are in the tar, and their crc32
+    <root>/sequences.npy    a row per sequence: its shard, its first rows, how many shots, picture size, split, label
+    <root>/shots.npy        a row per shot: number, boundary and scene label, first and last frame
     <root>/manifest.json    version, kind, classes, bytes and sha256 of arrays and shards, pictures of every shard
 
-A film is a sequence of shots with some key-frames each, a clip a sequence of one shot of T frames, a picture a clip of
-one frame. The arrays are memory-mapped or read in blocks, so memory does not grow with what there is. The manifest is
+A film is a sequence of shots with some key-frames each; a clip is a sequence of one shot of T frames; a picture is a
+clip of one frame. The arrays are memory-mapped or read in blocks, so memory does not grow with the set. The manifest is
 written last, so a folder without it was never finished. See docs/reference/shard-format.md.
+
+The tars are in WebDataset's format, for other programs to read (see `webdataset.py` in this folder).
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ SHOT = np.dtype([("shot", "<u4"), ("boundary", "i1"), ("scene", "<i4"), ("start"
 MANIFEST, FRAMES, SEQUENCES, SHOTS = "manifest.json", "frames.npy", "sequences.npy", "shots.npy"
 ARRAYS = (FRAMES, SEQUENCES, SHOTS)
 NOUNS = {FILMS: "film", PICTURES: "picture", CLIPS: "clip"}
-MOST_IMAGES = (1 << 16) - 1  # of a shot
+MOST_IMAGES = (1 << 16) - 1  # in a shot
 SHA256 = re.compile("[0-9a-f]{64}")
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -41,7 +43,7 @@ END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 def sequence_dtype(names: Iterable[bytes], kind: str = FILMS) -> np.dtype:
     """Row of `sequences.npy`; the name column is as wide as the longest name in UTF-8.
 
-    Pictures and clips have the number of their class too (-1 unknown), clips their frames a second (0 unknown).
+    Pictures and clips also have the number of their class (-1 unknown), clips their frames a second (0 unknown).
     """
     width = max(map(len, names), default=1)
     of_kind = {FILMS: [], PICTURES: [("label", "<i4")], CLIPS: [("label", "<i4"), ("fps", "<f4")]}
@@ -62,7 +64,7 @@ def sequence_dtype(names: Iterable[bytes], kind: str = FILMS) -> np.dtype:
 
 
 def columns_of(dtype: np.dtype) -> list[tuple] | None:
-    """Names and types of the columns of an array; a name may have any width."""
+    """Names and types of the columns of an array; the column `name` may have any width."""
     return dtype.names and [(name, "S" if name == "name" else dtype[name].str) for name in dtype.names]
 
 
@@ -70,7 +72,7 @@ def member_name(name: str, shot: int, image: int, kind: str = FILMS) -> str:
     """Name inside the tar.
 
     WebDataset reads key and extension: `<film>/shot_0042` and `1.jpg`, `<class>/<picture>` and `jpg`, or
-    `<class>/<clip>/frame` and `000001.jpg`, so a sample of it is a shot, a picture or a clip.
+    `<class>/<clip>/frame` and `000001.jpg`, so its samples are shots, pictures or clips.
     """
     if kind == FILMS:
         return f"{name}/shot_{shot:04d}.{image}.jpg"
@@ -94,14 +96,14 @@ def member_names(kind: str, sequences: np.ndarray, shots: np.ndarray) -> Iterato
 
 
 def tar_header(name: str, size: int) -> bytes:
-    """A 512-byte POSIX header that depends on name and size alone, so equal input packs to equal bytes.
+    """A 512-byte POSIX header that depends only on name and size, so equal input packs to equal bytes.
 
     Raises:
-        ShardError: a name too long for POSIX ustar (over 100 bytes in the folder or file part).
+        ShardError: the name is too long for POSIX ustar (over 155 bytes in the folder or 100 in the file part).
     """
     try:
         encoded = name.encode()
-        if len(encoded) > 100 or size >= 8**11:  # the field of the name, and of the size, in the plain header
+        if len(encoded) > 100 or size >= 8**11:  # too long for these fields of the plain header
             return _header(name, size)
     except ValueError as error:
         raise ShardError(f"{name}: {error}; rename it") from None
@@ -116,23 +118,23 @@ def _header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT, encoding="utf-8", errors="strict")
 
 
-# tarfile takes ten times as long for a header as all else of packing a key-frame that is not the kernel's: of a member,
-# only name, size and checksum differ. The checksum is the sum of all bytes, its own field taken as eight blanks.
+# tarfile takes ten times as long for a header as the rest of our work on a key-frame. Headers differ only in name, size
+# and checksum, which is the sum of all bytes with its own field taken as eight blanks.
 _BLANK = _header("", 0)
 _MODE, _MTIME, _REST = _BLANK[100:124], _BLANK[136:148], _BLANK[156:]
 _BLANK_SUM = sum(_MODE) + sum(_MTIME) + sum(_REST) + 8 * ord(" ")
 
 
 def padding(size: int) -> bytes:
-    """Zeros that fill a tar member up to a whole block."""
+    """Zeros that pad a tar member to a whole block."""
     return bytes(-size % tarfile.BLOCKSIZE)
 
 
 def idx_text(members: Iterable[tuple[str, int, int]]) -> str:
-    """The `.idx` file of one shard for DALI's `readers.webdataset`.
+    """The text of the `.idx` file of one shard for DALI's `readers.webdataset`.
 
-    A line a sample (members in a row that share their name up to its first dot), "ext offset size name" a member.
-    DALI parts the words at white space and takes the name for its messages only, so blanks in it become "_".
+    One line per sample (consecutive members with the same name up to the first dot), "ext offset size name" per member.
+    DALI splits lines at white space and uses the name only in messages, so white space in it becomes "_".
 
     Args:
         members: name, offset and size of each, in order.

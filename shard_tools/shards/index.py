@@ -1,4 +1,4 @@
-"""A packed set opened for reading: the index, checked against its manifest."""
+"""Open a packed set for reading: its index, checked against its manifest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,18 +47,66 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
+class _Manifest(NamedTuple):
+    kind: str
+    classes: list[str]
+    shards: list[dict[str, Any]]
+    arrays: dict[str, tuple[int, str]]  # name -> bytes, sha256
+
+
+def _read_manifest(root: Path) -> _Manifest:
+    """Raises: ShardError if it is missing, not a manifest, or of another version."""
+    path = root / MANIFEST
+    if not path.is_file():
+        if not root.is_dir():
+            raise ShardError(f"{root}: no such folder; give the one that `bassl-fast pack` wrote")
+        raise ShardError(f"{path}: missing, so this is not a finished set of shards; run `bassl-fast pack` to its end")
+    try:
+        manifest = parse_json(path.read_text(encoding="utf-8"))
+        if (version := manifest["version"]) != VERSION or (kind := manifest["kind"]) not in KINDS:
+            found = f"format version {version}" if version != VERSION else f"a set of {kind}"
+            ours = f"version {VERSION} of {', '.join(KINDS[:-1])} and {KINDS[-1]}"
+            raise ShardError(f"{path}: {found}, this program reads {ours}; pack again")
+        classes = [] if kind == FILMS else [str(name) for name in manifest["classes"]]
+        types = {"name": str, "bytes": int, "sha256": str, "frames": int}
+        shards = [{key: as_type(shard[key]) for key, as_type in types.items()} for shard in manifest["shards"]]
+        arrays = {name: (manifest["index"][name]["bytes"], manifest["index"][name]["sha256"]) for name in ARRAYS}
+        for shard in shards:
+            if not is_plain_name(shard["name"]):
+                raise ValueError(f"shard name {shard['name']!r} is not a plain file name")
+            if not SHA256.fullmatch(shard["sha256"]):  # the name of its file in the cache
+                raise ValueError(f"{shard['sha256']!r} is not a sha256")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ShardError(f"{path}: not a manifest ({one_line(error)}); pack again") from None
+    return _Manifest(kind, classes, shards, arrays)
+
+
+def _open_array(path: Path, columns: np.dtype, size: int, sha256: str) -> Rows | np.ndarray:
+    """Raises: ShardError if the array cannot be read, or is not the one of the manifest."""
+    large = path.name == FRAMES  # read where it is needed; `verify` reads it all
+    try:
+        array = Rows(path) if large else map_npy(path)
+    except (OSError, ValueError) as error:
+        raise ShardError(f"{path}: cannot be read ({error}); pack again") from None
+    if len(array.shape) != 1 or columns_of(array.dtype) != columns_of(columns):
+        raise ShardError(f"{path}: other columns than {path.name} has; pack again")
+    if path.stat().st_size != size or (not large and _sha256(path) != sha256):
+        raise ShardError(f"{path}: differs from {MANIFEST}; files of two packs are mixed here, pack again")
+    return array
+
+
 @dataclass(frozen=True)
 class ShardIndex:
     """A packed set of films, pictures or clips, opened for reading; the arrays stay on disk.
 
     Attributes:
         kind: "films", "pictures" or "clips".
-        classes: names that the column `label` of `sequences` counts through; none for films.
+        classes: names of the classes that the column `label` of `sequences` numbers; empty for films.
         root: the folder of the arrays.
-        address: what the set was opened by, for messages.
-        cache: where shards are fetched to, None if they stand in `root`.
+        address: the path or address of the set, for messages.
+        cache: where remote shards are kept; None if the shards are in `root`.
         shards: per shard `{"name", "bytes", "sha256", "frames"}`, from the manifest.
-        frames: `[F]` rows of `FRAME`, read as needed: all pictures, sequence by sequence, shot by shot.
+        frames: `[F]` rows of `FRAME`, read as needed: all pictures by sequence, shot and number.
         sequences: `[N]` rows of `sequence_dtype`, one a film, picture or clip.
         shots: `[S]` rows of `SHOT`, all shots.
     """
@@ -74,16 +123,16 @@ class ShardIndex:
 
     @classmethod
     def open(cls, root: str | Path, cache: Cache | None = None, check_shards: bool = True) -> ShardIndex:
-        """Open the index and check it against its manifest and the shards' sizes; no picture is read.
+        """Open the index and check it against its manifest and the sizes of the shards; no picture is read.
 
         Args:
             root: folder, or address of one.
-            cache: for an address: where its files are kept.
-            check_shards: look at the sizes of the shards.
+            cache: keeps the files of an address; by default the one that the environment sets.
+            check_shards: compare the sizes of the shards with the manifest.
 
         Raises:
             RemoteError: an address cannot be reached in time.
-            ShardError: no manifest (never finished), another version, an array that is damaged or does not fit the
+            ShardError: no manifest (never finished), another version, an array that is damaged or does not match the
                 others or the manifest, or a shard that is missing or of another size.
         """
         address = str(root).rstrip("/")
@@ -93,44 +142,10 @@ class ShardIndex:
         else:
             cache = None
         root = Path(root)
-        path = root / MANIFEST
-        if not path.is_file():
-            if not root.is_dir():
-                raise ShardError(f"{root}: no such folder; give the one that `bassl-fast pack` wrote")
-            raise ShardError(f"{path}: missing, so this is no finished set of shards; run `bassl-fast pack` to its end")
-        try:
-            manifest = parse_json(path.read_text(encoding="utf-8"))
-            if (version := manifest["version"]) != VERSION or (kind := manifest["kind"]) not in KINDS:
-                was = f"format version {version}" if version != VERSION else f"a set of {kind}"
-                ours = f"version {VERSION} of {', '.join(KINDS[:-1])} and {KINDS[-1]}"
-                raise ShardError(f"{path}: {was}, this program reads {ours}; pack again")
-            classes = [] if kind == FILMS else [str(name) for name in manifest["classes"]]
-            kinds = {"name": str, "bytes": int, "sha256": str, "frames": int}
-            shards = [{key: as_kind(shard[key]) for key, as_kind in kinds.items()} for shard in manifest["shards"]]
-            vouched = {name: (manifest["index"][name]["bytes"], manifest["index"][name]["sha256"]) for name in ARRAYS}
-            for shard in shards:
-                if not is_plain_name(shard["name"]):
-                    raise ValueError(f"shard name {shard['name']!r} is no plain file name")
-                if not SHA256.fullmatch(shard["sha256"]):  # the cache calls the shard so
-                    raise ValueError(f"sha256 {shard['sha256']!r} is none")
-        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-            raise ShardError(f"{path}: not a manifest ({one_line(error)}); pack again") from None
-        arrays = {}
-        for name, columns in ((FRAMES, FRAME), (SEQUENCES, sequence_dtype([], kind)), (SHOTS, SHOT)):
-            try:
-                array = Rows(root / name) if name == FRAMES else map_npy(root / name)
-            except (OSError, ValueError) as error:
-                raise ShardError(f"{root / name}: cannot be read ({error}); pack again") from None
-            if len(array.shape) != 1 or columns_of(array.dtype) != columns_of(columns):
-                raise ShardError(f"{root / name}: holds other columns than {name} does; pack again")
-            arrays[name] = array
-            # The one large array is read where it is needed; `verify` reads it all.
-            size, sha256 = vouched[name]
-            if (root / name).stat().st_size != size or (name != FRAMES and _sha256(root / name) != sha256):
-                raise ShardError(
-                    f"{root / name}: differs from {MANIFEST}; files of two packs are mixed here, pack again"
-                )
-        index = cls(kind, classes, root, address, cache, shards, arrays[FRAMES], arrays[SEQUENCES], arrays[SHOTS])
+        manifest = _read_manifest(root)
+        columns = {FRAMES: FRAME, SEQUENCES: sequence_dtype([], manifest.kind), SHOTS: SHOT}
+        arrays = (_open_array(root / name, columns[name], *manifest.arrays[name]) for name in ARRAYS)
+        index = cls(manifest.kind, manifest.classes, root, address, cache, manifest.shards, *arrays)
         index._check()
         if check_shards:
             for fault in index.shard_faults():
@@ -142,7 +157,7 @@ class ShardIndex:
         shard, shots = self.sequences["shard"].astype(np.int64), self.sequences["shots"].astype(np.int64)
         frames = shots * self.sequences["frames_per_shot"]
         if not len(frames) or min(frames.min(), self.sequences["height"].min(), self.sequences["width"].min()) < 1:
-            raise ShardError(f"{self.root / SEQUENCES}: no sequence, or one without a picture; pack again")
+            raise ShardError(f"{self.root / SEQUENCES}: no sequence, or one without pictures; pack again")
         for name, found, expected in (
             (FRAMES, len(self.frames), int(frames.sum())),
             (SHOTS, len(self.shots), int(shots.sum())),
@@ -150,7 +165,7 @@ class ShardIndex:
         ):
             if found != expected:
                 raise ShardError(f"{self.root / name}: {found} entries where {SEQUENCES} counts {expected}; {mixed}")
-        # Sequences stand shard by shard, each where the one before it ended, and hold what the manifest says.
+        # Sequences are in order of shard, each starts where the one before it ends, and they add up to the manifest.
         last = np.flatnonzero(np.diff(shard, append=len(self.shards)))
         if not (
             np.array_equal(shard[last], np.arange(len(self.shards)))
@@ -158,27 +173,29 @@ class ShardIndex:
             and np.array_equal(self.sequences["first_shot"], np.cumsum(shots) - shots)
             and np.array_equal(np.diff(np.cumsum(frames)[last], prepend=0), [shard["frames"] for shard in self.shards])
         ):
-            raise ShardError(f"{self.root / SEQUENCES}: does not fit {MANIFEST}; {mixed}")
+            raise ShardError(f"{self.root / SEQUENCES}: does not match {MANIFEST}; {mixed}")
         self._check_sequences()
-        # The last picture of a shard ends where the shard does.
+        # The last picture of a shard must end where the shard does.
         final = self.frames[np.cumsum(frames)[last] - 1]
         end = final["offset"].astype(np.int64) + final["size"]
         end += -end % tarfile.BLOCKSIZE + len(END_OF_TAR)
         if not np.array_equal(end, [shard["bytes"] for shard in self.shards]):
-            raise ShardError(f"{self.root / FRAMES}: its pictures end elsewhere than the shards do; {mixed}")
+            raise ShardError(f"{self.root / FRAMES}: its pictures do not end where the shards do; {mixed}")
 
     def _check_sequences(self) -> None:
-        """Names that neither come twice nor leave the folder, classes that are there, one shot where there is one."""
+        """Check names (unique, inside the folder), labels (of known classes) and numbers of shots."""
         names, path = self.sequences["name"], self.root / SEQUENCES
         check_text(path, self.sequences)
-        # In order, so none comes twice: of films all names, else those of a split, as it is with the names of shards.
+        # Rising, so unique: the names of all films, or of the pictures and clips of each split.
         rising = names[:-1] < names[1:]
         if self.kind != FILMS:
             splits = self.sequences["split"]
             rising = np.where(splits[:-1] == splits[1:], rising, splits[:-1] < splits[1:])
         if not rising.all() or _unsafe(names, self.kind == FILMS):
             noun = NOUNS[self.kind]
-            raise ShardError(f"{path}: a {noun}'s name comes twice, out of order, or is no plain file name; pack again")
+            raise ShardError(
+                f"{path}: a {noun}'s name appears twice, is out of order, or is not a plain file name; pack again"
+            )
         if self.kind == FILMS:
             return
         if (self.sequences["shots"] != 1).any() or (
@@ -190,13 +207,13 @@ class ShardIndex:
             raise ShardError(f"{path}: a label beyond the {len(self.classes)} classes of {MANIFEST}; pack again")
 
     def shard_faults(self) -> Iterator[str]:
-        """A line for every shard that is missing or of another size than the manifest says."""
+        """One line for every shard that is missing or of another size than the manifest says."""
         sizes = (
             remote_sizes(self.address)
             if self.cache
             else {shard["name"]: _size(self.root / shard["name"]) for shard in self.shards}
         )
-        for shard in self.shards if sizes is not None else ():  # where nobody tells, a shard is checked when it arrives
+        for shard in self.shards if sizes is not None else ():  # None: checked on arrival
             path, size = f"{self.address}/{shard['name']}", sizes.get(shard["name"])
             if size is None:
                 yield f"{path}: shard missing; copy it here or pack again"
@@ -205,7 +222,7 @@ class ShardIndex:
 
     @property
     def films(self) -> list[str]:
-        """Names of all sequences; `name_of` of many pictures is the faster way to one."""
+        """Names of all sequences; `name_of` is faster for one of many."""
         return [name.decode() for name in self.sequences["name"]]
 
     def name_of(self, sequence: int) -> str:
@@ -216,7 +233,7 @@ class ShardIndex:
         """Indices of the films, pictures or clips of `split` ("train", "val", "test"), or of all for None.
 
         Raises:
-            ShardError: none belongs to it.
+            ShardError: the split is empty.
         """
         if split is None:
             return np.arange(len(self.sequences))
@@ -250,13 +267,15 @@ def check_text(path: Path, sequences: np.ndarray) -> None:
         for column in ("name", "split"):
             b"\n".join(sequences[column].tolist()).decode()
     except UnicodeDecodeError as error:
-        raise ShardError(f"{path}: {column} {error.object[error.start : error.end]!r} is no text; pack again") from None
+        raise ShardError(
+            f"{path}: {column} {error.object[error.start : error.end]!r} is not text; pack again"
+        ) from None
 
 
 def _unsafe(names: np.ndarray, plain: bool) -> bool:
-    """Whether a name of `[N]` is empty, holds a zero byte or a folder that leads elsewhere; `plain`: or a "/" at all.
+    """Whether a name of `[N]` is empty, holds a zero byte or leaves its folder; `plain`: or holds a "/".
 
-    A loop over the names of 1.28 M pictures takes longer than all else of opening them.
+    Vectorised: a loop over the names of 1.28 M pictures takes longer than the rest of opening their index.
     """
     wide = names.astype(f"S{names.dtype.itemsize + 1}")  # so that a zero ends each
     zero = wide.view(np.uint8).reshape(len(wide), -1) == 0

@@ -1,4 +1,4 @@
-"""What a picture's bytes say without decoding it: that it is whole, and how large it is."""
+"""Check that a picture is whole, and read its size, without decoding it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from shard_tools.errors import SourceError
 
-# Start-of-frame markers carry the picture size; C4, C8 and CC look alike but are tables.
+# Start-of-frame markers carry the picture size; C4, C8 and CC have the same pattern but are tables.
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
 # Marker and length of a segment; in a start of frame, precision, height and width follow.
@@ -21,9 +21,12 @@ _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
 def picture_size(data: bytes, name: str, fix: str = "extract this key-frame again") -> tuple[int, int]:
     """(height, width) in pixels of the JPEG `data`.
 
-    Checks that the stream begins and ends as a JPEG does and that its tables are there, so a file cut anywhere is found
-    at no cost: from the first scan on, only the end of the picture holds an end marker. Damage in the middle only shows
-    when decoding. `name` and `fix` stand in the error (ITU-T T.81, Annex B).
+    Checks that the stream starts and ends as a JPEG does and that its tables are there, so a file cut anywhere is found
+    at no cost: after the first scan starts, only the end of the picture holds an end marker. Damage in the middle only
+    shows when decoding (ITU-T T.81, Annex B).
+
+    Args:
+        name, fix: for the error message.
 
     Raises:
         SourceError: zero bytes, not a JPEG, or truncated.
@@ -45,17 +48,17 @@ def picture_size(data: bytes, name: str, fix: str = "extract this key-frame agai
             if size and all(size):
                 return size
             break
-        # A fill byte stands alone; every other segment before the first scan carries its length.
+        # A fill byte has no length; every other segment before the first scan carries its own.
         at += 1 if marker == 0xFF else 2 + length
     raise SourceError(f"{name}: broken JPEG header (no picture size or no scan); {fix}")
 
 
 def any_picture_size(data: bytes, name: str, fix: str) -> tuple[int, int]:
-    """(height, width) of a JPEG or PNG, whatever its file is called.
+    """(height, width) in pixels of a JPEG or PNG, whatever its file name.
 
     ImageNet holds a PNG and JPEGs in CMYK under names of JPEGs; DALI decodes all of them, so they are kept. A JPEG with
-    something after its end is decoded here, which is how one that is cut is told from it. Height and width are those of
-    the stored rows: no orientation of EXIF is applied.
+    data after its end is decoded here, to tell it from a truncated one. Height and width are those of the stored rows:
+    EXIF orientation is not applied.
 
     Raises:
         SourceError: zero bytes, another kind of file, or truncated.
@@ -75,7 +78,7 @@ def any_picture_size(data: bytes, name: str, fix: str) -> tuple[int, int]:
 
 
 def decode_fault(data: bytes | memoryview) -> str:
-    """Why the JPEG `data` cannot be decoded; "" if it can."""
+    """Why the JPEG `data` cannot be decoded; "" if it can be."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()

@@ -1,4 +1,4 @@
-"""Rows of a large `.npy` file, read in blocks of which a few are kept."""
+"""Rows of a large `.npy` file, read in blocks; the last few blocks are kept."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _KEPT = 256  # blocks; of 16-byte rows, 16 MiB
 
 
 class Rows:
-    """A one-dimensional structured array on disk, indexed as numpy does; memory stays bounded whatever is read.
+    """A one-dimensional structured array on disk, indexed like a numpy array, in bounded memory.
 
-    A memory map is simpler, but a kernel with large folios maps half a megabyte around a row that is touched.
+    A memory map is simpler, but a kernel with large folios maps half a megabyte around every row that is read.
 
     Args:
         path: `.npy` file.
 
     Raises:
-        ValueError, OSError: it is none, or cannot be read.
+        ValueError: not a `.npy` file. OSError: it cannot be read.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -39,7 +39,7 @@ class Rows:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> np.ndarray | np.void:
-        """A row, or rows `[...]` by slice or by integers `[...]`."""
+        """A row, or rows `[...]` by slice or integers `[...]`."""
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             return self._read(start, max(start, stop))[::step]
@@ -47,7 +47,7 @@ class Rows:
         found = np.empty(rows.shape, self.dtype)
         blocks, places = np.divmod(rows, _BLOCK)
         wanted = np.unique(blocks).tolist()
-        if len(wanted) > _KEPT:  # scattered over the file: a read each is less than a block each
+        if len(wanted) > _KEPT:  # scattered: reading single rows is less than reading blocks
             each = [self._read(row, row + 1) for row in rows.ravel().tolist()]
             return np.concatenate(each).reshape(rows.shape)
         for block in wanted:

@@ -156,7 +156,7 @@ def test_select_gives_the_films_of_a_split(packed):
 
 def test_a_folder_without_manifest_was_never_finished(shards):
     (shards / fmt.MANIFEST).unlink()
-    assert "manifest.json: missing, so this is no finished set" in refused(shards)
+    assert "manifest.json: missing, so this is not a finished set" in refused(shards)
     assert "bassl-fast pack" in refused(shards / "nowhere")
 
 
@@ -190,7 +190,7 @@ def test_a_shard_outside_the_folder_is_refused(shards, name):
     manifest = json.loads((shards / fmt.MANIFEST).read_text())
     manifest["shards"][0]["name"] = name
     (shards / fmt.MANIFEST).write_text(json.dumps(manifest))
-    assert "no plain file name" in refused(shards)
+    assert "not a plain file name" in refused(shards)
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -248,7 +248,7 @@ def test_a_film_that_does_not_begin_where_the_one_before_ended_is_an_error(shard
     sequences = np.load(shards / fmt.SEQUENCES)
     sequences[column][1] += 1
     write_sequences(shards, sequences)
-    assert "sequences.npy: does not fit manifest.json" in refused(shards)
+    assert "sequences.npy: does not match manifest.json" in refused(shards)
 
 
 @pytest.mark.parametrize("name", [b"../x", b"a/b", b"..", b""])
@@ -257,7 +257,7 @@ def test_a_film_name_that_would_leave_its_folder_is_an_error(shards, name):
     sequences = sequences.astype(fmt.sequence_dtype([b"12345678", *sequences["name"]]))
     sequences["name"][1] = name
     write_sequences(shards, sequences)
-    assert "is no plain file name" in refused(shards)
+    assert "is not a plain file name" in refused(shards)
 
 
 def test_an_array_of_another_pack_is_an_error(shards):
@@ -280,7 +280,7 @@ def test_keyframes_that_end_elsewhere_than_the_shard_are_an_error(shards):
     frames = np.load(shards / fmt.FRAMES)
     frames["offset"][-1] += 512
     np.save(shards / fmt.FRAMES, frames)
-    assert "end elsewhere" in refused(shards)
+    assert "do not end where" in refused(shards)
 
 
 def test_a_missing_shard_is_named(shards):
