@@ -1,0 +1,1 @@
+"""Files, local and remote: written whole, downloaded, cached, and read as untrusted data."""

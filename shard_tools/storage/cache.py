@@ -1,13 +1,13 @@
-"""Remote shards on this machine: a folder of bounded size that any number of processes share.
+"""The cache of remote shards: a local folder of bounded size, shared by any number of processes.
 
     <folder>/index/<sha256 of the manifest>/     the index arrays of one version of a set
-    <folder>/shards/<sha256>.tar                 whole, checked shards; least recently used go first
-    <folder>/shards/<sha256>.<bytes>.tmp         one that is being fetched; its bytes are taken into account already
+    <folder>/shards/<sha256>.tar                 whole, checked shards; the least recently used are deleted first
+    <folder>/shards/<sha256>.<bytes>.tmp         a shard being downloaded; its bytes already count
     <folder>/files/<sha256 of an address>/       the latest version of any other file: a checkpoint, a film's features
 
-Shards are named by what they hold, so one that was replaced remotely is another file, and no clock but this machine's
-matters. Locks are the kernel's (flock): a reader holds a shared one on the shard it has open, whoever fetches holds an
-exclusive one on the `.tmp`, and what nobody holds any more belonged to a process that died.
+Shards are named by their checksum, so a shard replaced remotely is another file, and only this machine's clock matters.
+Locks are the kernel's (flock): a reader holds a shared lock on each shard it has open, a download an exclusive one on
+its `.tmp`. A `.tmp` without a lock was left by a process that died.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from shard_tools.errors import ConfigError, RemoteError, ShardError
 from .remote import WAIT, attempt, child, fetch, filesystem, is_remote, version_of
 from .untrusted import one_line, parse_json
 
-_POLL = 0.02  # seconds between two looks at what another process does
+_POLL = 0.02  # seconds between two checks of what another process does
 
 
 def sha256_of(file: IO[bytes]) -> str:
-    """Checksum of what is left to read in `file`, as hexadecimal."""
+    """sha256 of the rest of `file`, as hexadecimal."""
     digest = hashlib.sha256()
     while block := file.read(1 << 20):
         digest.update(block)
@@ -43,24 +43,27 @@ def sha256_of(file: IO[bytes]) -> str:
 
 @dataclass(frozen=True)
 class OpenShard:
-    """A shard in use: its bytes, and the file whose lock keeps it in the cache until `close` (None: no cache)."""
+    """An open shard: its bytes, and the file whose lock keeps it in the cache until `close` (None: not cached)."""
 
     data: np.ndarray
     file: IO[bytes] | None = None
 
     def close(self) -> None:
-        """Let the cache delete the shard. The map, and every view into it, stays valid."""
+        """Allow the cache to delete the shard. The map and all views into it stay valid."""
         if self.file is not None:
             self.file.close()
 
 
 class Cache:
-    """Files of remote sets, fetched when asked for and kept up to a limit.
+    """Files of remote sets, downloaded when needed and kept up to a limit.
 
     Args:
-        folder: of this machine; made if missing. `$BASSL_FAST_CACHE` or `~/.cache/bassl-fast` if left out.
-        limit: most bytes that its shards may take; `$BASSL_FAST_CACHE_GIB` or 256 GiB if left out.
-        wait: seconds that a fetch, or room for it, is tried for.
+        folder: local folder, created if missing; by default `$BASSL_FAST_CACHE` or `~/.cache/bassl-fast`.
+        limit: bytes that its shards may take; by default `$BASSL_FAST_CACHE_GIB` or 256 GiB.
+        wait: seconds after which to give up on a download, or on room for it.
+
+    Raises:
+        ConfigError: `$BASSL_FAST_CACHE_GIB` is not a number.
     """
 
     def __init__(self, folder: str | Path | None = None, limit: float | None = None, wait: float = WAIT) -> None:
@@ -75,19 +78,20 @@ class Cache:
         self._shards = self.folder / "shards"
 
     def index(self, address: str, manifest_name: str, arrays: tuple[str, ...]) -> Path:
-        """Folder of this machine with manifest and index arrays of the set at `address`, checked against each other.
+        """Local folder with manifest and index arrays of the set at `address`, checked against each other.
 
         Raises:
-            ShardError: no set there, or its files do not fit its manifest.
+            ShardError: no set there, or its files do not match its manifest.
             RemoteError: it cannot be reached in time.
+            ConfigError: the cache is smaller than one shard.
         """
         fs, root = filesystem(address)
         try:
             manifest = attempt(f"{address}/{manifest_name}", lambda: fs.cat_file(child(root, manifest_name)), self.wait)
         except FileNotFoundError:
             raise ShardError(
-                f"{address}/{manifest_name}: missing, so this is no finished set of shards; run `bassl-fast pack` to "
-                "its end"
+                f"{address}/{manifest_name}: missing, so this is not a finished set of shards; run `bassl-fast pack` "
+                "to its end"
             ) from None
         try:
             facts = parse_json(manifest)
@@ -115,15 +119,15 @@ class Cache:
         return folder
 
     def open(self, address: str, shard: dict[str, Any], release: Callable[[], bool] = lambda: False) -> OpenShard:
-        """A shard of the set at `address`, fetched if it is not here; it stays in the cache until closed.
+        """A shard of the set at `address`, downloaded if it is not here; it stays in the cache until closed.
 
         Args:
-            shard: its row of the manifest.
-            release: called when there is no room: closes a shard that the caller holds, or returns False.
+            shard: its entry in the manifest.
+            release: called when there is no room: closes a shard that the caller has open, or returns False.
 
         Raises:
-            ShardError: the shard is gone or was replaced; the disk is full.
-            RemoteError: it cannot be fetched in time, or everything in the cache stays in use.
+            ShardError: the shard is gone or was replaced, or the disk is full.
+            RemoteError: it cannot be downloaded in time, or everything in the cache stays in use.
         """
         name, size, sha256 = f"{address}/{shard['name']}", shard["bytes"], shard["sha256"]
         path, tmp = self._shards / f"{sha256}.tar", self._shards / f"{sha256}.{size}.tmp"
@@ -145,26 +149,26 @@ class Cache:
                     continue
                 if full and release():
                     continue
-                if (now := _size(tmp)) != seen:  # somebody else is fetching it, and gets on
+                if (now := _size(tmp)) != seen:  # another process is downloading it and makes progress
                     deadline, seen = time.monotonic() + self.wait, now
                 if time.monotonic() > deadline:
                     raise RemoteError(
                         f"{name}: no room in {self.folder} for {self.wait:.0f} s, all {self.limit / 2**30:.3g} GiB of "
                         "its shards are in use; set BASSL_FAST_CACHE_GIB higher"
                         if full
-                        else f"{name}: another process has it and stands still for {self.wait:.0f} s; stop it"
+                        else f"{name}: is held by a process that made no progress for {self.wait:.0f} s; stop it"
                     )
                 time.sleep(_POLL)
 
     def file(self, address: str) -> Path:
-        """A remote file that is no shard: its latest version on this machine, fetched if that is not here.
+        """The latest version of a remote file that is not a shard, as a local file; downloaded if it is not here.
 
-        Versions are told apart by size and what the server says (an ETag, a date); where it says nothing, the file is
-        fetched each time. The version before goes; who has it mapped keeps it.
+        Versions are told apart by size and ETag or date; if the server states neither, the file is downloaded each
+        time. The version before is deleted; a process that has it mapped keeps it.
 
         Raises:
             FileNotFoundError: no such file.
-            RemoteError: it cannot be fetched in time.
+            RemoteError: it cannot be downloaded in time.
             ShardError: the disk is full.
         """
         fs, remote = filesystem(address)
@@ -193,24 +197,27 @@ class Cache:
 
     @contextmanager
     def _locked(self, tmp: Path, name: str) -> Iterator[None]:
-        """Held by the one process or thread that fetches into `tmp`."""
+        """Held by the one process or thread that downloads into `tmp`."""
         deadline, seen = time.monotonic() + self.wait, None
         while (file := _lock(tmp)) is None:
-            if (now := _size(tmp)) != seen:  # whoever has it gets on
+            if (now := _size(tmp)) != seen:  # its holder makes progress
                 deadline, seen = time.monotonic() + self.wait, now
             if time.monotonic() > deadline:
-                raise RemoteError(f"{name}: another process has it and stands still for {self.wait:.0f} s; stop it")
+                raise RemoteError(f"{name}: is held by a process that made no progress for {self.wait:.0f} s; stop it")
             time.sleep(_POLL)
         with file:
             yield
 
     def _make_private(self) -> None:
-        """Make the folder, if it is not there, for this user alone: what keys were needed for is not everybody's."""
+        """Create the folder for this user only: its files may have needed keys to read."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(mode=0o700, exist_ok=True)
 
     def _reserve(self, tmp: Path, path: Path, size: int) -> tuple[IO[bytes] | None, bool]:
-        """The locked `.tmp` to fetch into, or None: another has it or just finished; and whether room is what lacks."""
+        """The locked `.tmp` to download into, and whether the cache is full.
+
+        None if it is full, or another process is downloading the shard or has just finished.
+        """
         with self._alone():
             if path.exists() or (file := _lock(tmp)) is None:
                 return None, False
@@ -221,7 +228,7 @@ class Cache:
             return None, True
 
     def _make_room(self, size: int, mine: Path) -> bool:
-        """Delete what is used least until `size` bytes are free of the limit; never what is in use."""
+        """Delete the least recently used shards, never one in use, until `size` bytes fit; True if they do."""
         total, candidates = size, []
         for path in self._shards.iterdir():
             if path == mine:
@@ -233,7 +240,7 @@ class Cache:
                 else:
                     total += int(path.name.split(".")[1])
             elif path.suffix == ".tar":
-                with suppress(FileNotFoundError):  # somebody tidies up
+                with suppress(FileNotFoundError):  # deleted by another process
                     facts = path.stat()
                     total += facts.st_size
                     candidates.append((facts.st_mtime_ns, facts.st_size, path))
@@ -247,7 +254,7 @@ class Cache:
         return total <= self.limit
 
     def _fetch(self, fs: Any, remote: str, name: str, tmp: Path, size: int, sha256: str) -> None:
-        """Copy a remote file to `tmp` and check it; a copy that differs is fetched once more."""
+        """Download a file to `tmp` and check it; a copy that differs is downloaded once more."""
         try:
             for _ in range(2):
                 try:
@@ -267,23 +274,23 @@ class Cache:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Held while it is decided what goes and who fetches; never while fetching."""
+        """Held while deciding what to delete and who downloads; never during a download."""
         deadline = time.monotonic() + self.wait
         with open(self.folder / "lock", "w") as lock:
             while not _flock(lock, fcntl.LOCK_EX):
                 if time.monotonic() > deadline:
                     raise RemoteError(
-                        f"{lock.name}: another process holds it and stands still for {self.wait:.0f} s; stop it"
+                        f"{lock.name}: is held by a process that made no progress for {self.wait:.0f} s; stop it"
                     )
                 time.sleep(_POLL)
             yield
 
 
 def local_file(where: str | Path) -> Path:
-    """The file at a path, which need not be there; of the one at an address, a copy on this machine.
+    """The path itself (which may not exist), or a local copy of the file at an address.
 
     Raises:
-        FileNotFoundError, RemoteError, ShardError: as of `Cache.file`.
+        FileNotFoundError, RemoteError, ShardError: see `Cache.file`.
     """
     return Cache().file(str(where)) if is_remote(where) else Path(where)
 
@@ -296,7 +303,7 @@ def _size(tmp: Path) -> int | None:
 
 
 def _lock(path: Path, create: bool = True) -> IO[bytes] | None:
-    """The file, locked for this process alone; None if another has it, or it went meanwhile."""
+    """The file with an exclusive lock; None if another process has it, or it was deleted."""
     try:
         file = open(path, "ab" if create else "rb")  # noqa: SIM115
     except FileNotFoundError:
@@ -308,7 +315,7 @@ def _lock(path: Path, create: bool = True) -> IO[bytes] | None:
 
 
 def _flock(file: IO[Any], kind: int) -> bool:
-    """Lock a file unless others have it; nobody waits in the kernel, where a wait has no end."""
+    """Lock a file unless others have it. Never waits in the kernel, where a wait has no timeout."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -317,7 +324,7 @@ def _flock(file: IO[Any], kind: int) -> bool:
 
 
 def _open_locked(path: Path) -> OpenShard | None:
-    """A shard of the cache with a shared lock on it, moved to the front; None if it is not here, or about to go."""
+    """A cached shard with a shared lock on it, marked as just used; None if it is not here or about to be deleted."""
     try:
         file = open(path, "rb")  # noqa: SIM115
     except FileNotFoundError:
@@ -325,13 +332,13 @@ def _open_locked(path: Path) -> OpenShard | None:
     if not _flock(file, fcntl.LOCK_SH) or os.fstat(file.fileno()).st_nlink == 0:
         file.close()
         return None
-    os.utime(path, ns=(time.time_ns(),) * 2)  # the kernel's own "now" moves in steps of milliseconds
+    os.utime(path, ns=(time.time_ns(),) * 2)  # the kernel's own "now" has a resolution of milliseconds
     return OpenShard(np.memmap(path, np.uint8, mode="r"), file)
 
 
 @contextmanager
 def _disk(folder: Path) -> Iterator[None]:
-    """Say plainly what the disk under the cache says."""
+    """Turn an error of the cache's disk into one line."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A folder that shards are written to, on this machine or behind an address. A file in it is whole or not there."""
+"""A folder to write shards to, local or remote. A file in it is whole or not there."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ PARTS = ".pack"  # folder of what only a pack at work needs, beside the shards
 
 
 class Place(Protocol):
-    """What `pack` asks of the folder it writes to. Names may contain `/`."""
+    """The folder that `pack` writes to. Names may contain `/`."""
 
     uri: str
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None if it is not there."""
+        """Bytes of a file; None if it does not exist."""
 
     def read(self, name: str) -> bytes | None:
-        """A whole file; None if it is not there."""
+        """Contents of a file; None if it does not exist."""
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file at once."""
+        """Write a whole file."""
 
     def take(self, path: Path, name: str) -> None:
-        """Move a finished file of this machine to `name`."""
+        """Move a finished local file to `name`."""
 
     def delete(self, name: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file if it exists."""
 
     def settle(self) -> None:
-        """Return when the disk knows the names of all files written so far."""
+        """Flush the names of all files written so far to disk."""
 
     def names(self, folder: str) -> list[str]:
-        """Names of the files in a folder, none if that is not there."""
+        """Names of the files in a folder; empty if it does not exist."""
 
     def sha256(self, name: str) -> str:
-        """Checksum of a file that is there."""
+        """sha256 of a file."""
 
     def scratch(self) -> Path:
-        """A folder of this machine to write files in that `take` then moves."""
+        """A local folder for files that `take` then moves."""
 
     def clear(self) -> None:
-        """Remove what only a pack at work needs."""
+        """Delete what only a running pack needs."""
 
     def writing(self) -> contextmanager:
-        """Held by one process at a time where that can be made sure of."""
+        """Held by one process at a time, where locks exist."""
 
     def join(self) -> None:
-        """Called by a worker process: nobody else may write here until it has ended too."""
+        """Called by a worker process: no other pack may write here until it has ended too."""
 
 
 def open_place(uri: str | Path) -> Place:
@@ -70,12 +70,12 @@ def open_place(uri: str | Path) -> Place:
         RemoteError: an address that cannot be written to.
     """
     if str(uri).startswith(("http://", "https://")):
-        raise RemoteError(f"{uri}: can only be read; give a path, or an s3:// or gs:// address")
+        raise RemoteError(f"{uri}: http addresses are read-only; give a path, or an s3:// or gs:// address")
     return RemotePlace(str(uri)) if is_remote(uri) else LocalPlace(Path(uri))
 
 
 class LocalPlace:
-    """A folder of this machine; files are written as `.tmp` and renamed."""
+    """A local folder; files are written as `.tmp` and renamed."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.uri = root, str(root)
@@ -145,7 +145,7 @@ class LocalPlace:
 
 
 def _wait_for_none(workers: TextIO) -> None:
-    """Return when no worker holds the file: those of a pack that was killed die a moment after it."""
+    """Wait until no worker holds the file: the workers of a killed pack die a moment after it."""
     for wait in (0.05, 0.1, 0.2, 0.5, 0):
         try:
             fcntl.flock(workers, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,7 +158,7 @@ def _wait_for_none(workers: TextIO) -> None:
 
 
 class RemotePlace:
-    """A folder behind an address. Object stores show a file when it is whole, and have no locks."""
+    """A remote folder. Object stores show a file only when it is whole, and have no locks."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
@@ -184,7 +184,7 @@ class RemotePlace:
         self._put(name, lambda: self._fs.pipe_file(f"{self._root}/{name}", data))
 
     def copy(self, path: Path, name: str) -> None:
-        """Copy a file of this machine to `name`; until all of it is there, what was there before stays."""
+        """Copy a local file to `name`; what was there before stays until the copy is complete."""
         self._put(name, lambda: self._fs.put_file(str(path), f"{self._root}/{name}"))
 
     def take(self, path: Path, name: str) -> None:
@@ -195,7 +195,7 @@ class RemotePlace:
         try:
             self._try(name, action)
         except FileNotFoundError:
-            raise RemoteError(f"{self.uri}/{name}: no such bucket or folder; make it, or mend the address") from None
+            raise RemoteError(f"{self.uri}/{name}: no such bucket or folder; create it, or fix the address") from None
 
     def delete(self, name: str) -> None:
         with suppress(FileNotFoundError):

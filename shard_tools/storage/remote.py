@@ -1,6 +1,6 @@
-"""Files behind an address (`s3://`, `gs://`, `http(s)://`, whatever fsspec knows): opened, and tried again for a while.
+"""Remote files (`s3://`, `gs://`, `http(s)://`, any protocol of fsspec), with retries.
 
-Keys come from the environment or the cloud's own files, never from ours.
+Keys come from the environment or the cloud's own configuration files, never from ours.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from fsspec import AbstractFileSystem
 from shard_tools.counters import count
 from shard_tools.errors import ConfigError, MissingDependency, RemoteError
 
-WAIT = 60.0  # seconds that one request is tried for
+WAIT = 60.0  # seconds for which a request is retried
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
-_STALL = 10  # seconds without a byte after which a connection is given up
+_STALL = 10  # seconds without a byte after which a connection is closed
 
 Result = TypeVar("Result")
 
 
 def is_remote(uri: object) -> bool:
-    """Whether `uri` is an address rather than a path of this machine."""
+    """Whether `uri` is an address rather than a local path."""
     return "://" in str(uri) and not str(uri).startswith("file://")
 
 
 def absolute(where: str | Path) -> str:
-    """What a file or folder is called from any working folder."""
+    """Name of a file or folder that is valid in any working folder."""
     return str(where) if is_remote(where) else str(Path(where).resolve())
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of an address and the path in it.
+    """The file system of an address, and the path in it.
 
     Raises:
         MissingDependency: its package is not installed.
-        RemoteError: no such kind of address, or it cannot be made sense of.
-        ConfigError: $AWS_ENDPOINT_URL is no address of a server.
+        RemoteError: an unknown protocol, or a malformed address.
+        ConfigError: $AWS_ENDPOINT_URL is not the address of a server.
     """
     protocol = uri.split("://")[0]
     if protocol in ("s3", "gs", "gcs"):
@@ -58,7 +58,7 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
         raise MissingDependency(f"{uri}: fsspec needs another package for {protocol}://; {fix}") from None
     except ValueError as error:
         raise RemoteError(f"{uri}: {error}; give a path, or an s3://, gs:// or http(s):// address") from None
-    # `attempt` tries again, and knows when to stop.
+    # Retries are up to `attempt`, which knows when to stop.
     if hasattr(filesystem, "retries"):
         filesystem.retries = 1
     return filesystem, path.rstrip("/")
@@ -67,7 +67,7 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
 def _check_bucket(uri: str) -> None:
     bucket = uri.split("://")[1].split("/")[0]
     if not (_BUCKET.fullmatch(bucket) or bucket.startswith("arn:")):
-        raise RemoteError(f"{uri}: {bucket!r} is no name of a bucket; write s3://bucket/folder")
+        raise RemoteError(f"{uri}: {bucket!r} is not the name of a bucket; write s3://bucket/folder")
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         if (endpoint := os.environ.get(name)) and uri.startswith("s3://"):
             try:
@@ -76,12 +76,12 @@ def _check_bucket(uri: str) -> None:
                     raise ValueError
             except ValueError:
                 raise ConfigError(
-                    f"{name} {endpoint!r}: no address of a server; write http(s)://host or http(s)://host:port"
+                    f"{name} {endpoint!r}: not the address of a server; write http(s)://host or http(s)://host:port"
                 ) from None
 
 
 def _options(protocol: str) -> dict[str, Any]:
-    """Bounds on the wait for one byte: the libraries' own are minutes, or none."""
+    """Timeouts: those of the libraries are minutes, or none."""
     if protocol == "s3":
         once = {"connect_timeout": _STALL, "read_timeout": _STALL, "retries": {"max_attempts": 0}}
         return {"config_kwargs": once}
@@ -93,15 +93,15 @@ def _options(protocol: str) -> dict[str, Any]:
 
 
 def attempt(what: str, action: Callable[[], Result], wait: float = WAIT) -> Result:
-    """The result of `action`, tried again with growing pauses while it fails.
+    """The result of `action`, retried with growing pauses while it fails.
 
     Args:
-        what: stands in the error.
-        wait: seconds after which no new try begins; one that hangs is cut off by the connection's own limit.
+        what: name for the error.
+        wait: seconds after which it is not retried again; a request that hangs ends by the connection's own timeout.
 
     Raises:
-        FileNotFoundError, OSError of this machine's disk: at once, as trying again mends neither.
-        RemoteError: no permission, no such address, or nothing helped in time.
+        FileNotFoundError, OSError of the local disk: at once, as a retry helps with neither.
+        RemoteError: no permission, no such address, or no success in time.
     """
     deadline, pause = time.monotonic() + wait, 0.1
     while True:
@@ -112,19 +112,19 @@ def attempt(what: str, action: Callable[[], Result], wait: float = WAIT) -> Resu
         except Exception as error:  # every library behind fsspec has errors of its own
             if isinstance(error, OSError) and error.errno in _DISK:
                 raise
-            if fix := _what_mends(error):
+            if fix := _fix_of(error):
                 raise RemoteError(f"{what}: {fix} ({_short(error)})") from None
             if time.monotonic() + pause > deadline:
                 raise RemoteError(
-                    f"{what}: given up after {wait:.0f} s ({_short(error)}); look after the server and try again"
+                    f"{what}: given up after {wait:.0f} s ({_short(error)}); check the server and try again"
                 ) from None
         count("retries")
         time.sleep(pause * random.uniform(0.5, 1))
         pause = min(2 * pause, 5.0)
 
 
-def _what_mends(error: Exception) -> str:
-    """What to do about an error that another try would only repeat; "" for one that may pass."""
+def _fix_of(error: Exception) -> str:
+    """What to do about an error that a retry would only repeat; "" for one that may pass."""
     status, kind = getattr(error, "status", 0), type(error).__name__
     if isinstance(error, PermissionError) or status in (401, 403):
         return "no permission; set the keys in the environment"
@@ -135,7 +135,7 @@ def _what_mends(error: Exception) -> str:
         or kind == "ParamValidationError"
         or (400 <= status < 500 and status not in (408, 429))
     ):
-        return "refused; mend the address"
+        return "refused; fix the address"
     return ""
 
 
@@ -144,7 +144,7 @@ def _short(error: Exception) -> str:
 
 
 def version_of(facts: dict[str, Any]) -> str:
-    """What changes with a file, as far as what fsspec tells of it says; "" where it says nothing."""
+    """ETag, checksum or date of a file, whichever fsspec reports; "" if none."""
     names = ("ETag", "md5Hash", "etag", "mtime", "LastModified", "Last-Modified")
     return str(next(filter(None, map(facts.get, names)), ""))
 
@@ -153,17 +153,17 @@ class Entry(NamedTuple):
     """A file or folder in a remote folder."""
 
     name: str
-    path: str  # as its file system wants it
+    path: str  # for its file system
     is_folder: bool
-    size: int | None  # bytes; None where a listing does not tell
-    version: str  # changes with the file, as far as a listing tells
+    size: int | None  # bytes; None if the listing does not say
+    version: str  # see `version_of`
 
 
 def listing(uri: str) -> list[Entry]:
-    """What is in a remote folder. Over http, it is what the server's own index page links to.
+    """Entries of a remote folder; over http, the links of the server's index page.
 
     Raises:
-        FileNotFoundError: no such folder, or the server shows none.
+        FileNotFoundError: no such folder, or the server has no index page.
         RemoteError: it cannot be listed in time.
     """
     fs, root = filesystem(uri)
@@ -185,7 +185,7 @@ def listing(uri: str) -> list[Entry]:
 
 
 def sizes(uri: str) -> dict[str, int] | None:
-    """Name -> bytes of the files in a remote folder; None over http, which does not tell.
+    """Name -> bytes of the files in a remote folder; None over http, where listings have no sizes.
 
     Raises:
         RemoteError: it cannot be listed in time.
@@ -199,19 +199,19 @@ def sizes(uri: str) -> dict[str, int] | None:
 
 
 def child(root: str, name: str) -> str:
-    """The path of a file below a folder, both as their file system wants them."""
+    """The path of a file below a folder, both for their file system."""
     return f"{root}/{quote(name) if _is_url(root) else name}"
 
 
 def fetch(fs: AbstractFileSystem, path: str, to: Path, size: int | None) -> None:
-    """Copy a remote file to this machine.
+    """Download a remote file.
 
     Raises:
-        ConnectionError: other than `size` bytes came.
+        ConnectionError: it is not `size` bytes long.
     """
     fs.get_file(path, str(to))
     if size is not None and (found := to.stat().st_size) != size:
-        raise ConnectionError(f"{found} bytes of {size} came")
+        raise ConnectionError(f"received {found} bytes of {size}")
 
 
 def _is_url(uri: str) -> bool:

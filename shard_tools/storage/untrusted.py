@@ -1,4 +1,4 @@
-"""Files that come from elsewhere are data: read within bounds, and what a parser chokes on is a ValueError."""
+"""Read untrusted files: bounded in memory, and anything malformed is a ValueError."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _LARGEST_HEADER = 1 << 20  # bytes of an extended tar header, which are read at 
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON document says.
+    """Parse a JSON document.
 
     Raises:
-        ValueError: it is none, or nested deeper than Python's parser goes.
+        ValueError: it is not JSON, or nested too deeply for Python's parser.
     """
     try:
         return json.loads(text)
@@ -36,27 +36,27 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def map_npy(path: str | Path) -> np.memmap:
-    """The array of a `.npy` file, mapped: whatever its header claims, it takes no more than the file has.
+    """Memory-map the array of a `.npy` file, whose header can claim no more bytes than the file has.
 
     Raises:
-        ValueError: it is none. OSError: it cannot be read.
+        ValueError: not a `.npy` file. OSError: it cannot be read.
     """
     try:
-        with np.errstate(over="ignore"):  # of a shape beyond all memory, which the file cannot hold
+        with np.errstate(over="ignore"):  # of a huge shape, which the file cannot hold
             return np.lib.format.open_memmap(path, mode="r")
     except OSError:
         raise
-    except Exception as error:  # numpy raises many kinds for a damaged header
+    except Exception as error:  # numpy raises many kinds of errors for a damaged header
         raise ValueError(one_line(error)) from None
 
 
 def one_line(error: BaseException) -> str:
-    """The first words of a library's complaint."""
+    """The start of a library's error message, on one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether `name` can only be that of a file in its folder."""
+    """Whether `name` can only be a file directly in its folder."""
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
@@ -65,7 +65,7 @@ def is_plain_name(name: str) -> bool:
 
 
 class TarHeader(tarfile.TarInfo):
-    """For `tarfile.open(tarinfo=...)`: refuses what tarfile would read at once, or go back over without end."""
+    """For `tarfile.open(tarinfo=...)`: refuses headers that would make tarfile read too much, or loop forever."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> TarHeader:
@@ -88,7 +88,7 @@ def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """(number, text) of the lines of a text file that are not empty.
+    """(number, text) of the non-empty lines of a text file.
 
     Raises:
         SourceError: no such file, or not UTF-8.
