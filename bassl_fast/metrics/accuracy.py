@@ -1,4 +1,4 @@
-"""How often a classifier is right."""
+"""Top-k accuracy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ TOP = (1, 5)
 
 
 def hits(probability: Tensor, labels: Tensor) -> Tensor:
-    """For each of `TOP`, how many of `probability` `[N, classes]` have their label `[N]` among the k most probable.
+    """For each k of `TOP`, how many rows of `probability` `[N, classes]` have their label `[N]` in the k most probable.
 
-    Of equal ones, those of lower number come first.
+    Ties are broken by class number, lower first.
     """
     ranked = probability.argsort(dim=1, descending=True, stable=True)
     ranks = (ranked == labels[:, None]).long().argmax(1)

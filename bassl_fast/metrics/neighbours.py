@@ -18,11 +18,11 @@ def knn_precision(
     scenes: Mapping[str, np.ndarray | torch.Tensor],
     ks: Sequence[int] = KS,
 ) -> dict[int, float]:
-    """Of the k shots of the same film nearest to a shot by cosine, the percentage in its scene, pooled over shots.
+    """Percentage of the k nearest shots of the same film (by cosine) that are in the same scene, pooled over shots.
 
-    As measured on the reference: the shot itself is not its neighbour, and only shots of scenes with at least k shots
-    ask (so a scene of exactly k shots cannot reach 100). Unlabelled shots neither ask nor answer. A k no scene is large
-    enough for is absent from the answer. Runs where the features are: a tensor on the GPU stays there.
+    As in the reference: a shot is not its own neighbour, and only shots of scenes with at least k shots are queries (so
+    a scene of exactly k shots cannot reach 100). Unlabelled shots are neither queries nor neighbours. A k larger than
+    every scene is left out. Computed on the device of the features.
 
     Args:
         features: film -> `[S, D]`.
@@ -45,7 +45,7 @@ def knn_precision(
         x, scene = x[scene >= 0], scene[scene >= 0]
         if len(x) < 2:
             continue
-        with torch.autocast(x.device.type, enabled=False):  # half precision would swap near neighbours
+        with torch.autocast(x.device.type, enabled=False):  # half precision would reorder close neighbours
             similarity = _similarity(torch.nn.functional.normalize(x, dim=1)).fill_diagonal_(-torch.inf)
         nearest = similarity.topk(min(max(ks), len(x) - 1), dim=1).indices  # [S, K]
         found = (scene[nearest] == scene[:, None]).cumsum(1)  # [S, K] neighbours in the scene among the first k
@@ -58,7 +58,7 @@ def knn_precision(
 
 
 def _similarity(x: torch.Tensor, block: int = 512) -> torch.Tensor:
-    """Scalar products `[S, S]` of the rows of `x` `[S, D]`, each pair of blocks multiplied once."""
+    """Dot products `[S, S]` of the rows of `x` `[S, D]`; each pair of blocks is multiplied once."""
     similarity = x.new_empty(len(x), len(x))
     for first in range(0, len(x), block):
         rows = slice(first, first + block)
@@ -68,7 +68,7 @@ def _similarity(x: torch.Tensor, block: int = 512) -> torch.Tensor:
 
 
 def neighbours_asked(scenes: Tensor) -> list[int]:
-    """How many neighbours `knn_precision` looks at for each k: k for every shot in a scene of at least k shots."""
+    """Number of neighbours that `knn_precision` counts for each k: k for every shot in a scene of at least k shots."""
     scenes = scenes[scenes >= 0]
     size = torch.bincount(scenes)[scenes] if len(scenes) else scenes
     return [k * int((size >= k).sum()) for k in KS]

@@ -1,4 +1,4 @@
-"""How often the nearest of a bank are of the same class."""
+"""Retrieval: recall of the same class among the nearest of a bank."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def recall(
     ks: tuple[int, ...] = KS,
     centred: bool = True,
 ) -> dict[int, float]:
-    """Recall at each k, in percent: queries with a clip of their class among their k nearest by cosine.
+    """Recall at each k, in percent: queries with a clip of their class among the k nearest by cosine.
 
     Args:
         query, bank: features `[Q, D]`, `[N, D]`.
         query_labels, bank_labels: classes `[Q]`, `[N]`.
-        ks: how many of the nearest, at most N.
-        centred: take from each set its own mean first, as SCE's evaluation does.
+        ks: numbers of neighbours, at most N.
+        centred: subtract the mean of each set first, as SCE's evaluation does.
     """
     if centred:
         query, bank = query - query.mean(0), bank - bank.mean(0)

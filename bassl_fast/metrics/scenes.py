@@ -1,14 +1,15 @@
-"""How good predicted scene boundaries and features are. Pure functions from arrays to percent.
+"""Scores of predicted scene boundaries: pure functions from probabilities and labels to percent.
 
-Three kinds of score, as in BaSSL (Mun et al., arXiv:2201.05277) on MovieNet-SSeg:
-ranking of shots (AP, AUC), decisions at a threshold (F1, recall, recall@3s), and overlap of whole scenes (mIoU);
-and, without any head, `knn_precision` of the shot features.
+Three kinds, as in BaSSL (Mun et al., arXiv:2201.05277) on MovieNet-SSeg: ranking of shots (AP, AUC), decisions at a
+threshold (F1, recall, recall@3s), and overlap of whole scenes (mIoU). `METRICS` lists them; a new one is a function of
+(films, threshold) and an entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
@@ -22,7 +23,7 @@ NEAR_SECONDS = 3.0  # ... and less than this far in time, shot end to shot end
 
 @dataclass(frozen=True)
 class FilmScores:
-    """Scores and truth of one film, a row a shot in film order.
+    """Probabilities and labels of one film, a row a shot in film order.
 
     Attributes:
         probability: `[S]` float in 0..1, that the shot is the last of its scene.
@@ -77,57 +78,122 @@ class FilmScores:
         return self.probability >= threshold
 
 
+# Percent of a set of films at a threshold, at which a shot is a predicted boundary when its probability is at least
+# this; None where the score is undefined.
+Metric = Callable[[Sequence[FilmScores], float], float | None]
+
+
 def scene_metrics(
-    films: Sequence[FilmScores], threshold: float = 0.5, reference_quirks: bool = False
+    films: Sequence[FilmScores],
+    threshold: float = 0.5,
+    reference_quirks: bool = False,
+    more: Mapping[str, Metric] | None = None,
 ) -> dict[str, float]:
-    """All scores of a set of films, in percent; a score that is undefined on them is absent from the answer.
+    """All scores of a set of films, in percent; a score that is undefined on them is left out.
 
     Pooled over all shots: `ap`, `auc`, `f1`, `acc`, and `acc1`, `acc0` over shots that are and are not a boundary.
     Averaged over films: `mean_ap`, `recall`, `recall_at_3s`, `miou`. A film without a true boundary has no AP and no
     recall and is skipped in those means; it counts in every other score (as one scene, in `miou`).
-    `recall_at_3s` and `miou` need the frames of every labelled shot of every film, else both are absent.
-    Unlabelled shots are left out of everything, the scenes of `miou` included.
+    `recall_at_3s` and `miou` need the frames of every labelled shot of every film, else both are left out.
+    Unlabelled shots are ignored everywhere, also in the scenes of `miou`.
 
     Args:
         threshold: a shot is a predicted boundary when its probability is at least this.
         reference_quirks: score as the published code does, to compare with its numbers: unlabelled shots count as
             boundaries, shots after the last boundary belong to no scene, a scene is one frame short.
+        more: metrics besides ours, by name.
 
     Raises:
         FeatureError: no labelled shot at all; with `reference_quirks`, a film without a true or predicted boundary.
     """
+    metrics = {**METRICS, **(more or {})}
     if reference_quirks:
         films = [FilmScores(f.film, f.probability, abs(f.boundary), f.start, f.end) for f in films]
+        metrics["miou"] = partial(mean_iou, quirks=True)
+    _pool(films)  # raises if nothing is labelled
+    scores = {name: metric(films, threshold) for name, metric in metrics.items()}
+    return {name: float(score) for name, score in scores.items() if score is not None}
+
+
+def accuracy(films: Sequence[FilmScores], threshold: float) -> float:
+    """Shots labelled correctly."""
+    truth, probability = _pool(films)
+    return 100 * ((probability >= threshold) == truth).mean()
+
+
+def average_precision(films: Sequence[FilmScores], threshold: float) -> float | None:
+    """Area under the precision-recall curve of all shots; the threshold has no effect."""
+    truth, probability = _pool(films)
+    return 100 * average_precision_score(truth, probability) if truth.any() else None
+
+
+def f1(films: Sequence[FilmScores], threshold: float) -> float | None:
+    """Harmonic mean of precision and recall, pooled over shots."""
     truth, probability = _pool(films)
     predicted = probability >= threshold
-    scores = {"acc": (predicted == truth).mean()}
-    if truth.any():
-        hits = (predicted & truth).sum()
-        scores |= {
-            "ap": average_precision_score(truth, probability),
-            "f1": 2 * hits / (predicted.sum() + truth.sum()),
-            "acc1": predicted[truth].mean(),
-        }
-    if not truth.all():
-        scores["acc0"] = 1 - predicted[~truth].mean()
-    if truth.any() and not truth.all():
-        scores["auc"] = roc_auc_score(truth, probability)
+    return 100 * (2 * (predicted & truth).sum() / (predicted.sum() + truth.sum())) if truth.any() else None
 
-    timed = all(f.timed for f in films)
-    with_truth = [f for f in films if (f.boundary == 1).any()]
-    if with_truth:
-        scores["mean_ap"] = np.mean([average_precision_score(*_pool([f])) for f in with_truth])
-        scores["recall"] = np.mean([f.predicted(threshold)[f.boundary == 1].mean() for f in with_truth])
-        if timed:
-            scores["recall_at_3s"] = np.mean([_recall_near(f, threshold) for f in with_truth])
-    if timed:
-        scores["miou"] = np.mean([_miou(f, threshold, reference_quirks) for f in films if f.labelled.any()])
-    return {name: 100 * float(value) for name, value in scores.items()}
+
+def accuracy_on_boundaries(films: Sequence[FilmScores], threshold: float) -> float | None:
+    """Boundary shots labelled correctly."""
+    truth, probability = _pool(films)
+    return 100 * (probability >= threshold)[truth].mean() if truth.any() else None
+
+
+def accuracy_elsewhere(films: Sequence[FilmScores], threshold: float) -> float | None:
+    """Other shots labelled correctly."""
+    truth, probability = _pool(films)
+    return 100 * (1 - (probability >= threshold)[~truth].mean()) if not truth.all() else None
+
+
+def area_under_roc(films: Sequence[FilmScores], threshold: float) -> float | None:
+    """Area under the ROC curve of all shots; the threshold has no effect."""
+    truth, probability = _pool(films)
+    return 100 * roc_auc_score(truth, probability) if truth.any() and not truth.all() else None
+
+
+def mean_average_precision(films: Sequence[FilmScores], threshold: float) -> float | None:
+    """Mean of the average precisions of films with a true boundary."""
+    found = [average_precision_score(*_pool([f])) for f in _with_truth(films)]
+    return 100 * np.mean(found) if found else None
+
+
+def mean_recall(films: Sequence[FilmScores], threshold: float) -> float | None:
+    """Mean over films of the share of true boundaries that are predicted."""
+    found = [f.predicted(threshold)[f.boundary == 1].mean() for f in _with_truth(films)]
+    return 100 * np.mean(found) if found else None
+
+
+def recall_at_3s(films: Sequence[FilmScores], threshold: float) -> float | None:
+    """Mean over films of the share of true boundaries with a predicted one nearby, in shots and in time."""
+    found = [_recall_near(f, threshold) for f in _with_truth(films)] if all(f.timed for f in films) else []
+    return 100 * np.mean(found) if found else None
+
+
+def mean_iou(films: Sequence[FilmScores], threshold: float, quirks: bool = False) -> float | None:
+    """Mean over films of the overlap of true and predicted scenes. `quirks`: see `scene_metrics`."""
+    if not all(f.timed for f in films):
+        return None
+    return 100 * np.mean([_miou(f, threshold, quirks) for f in films if f.labelled.any()])
+
+
+METRICS: dict[str, Metric] = {
+    "acc": accuracy,
+    "ap": average_precision,
+    "f1": f1,
+    "acc1": accuracy_on_boundaries,
+    "acc0": accuracy_elsewhere,
+    "auc": area_under_roc,
+    "mean_ap": mean_average_precision,
+    "recall": mean_recall,
+    "recall_at_3s": recall_at_3s,
+    "miou": mean_iou,
+}
 
 
 def per_film(films: Sequence[FilmScores], threshold: float = 0.5) -> list[dict[str, str | int | float]]:
-    """A row a film, in the order given: `film`; counts `shots`, `boundaries`, `predicted`, `hits` over labelled shots;
-    and the `scene_metrics` of the film alone. A film without labels has its counts only."""
+    """A row a film, in the order given: `film`; counts `shots`, `boundaries`, `predicted`, `hits` of labelled shots;
+    and the `scene_metrics` of the film alone. A film without labels has only its counts."""
     rows = []
     for film in films:
         truth, predicted = film.boundary == 1, film.predicted(threshold) & film.labelled
@@ -147,7 +213,7 @@ def precision_recall(films: Sequence[FilmScores]) -> tuple[np.ndarray, np.ndarra
     """Pooled curve: precision `[K+1]`, recall `[K+1]` (falling, ends at precision 1, recall 0), thresholds `[K]`.
 
     Raises:
-        FeatureError: no true boundary in any film, so there is no recall.
+        FeatureError: no film has a true boundary, so recall is undefined.
     """
     truth, probability = _pool(films)
     if not truth.any():
@@ -156,14 +222,14 @@ def precision_recall(films: Sequence[FilmScores]) -> tuple[np.ndarray, np.ndarra
 
 
 def best_threshold(films: Sequence[FilmScores]) -> float:
-    """The threshold with the highest pooled F1 (the lowest one of a tie). Choose it on validation films, not on test.
+    """The threshold with the highest pooled F1, the lowest of a tie. Choose it on validation films, not on test films.
 
     Raises:
-        FeatureError: no true boundary in any film.
+        FeatureError: no film has a true boundary.
     """
     precision, recall, thresholds = precision_recall(films)
-    f1 = precision * recall / np.maximum(precision + recall, 1e-12)
-    return float(thresholds[f1[:-1].argmax()])
+    half_f1 = precision * recall / np.maximum(precision + recall, 1e-12)
+    return float(thresholds[half_f1[:-1].argmax()])
 
 
 def _pool(films: Sequence[FilmScores]) -> tuple[np.ndarray, np.ndarray]:
@@ -174,12 +240,17 @@ def _pool(films: Sequence[FilmScores]) -> tuple[np.ndarray, np.ndarray]:
     return truth, np.concatenate([f.probability[f.labelled] for f in films])
 
 
+def _with_truth(films: Sequence[FilmScores]) -> list[FilmScores]:
+    """Films with a true boundary."""
+    return [f for f in films if (f.boundary == 1).any()]
+
+
 def _names(films: Sequence[FilmScores]) -> str:
     return ", ".join(f.film for f in films[:3]) + (", ..." if len(films) > 3 else "") if films else "no films"
 
 
 def _recall_near(film: FilmScores, threshold: float) -> float:
-    """Share of the true boundaries that have a predicted one close by, in shots and in time."""
+    """Share of the true boundaries of a film with a predicted one nearby, in shots and in time."""
     truth = np.flatnonzero(film.boundary == 1)[:, None]  # [G, 1]
     predicted = np.flatnonzero(film.predicted(threshold) & film.labelled)[None]  # [1, P]
     near = abs(truth - predicted) <= NEAR_SHOTS
@@ -188,9 +259,9 @@ def _recall_near(film: FilmScores, threshold: float) -> float:
 
 
 def _scene_frames(film: FilmScores, boundary: np.ndarray, tail: bool) -> tuple[np.ndarray, np.ndarray]:
-    """First and last frame `[N]` of each scene that `boundary [S]` (bool) cuts the film into.
+    """First and last frame `[N]` of each scene, where scenes end at `boundary [S]` (bool).
 
-    A scene also ends where labels do. `tail`: shots after the last boundary are a scene too.
+    A scene also ends where the labels end. `tail`: the shots after the last boundary are a scene too.
     """
     inside = film.labelled
     last = inside & (boundary | ~np.append(inside[1:], not tail))
@@ -199,7 +270,7 @@ def _scene_frames(film: FilmScores, boundary: np.ndarray, tail: bool) -> tuple[n
 
 
 def _miou(film: FilmScores, threshold: float, quirks: bool) -> float:
-    """Overlap of true and predicted scenes in frames: best partner of each, mean, both ways, mean."""
+    """Mean IoU in frames of each scene with its best match, averaged over true and predicted scenes."""
     start, end = _scene_frames(film, film.boundary == 1, tail=not quirks)
     other_start, other_end = _scene_frames(film, film.predicted(threshold), tail=not quirks)
     if not len(start) or not len(other_start):
