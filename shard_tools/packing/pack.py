@@ -29,6 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 from shard_tools.annotations import movienet
+from shard_tools.annotations.movienet import ShotLabels
 from shard_tools.errors import ShardError, SourceError
 from shard_tools.shards import format as fmt
 from shard_tools.shards.jpeg import any_picture_size, decode_fault, picture_size
@@ -176,7 +177,7 @@ def _writing(place: Place) -> Iterator[None]:
         ) from error
 
 
-def write_index(place: Place, source: Source, packed: list[PackedShard], labels: list[movienet.ShotLabels]) -> None:
+def write_index(place: Place, source: Source, packed: list[PackedShard], labels: list[ShotLabels]) -> None:
     """Write the index of all shards, which are in order of name; the manifest last.
 
     Args:
@@ -270,28 +271,32 @@ def pack(
     job = _Job(found.kind, check == "decode", recheck)
     films = found.kind == fmt.FILMS
     with ExitStack() as stack:
-        folder = (
-            stack.enter_context(annotations_folder(source, annotations)) if films and found.labels is None else None
-        )
-        known = movienet.read_labels(folder) if folder else {}
+        if not films:
+            labels_of = None
+        elif found.labels is not None:
+            labels_of = partial(_source_labels, found.labels)
+        else:
+            folder = stack.enter_context(annotations_folder(source, annotations))
+            labels_of = partial(_movienet_labels, folder, movienet.read_labels(folder))
         stack.enter_context(_writing(place))
         packed = _pack_shards(place, found.shards, job, workers, quiet, each)
         _remove_gone(place, {shard.name for shard in packed})
-        if folder:
-            labels = [movienet.labels_of_film(folder, film.name, film.shots, known) for film in packed]
-        else:
-            labels = [_labels_from_source(found, film) for film in packed] if films else []
+        labels = [labels_of(film) for film in packed] if labels_of else []
         write_index(place, found, packed, labels)
     place.clear()
     return {film.name: missing for film in packed if films and (missing := gaps(film.shots))}
 
 
-def _labels_from_source(source: Source, film: PackedShard) -> movienet.ShotLabels:
-    """Raises: SourceError if the source has no labels of the film, or labels of other shots than it has."""
-    labels = source.labels.get(film.name)
+def _movienet_labels(folder: Path, known: dict[str, Any], film: PackedShard) -> ShotLabels:
+    return movienet.labels_of_film(folder, film.name, film.shots, known)
+
+
+def _source_labels(known: dict[str, ShotLabels], film: PackedShard) -> ShotLabels:
+    """Raises: SourceError if the source has no labels of the film, or labels of other shots."""
+    labels = known.get(film.name)
     if labels is None or not np.array_equal(labels.shot, film.shots):
         raise SourceError(
-            f"film {film.name}: the source's labels are not of its {len(film.shots)} shots; fix what opens this source"
+            f"film {film.name}: its source has no labels for exactly its {len(film.shots)} shots; fix the reader"
         )
     return labels
 

@@ -15,6 +15,7 @@ import time
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shard_tools.annotations import movienet
@@ -22,7 +23,9 @@ from shard_tools.errors import ShardError, SourceError
 from shard_tools.packing.pack import pack
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
-from shard_tools.sources import keyframe_folder
+from shard_tools.sources import detect, keyframe_folder
+from shard_tools.sources.films import open_source
+from shard_tools.sources.source import Source
 from tests.films import digests, keyframes, make_labels, picture, small_disk, write_film, write_set
 
 FILMS = {"a b": 3, "c": (0, 2, 7, 8), "d.v1": 2, "Æ – 映": 1}
@@ -558,6 +561,31 @@ def test_an_empty_source_is_refused_before_anything_is_written(tmp_path, folders
     with pytest.raises(SourceError, match="not a key-frame folder"):
         pack(tmp_path / "src", tmp_path / "dst")
     assert not (tmp_path / "dst").exists()
+
+
+def test_a_source_may_bring_its_own_labels(source, packed, tmp_path, monkeypatch):
+    """As a plug-in does: the films of a key-frame folder, with labels that no annotation file holds."""
+    of_files = ShardIndex.open(packed)
+    labels = {}
+    for number, film in enumerate(of_files.films):
+        shots = of_files.shots_of(number)["shot"].astype(int)
+        ones = np.ones(len(shots), np.int32)
+        labels[film] = movienet.ShotLabels(shots, ones.astype(np.int8), 5 * ones, 7 * ones, 9 * ones, "val")
+
+    def opener(request: detect.Request) -> Source:
+        return Source(fmt.FILMS, open_source(request.source), [], 0.0, {}, labels)
+
+    monkeypatch.setattr(detect, "OPENERS", [opener, *detect.OPENERS])
+    pack(source, tmp_path / "dst")
+    index = ShardIndex.open(tmp_path / "dst")
+    assert np.array_equal(index.frames[:], of_files.frames[:])
+    assert set(index.sequences["split"]) == {b"val"}
+    assert [index.shots[name].tolist() for name in ("boundary", "scene", "start", "end")] == [
+        [value] * len(index.shots) for value in (1, 5, 7, 9)
+    ]
+    del labels["c"]
+    with pytest.raises(SourceError, match="film c: its source has no labels for exactly its 4 shots; fix the reader"):
+        pack(source, tmp_path / "other")
 
 
 def test_many_random_films_pack_to_what_was_written(tmp_path):
