@@ -1,7 +1,7 @@
-"""A video as a clip: its frames at a constant rate and a size for training, as JPEGs.
+"""A video as a clip: its frames as JPEGs, at a constant rate and a size for training.
 
-Frame k is the picture on show at k / fps seconds, so a video of another or a changing rate is sampled in time as
-`ffmpeg -r` would, and the last frame is the one on show before the end.
+Frame k is the picture shown at k / fps seconds, so a video of another or a varying rate is resampled as by `ffmpeg -r`,
+and the last frame is the one shown before the end.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from shard_tools.errors import SourceError
 
 from .frames import EPSILON, Shown, decode, load_library
 
-QUALITY = 95  # of a frame's JPEG; the data sets' own recipe asks ffmpeg for its best, -q:v 1
+QUALITY = 95  # of a frame's JPEG; the recipes of the data sets use ffmpeg's best, -q:v 1
 
 
 def clip_frames(path: Path | str, fps: float, short_side: int) -> Iterator[bytes]:
-    """JPEGs of a video's frames, `fps` a second, upright, the short side `short_side` pixels (0: as it is).
+    """JPEGs of a video's frames, `fps` a second, upright, the short side `short_side` pixels (0: unchanged).
 
     Raises:
         SourceError: the file cannot be read to its end, or holds no picture.
@@ -41,11 +41,11 @@ def clip_frames(path: Path | str, fps: float, short_side: int) -> Iterator[bytes
             yield buffer.getvalue()
         done = until
     if done == 0:
-        raise SourceError(f"{path}: shorter than one frame at {fps:g} a second; remove it or fetch it again")
+        raise SourceError(f"{path}: shorter than one frame at {fps:g} frames a second; remove it or fetch it again")
 
 
 def _size(shown: Shown, short_side: int) -> tuple[int, int]:
-    """Width and height of the upright picture, square pixels."""
+    """Width and height of the upright picture in square pixels."""
     width, height = shown.frame.width * shown.pixel_aspect, shown.frame.height
     if shown.frame.rotation % 180 == 90:
         width, height = height, width

@@ -1,6 +1,6 @@
-"""Frames of a video in order of time, from a file or an address, whatever the container, frame rate or rotation.
+"""Decode a video, local or remote: its frames in order of time, for any container, frame rate or rotation.
 
-Times are those of the frames themselves (a variable frame rate is fine), in seconds from 0 at the first.
+Times are those of the frames themselves (the frame rate may vary), in seconds from 0 at the first.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from shard_tools.storage.remote import attempt, filesystem, is_remote
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 EPSILON = 1e-3  # seconds; containers round times to a millisecond
 _READ_AHEAD = 4 << 20  # bytes of a remote file fetched at a time
-_CUT = "{}: breaks off before its end; fetch it again or re-encode what there is with ffmpeg"
+_CUT = "{}: cut short; fetch it again, or re-encode what is there with ffmpeg"
 
 
 class Shown(NamedTuple):
-    """A decoded frame, the seconds [start, end) it is shown for, and the width of its pixels over their height."""
+    """A decoded frame, the seconds [start, end) it is shown for, and the aspect of its pixels (width / height)."""
 
     start: float
     end: float
@@ -38,7 +39,7 @@ class Shown(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What the head of a file tells: seconds of film (0 if it does not), frames a second, codec of the pictures."""
+    """From the header of a file: seconds of film (0 unknown), frames a second, codec."""
 
     duration: float
     rate: Fraction
@@ -46,10 +47,10 @@ class Header(NamedTuple):
 
 
 def read_header(film: Path | str) -> Header:
-    """Open a film and look at its head.
+    """Open a film and read its header.
 
     Raises:
-        SourceError: not a readable file, or without a video stream that can be decoded.
+        SourceError: not a readable file, or no video stream that can be decoded.
     """
     with open_video(film) as container:
         stream = container.streams.best("video")
@@ -60,14 +61,14 @@ def read_header(film: Path | str) -> Header:
 def decode(film: Path | str, progress: Progress | None = None) -> Iterator[Shown]:
     """Every frame of the film in order of time, each shown until the next begins.
 
-    A frame without a time, or with one before the last (joined recordings have these), follows the last at frame rate.
+    A frame without a time, or with one before the last (as in joined recordings), follows the last at the frame rate.
 
     Args:
         film: path or address of the file.
         progress: counts seconds of film.
 
     Raises:
-        SourceError: the file cannot be read, breaks off, or holds no picture.
+        SourceError: the file cannot be read, is cut short, or holds no picture.
     """
     held: Shown | None = None
     with open_video(film) as container:
@@ -75,54 +76,65 @@ def decode(film: Path | str, progress: Progress | None = None) -> Iterator[Shown
         stream.thread_type = "AUTO"
         pixel_aspect = float(stream.sample_aspect_ratio or 1)
         step = 1 / float(stream.average_rate or FPS)
-        first, reached = None, 0.0
-        for packet in container.demux():
-            if packet.is_corrupt:
-                raise SourceError(_CUT.format(film))
-            if packet.pts is not None and packet.stream.type in ("video", "audio"):
-                reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index:
-                continue
-            for frame in packet.decode():
-                time = None if frame.pts is None else float(frame.pts * frame.time_base)
-                first = first if first is not None else time or 0.0
-                start = 0.0 if held is None else held.end if time is None else time - first
-                if held is not None:
-                    start = start if start > held.start else held.end
-                    if progress:
-                        progress(start - held.start)
-                    yield held._replace(end=start)
-                length = float((frame.duration or 0) * frame.time_base) or step
-                held = Shown(start, start + length, frame, pixel_aspect)
-        # A container cut on a packet's edge ends without an error: only its header tells that there was more.
-        declared = (container.duration or 0) / 1e6
-        if reached < declared - max(1.0, 0.01 * declared):
-            raise SourceError(_CUT.format(film))
+        first: float | None = None
+        for frame in _frames(film, container, stream):
+            time = None if frame.pts is None else float(frame.pts * frame.time_base)
+            first = first if first is not None else time or 0.0
+            start = 0.0 if held is None else held.end if time is None else time - first
+            if held is not None:
+                start = start if start > held.start else held.end
+                yield _ended(held, start, progress)
+            length = float((frame.duration or 0) * frame.time_base) or step
+            held = Shown(start, start + length, frame, pixel_aspect)
     if held is None:
-        raise SourceError(f"{film}: a video stream without a picture; remove the file or fetch it again")
+        raise SourceError(f"{film}: a video stream without pictures; remove the file or fetch it again")
+    yield _ended(held, held.end, progress)
+
+
+def _ended(shown: Shown, end: float, progress: Progress | None) -> Shown:
     if progress:
-        progress(held.end - held.start)
-    yield held
+        progress(end - shown.start)
+    return shown._replace(end=end)
+
+
+def _frames(film: Path | str, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Decoded frames of a stream.
+
+    Raises:
+        SourceError: the file is cut short.
+    """
+    reached = 0.0  # seconds
+    for packet in container.demux():
+        if packet.is_corrupt:
+            raise SourceError(_CUT.format(film))
+        if packet.pts is not None and packet.stream.type in ("video", "audio"):
+            reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index == stream.index:
+            yield from packet.decode()
+    # A container cut at the edge of a packet ends without an error: only its header shows that there was more.
+    declared = (container.duration or 0) / 1e6
+    if reached < declared - max(1.0, 0.01 * declared):
+        raise SourceError(_CUT.format(film))
 
 
 @contextmanager
 def open_video(film: Path | str) -> Iterator[InputContainer]:
-    """The file opened by PyAV, with a video stream; any complaint of the libraries becomes one line.
+    """Open a file with PyAV; errors of the libraries become one line.
 
     Raises:
-        SourceError: no such file, or none that can be decoded. RemoteError: its address does not answer.
+        SourceError: no such file, or it cannot be decoded. RemoteError: its address does not answer.
     """
     av = load_library("av")
     source = _Remote(str(film)) if is_remote(film) else _local(Path(film))
     try:
-        # A title in Latin-1 is no reason to stop.
+        # Ignored: a title in Latin-1 is no reason to stop.
         with av.open(source, metadata_errors="ignore") as container:
             stream = container.streams.best("video")
             if stream is None:
-                raise SourceError(f"{film}: no video stream, only sound or data; give a file with pictures")
+                raise SourceError(f"{film}: no video stream, only sound or data; give a video")
             if stream.codec_context is None:
                 raise SourceError(
-                    f"{film}: no decoder for its pictures, or its head is damaged; fetch it again or re-encode it"
+                    f"{film}: no decoder for its video, or a damaged header; fetch it again or re-encode it"
                 )
             yield container
     except av.FFmpegError as error:
@@ -140,7 +152,7 @@ def _local(path: Path) -> str:
 
 
 class _Remote(RawIOBase):
-    """A file behind an address as PyAV reads one, each request tried for a while."""
+    """A remote file for PyAV, with retries."""
 
     def __init__(self, uri: str) -> None:
         fs, path = filesystem(uri)
@@ -148,7 +160,7 @@ class _Remote(RawIOBase):
         try:
             self._file = attempt(uri, lambda: fs.open(path, "rb", block_size=_READ_AHEAD))
         except FileNotFoundError:
-            raise SourceError(f"{uri}: no such file behind this address; check it") from None
+            raise SourceError(f"{uri}: no such file at this address; check it") from None
 
     def read(self, size: int = -1) -> bytes:
         return attempt(self._uri, lambda: self._file.read(size))
@@ -167,10 +179,10 @@ class _Remote(RawIOBase):
 
 
 def load_library(module: str) -> ModuleType:
-    """A package that only videos need.
+    """Import a package that only videos need.
 
     Raises:
-        MissingDependency: saying which extra brings it.
+        MissingDependency: not installed; the message names the extra to install.
     """
     try:
         return import_module(module)

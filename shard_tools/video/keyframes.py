@@ -1,8 +1,8 @@
-"""Video files to a MovieNet-layout key-frame folder, so that any film, not only MovieNet's, can be packed and searched.
+"""Extract key-frames of video files into a folder in MovieNet's layout, so that any film can be packed.
 
     films/*.mp4  ->  shots  ->  240P_frames/<film>/shot_%04d_img_%d.jpg  +  anno/  +  scene318/
 
-Several files played one after another are a film with known scenes: each join is a scene boundary, no cut inside is.
+Several files joined in order are a film with known scenes: each join is a scene boundary, other cuts are not.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def list_videos(folder: Path) -> list[Path]:
     """The video files directly in `folder`, sorted by name.
 
     Raises:
-        SourceError: no such folder, or no file in it ends in one of `VIDEO_SUFFIXES`.
+        SourceError: no such folder, or no file with one of `VIDEO_SUFFIXES`.
     """
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder; give the folder that holds the video files")
     videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
     if not videos:
-        raise SourceError(f"{folder}: no video in it; expected files ending in {' '.join(VIDEO_SUFFIXES)}")
+        raise SourceError(f"{folder}: no videos in it; expected files ending in {' '.join(VIDEO_SUFFIXES)}")
     return videos
 
 
@@ -52,10 +52,10 @@ def film_name(name: str) -> str:
 
 
 def duration(path: Path) -> float:
-    """Seconds of film in the file as its header tells, 0 if it does not: for a progress bar.
+    """Seconds of film according to the header of the file, 0 unknown: for a progress bar.
 
     Raises:
-        SourceError: not a readable file, or without a video stream.
+        SourceError: not a readable file, or no video stream.
     """
     return read_header(path).duration
 
@@ -68,25 +68,26 @@ def extract_film(
     detector: Detector = "adaptive",
     progress: Progress | None = None,
 ) -> ShotLabels:
-    """Write the key-frames of `files`, played one after another as one film, to `root/240P_frames/<film>`.
+    """Write the key-frames of `files`, joined in order as one film, to `root/240P_frames/<film>`.
 
-    The folder appears only when it is complete. Shots are numbered on over the files. With several files the last shot
-    of each but the last is a scene boundary; with one nothing is known, so boundary and scene are -1. First and last
-    frames lie on one timeline of 24 a second, contiguous; frame k of a file is the picture on show at k/24 seconds.
-    All pictures of a film have one size: wider files lose their sides, for bars would give the joins away.
+    The folder appears only when it is complete. Shots are numbered across files. With several files, the last shot of
+    each but the last is a scene boundary; with one, nothing is known, so boundary and scene are -1. First and last
+    frames of shots are on one contiguous timeline of 24 a second; frame k of a file is the picture shown at k/24
+    seconds. All key-frames of a film have one size: wider files lose their sides, as bars would give the joins away.
 
     Args:
         film: a plain folder name, see `film_name`.
+        progress: counts seconds of film.
 
     Raises:
-        SourceError: no file, a file that cannot be read to its end, or the film is there already.
+        SourceError: no file, a file cannot be read to its end, or the film already exists.
     """
     target = root / FRAMES_DIR / film
     if not files:
-        raise SourceError(f"{target}: a film of no files; give at least one video")
+        raise SourceError(f"{target}: a film without files; give at least one video")
     if target.exists():
-        raise SourceError(f"{target}: is there already; remove it or choose another folder")
-    # What cannot be opened is found before the long work.
+        raise SourceError(f"{target}: already exists; remove it or choose another folder")
+    # A file that cannot be opened is found before the long work.
     width = min(picture_width(next(decode(path))) for path in files)
     target.parent.mkdir(parents=True, exist_ok=True)
     shots: list[tuple[int, int]] = []
@@ -121,12 +122,15 @@ def extract_folder(
     detector: Detector = "adaptive",
     progress: Progress | None = None,
 ) -> dict[str, ShotLabels]:
-    """Every video in `folder` as a film of its own, named after its file, or all as one film `join`; with annotations.
+    """Extract every video in `folder` as a film named after its file, or all as one film `join`; with annotations.
 
-    `root` must be new or empty, and stays empty until all is there: key-frames are moved in last.
+    `root` must be new or empty, and stays empty until all is done: key-frames are moved in last.
+
+    Args:
+        progress: counts seconds of film.
 
     Raises:
-        SourceError: no video, a broken one, two files of one film name, or `root` holds something.
+        SourceError: no video, a broken one, two files with the same film name, or `root` is not empty.
         ConfigError: an unknown split or detector.
     """
     if split not in ("", *SPLITS):
@@ -137,7 +141,7 @@ def extract_folder(
         duration(path)
     for film, files in films.items():
         if join is None and len(files) > 1:
-            raise SourceError(f"{files[1]}: would be film {film}, as {files[0].name} is; rename one of them")
+            raise SourceError(f"{files[1]}: would be film {film}, like {files[0].name}; rename one of them")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise SourceError(f"{root}: not an empty folder; empty it or choose another")
     root.mkdir(parents=True, exist_ok=True)

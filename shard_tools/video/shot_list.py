@@ -1,4 +1,4 @@
-"""Shot lists of one's own, instead of a detector."""
+"""Your own shot list, instead of a detector."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .frames import EPSILON, Shown
 
 
 class ListedShots:
-    """Cutter by a list of where the shots begin, in seconds or in frames as decoded."""
+    """A cutter that follows a list of where shots begin, in seconds or in frames as decoded."""
 
     lag = 0
 
@@ -54,14 +54,14 @@ _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d*)?)")
 
 
 def read_shot_list(path: Path) -> ShotList:
-    """A shot list of one's own. Shots are contiguous: only where they begin is read, and the first begins at 0.
+    """Read a shot list. Shots are contiguous: only their starts are read, and the first starts at 0.
 
-    Two formats: CSV with a column `start` (seconds, or hh:mm:ss.mmm) or `start_frame` (as decoded, from 0), among them
-    the list that the command line of PySceneDetect writes; and the text of MovieNet, a line a shot of first frame, last
-    frame and whatever follows.
+    Two formats: CSV with a column `start` (seconds, or hh:mm:ss.mmm) or `start_frame` (as decoded, from 0), which
+    includes the lists that PySceneDetect's command writes; and MovieNet's text, one line per shot: first frame, last
+    frame, anything.
 
     Raises:
-        SourceError: no such file, neither of the two, no shot in it, or starts that do not rise.
+        SourceError: no such file, another format, no shots, or starts that are not ascending.
     """
     if not path.is_file():
         raise SourceError(f"{path}: no such shot list; give a CSV file or MovieNet's text")
@@ -70,7 +70,7 @@ def read_shot_list(path: Path) -> ShotList:
         frames = read_shot_times(path)
         found = ShotList(str(path), "frame", frames[frames[:, 0] >= 0, 0].astype(float).tolist())
     if not found.starts:
-        raise SourceError(f"{path}: no shot in it; give a CSV with a column start or start_frame, or MovieNet's text")
+        raise SourceError(f"{path}: no shots in it; give a CSV with a column start or start_frame, or MovieNet's text")
     for shot, (start, after) in enumerate(zip(found.starts, found.starts[1:], strict=False)):
         if after <= start:
             raise SourceError(

@@ -1,10 +1,10 @@
-"""Shots of a film with their key-frames, one after another, from one decoding.
+"""Shots of a film with their key-frames, in order, from decoding it once.
 
-    decode -> small picture -> cutter: does a shot begin here? -> shots
-           -> picture of 240 pixels, a candidate for key-frame --^
+    decode -> cutter: does a shot begin here? ------------> shots
+           -> frame of 240 pixels, a key-frame candidate ---^
 
-A detector makes up its mind some frames late, and where a shot ends is known only then; so candidates are kept, at
-most `CANDIDATES` a shot: of a longer shot every second, fourth, ... frame. Memory does not grow with the film.
+A detector decides some frames late, and only then is the end of a shot known, so candidates are kept, at most
+`CANDIDATES` per shot: every second, fourth, ... frame of a longer shot. Memory does not grow with the film.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 HEIGHT = 240  # of a key-frame, in pixels
-CANDIDATES = 256  # pictures kept of a shot: all of one of 10 seconds, 40 MB
+CANDIDATES = 256  # frames kept of a shot: all of 10 seconds, 40 MB
 
 
 class Shot(NamedTuple):
@@ -35,8 +35,8 @@ class Shot(NamedTuple):
 
     Attributes:
         start, end: seconds, [start, end).
-        first, last: its frames as decoded, from 0, `last` included.
-        keyframes: three pictures, 240 pixels high, upright, of one size throughout the film.
+        first, last: numbers of its frames as decoded, from 0, `last` included.
+        keyframes: three images, upright, 240 pixels high, of one size throughout the film.
     """
 
     start: float
@@ -47,7 +47,11 @@ class Shot(NamedTuple):
 
 
 def cut_shots(film: Path | str, cutter: Cutter, progress: Progress | None = None) -> Iterator[Shot]:
-    """The shots of a film, contiguous from 0; a film without a cut is one shot.
+    """The shots of a film, contiguous from 0; a film without cuts is one shot.
+
+    Args:
+        film: path or address of the file.
+        progress: counts seconds of film.
 
     Raises:
         SourceError: the file cannot be read to its end.
@@ -77,15 +81,15 @@ def cut_shots(film: Path | str, cutter: Cutter, progress: Progress | None = None
 
 
 def ticks(start: float, end: float) -> tuple[int, int]:
-    """First and last frame, at 24 a second, of a shot in seconds: a frame is of the shot on show at its time.
+    """First and last frame, at 24 a second, of a shot given in seconds: a frame belongs to the shot shown at its time.
 
-    A shot too short to hold a frame (the end of a 120-fps clip) has last < first; its neighbours leave no hole.
+    A shot too short to hold a frame (the end of a 120-fps clip) has last < first; its neighbours leave no gap.
     """
     return ceil((start - EPSILON) * FPS), ceil((end - EPSILON) * FPS) - 1
 
 
 def keyframe_times(start: float, end: float) -> list[float]:
-    """Seconds of the key-frames of a shot: its 1/6, 3/6 and 5/6 points on the timeline of 24 frames a second."""
+    """Seconds of the key-frames of a shot, at frames of 24 a second; see `movienet.keyframe_positions`."""
     first, last = ticks(start, end)
     return [number / FPS for number in keyframe_positions(first, max(first, last))]
 
@@ -98,7 +102,7 @@ class _Candidate(NamedTuple):
 
 
 class _OpenShot:
-    """A shot that goes on: its candidates, thinned out as it grows."""
+    """A shot whose end is not known yet: its candidates, thinned out as it grows."""
 
     def __init__(self, first: _Candidate) -> None:
         self._first, self._last = first, first
@@ -121,10 +125,10 @@ class _OpenShot:
 
 
 class _Pictures:
-    """Frames as they should be seen: 240 pixels high, aspect kept, width even, turned upright, all of one size."""
+    """Makes frames upright, 240 pixels high, of even width and the right aspect, all of one size."""
 
     def __init__(self) -> None:
-        # One for the whole film: setting one up takes longer than a picture.
+        # One for the whole film: setting one up takes longer than converting a frame.
         self._reformatter = load_library("av.video.reformatter").VideoReformatter()
         self._width: int | None = None
 
@@ -142,17 +146,17 @@ class _Pictures:
 
 
 def picture_width(shown: Shown) -> int:
-    """Pixels of a frame's width as a key-frame."""
+    """Width of a frame as a key-frame, in pixels."""
     aspect = shown.frame.width * shown.pixel_aspect / shown.frame.height
     return max(2, 2 * round(HEIGHT * (1 / aspect if _lies(shown.frame) else aspect) / 2))
 
 
 def _lies(frame: VideoFrame) -> bool:
-    """Whether a frame lies on its side, as telephones film."""
+    """Whether a frame is stored on its side, as phones do."""
     return frame.rotation % 180 == 90
 
 
 def fit_width(image: Image, width: int) -> Image:
-    """The middle `width` pixels of a picture, with bars where it is narrower."""
+    """The middle `width` pixels of an image, with bars if it is narrower."""
     left = (image.width - width) // 2
     return image if left == 0 else image.crop((left, 0, left + width, image.height))

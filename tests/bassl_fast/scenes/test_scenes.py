@@ -142,7 +142,7 @@ def test_a_film_behind_an_address(film_file: Path, tmp_path: Path, capsys):
         address = f"http://127.0.0.1:{port}/film.mp4"
         assert scenes(address, "--baseline", "--out", tmp_path, "--split") == 0
         argv = ["scenes", f"http://127.0.0.1:{port}/none.mp4", "--baseline", "--out", tmp_path]
-        assert "no such file behind this address" in refused(capsys, *argv)
+        assert "no such file at this address" in refused(capsys, *argv)
     assert scenes(film_file, "--baseline", "--out", tmp_path / "here") == 0
     there, here = document(tmp_path / "film"), document(tmp_path / "here" / "film")
     assert there["shots"] == here["shots"]
@@ -182,9 +182,9 @@ def test_one_shot_is_one_scene(tmp_path: Path, rate):
         ("empty", "an empty file"),
         ("text", "not a video, or a broken one"),
         ("sound", "no video stream, only sound or data"),
-        ("no_index", "its head is damaged"),
-        ("cut_mp4", "breaks off before its end"),
-        ("cut_mkv", "breaks off before its end"),
+        ("no_index", "a damaged header"),
+        ("cut_mp4", "cut short"),
+        ("cut_mkv", "cut short"),
     ],
 )
 def test_a_bad_film_is_one_line_and_the_others_are_finished(film_file: Path, tmp_path: Path, capsys, kind, said):
@@ -208,13 +208,13 @@ def test_a_stream_without_a_picture(tmp_path: Path, capsys):
                 packet.stream = copies[packet.stream_index]
                 write.mux(packet)
     line = refused(capsys, "scenes", tmp_path / "none.mkv", "--baseline", "--out", tmp_path / "out")
-    assert "none.mkv: a video stream without a picture" in line
+    assert "none.mkv: a video stream without pictures" in line
 
 
 def test_a_codec_nobody_reads(tmp_path: Path, capsys):
     source = draw_video(tmp_path / "film.avi", [24])
     source.write_bytes(source.read_bytes().replace(b"FMP4", b"QQQQ"))
-    assert "no decoder for its pictures" in refused(capsys, "scenes", source, "--baseline", "--out", tmp_path / "out")
+    assert "no decoder for its video" in refused(capsys, "scenes", source, "--baseline", "--out", tmp_path / "out")
 
 
 def test_a_folder_one_may_not_write_to(film_file: Path, tmp_path: Path, capsys):
@@ -310,7 +310,7 @@ def test_folders_and_names(film_file: Path, tmp_path: Path, capsys):
         capsys, "scenes", film_file, "--baseline", "--out", tmp_path / "mine"
     )
     (tmp_path / "empty").mkdir()
-    assert "no video in it" in refused(capsys, "scenes", tmp_path / "empty", *argv)
+    assert "no videos in it" in refused(capsys, "scenes", tmp_path / "empty", *argv)
 
 
 # Examples, and real films

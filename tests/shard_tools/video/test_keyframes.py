@@ -229,7 +229,7 @@ def test_folder_refusals(tmp_path):
     with pytest.raises(SourceError, match="no such folder"):
         list_videos(source)
     source.mkdir()
-    with pytest.raises(SourceError, match="no video in it"):
+    with pytest.raises(SourceError, match="no videos in it"):
         extract_folder(source, tmp_path / "out")
     make(source / "a b.mp4", [3])
     make(source / "a_b.mkv", [3])

@@ -61,8 +61,8 @@ def test_a_shot_list_of_ones_own(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "no shot in it"),
-        ("start\n", "no shot in it"),
+        ("", "no shots in it"),
+        ("start\n", "no shots in it"),
         ("start\nsoon\n", "shots:2: start 'soon'; expected seconds"),
         ("start\n0\n2\n1\n", "shot 2 begins at 1, not after shot 1 \\(2\\); sort it"),
         ("a film\n", "shots:1: not a shot line"),
