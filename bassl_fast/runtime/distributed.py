@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +19,21 @@ from torch import Tensor
 
 def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@contextmanager
+def own_process_group() -> Iterator[None]:
+    """Around whatever may start a process group: it is ended with the block, its threads too.
+
+    A thread of gloo that frees a tensor after the interpreter has ended needs Python for it, which kills the process by
+    SIGABRT. Lightning ends the groups of NCCL alone.
+    """
+    mine = not dist.is_initialized()
+    try:
+        yield
+    finally:
+        if mine and dist.is_initialized() and dist.get_backend() == "gloo":
+            dist.destroy_process_group()
 
 
 def gather(rows: Tensor) -> Tensor:

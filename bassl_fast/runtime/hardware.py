@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from functools import cache
-from typing import Literal
 
 import torch
 from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
+from bassl_fast.config.choices import Precision
 from shard_tools.errors import ConfigError
-
-Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 
 def device() -> torch.device:

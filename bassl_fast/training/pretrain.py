@@ -24,29 +24,32 @@ def pretrain(
     resume: bool = False,
     recipe: dict[str, Any] | None = None,
 ) -> str:
-    """Train an encoder by a method and return the path, or address, of its checkpoint.
+    """Train an encoder with a method and return the path, or address, of its checkpoint.
 
     Args:
-        data: what to train on.
+        data: training data.
         encoder: class and arguments of the shot encoder.
         method: class and arguments of the method.
         optimiser: recipe of the optimiser.
-        training: how long, how precisely, on what hardware.
-        initial_encoder: checkpoint whose encoder to start from, such as ImageNet weights that `import-checkpoint` read;
-            new weights if left out.
+        training: length, precision and hardware.
+        initial_encoder: checkpoint whose encoder to start from, such as imported ImageNet weights; random weights if
+            left out.
         out: folder or address (s3://, gs://) for checkpoint, resolved config and curves.
         seed: of weights, order, views and dropout.
-        resume: resume from the checkpoint in `out`, or start if there is none yet. torchrun with --max-restarts
-            implies it.
+        resume: resume from the checkpoint in `out`; start if there is none yet. torchrun --max-restarts implies it.
 
     Raises:
-        ShardError, ConfigError, CheckpointError: before the first step, for anything that cannot work.
+        ShardError, ConfigError, CheckpointError: before the first step, if the data or options cannot be used.
         PictureError, TrainingError: during training.
         RemoteError: an address cannot be read or written in time.
     """
-    from .run import run_training  # torch and Lightning: seconds that `--help` need not wait
+    # torch and Lightning take seconds to import, which `--help` need not wait for.
+    from bassl_fast.runtime.distributed import own_process_group
 
-    return run_training(data, encoder, method, optimiser, training, initial_encoder, out, seed, resume, recipe)
+    from .run import run_training
+
+    with own_process_group():
+        return run_training(data, encoder, method, optimiser, training, initial_encoder, out, seed, resume, recipe)
 
 
 def train(
