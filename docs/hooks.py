@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from textwrap import indent
 
@@ -39,24 +40,25 @@ def command_line() -> str:
     from bassl_fast import cli
     from bassl_fast.cli.verbs import VERBS
 
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "82"  # what fits the page
     text = ["# Command line", "What `bassl-fast VERB --help` prints, verb by verb."]
     for name, verb in VERBS.items():
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
             if cli.main([*name.split(), "--help"]):
                 raise RuntimeError(f"bassl-fast {name} --help failed")
-        text += [f"## {name}", f"{verb.summary[0].upper()}{verb.summary[1:]}.", f"```text\n{printed.getvalue()}```"]
+        shown = printed.getvalue().replace(" \b", "")  # jsonargparse erases a space of the terminal
+        text += [f"## {name}", f"{verb.summary[0].upper()}{verb.summary[1:]}.", f"```text\n{shown}```"]
     return "\n\n".join(text)
 
 
 def configs() -> str:
-    """Every config: the first sentence of its comment, and the file."""
+    """Every config: what its comment says of it, and the file."""
     text = ["# Configs", "Each file is a complete recipe; any key can be overridden with `--key value`."]
     for path in sorted((ROOT / "configs").rglob("*.yaml")):
         body = path.read_text(encoding="utf-8")
-        lines = [line[2:] for line in body.splitlines() if line.startswith("# ")]
-        about = " ".join(lines).split("bassl-fast ")[0].rstrip(" `")
+        lines = [line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("# "), body.splitlines())]
+        about = " ".join(takewhile(lambda line: not line.startswith("bassl-fast "), lines))
         name = path.relative_to(ROOT / "configs")
         text += [f"## {name}", about, f'??? note "{path.name}"\n' + indent(f"```yaml\n{body}```", "    ")]
     return "\n\n".join(text)

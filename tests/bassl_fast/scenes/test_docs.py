@@ -31,7 +31,9 @@ def place(project: Project, film_file: Path, tmp_path: Path, monkeypatch) -> Pat
     shutil.copy(film_file, "film.mp4")
     shutil.copy(film_file, "films/other.mp4")
     shutil.copy(project.finetuned, "runs/scenes/best.ckpt")
-    torch.save(torch.load(project.finetuned, weights_only=True) | {"encoder": None}, "best.ckpt")
+    apart = torch.load(project.finetuned, weights_only=True)
+    apart["model"]["encoder"] = None
+    torch.save(apart, "best.ckpt")
     shutil.copy(project.pretrained, "last.ckpt")
     Path("shots.csv").write_text("start\n0\n2.5\n")
     return tmp_path
