@@ -1,4 +1,4 @@
-"""Shot encoders: pictures or clips -> features. A new one is a file with a subclass of `Encoder`, named by a config."""
+"""Encoders: images or clips -> features. A new one is a file with a subclass of `Encoder`, named by a config."""
 
 from .clip import ClipEncoder
 from .encoder import Encoder

@@ -1,4 +1,4 @@
-"""What an encoder of clips is."""
+"""The base class of clip encoders."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .encoder import Encoder
 
 
 class ClipEncoder(Encoder):
-    """Turns clips `[N, 3, T, H, W]` into features `[N, dim]`; pictures `[N, 3, H, W]` are clips of one frame.
+    """Turns clips `[N, 3, T, H, W]` into features `[N, dim]`; images `[N, 3, H, W]` are clips of one frame.
 
-    None of these networks strides over time, so a clip has any length, and one of them stands wherever an `Encoder`
-    does. The key-frames of a shot are such a clip.
+    None of these networks strides over time, so clips may have any length, and a clip encoder can replace any
+    `Encoder`: the key-frames of a shot are one clip.
     """
 
     mean, std = (0.45,) * 3, (0.225,) * 3
@@ -24,19 +24,19 @@ class ClipEncoder(Encoder):
         return self.features(self.maps(_as_clips(clips))).flatten(1)
 
     def of_shots(self, images: Tensor) -> Tensor:
-        """Features `[N, dim]` float32 of shots: their key-frames `[N, K, 3, H, W]` are one clip."""
+        """Features `[N, dim]` float32 of shots; the key-frames `[N, K, 3, H, W]` of a shot are one clip."""
         return self.forward(images.transpose(1, 2)).float()
 
     def in_windows(self, images: Tensor, size: int) -> Tensor:
-        """Features `[N, P, dim]` of clips `[N, 3, T, H, W]` in P windows of `size` pixels, a cell of the maps apart."""
+        """Features `[N, P, dim]` of clips `[N, 3, T, H, W]` in P windows of `size` pixels, one map cell apart."""
         return self.features(self.maps(_as_clips(images)), -(-size // 32)).flatten(2).transpose(1, 2)
 
     @abstractmethod
     def maps(self, clips: Tensor) -> Tensor:
-        """Maps `[N, C, T, h, w]` of the last stage, h and w a 32nd of the clip's."""
+        """Maps `[N, C, T, h, w]` of the last stage; h and w are 1/32 of the clip's."""
 
     def features(self, maps: Tensor, window: int | None = None) -> Tensor:
-        """Features `[N, dim, 1, h', w']` of `maps`: of all of them, or of all windows of `window` x `window` cells."""
+        """Features `[N, dim, 1, h', w']`: means over `maps`, or over each window of `window` x `window` cells."""
         if window is None:
             return maps.mean((2, 3, 4), keepdim=True)
         return nn.functional.avg_pool3d(maps, (maps.shape[2], window, window), stride=1)
@@ -49,7 +49,7 @@ def _as_clips(images: Tensor) -> Tensor:
 def conv(
     inputs: int, outputs: int, kernel: tuple[int, int, int] = (1, 1, 1), stride: int = 1, groups: int = 1
 ) -> nn.Conv3d:
-    """Convolution that keeps the length, strides in space alone, and has no bias; kernel is (T, H, W)."""
+    """Convolution without bias that keeps the clip length and strides only in space; `kernel` is (T, H, W)."""
     padding = tuple(k // 2 for k in kernel)
     return nn.Conv3d(inputs, outputs, kernel, (1, stride, stride), padding, groups=groups, bias=False)
 

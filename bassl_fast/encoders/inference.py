@@ -1,4 +1,4 @@
-"""Encoders over a loader, outside training."""
+"""Encoders applied to a loader, outside training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .encoder import for_encoder
 
 
 def shot_features(encoder: Encoder, loader: FilmLoader, index: ShardIndex) -> Iterator[tuple[int, Tensor]]:
-    """Film number and features `[S, D]` float32 of every film of the loader."""
+    """Yield the number and the features `[S, D]` float32 of every film of the loader."""
     parts: list[Tensor] = []
     for film, first, images in loader:
         parts.append(encoder.of_shots(images))
@@ -28,18 +28,18 @@ def shot_features(encoder: Encoder, loader: FilmLoader, index: ShardIndex) -> It
 def mean_over_views(
     network: nn.Module, loader: ShotLoader, clips: bool, progress: Callable[[float], object] = lambda done: None
 ) -> Tensor:
-    """Outputs `[N, ...]` float32 for the N images or videos of `loader`: of each, the mean over its views.
+    """Outputs `[N, ...]` float32 for the N images or videos of `loader`: the mean over the views of each.
 
     Args:
         network: an encoder, or a `Classifier`.
-        clips: give it clips `[n, 3, T, H, W]`, not images.
-        progress: called with the views done since the last call.
+        clips: whether `network` takes clips `[n, 3, T, H, W]` or images.
+        progress: called with the number of views done since the last call.
     """
     found: list[Tensor] = []
     part, each = torch.empty(0), loader.views_a_shot
     for _, images in loader:
         outputs = network(for_encoder(images if clips else images[:, 0])).float()
-        # A batch may end between two views of one video.
+        # A batch may end between two views of the same video.
         part = torch.cat([part, outputs]) if len(part) else outputs
         whole = len(part) // each * each
         found.append(part[:whole].unflatten(0, (-1, each)).mean(1))

@@ -13,7 +13,7 @@ from shard_tools.errors import ConfigError
 
 from .encoder import Encoder
 
-# depth -> (blocks a stage, bottleneck)
+# depth -> (blocks per stage, bottleneck)
 _SHAPES = {
     18: ((2, 2, 2, 2), False),
     34: ((3, 4, 6, 3), False),
@@ -48,7 +48,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut; the stride stands in the 3x3 (ResNet v1.5)."""
+    """1x1, 3x3, 1x1 convolutions and a shortcut; the stride is in the 3x3 (ResNet v1.5)."""
 
     expansion = 4
 
@@ -71,16 +71,16 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(Encoder):
-    """Pictures `[N, 3, H, W]` -> features `[N, dim]`; 512-d for depth 18 and 34, 2048-d for 50 and 101.
+    """Images `[N, 3, H, W]` -> features `[N, dim]`; 512-d for depth 18 and 34, 2048-d for 50 and 101.
 
-    Trained from scratch: Kaiming initialisation, and the last BN gamma of every block zero, so that a block starts as
-    its shortcut (Goyal et al., arXiv:1706.02677, section 5.1).
+    Kaiming initialisation, except that the last BN gamma of every block is zero, so that a block starts as its shortcut
+    (Goyal et al., arXiv:1706.02677, section 5.1).
 
     Args:
         depth: 18, 34, 50 or 101.
-        width: channels of the first stage; 64 as published, less for small machines (features shrink with it).
-        activation_checkpointing: keep only the inputs of the blocks for the backward pass and compute the rest again
-            (Chen et al., arXiv:1604.06174): less memory for more time, the same numbers.
+        width: channels of the first stage; 64 as published, fewer for small machines (`dim` shrinks with it).
+        activation_checkpointing: keep only the inputs of blocks and recompute the rest in the backward pass (Chen et
+            al., arXiv:1604.06174): less memory, more time, the same numbers.
 
     Raises:
         ConfigError: another depth, or a width below 1.
@@ -118,28 +118,28 @@ class ResNet(Encoder):
         return nn.Sequential(*layers)
 
     def compile(self, *args, **kwargs) -> None:
-        """As of `nn.Module`.
+        """See `nn.Module.compile`.
 
         Raises:
-            ConfigError: with activation checkpointing, which torch.compile does in its own way.
+            ConfigError: activation checkpointing is on; torch.compile decides by its own rules what to recompute.
         """
         if self._activation_checkpointing:
             raise ConfigError(
-                "training.compile and encoder.activation_checkpointing exclude each other: torch.compile chooses by "
-                "itself what to compute again; switch one off"
+                "training.compile and encoder.activation_checkpointing exclude each other: torch.compile already "
+                "decides what to recompute; switch one off"
             )
         super().compile(*args, **kwargs)
 
-    def maps(self, pictures: Tensor) -> Tensor:
-        """Maps `[N, dim, h, w]` of the last stage, h and w a 32nd of the picture's."""
-        x = self.maxpool(torch.relu(self.bn1(self.conv1(pictures))))
+    def maps(self, images: Tensor) -> Tensor:
+        """Maps `[N, dim, h, w]` of the last stage; h and w are 1/32 of the image's."""
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
                 x = self._checkpointed(block, x) if self._activation_checkpointing and self.training else block(x)
         return x
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.maps(pictures).mean((2, 3))
+    def forward(self, images: Tensor) -> Tensor:
+        return self.maps(images).mean((2, 3))
 
     @staticmethod
     def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
@@ -148,14 +148,14 @@ class ResNet(Encoder):
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Running statistics of batch normalisation stay as they are while the same batch is computed again."""
+    """Freeze the running statistics of batch normalisation while a batch is recomputed."""
     norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta, batches = [norm.momentum for norm in norms], [norm.num_batches_tracked.clone() for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
-    finally:  # torch leaves by an exception as soon as it has what it needs
+    finally:  # torch exits by an exception as soon as it has what it needs
         for norm, momentum, count in zip(norms, momenta, batches, strict=True):
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(count)

@@ -1,4 +1,4 @@
-"""R3D-18 and R3D-50 as SCE trains them (Denize et al., arXiv:2212.11187): ResNets of clips that keep every frame."""
+"""R3D-18 and R3D-50 as SCE trains them (Denize et al., arXiv:2212.11187): ResNets for clips that keep every frame."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from shard_tools.errors import ConfigError
 
 from .clip import ClipEncoder, conv, start_from_scratch
 
-# depth -> (blocks a stage, bottleneck)
+# depth -> (blocks per stage, bottleneck)
 _SHAPES = {18: ((2, 2, 2, 2), False), 50: ((3, 4, 6, 3), True)}
-# Frames that the first convolution of a block sees, by stage: only late stages look across time (Feichtenhofer et al.,
+# Temporal kernel size of the first convolution of a block, by stage: only late stages mix frames (Feichtenhofer et al.,
 # arXiv:1812.03982, slow pathway).
-_REACH = (1, 1, 3, 3)
+_TEMPORAL_KERNELS = (1, 1, 3, 3)
 
 
 class _Block(nn.Module):
     """Two or three convolutions and a shortcut."""
 
-    def __init__(self, inputs: int, outputs: int, reach: int, stride: int, bottleneck: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, temporal: int, stride: int, bottleneck: bool) -> None:
         super().__init__()
         if bottleneck:
             inner = outputs // 4
-            self.conv_a, self.norm_a = conv(inputs, inner, (reach, 1, 1)), nn.BatchNorm3d(inner)
+            self.conv_a, self.norm_a = conv(inputs, inner, (temporal, 1, 1)), nn.BatchNorm3d(inner)
             self.conv_b, self.norm_b = conv(inner, inner, (1, 3, 3), stride), nn.BatchNorm3d(inner)
             self.conv_c, self.norm_c = conv(inner, outputs), nn.BatchNorm3d(outputs)
         else:
-            self.conv_a, self.norm_a = conv(inputs, outputs, (reach, 3, 3), stride), nn.BatchNorm3d(outputs)
+            self.conv_a, self.norm_a = conv(inputs, outputs, (temporal, 3, 3), stride), nn.BatchNorm3d(outputs)
             self.conv_b, self.norm_b = conv(outputs, outputs, (1, 3, 3)), nn.BatchNorm3d(outputs)
             self.conv_c = None
         self.shortcut_conv = self.shortcut_norm = None
@@ -65,9 +65,9 @@ class ResNet3D(ClipEncoder):
         self.conv, self.norm = conv(3, 64, (1, 7, 7), stride=2), nn.BatchNorm3d(64)
         self.maxpool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
         inputs, outputs = 64, 256 if bottleneck else 64
-        for stage, (count, reach) in enumerate(zip(blocks, _REACH, strict=True), 1):
-            first = _Block(inputs, outputs, reach, 1 if stage == 1 else 2, bottleneck)
-            rest = [_Block(outputs, outputs, reach, 1, bottleneck) for _ in range(count - 1)]
+        for stage, (count, temporal) in enumerate(zip(blocks, _TEMPORAL_KERNELS, strict=True), 1):
+            first = _Block(inputs, outputs, temporal, 1 if stage == 1 else 2, bottleneck)
+            rest = [_Block(outputs, outputs, temporal, 1, bottleneck) for _ in range(count - 1)]
             setattr(self, f"stage{stage}", nn.Sequential(first, *rest))
             inputs, outputs = outputs, 2 * outputs
         self.dim = inputs

@@ -13,7 +13,8 @@ from shard_tools.errors import ConfigError
 from .clip import ClipEncoder, conv, start_from_scratch
 from .x3d import Head, SqueezeExcite, Stem
 
-# size -> (blocks a stage, units a block, channels inside a unit of the first stage). "M-2020" is M as first published.
+# size -> (blocks per stage, units per block, inner channels of a unit in the first stage). "M-2020" is M as first
+# published.
 _SHAPES = {
     "M": ((1, 2, 3, 2), 5, 40),
     "M-2020": ((1, 1, 2, 2), 4, 48),
@@ -22,7 +23,7 @@ _SHAPES = {
 
 
 class VoV3D(ClipEncoder):
-    """Clips `[N, 3, T, H, W]` -> features `[N, 2048]`. Every stage halves the picture, none the time.
+    """Clips `[N, 3, T, H, W]` -> features `[N, 2048]`. Every stage halves height and width; the length is kept.
 
     Args:
         size: M, M-2020 (the smaller of its two published shapes) or L.
@@ -61,13 +62,13 @@ class VoV3D(ClipEncoder):
 
 
 class TemporalOSA(nn.Module):
-    """Temporal one-shot aggregation: a chain of units, whose outputs are all gathered once, and a shortcut.
+    """Temporal one-shot aggregation: a chain of units whose outputs are all concatenated once, and a shortcut.
 
         x -> unit -> unit -> ... -> unit
         |     |       |              |
         +-----+-------+---- ... -----+-> concatenate -> 1x1x1 -> + x
 
-    The block's own input is gathered where it has the size of the outputs.
+    The input of the block is concatenated too if it has the spatial size of the outputs.
     """
 
     def __init__(self, inputs: int, inner: int, outputs: int, units: int, stride: int) -> None:
@@ -93,7 +94,7 @@ class TemporalOSA(nn.Module):
 
 
 class FactorisedUnit(nn.Module):
-    """D(2+1)D: 1x1x1, depthwise over space, depthwise over time, squeeze and excite in every other one, 1x1x1."""
+    """D(2+1)D: 1x1x1, depthwise over space, depthwise over time, squeeze-and-excite in every other unit, 1x1x1."""
 
     def __init__(self, inputs: int, inner: int, outputs: int, stride: int, excite: bool) -> None:
         super().__init__()

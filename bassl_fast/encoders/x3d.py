@@ -18,7 +18,7 @@ _EXPANSION = 2.25
 
 
 class X3D(ClipEncoder):
-    """Clips `[N, 3, T, H, W]` -> features `[N, 2048]`. Every stage halves the picture, none the time.
+    """Clips `[N, 3, T, H, W]` -> features `[N, 2048]`. Every stage halves height and width; the length is kept.
 
     Args:
         size: M or L.
@@ -56,7 +56,7 @@ class X3D(ClipEncoder):
 
 
 class Stem(nn.Module):
-    """3x3 in space with stride 2, then 5 frames of each channel alone."""
+    """3x3 over space with stride 2, then depthwise over 5 frames."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
@@ -71,11 +71,11 @@ class Stem(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Scale the channels by what the whole clip says (Hu et al., arXiv:1709.01507), at a 16th of their number."""
+    """Squeeze-and-excite (Hu et al., arXiv:1709.01507): channel gates from the mean over the clip, 16x reduction."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        # A multiple of 8, at least 8, and not more than a tenth below.
+        # A multiple of 8, at least 8, never rounded down by more than 10 %.
         width = max(8, int(channels / 16 + 4) // 8 * 8)
         width += 8 * (width < 0.9 * channels / 16)
         self.fc1, self.fc2 = nn.Conv3d(channels, width, 1), nn.Conv3d(width, channels, 1)
@@ -85,7 +85,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1x1, depthwise 3x3x3, squeeze and excite in every other one, Swish, 1x1x1, and a shortcut."""
+    """1x1x1, depthwise 3x3x3, squeeze-and-excite in every other block, Swish, 1x1x1, and a shortcut."""
 
     def __init__(self, inputs: int, inner: int, outputs: int, stride: int, excite: bool) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Bottleneck(nn.Module):
 
 
 class Head(nn.Module):
-    """The last maps, 1x1x1; `lin_5` makes features of them after pooling."""
+    """1x1x1 on the last maps; `lin_5` turns the pooled maps into features."""
 
     def __init__(self, inputs: int, inner: int, outputs: int) -> None:
         super().__init__()

@@ -1,7 +1,4 @@
-"""Heads: networks on top of shot features that see many shots. A new one is a file here and a section of a config.
-
-Door: `ContextualRelationNetwork`.
-"""
+"""Heads: networks on the features of many shots. A new one is a file here and a section of a config."""
 
 from .crn import ContextualRelationNetwork
 

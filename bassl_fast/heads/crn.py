@@ -1,4 +1,4 @@
-"""Contextual relation network: what a shot means among its neighbours (BaSSL, section 3.3; arXiv:2201.05277)."""
+"""Contextual relation network: a shot in the context of its neighbours (BaSSL, section 3.3; arXiv:2201.05277)."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ class TransformerLayer(nn.Module):
 
 
 class ContextualRelationNetwork(Described, nn.Module):
-    """Shot features of a window -> contextual features, with a leading token that holds their mean.
+    """Shot features of a window -> contextual features, with a leading token for their mean.
 
     Args:
         inputs: size D of a shot feature.
         hidden, intermediate, heads, layers: of the transformer.
         shots: length T of the window.
         dropout: in attention and residuals.
-        similarity_init: start with attention to alike shots, see `_start_with_similarity`; the published
-            initialisation if not.
+        similarity_init: start with attention to similar shots, see `_start_with_similarity`; otherwise the published
+            initialisation.
 
     Raises:
-        ConfigError: heads that do not divide hidden.
+        ConfigError: `heads` does not divide `hidden`.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class ContextualRelationNetwork(Described, nn.Module):
     ) -> None:
         super().__init__()
         if hidden % heads:
-            raise ConfigError(f"crn: hidden {hidden} does not divide into {heads} heads")
+            raise ConfigError(f"crn: hidden {hidden} is not a multiple of heads {heads}; change one of them")
         self.inputs, self.hidden, self.shots = inputs, hidden, shots
-        # Row 0 (a shot left as it is) stays zero; row 1 stands for a masked shot.
+        # Row 0 (a shot that is not masked) stays zero; row 1 replaces a masked shot.
         self.mask_embedding = nn.Embedding(2, inputs, padding_idx=0)
         self.project = nn.Linear(inputs, hidden)
         self.position = nn.Embedding(shots + 1, hidden)
@@ -80,9 +80,10 @@ class ContextualRelationNetwork(Described, nn.Module):
     def _start_with_similarity(self) -> None:
         """Keys equal to queries, and positions as large as the features they are added to.
 
-        The network has to find where shots stop being alike. From here attention starts out as likeness, and positions
-        can be read off what was attended to. The published start (weights and positions of deviation 0.02) gets there
-        in the many steps of a full run; a run of some hundred steps never does (docs/design.md, "The demo").
+        The network must learn where shots stop being similar. With this initialisation attention starts as similarity,
+        and the position of an attended shot is visible in the output. The published initialisation (weights and
+        positions of deviation 0.02) learns this in a full run, but not in a few hundred steps (docs/design.md, "The
+        demo").
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -92,7 +93,7 @@ class ContextualRelationNetwork(Described, nn.Module):
             layer.key.weight.copy_(layer.query.weight)
 
     def forward(self, shots: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Contextual features `[B, T + 1, hidden]`; index 0 is the leading token, shot t stands at t + 1.
+        """Contextual features `[B, T + 1, hidden]`; index 0 is the leading token, shot t is at t + 1.
 
         Args:
             shots: `[B, T, D]` shot features.
