@@ -1,4 +1,4 @@
-"""A fine-tuned model as the judge of a film: the same test views, encoder and windows as `extract` and `evaluate`."""
+"""A fine-tuned model on the shots of a film: test views, encoder and windows are those of `extract` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from bassl_fast.segmentation.model import load_finetuned
 from bassl_fast.segmentation.windows import Windows
 from pipelines.jpeg_stream import view_jpegs
 from pipelines.views import TestViews
+from shard_tools.annotations.movienet import KEYFRAMES_PER_SHOT
 from shard_tools.errors import CheckpointError
 from shard_tools.shards.format import SHOT
 
@@ -42,12 +43,11 @@ class Network:
 
     @torch.inference_mode()
     def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
-        per_shot = 3
         jpegs = chain.from_iterable(shots)
         precision = hardware.precision("auto")
-        for images in view_jpegs(jpegs, self._views, self._batch * per_shot, self._device, self._threads):
+        for images in view_jpegs(jpegs, self._views, self._batch * KEYFRAMES_PER_SHOT, self._device, self._threads):
             with hardware.autocast(precision):
-                found = self._encoder.of_shots(images.unflatten(0, (-1, per_shot)))
+                found = self._encoder.of_shots(images.unflatten(0, (-1, KEYFRAMES_PER_SHOT)))
             yield from found.cpu().numpy()
 
     def probability(self, features: np.ndarray) -> np.ndarray:
@@ -56,15 +56,17 @@ class Network:
 
 
 def _encoder_of(checkpoint: str | Path, state: dict[str, Any], given: str | Path | None) -> Encoder:
-    """The encoder whose features a model was fine-tuned on: its own, or one that comes apart."""
+    """The encoder whose features the model was fine-tuned on: in its checkpoint, or in one of its own."""
     if state["model"]["encoder"] is not None:
         if given is not None:
-            raise CheckpointError(f"{checkpoint}: brings its own encoder; leave out --encoder")
+            raise CheckpointError(f"{checkpoint}: holds its own encoder; leave out --encoder")
         return from_state(state["model"]["encoder"], checkpoint).encoder
     if given is None:
         raise CheckpointError(
-            f"{checkpoint}: its encoder was not at hand when it was fine-tuned; give the checkpoint with --encoder"
+            f"{checkpoint}: does not hold its encoder; give the checkpoint of the encoder with --encoder"
         )
     if state["checkpoint_sha256"] not in (None, sha256(given)):
-        raise CheckpointError(f"{given}: not the encoder that {checkpoint} was fine-tuned on; give that with --encoder")
+        raise CheckpointError(
+            f"{given}: not the encoder that {checkpoint} was fine-tuned on; give that one with --encoder"
+        )
     return load_model(given).encoder

@@ -265,7 +265,7 @@ def test_checkpoints_that_do_not_fit(project: Project, film_file: Path, tmp_path
     state = torch.load(project.pretrained, weights_only=True)
     state["state_dict"]["encoder.bn1.weight"] += 1
     torch.save(state, tmp_path / "other.ckpt")
-    assert "brings its own encoder" in said("--checkpoint", project.finetuned, "--encoder", project.pretrained)
+    assert "holds its own encoder" in said("--checkpoint", project.finetuned, "--encoder", project.pretrained)
     state = torch.load(project.finetuned, weights_only=True)
     state["encoder"] = None
     torch.save(state, tmp_path / "lone.ckpt")
