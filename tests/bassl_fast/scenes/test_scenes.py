@@ -257,7 +257,7 @@ def test_checkpoints_that_do_not_fit(project: Project, film_file: Path, tmp_path
     def said(*argv: object) -> str:
         return refused(capsys, "scenes", film_file, "--out", tmp_path / "out", *argv)
 
-    wrong = "written by `bassl-fast pretrain`, one of `bassl-fast finetune` is needed"
+    wrong = "a checkpoint of `bassl-fast pretrain` or `bassl-fast train` or `bassl-fast import-checkpoint`; this needs one of"
     assert wrong in said("--checkpoint", project.pretrained)
     assert "no such checkpoint" in said("--checkpoint", tmp_path / "none.ckpt")
     assert "give one of them" in said()
@@ -267,9 +267,9 @@ def test_checkpoints_that_do_not_fit(project: Project, film_file: Path, tmp_path
     torch.save(state, tmp_path / "other.ckpt")
     assert "holds its own encoder" in said("--checkpoint", project.finetuned, "--encoder", project.pretrained)
     state = torch.load(project.finetuned, weights_only=True)
-    state["encoder"] = None
+    state["model"]["encoder"] = None
     torch.save(state, tmp_path / "lone.ckpt")
-    assert "give the checkpoint with --encoder" in said("--checkpoint", tmp_path / "lone.ckpt")
+    assert "give the checkpoint of the encoder with --encoder" in said("--checkpoint", tmp_path / "lone.ckpt")
     assert "not the encoder that" in said("--checkpoint", tmp_path / "lone.ckpt", "--encoder", tmp_path / "other.ckpt")
     argv = [film_file, "--checkpoint", tmp_path / "lone.ckpt", "--encoder", project.pretrained, "--out", tmp_path / "o"]
     assert scenes(*argv) == 0
