@@ -1,26 +1,26 @@
-"""What is each pretraining method worth after the same small budget?
+"""What does each pretraining method gain on the same small budget?
 
-On drawn films, a set for every seed in `--draws`: each of the five methods pretrains the encoder of the demo, then
-fine-tuning with three seeds looks for scene boundaries; AP in percent on films that no training saw, beside the rate of
-boundaries (chance) and an untrained encoder. The settings are those of configs/demo.yaml, which were tuned on draw 0
-and on no other.
+On synthetic films, a set for every seed in `--draws`: each of the five methods pretrains the encoder of the demo, which
+is then fine-tuned with three seeds to find scene boundaries. Reported is AP in percent on films not seen in training,
+beside the rate of boundaries (chance) and an untrained encoder. The settings are those of configs/demo.yaml, which were
+tuned on draw 0 only.
 
 Shot-level methods have no contextual relation network and get a new one, as published. `bassl` and `bassl+shotcol` keep
 theirs; a second row gives each a new one on its pretrained encoder, to compare features alone.
 
-A method's budget is its steps, and by `--budget pictures` (the default) also the number of pictures it encodes: a
-method with fewer views a sample takes more samples a step. By `--budget samples` all take as many samples a step, as
-in the paper, and shot-level methods encode a tenth of the pictures.
+A method's budget is its steps and, with `--budget pictures` (the default), the number of images it encodes: a method
+with fewer views a sample takes more samples a step. With `--budget samples` all take the same number of samples a step,
+as in the paper, and shot-level methods encode a tenth of the images.
 
     python -m benchmarks.quality --out benchmarks/results/quality.json --plot docs/quality.svg
         about 25 minutes on 2 cores
     python -m benchmarks.quality --budget samples --methods instance temporal shotcol
-        the shot-level methods as in the paper; the others are the same by either budget
+        the shot-level methods as in the paper; the others are the same with either budget
     python -m benchmarks.quality --budget samples --steps 100 --draws 11 --methods sce byol scrl bassl \\
             --encoders ResNet-18 R3D-18 X3D-M VoV3D-M --out benchmarks/results/quality_encoders.json
-        methods of pictures on films, and networks of clips as shot encoders
+        methods for pictures on films, and networks for clips as shot encoders
     python -m benchmarks.quality --draws 11 --films 4 --shots 60 --steps 2 --seeds 0 --epochs 1
-        does it run? some minutes; the numbers mean nothing
+        only to see that it runs: a few minutes, meaningless numbers
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from bassl_fast.cli.app import quieten
-from bassl_fast.cli.demo import RECIPE, judge, make_films, read_recipe, stage, train
+from bassl_fast.cli.demo import RECIPE, make_films, read_recipe, score_seeds, stage, train
+from bassl_fast.runtime.quiet import quieten
+from benchmarks import plots
 from benchmarks.machine import machine
 from shard_tools.packing.pack import pack
 from shard_tools.shards.index import ShardIndex
@@ -49,7 +50,7 @@ METHODS = {
     "bassl+shotcol": ("BaSSLShotCoL", 20),
 }
 MOMENTUM = {"sce": ("SCE", 2), "byol": ("BYOL", 2), "scrl": ("SCRL", 2)}
-ENCODERS = {  # None is that of the demo
+ENCODERS = {  # None: the encoder of the demo
     "ResNet-18": None,
     "R3D-18": {"class_path": "bassl_fast.encoders.ResNet3D", "init_args": {"depth": 18}},
     "X3D-M": {"class_path": "bassl_fast.encoders.X3D", "init_args": {"size": "M"}},
@@ -60,7 +61,7 @@ _CRN = ("hidden", "intermediate", "similarity_init")
 
 
 def section_of(method: str, encoder: str, recipe: dict[str, Any], budget: str) -> dict[str, Any]:
-    """The demo's section `pretrain`, for another method or encoder."""
+    """The section `pretrain` of the demo, with another method or encoder."""
     kind, views = (METHODS | MOMENTUM)[method]
     section = recipe["pretrain"]
     arguments, batch = section["method"]["init_args"], section["data"]["global_batch"]
@@ -92,7 +93,7 @@ def rows_of_draw(
     fresh = {"crn": {name: recipe["pretrain"]["method"]["init_args"][name] for name in _CRN}}
     for encoder, method in product(encoders, ("untrained", *methods)):
         if method == "scrl" and encoder != "ResNet-18":
-            continue  # boxes need maps of pictures
+            continue  # its boxes need the feature maps of a ResNet
         section = section_of("bassl" if method == "untrained" else method, encoder, recipe, budget)
         if method == "untrained":
             section = section | {"training": section["training"] | {"steps": 0}}
@@ -103,36 +104,8 @@ def rows_of_draw(
         networks[f"{name}, new network" if networks else name] = fresh
         for row, network in networks.items():
             with stage(f"fine-tune: {row}"):
-                yield (
-                    row,
-                    list(judge(recipe["finetune"] | network, features, root / row, recipe["seeds"], source).values()),
-                )
-
-
-def plot(rows: dict[str, list[list[float]]]) -> str:
-    """APs by row as an SVG document: a dot a fine-tuning, a colour a set of films, a line at the mean."""
-    colours = ("#2a5a9b", "#c4622d", "#3d8b57", "#8a4fa0", "#77706a")
-    left, width, tall = 190, 460, 30
-    most = max(ap for draws in rows.values() for aps in draws for ap in aps) * 1.05
-    body = []
-    for i, (name, draws) in enumerate(rows.items()):
-        y = 30 + i * tall
-        body.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{name}</text>')
-        body.append(f'<path d="M{left} {y}h{width}" stroke="#ddd"/>')
-        for draw, aps in enumerate(draws):
-            x = [left + width * ap / most for ap in aps]
-            at, colour = y + 5 * (draw - (len(draws) - 1) / 2), colours[draw % len(colours)]
-            body += [f'<circle cx="{one:.1f}" cy="{at:.1f}" r="3" fill="{colour}" fill-opacity=".6"/>' for one in x]
-            body.append(f'<path d="M{mean(x):.1f} {at - 5:.1f}v10" stroke="{colour}" stroke-width="2"/>')
-    bottom = 30 + len(rows) * tall
-    for tick in range(0, int(most) + 1, 10):
-        x = left + width * tick / most
-        body.append(f'<text x="{x:.1f}" y="{bottom + 8}" text-anchor="middle">{tick}</text>')
-    body.append(f'<text x="{left + width}" y="{bottom + 24}" text-anchor="end">average precision in percent</text>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 20} {bottom + 34}" '
-        f'font-family="sans-serif" font-size="12">{"".join(body)}</svg>\n'
-    )
+                aps = score_seeds(recipe["finetune"] | network, features, root / row, recipe["seeds"], source)
+                yield row, list(aps.values())
 
 
 def main() -> None:
@@ -164,7 +137,7 @@ def main() -> None:
         return f"{mean(values):6.1f}" + (f" +- {stdev(values):4.1f}" if len(values) > 1 else " " * 8)
 
     print(
-        f"AP in percent, mean and deviation of {len(args.seeds)} fine-tunings; {args.steps} steps, same {args.budget}"
+        f"AP in percent, mean and standard deviation of {len(args.seeds)} fine-tunings; {args.steps} steps, same {args.budget}"
     )
     print(f"{'':34s}" + "".join(f"{f'films {draw}':>15s}" for draw in args.draws) + f"{'all':>15s}")
     for name, draws in rows.items():
@@ -174,7 +147,7 @@ def main() -> None:
         result = {"benchmark": "quality", "settings": settings, "machine": machine(), "ap": rows}
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if args.plot:
-        args.plot.write_text(plot(rows), encoding="utf-8")
+        plots.draw({"benchmark": "quality", "ap": rows}, args.plot)
 
 
 if __name__ == "__main__":

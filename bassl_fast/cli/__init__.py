@@ -1,4 +1,4 @@
-"""The command line: one verb a job. Door: `main`, the console command `bassl-fast`."""
+"""The command line, one verb per job. `main` is the console command `bassl-fast`."""
 
 from .app import main
 

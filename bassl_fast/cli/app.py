@@ -1,4 +1,4 @@
-"""Console command `bassl-fast`: one verb a job. A verb's module is imported only when it is called."""
+"""Console command `bassl-fast`. The module of a verb is imported only when the verb is called."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from shard_tools.errors import BasslFastError, ConfigError, LostProcess, masked
 from .verbs import VERBS, verb_of
 
 _NO_PERMISSION = "; choose a folder you may write to"
-_FULL = "; make room or choose another disk, and run it again"
-_A_FILE = "; a file is where a folder should be, choose another"
+_FULL = "; make room or choose another disk, then run it again"
+_A_FILE = "; a file is in the place of a folder, choose another path"
 _FIXES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -34,7 +34,7 @@ _HELP = {"-h", "--help"}
 
 
 def usage() -> str:
-    """The verbs, a line each."""
+    """The verbs, one per line."""
     width = max(map(len, VERBS))
     lines = [f"  {name:{width}s}  {verb.summary}" for name, verb in VERBS.items()]
     return "\n".join(
@@ -45,7 +45,7 @@ def usage() -> str:
             "",
             "`bassl-fast VERB --help` shows the options of a verb",
             "--version          the installed version",
-            "--import MODULE    import a module with plug-ins first; may be given several times",
+            "--import MODULE    first import a module with plug-ins; may be repeated",
             "--debug            show tracebacks",
         ]
     )
@@ -55,7 +55,7 @@ def run(argv: list[str]) -> None:
     """Run one verb.
 
     Raises:
-        BasslFastError: whatever the user can fix.
+        BasslFastError: anything the user can fix.
     """
     from bassl_fast import config
 
@@ -69,7 +69,7 @@ def run(argv: list[str]) -> None:
     verb = VERBS[name]
     function = getattr(importlib.import_module(verb.module), verb.function)
     warnings.filterwarnings("ignore", module="jsonargparse")
-    wants_help = bool(_HELP & set(rest))  # anywhere: it is not the value of another option
+    wants_help = bool(_HELP & set(rest))  # anywhere: no option takes it as a value
     parser = config.make_parser(
         function,
         verb.positional,
@@ -81,7 +81,7 @@ def run(argv: list[str]) -> None:
 
 
 def _split_imports(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The words without `--import MODULE`, and the modules."""
+    """The arguments without `--import MODULE`, and the modules."""
     rest, modules, words = [], [], iter(argv)
     for word in words:
         option, equals, value = word.partition("=")
@@ -95,7 +95,7 @@ def _split_imports(argv: list[str]) -> tuple[list[str], list[str]]:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings to developers; read at its import
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings to developers; it reads this when imported
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
     if not argv or argv[0] in _HELP:
@@ -115,12 +115,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"bassl-fast: interrupted{'; the same command resumes' if resumes else ''}", file=sys.stderr)
         return 130
     except OSError as error:
-        # A full disk or a missing permission: the system's own words, and the file.
+        # A full disk or a missing permission: the system's message, and the file.
         where = f"{error.filename}: " if error.filename else ""
         if debug:
             sys.stderr.write(masked(traceback.format_exc()))
         return _fail(masked(f"{where}{error.strerror or error}{_FIXES.get(error.errno, '')}"))
-    except Exception:  # a defect of ours; its traceback may quote an address
+    except Exception:  # a bug; its traceback may quote an address
         print(masked(traceback.format_exc()), file=sys.stderr)
         return 1
     return 0
@@ -135,8 +135,8 @@ def installed_version() -> str:
 
 
 def _fail(reason: str, first: bool = True) -> int:
-    """Print why the verb failed, and return its exit code; torchrun reports the reason of whoever failed `first`."""
-    sys.stderr.write(f"bassl-fast: {reason}\n")  # in one write: other processes write there too
+    """Print why the verb failed and return the exit code; torchrun reports the process that failed `first`."""
+    sys.stderr.write(f"bassl-fast: {reason}\n")  # one write: other processes write to stderr too
     if first and (path := os.environ.get("TORCHELASTIC_ERROR_FILE")):
         Path(path).write_text(json.dumps({"message": reason, "timestamp": int(time.time())}), encoding="utf-8")
     return 1

@@ -1,4 +1,4 @@
-"""`bassl-fast info --model`: what a network costs, parameters and multiply-accumulates."""
+"""`bassl-fast info --model`: parameters and multiply-accumulates of a network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Cost:
 
 
 def count(network: nn.Module, shape: tuple[int, ...]) -> Cost:
-    """Cost of `network` in evaluation on an input of `shape`; nothing is computed, so size and memory do not matter."""
+    """Cost of `network` in eval mode on an input of `shape`; runs on the meta device, so any size fits."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     parameters = sum(p.numel() for p in network.parameters())
     in_norms = sum(p.numel() for norm in norms for p in norm.parameters())
@@ -37,31 +37,34 @@ def count(network: nn.Module, shape: tuple[int, ...]) -> Cost:
 
 
 def classifier(encoder: Encoder, classes: int) -> Classifier:
-    """`encoder` under a classifier."""
+    """`encoder` with a linear classifier."""
     return Classifier(encoder, Supervised(encoder.dim, classes))
 
 
-def show(model: Callable[[], Encoder], classes: int | None = None, frames: int | None = None) -> None:
+def cost(model: Callable[[], Encoder], classes: int | None = None, frames: int | None = None) -> None:
     """Print parameters, those outside batch normalisation, and multiply-accumulates at 224 and 256 pixels.
 
     Args:
         model: class and arguments of the encoder.
-        classes: with a classifier of so many classes on top of it.
-        frames: of a clip; 8 of ResNet3D and 16 of X3D and VoV3D, as published, if left out; 1 of a picture.
+        classes: add a linear classifier with this many classes.
+        frames: length of a clip; if left out, as published: 8 for ResNet3D, 16 for X3D and VoV3D.
 
     Raises:
-        ConfigError: frames of a network of pictures.
+        ConfigError: `frames` given for an image encoder, or below 1.
     """
     with torch.device("meta"):
         encoder = model()
     clips = isinstance(encoder, ClipEncoder)
     if frames is not None and (frames < 1 or not clips):
-        raise ConfigError(f"frames {frames}: {type(encoder).__name__} looks at " + ("clips" if clips else "pictures"))
+        raise ConfigError(
+            f"frames {frames}: {type(encoder).__name__} takes "
+            + ("clips of at least 1" if clips else "images, not clips")
+        )
     network = encoder if classes is None else classifier(encoder, classes)
     length = frames or (8 if isinstance(encoder, ResNet3D) else 16)
     shapes = {side: (1, 3, *([length] if clips else []), side, side) for side in (224, 256)}
     costs = {side: count(network, shape) for side, shape in shapes.items()}
-    what = f"clips of {length} frames" if clips else "pictures"
+    what = f"clips of {length} frames" if clips else "images"
     print(f"parameters                  {costs[224].parameters:,d}")
     print(f"without BN                  {costs[224].parameters_without_bn:,d}")
     for side, cost in costs.items():

@@ -1,4 +1,4 @@
-"""Unit costs that somebody measured, and how amounts are written."""
+"""Measured unit costs, and the formatting of amounts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COSTS = Path(__file__).with_name("costs.json")
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a unit of work, and where, when and by which command it was measured."""
+    """The measured cost of a unit of work: on which machine, when, and by which command."""
 
     value: float
     unit: str
@@ -26,11 +26,11 @@ class Costs:
     """Unit costs by name, from a file that `benchmarks/costs.py` wrote.
 
     Raises:
-        ConfigError: it cannot be read, or holds something else.
+        ConfigError: it cannot be read, or is not a file of costs.
     """
 
     def __init__(self, path: Path) -> None:
-        self.used: dict[str, str] = {}  # name -> the cost, in words
+        self.used: dict[str, str] = {}  # name -> the cost and its source, in words
         try:
             found = parse_json(path.read_text(encoding="utf-8"))
             self._known = {name: Cost(**cost) for name, cost in found.items()}
@@ -38,14 +38,14 @@ class Costs:
                 if not 0 < float(cost.value) < float("inf"):
                     raise ValueError(f"{name}: {cost.value} is not a cost")
         except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}; make it by `python -m benchmarks.costs`") from None
+            raise ConfigError(f"{path}: {error.strerror}; make it with `python -m benchmarks.costs`") from None
         except (ValueError, TypeError, AttributeError) as error:
             raise ConfigError(
-                f"{path}: not a file of costs ({one_line(error)}); make it by `python -m benchmarks.costs`"
+                f"{path}: not a file of costs ({one_line(error)}); make it with `python -m benchmarks.costs`"
             ) from None
 
     def get(self, name: str) -> float | None:
-        """A cost, noted as used; None if nobody measured it."""
+        """A cost, recorded as used; None if it was not measured."""
         if (cost := self._known.get(name)) is None:
             return None
         self.used[name] = f"{name}: {cost.value:.6g} {cost.unit} ({cost.machine}, {cost.date}, {cost.command})"
@@ -53,9 +53,10 @@ class Costs:
 
 
 def unknown(value: float | None, benchmark: str) -> str:
+    """How to measure a cost that is not known; empty if it is."""
     if value is not None:
         return ""
-    return f": measure with `python -m benchmarks.{benchmark}`, gather with `python -m benchmarks.costs`, give --costs"
+    return f": measure it with `python -m benchmarks.{benchmark}`, then `python -m benchmarks.costs`, and give --costs"
 
 
 def in_bytes(value: float | None) -> str:

@@ -6,6 +6,7 @@ import errno
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from json import dumps as to_json
 from pathlib import Path
 from typing import Any, Literal
@@ -36,19 +37,19 @@ from shard_tools.video.detectors import Detector
 def draw(
     destination: str, films: int = 12, shots: int = 100, test: int = 4, val: int = 0, seed: int = 0, workers: int = 2
 ) -> None:
-    """Draw films with known scenes as a MovieNet key-frame folder with annotations.
+    """Draw synthetic films with known scenes, as a MovieNet key-frame folder with annotations.
 
     Args:
         destination: new folder.
-        films: films in all; the first are split "train", then come `val` and `test` films.
-        shots: shots a film.
-        test: films held out to be judged on.
-        val: films held out to choose epoch and threshold by.
+        films: films in all: "train" films first, then `val` and `test` films.
+        shots: shots per film.
+        test: films held out for evaluation.
+        val: films held out to choose the epoch and the threshold.
         seed: equal seeds draw equal films.
-        workers: films drawn at a time.
+        workers: films drawn in parallel.
 
     Raises:
-        SourceError: a number out of range, or the folder holds key-frames already.
+        SourceError: a number out of range, or the folder already holds key-frames.
     """
     with tqdm(total=films, desc="draw", unit="film", disable=None) as bar:
         drawing.draw_films(Path(destination), films, shots, seed, test, val, workers, progress=bar.update)
@@ -71,50 +72,52 @@ def pack(
     engine: Engine = "local",
     address: str | None = None,
 ) -> None:
-    """Pack films, pictures or clips into shards. A stopped pack goes on where it was when the command is given again.
+    """Pack films, images or clips into shards. After an interruption, the same command resumes.
 
     Args:
-        source: key-frame folder (`240P_frames/<film>/shot_0000_img_0.jpg`), zip or folder of `<film>.tar`, or folder of
-            video files, or the address (s3://, gs://, http://) of one; a folder of classes of pictures, or of clips,
-            with the lists of Kinetics, UCF101, HMDB51 or Something-Something or without.
+        source: key-frame folder (`240P_frames/<film>/shot_0000_img_0.jpg`), zip, folder of `<film>.tar`, folder of
+            video files, or the address (s3://, gs://, http://) of one of these; or a folder with one folder per class
+            of images or clips, with or without the lists of Kinetics, UCF101, HMDB51 or Something-Something.
         destination: folder or address for the shards.
-        workers: shards packed at a time.
-        annotations: folder with `anno/` and `scene318/`, or with the lists of clips; the source, or the folder its zip
-            lies in, if left out.
-        check: "header" looks at the ends and the size of each picture, "decode" decodes it.
-        recheck: read again what a stopped pack had finished, instead of trusting its notes.
-        join: videos only: play all files one after another as one film of this name; joins are scene boundaries.
+        workers: shards packed in parallel.
+        annotations: folder with `anno/` and `scene318/`, or with the lists of clips; if left out, the source or the
+            folder of its zip.
+        check: "header" checks both ends and the size of each image, "decode" decodes it.
+        recheck: read again what an interrupted pack had finished, instead of trusting its notes.
+        join: videos only: join all files into one film of this name; the joins are scene boundaries.
         split: videos only: "train", "val" or "test" for all of them; "test" if left out.
-        detector: videos only: how to find shots, see `shard_tools.shots.make_cutter`; "adaptive" if left out.
-        layout: "films", "pictures" or "clips", where what is there does not tell.
+        detector: videos only: how to find shots, see `shard_tools.video.detectors`; "adaptive" if left out.
+        layout: "films", "pictures" or "clips", if the source does not make it clear.
         split_id: of UCF101 and HMDB51: 1, 2 or 3.
-        short_side: of the frames of clips that are videos, in pixels; 0 leaves them as they are.
-        fps: frames a second that clips are decoded at, or that folders of frames were; the data set's if left out.
-        engine: "ray" has the films packed by the nodes of a cluster, as many at a time as it has cores; all of them
-            must see source and destination. Not for videos, whose shots are found on one machine.
-        address: of the Ray cluster; one on this machine is started if left out.
+        short_side: of clips that are videos: pixels to scale the short side of frames to; 0 does not scale.
+        fps: frames/s at which clips are decoded, or of folders of frames; that of the data set if left out.
+        engine: "ray" packs films on the nodes of a cluster, one per core at a time; all nodes must see source and
+            destination. Not for videos, whose shots are found on one machine.
+        address: of the Ray cluster; if left out, one is started on this machine.
 
     Raises:
-        SourceError, ShardError, RemoteError: see `shard_tools.pack.pack` and `shard_tools.video.extract_folder`.
+        SourceError, ShardError, RemoteError: see `packing.pack.pack` and `video.keyframes.extract_folder`.
     """
     if workers < 1:
         raise ConfigError(f"workers {workers}: must be at least 1")
     reading = Reading(layout, split_id, short_side, fps)
-    packing.refuse_finished(open_place(destination))  # known before the long work
+    packing.refuse_finished(open_place(destination))  # before the long work
     with tempfile.TemporaryDirectory(prefix="bassl-fast-") as scratch, _room(scratch):
         if (videos := _videos(source, Path(scratch), annotations, reading)) is None:
             for name, value in (("join", join), ("split", split), ("detector", detector)):
                 if value is not None:
                     raise ConfigError(f"--{name} is for films from videos, and {source} holds none; leave it out")
         elif engine != "local":
-            raise ConfigError(f"engine {engine}: {source} holds videos, whose shots are found here; leave it out")
+            raise ConfigError(
+                f"engine {engine}: {source} holds videos, whose shots are found on this machine; leave it out"
+            )
         else:
             where, source, keyframes = source.rstrip("/"), "", Path(scratch) / "keyframes"
             try:
                 seconds = sum(video.duration(path) for path in video.list_videos(videos))
                 with tqdm(total=round(seconds), desc="shots and key-frames", unit="s", disable=None) as bar:
                     video.extract_folder(videos, keyframes, join, split or "test", detector or "adaptive", bar.update)
-            except SourceError as error:  # names a copy, where the videos are remote
+            except SourceError as error:  # it names the local copy of remote videos
                 raise SourceError(str(error).replace(str(videos), where)) from None
         with engines.cluster(engine, address) as each:
             gaps = packing.pack(
@@ -137,17 +140,17 @@ def pack(
 
 @contextmanager
 def _room(folder: str) -> Iterator[None]:
-    """Say what helps when the disk of temporary files is full."""
+    """If the disk of temporary files is full, say how to use another."""
     try:
         yield
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        raise SourceError(f"{folder}: {error.strerror}; set TMPDIR to a folder with room") from None
+        raise SourceError(f"{folder}: {error.strerror}; set TMPDIR to a folder with more space") from None
 
 
 def _videos(source: str, scratch: Path, annotations: str | None, reading: Reading) -> Path | None:
-    """The folder of films as video files that `source` is, copied here if it is remote; None if it is none."""
+    """The folder of video files, copied to `scratch` if remote; None if `source` is something else."""
     if reading.layout not in (None, FILMS) or has_lists(source, annotations):
         return None
     if not is_remote(source):
@@ -178,16 +181,16 @@ def verify(
     engine: Engine = "local",
     address: str | None = None,
 ) -> None:
-    """Read every byte of a set of shards and print what is cut, changed, missing or foreign.
+    """Read every byte of a set of shards and print what is truncated, changed, missing or foreign.
 
     Args:
-        shards: folder or address that `bassl-fast pack` wrote.
-        decode: key-frames to decode too: one of a hundred, all, or none.
-        workers: shards read at a time.
-        repair: source to pack again from what is broken; then the set is verified once more.
-        annotations: as of `pack`, for the repair.
-        engine: "ray" has the shards read by the nodes of a cluster, all of which must see them.
-        address: of the Ray cluster; one on this machine is started if left out.
+        shards: folder or address that `bassl-fast pack` wrote to.
+        decode: key-frames to decode as well: one in a hundred ("sample"), all, or none.
+        workers: shards read in parallel.
+        repair: source from which to pack broken shards again; the set is then verified once more.
+        annotations: for the repair, see `pack`.
+        engine: "ray" reads the shards on the nodes of a cluster, all of which must see them.
+        address: of the Ray cluster; if left out, one is started on this machine.
 
     Raises:
         ShardError: there are faults (exit code 1).
@@ -195,11 +198,11 @@ def verify(
     if workers < 1:
         raise ConfigError(f"workers {workers}: must be at least 1")
     if not is_remote(shards) and not (Path(shards) / MANIFEST).is_file():
-        ShardIndex.open(shards)  # says what is missing
+        ShardIndex.open(shards)  # raises: what is missing
     with engines.cluster(engine, address) as each:
         faults = _verify(shards, decode, workers, each)
         if faults and repair is not None:
-            print(f"faults: {len(faults)}; packing what is broken again from {masked(repair)}", flush=True)
+            print(f"faults: {len(faults)}; packing the broken shards again from {masked(repair)}", flush=True)
             repairing.repair(shards, repair, annotations, workers)
             faults = _verify(shards, decode, workers, each)
     if faults:
@@ -217,15 +220,15 @@ def _verify(shards: str, decode: str, workers: int, each: engines.Nodes | None) 
 
 
 def download(files: list[File], out: str = "data", wait: float = 60.0) -> None:
-    """Download files, going on where an earlier run stopped.
+    """Download files; the same command resumes an interrupted download.
 
     Args:
-        files: url, name below `out`, and sha256 of each.
-        out: folder for them.
-        wait: seconds without a byte after which a file is given up.
+        files: `url`, `name` (path below `out`) and `sha256` of each file.
+        out: folder for the files.
+        wait: seconds without data after which a download fails.
 
     Raises:
-        RemoteError: a file cannot be had, or is not what its checksum says.
+        RemoteError: a file cannot be downloaded, or its checksum differs.
     """
     for file in files:
         with tqdm(desc=file.name, unit="B", unit_scale=True, disable=None) as bar:
@@ -234,12 +237,12 @@ def download(files: list[File], out: str = "data", wait: float = 60.0) -> None:
 
 
 def info(shards: str, json: bool = False, plot: str | None = None) -> None:
-    """Print what is in shards: films, pictures or clips, bytes, picture sizes, splits, labels.
+    """Print what is in shards: number of films, images or clips, bytes, image sizes, splits, labels.
 
     Args:
-        shards: folder or address that `bassl-fast pack` wrote.
+        shards: folder or address that `bassl-fast pack` wrote to.
         json: print JSON.
-        plot: also draw a histogram to this SVG file: shots a film, frames a clip, or pictures a class.
+        plot: also write a histogram to this SVG file: shots per film, frames per clip, or images per class.
 
     Raises:
         ShardError: the folder cannot be opened.
@@ -251,7 +254,7 @@ def info(shards: str, json: bool = False, plot: str | None = None) -> None:
     if plot is not None:
         shown = {FILMS: "shots a film", CLIPS: "frames a clip"}.get(index.kind, "pictures a class")
         what = "classes" if index.kind == PICTURES else index.kind
-        write_atomically(Path(plot), bars(facts[shown], shown, what).encode())
+        write_atomically(Path(plot), bar_plot(facts[shown], shown, what))
     if json:
         print(to_json(facts))
         return
@@ -314,16 +317,17 @@ def _summary(index: ShardIndex) -> str:
     return ", ".join([*parts, f"{len(index.shards)} shards" if len(index.shards) > 1 else "1 shard"])
 
 
-def bars(counts: dict[str, int], x_label: str, y_label: str) -> str:
-    """A bar plot of `counts` as an SVG document."""
-    width, height, most = 60 * len(counts) + 20, 260, max(counts.values())
-    body = []
-    for i, (name, count) in enumerate(counts.items()):
-        x, tall = 20 + 60 * i, 180 * count / most
-        body.append(f'<rect x="{x}" y="{210 - tall:.1f}" width="48" height="{tall:.1f}" fill="#2a5a9b"/>')
-        body.append(f'<text x="{x + 24}" y="{204 - tall:.1f}">{count}</text><text x="{x + 24}" y="226">{name}</text>')
-    body.append(f'<text x="{width / 2}" y="250">{x_label}</text><text x="24" y="14">{y_label}</text>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
-        f'font-size="11" text-anchor="middle">{"".join(body)}</svg>\n'
-    )
+def bar_plot(counts: dict[str, int], x_label: str, y_label: str) -> bytes:
+    """A bar plot of `counts` as an SVG document; equal counts give equal bytes."""
+    from matplotlib import rc_context  # here: it takes a second to import
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.hashsalt": "bassl-fast", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(max(4, 0.8 * len(counts)), 3.2), layout="constrained")
+        axes = figure.subplots()
+        axes.bar_label(axes.bar(list(counts), list(counts.values()), color="#2a5a9b"))
+        axes.set(xlabel=x_label, ylabel=y_label, yticks=[])
+        axes.spines[["left", "right", "top"]].set_visible(False)
+        document = BytesIO()
+        figure.savefig(document, format="svg", metadata={"Date": None})
+    return document.getvalue()

@@ -1,7 +1,7 @@
-"""`bassl-fast demo`: the whole path on films that need no download, and what pretraining was worth.
+"""`bassl-fast demo`: everything from films to a report, without a download, and the gain from pretraining.
 
-Two models start from the same seed. One stays untrained, one is pretrained without labels; both are then fine-tuned in
-the same way, and judged on films whose labels no training saw.
+Two models start from identical weights. One stays untrained, one is pretrained without labels. Both are then fine-tuned
+in the same way and evaluated on films whose labels no training used.
 """
 
 from __future__ import annotations
@@ -32,11 +32,17 @@ from . import data as tools
 
 RECIPE = Path(__file__).parents[2] / "configs" / "demo.yaml"
 REAL_FILM = "your-videos"
+# Model -> its rows of the comparison: name, and whether fine-tuning starts from a new contextual relation network. An
+# untrained network is as good as a new one, so the untrained model has one row.
+MODELS = {
+    "untrained": [("untrained", False)],
+    "pretrained": [("pretrained", False), ("pretrained encoder alone", True)],
+}
 
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Say what begins, and in the end how long it took."""
+    """Print the name of a stage, and at the end how long it took."""
     started = time.monotonic()
     print(f"-- {name}", flush=True)
     yield
@@ -47,10 +53,10 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
     """Draw films, pack, pretrain, extract, fine-tune, evaluate, report; print the APs and return them.
 
     Args:
-        films: folder of video files, played one after another as one held-out film whose scenes are the files (it is
-            pretrained on, without labels, as BaSSL does with its test films). Left out, drawn films are held out.
+        films: folder of video files, joined into one held-out film whose scenes are the files. It is also pretrained
+            on, without labels, as BaSSL does with its test films. If left out, synthetic films are held out.
         out: new folder for everything.
-        recipe_file: YAML with the sections draw, pretrain, finetune and seeds.
+        recipe_file: YAML file with the sections draw, pretrain, finetune and seeds.
 
     Raises:
         ConfigError: `out` exists.
@@ -63,59 +69,63 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
         raise SourceError(f"{films}: one video has no join to find; put two or more there")
     recipe = read_recipe(recipe_file)
     started = time.monotonic()
-    keyframes, shards = root / "films", root / "shards"
     with stage("draw films" + (f" and cut those in {films} into shots" if films else "")):
-        make_films(keyframes, recipe["draw"], films)
+        make_films(root / "films", recipe["draw"], films)
     with stage("pack"):
-        pack(keyframes, shards)
-    tested = ShardIndex.open(shards)
-    held_out = [int(label) for film in tested.select("test") for label in tested.shots_of(film)["boundary"]]
-    chance = 100 * mean(held_out)
+        pack(root / "films", root / "shards")
+    index = ShardIndex.open(root / "shards")
+    held_out = [int(label) for film in index.select("test") for label in index.shots_of(film)["boundary"]]
+    if films:
+        recipe["pretrain"]["data"]["split"] = None
 
-    rows = [{"name": "chance", "AP": (chance, 0.0)}]
-    for name in ("untrained", "pretrained"):
-        with stage(f"{name} model"):
-            section = dict(recipe["pretrain"])
-            section["data"] = section["data"] | ({"split": None} if films else {})
-            if name == "untrained":
-                section["training"] = section["training"] | {"steps": 0}
-            checkpoint, features = train(section, root / name, shards, recipe_file)
-        for label, new_crn in ((name, False), (f"{name} encoder alone", True)):
-            if label == "untrained encoder alone":
-                continue  # what is new and what is untrained is the same
-            with stage(f"fine-tune: {label}, {len(recipe['seeds'])} seeds"):
-                section = recipe["finetune"] | {"pretrained": checkpoint, "new_crn": new_crn}
-                aps = judge(section, features, root / label.replace(" ", "-"), recipe["seeds"], recipe_file)
-            rows.append({"name": label, "AP": (mean(aps.values()), stdev(aps.values()) if len(aps) > 1 else 0.0)})
-            if label == "pretrained":
-                shown = sorted(aps, key=aps.get)[len(aps) // 2]
-
+    rows, shown = compare(recipe, root, recipe_file)
+    rows = [{"name": "chance", "AP": (100 * mean(held_out), 0.0)}, *rows]
     write_atomically(root / "comparison.json", json.dumps(rows).encode())
     with stage("report of the seed of median AP"):
-        evaluate(
-            shown,
-            str(root / "pretrained" / "features"),
-            str(root),
-            comparison=str(root / "comparison.json"),
-            notes=attribution(films),
-        )
+        features, comparison = str(root / "pretrained" / "features"), str(root / "comparison.json")
+        evaluate(shown, features, str(root), comparison=comparison, notes=attribution(films))
     print(f"\nAP on {len(held_out)} shots of held-out films, {len(recipe['seeds'])} seeds of fine-tuning")
     for row in rows:
         print(f"  {row['name']:25s}{row['AP'][0]:6.1f}  +- {row['AP'][1]:.1f}")
-    print(f"in {time.monotonic() - started:.0f} s; look at {root / 'report.html'}")
+    print(f"in {time.monotonic() - started:.0f} s; open {root / 'report.html'}")
     return {row["name"]: row["AP"][0] for row in rows}
 
 
+def compare(recipe: dict[str, Any], root: Path, source: str) -> tuple[list[dict[str, Any]], str]:
+    """Train and score every model: rows of the comparison, and the pretrained checkpoint of median AP.
+
+    Args:
+        recipe: see `read_recipe`.
+        root: folder with the shards; each model gets a folder in it.
+        source: the recipe file, for errors.
+    """
+    rows, shown = [], ""
+    for model, variants in MODELS.items():
+        with stage(f"{model} model"):
+            section = dict(recipe["pretrain"])
+            if model == "untrained":
+                section["training"] = section["training"] | {"steps": 0}
+            checkpoint, features = train(section, root / model, root / "shards", source)
+        for name, new_crn in variants:
+            with stage(f"fine-tune: {name}, {len(recipe['seeds'])} seeds"):
+                section = recipe["finetune"] | {"pretrained": checkpoint, "new_crn": new_crn}
+                aps = score_seeds(section, features, root / name.replace(" ", "-"), recipe["seeds"], source)
+            rows.append({"name": name, "AP": (mean(aps.values()), stdev(aps.values()) if len(aps) > 1 else 0.0)})
+            if name == "pretrained":
+                shown = sorted(aps, key=aps.get)[len(aps) // 2]
+    return rows, shown
+
+
 def train(section: dict[str, Any], out: Path, shards: Path, source: str) -> tuple[str, str]:
-    """Pretrain by a section `pretrain` of a recipe and extract the features of all films: checkpoint and features."""
+    """Pretrain by the section `pretrain` of a recipe and extract all features: paths of checkpoint and features."""
     section = section | {"data": section["data"] | {"shards": str(shards)}, "out": str(out)}
     checkpoint, features = str(config.run(pretrain, section, source)), str(out / "features")
     extract(checkpoint, str(shards), features)
     return checkpoint, features
 
 
-def judge(section: dict[str, Any], features: str, out: Path, seeds: list[int], source: str) -> dict[str, float]:
-    """Fine-tune by a section `finetune` with every seed: checkpoint -> AP in percent on the held-out films."""
+def score_seeds(section: dict[str, Any], features: str, out: Path, seeds: list[int], source: str) -> dict[str, float]:
+    """Fine-tune by the section `finetune` with every seed: checkpoint -> AP in percent on the held-out films."""
     section = section | {"data": section["data"] | {"features": features}}
     aps = {}
     for seed in seeds:
@@ -126,7 +136,7 @@ def judge(section: dict[str, Any], features: str, out: Path, seeds: list[int], s
 
 
 def attribution(videos: str | None) -> str | None:
-    """A text in the folder of videos that says whose they are, to be quoted wherever their pictures are shown."""
+    """The text file in the folder of videos that names their authors, to be quoted in the report."""
     if videos is None:
         return None
     texts = [path for name in ("ATTRIBUTION*", "README*") for path in sorted(Path(videos).glob(name))]
@@ -134,15 +144,17 @@ def attribution(videos: str | None) -> str | None:
 
 
 def read_recipe(path: str) -> dict[str, Any]:
-    """The recipe of the demo, every section checked as the verb it is for would.
+    """The recipe of the demo; each section is checked against the options of its verb.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: an unknown or missing section or key, which it names.
     """
     recipe = config.read_yaml(path)
     sections = ("draw", "pretrain", "finetune", "seeds")
     if wrong := set(recipe) ^ set(sections):
-        raise ConfigError(f"{path}: its sections are {', '.join(sections)}; add or remove {', '.join(sorted(wrong))}")
+        raise ConfigError(
+            f"{path}: its sections must be {', '.join(sections)}; add or remove {', '.join(sorted(wrong))}"
+        )
     for verb, name, needed in (
         (tools.draw, "draw", {"destination": "-"}),
         (pretrain, "pretrain", {"data": recipe["pretrain"].get("data", {}) | {"shards": "-"}}),
@@ -152,12 +164,12 @@ def read_recipe(path: str) -> dict[str, Any]:
     return recipe
 
 
-def make_films(root: Path, drawn: dict[str, int], videos: str | None) -> None:
-    """Key-frames and annotations of the drawn films and, held out in their place, of a folder of videos."""
+def make_films(root: Path, synthetic: dict[str, int], videos: str | None) -> None:
+    """Write key-frames and annotations of synthetic films, the held-out ones replaced by `videos` if given."""
     if videos is None:
-        draw_films(root, **drawn)
+        draw_films(root, **synthetic)
         return
     files = video.list_videos(Path(videos))
-    labels = draw_films(root, **(drawn | {"films": drawn["films"] - drawn["test"], "test": 0}))
+    labels = draw_films(root, **(synthetic | {"films": synthetic["films"] - synthetic["test"], "test": 0}))
     labels[REAL_FILM] = video.extract_film(files, root, REAL_FILM, split="test")
     movienet.write_annotations(root, labels)

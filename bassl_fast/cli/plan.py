@@ -1,7 +1,7 @@
-"""`bassl-fast plan`: what a run needs of disk, cache, network, memory, time and money, before it is started.
+"""`bassl-fast plan`: the disk, cache, network, memory, time and money a run needs, before it is started.
 
-Every figure is a count times a unit cost that somebody measured (`benchmarks/costs.py`), and that cost is printed with
-its source. A cost that nobody measured is not guessed: its line says how to measure it.
+Every figure is a count times a measured unit cost (`benchmarks/costs.py`), which is printed with its source. An
+unmeasured cost is not guessed: its line says how to measure it.
 """
 
 from __future__ import annotations
@@ -51,27 +51,27 @@ def plan(
 
     Args:
         films: number of films.
-        shots: shots of a film, on average.
-        keyframes: key-frames of a shot.
+        shots: shots per film, on average.
+        keyframes: key-frames per shot.
         gpus: processes of the run, one GPU each.
-        gpu: their name in the costs file ("h200", "a100"; "cpu" for none).
-        gpus_per_node: GPUs of a machine.
-        cores: cores of each process, if `gpu` is "cpu".
-        encoder: its name in the costs file.
-        global_batch: windows a step, over all processes.
-        views: views of a window; 19 with BaSSL of radius 8.
+        gpu: name of the GPU in the costs file ("h200", "a100"), or "cpu".
+        gpus_per_node: GPUs per machine.
+        cores: cores per process, if `gpu` is "cpu".
+        encoder: name of the encoder in the costs file.
+        global_batch: windows per step, over all processes.
+        views: views per window; 19 for BaSSL with radius 8.
         epochs: passes over all shots.
-        pool: films that are shuffled with each other, see `pretrain --data.pool`; all if left out.
-        source: where the shards are: on the disk of each machine, or behind s3:// and a cache.
-        cache_gib: cache of a machine, as $BASSL_FAST_CACHE_GIB.
-        memory_gib: memory of a machine that can hold shards, which are then read from disk only once.
-        price: of a GPU hour, in any currency.
-        costs: JSON file of unit costs; if left out, those of the machine that README's figures are from.
-        simulate: also replay an epoch, film by film, and count what each machine fetches.
-        seed: of films and order in the simulation.
+        pool: number of films shuffled together, see `pretrain --data.pool`; all if left out.
+        source: where the shards are: on the disk of each machine, or on S3 behind a cache.
+        cache_gib: cache per machine, as in $BASSL_FAST_CACHE_GIB.
+        memory_gib: memory per machine that can hold shards, which are then read from disk only once.
+        price: per GPU hour, in any currency.
+        costs: JSON file of unit costs; if left out, those measured for the README.
+        simulate: also replay one epoch film by film and count what each machine fetches.
+        seed: of film lengths and order in the simulation.
 
     Raises:
-        ConfigError: a number out of range, a batch that does not divide, or not a file of costs.
+        ConfigError: a number out of range, GPUs that do not divide among machines, or not a file of costs.
     """
     counts = {"films": films, "shots": shots, "keyframes": keyframes, "gpus": gpus, "gpus_per_node": gpus_per_node}
     counts |= {"cores": cores, "views": views, "epochs": epochs, "pool": 1 if pool is None else pool}
@@ -79,7 +79,7 @@ def plan(
     check_seed(seed)
     known, samples = Costs(Path(costs)), films * shots
     if global_batch > samples:
-        raise ConfigError(f"global_batch {global_batch}: there are {samples} samples; choose fewer")
+        raise ConfigError(f"global_batch {global_batch}: there are only {samples} samples; choose fewer")
     order = Plan(samples, global_batch, seed)
     share = len(range(*process_slice(global_batch, 0, gpus).indices(global_batch)))
     size = known.get("key-frame")
@@ -88,27 +88,27 @@ def plan(
 
     print(f"films     {films:,} of {shots:,} shots: {samples:,} shots, {samples * keyframes:,} key-frames")
     print(
-        f"steps     {order.steps:,} an epoch of {global_batch:,} windows, {share:,} a GPU; {order.padding:,} windows "
-        "are used twice to fill the last"
+        f"steps     {order.steps:,} per epoch of {global_batch:,} windows, {share:,} per GPU; {order.padding:,} "
+        "windows are used twice to fill the last step"
     )
     for line in [*_storage(run, source == "s3"), *_memory(run, known)]:
         print(line)
     resources = _resources(run, known, gpu, cores, encoder, memory_gib * _GIB, source == "s3")
-    print(f"an epoch, if each alone were the limit ({epochs} epochs):")
+    print(f"time of one epoch (of all {epochs} epochs) if this resource alone limited it:")
     for name, resource in resources.items():
         print(f"  {name:10s}{resource.line(epochs)}")
     times = {name: resource.seconds for name, resource in resources.items() if resource.seconds is not None}
     missing = sorted(resources.keys() - times.keys())
     limit = max(times, key=times.__getitem__, default=None)
-    but = f", as far as is known: {', '.join(missing)} may limit it more" if missing else ""
+    but = f"; unknown: {', '.join(missing)}" if missing else ""
     print(f"limit     {limit or 'unknown'}{but}")
     hours = None if limit is None else times[limit] * epochs / 3600
     cost = None if price is None or hours is None else hours * gpus * price
     if price is not None:
         amount = "unknown" if cost is None else f"{'at least ' if missing else ''}{cost:,.2f}"
         length = "unknown" if hours is None else f"{hours:,.1f} h"
-        print(f"cost      {amount}, {gpus} GPUs for {length} at {price:g} an hour")
-    print("by        " + ("\n          ".join(map(str, known.used.values())) or "no cost that is known"))
+        print(f"cost      {amount}, {gpus} GPUs for {length} at {price:g} per hour")
+    print("costs     " + ("\n          ".join(map(str, known.used.values())) or "none is known"))
     if simulate:
         _simulate(run, total or float(samples))
     found = {"steps": order.steps, "bytes": total, "fetched": run.fetched, "seconds": times, "unknown": missing}
@@ -118,19 +118,19 @@ def plan(
 def _check(
     counts: dict[str, int], gpus: int, per_node: int, cache_gib: float, memory_gib: float, price: float | None
 ) -> None:
-    """Raises: ConfigError for a number that no run has."""
+    """Raises: ConfigError for a number out of range."""
     for name, value in counts.items():
         if value < 1:
             raise ConfigError(f"{name} {value}: must be at least 1")
     if gpus > per_node and gpus % per_node:
-        raise ConfigError(f"gpus {gpus}: do not divide among machines of {per_node}; fix --gpus-per-node")
+        raise ConfigError(f"gpus {gpus}: do not divide among machines of {per_node}; change --gpus-per-node")
     if cache_gib <= 0 or memory_gib < 0 or (price or 0) < 0:
-        raise ConfigError("cache_gib, memory_gib, price: the cache must be above 0, the others not negative")
+        raise ConfigError("cache_gib must be positive; memory_gib and price must not be negative")
 
 
 @dataclass(frozen=True)
 class _Run:
-    """The counts that figures come from. `views` are those of a step of one process; sizes are in bytes."""
+    """The counts of a run. `share` and `views` are per step of one process; sizes are in bytes."""
 
     films: int
     shots: int
@@ -150,25 +150,25 @@ class _Run:
 
     @property
     def local(self) -> int:
-        """Processes of a machine."""
+        """Processes per machine."""
         return min(self.gpus, self.gpus_per_node)
 
     @property
     def fetched(self) -> float | None:
-        """Bytes that a machine fetches in an epoch after the first."""
+        """Bytes a machine fetches per epoch, after the first."""
         if self.total is None:
             return None
         if self.total <= self.cache:
             return 0.0
         if self.pool is not None and 2 * self.pool * self.total / self.films <= self.cache:
             return self.total
-        # Any film may be next: it is in the cache with the probability of the part that the cache holds.
+        # Any film may be next: the chance that it is cached is the fraction of the set that the cache holds.
         per_film = self.total / self.films
         return self.order.samples / self.machines * (1 - self.cache / self.total) * per_film
 
 
 class _Resource(NamedTuple):
-    """Seconds of an epoch (None: unknown), the benchmark that measures them, and a remark."""
+    """Seconds per epoch (None: unknown), the benchmark that measures them, and a remark."""
 
     seconds: float | None
     benchmark: str
@@ -188,10 +188,10 @@ def _storage(run: _Run, remote: bool) -> list[str]:
         fits = "" if need is None else "fits" if need <= run.cache else "does not fit: shards are fetched again"
         films = run.pool or "all"
         lines.append(
-            f"cache     {in_bytes(need)} a machine for {films} films at a time; {run.cache / _GIB:g} GiB: {fits}"
+            f"cache     {in_bytes(need)} per machine for {films} films at a time; {run.cache / _GIB:g} GiB: {fits}"
         )
         overall = run.fetched and run.fetched * run.machines
-        lines.append(f"network   {in_bytes(run.fetched)} a machine and epoch, {in_bytes(overall)} over all")
+        lines.append(f"network   {in_bytes(run.fetched)} per machine and epoch, {in_bytes(overall)} in all")
     return lines
 
 
@@ -201,8 +201,8 @@ def _memory(run: _Run, known: Costs) -> list[str]:
     need = None if process is None else run.local * (process + 3 * batch)
     packing = None if pack is None or run.total is None else run.total / pack
     return [
-        f"memory    {in_bytes(need)} a machine{unknown(need, 'scale')}; a batch of views {in_bytes(batch)} a GPU",
-        f"files     {min(run.pool or run.films, run.films, MAPPED):,} shards open in a process",
+        f"memory    {in_bytes(need)} per machine{unknown(need, 'scale')}; a batch of views {in_bytes(batch)} per GPU",
+        f"files     {min(run.pool or run.films, run.films, MAPPED):,} shards open per process",
         f"pack      {in_time(packing)}{unknown(packing, 'pack')}",
     ]
 
@@ -210,9 +210,9 @@ def _memory(run: _Run, known: Costs) -> list[str]:
 def _resources(
     run: _Run, known: Costs, gpu: str, cores: int, encoder: str, memory: float, remote: bool
 ) -> dict[str, _Resource]:
-    """What an epoch needs of each resource."""
-    per_gpu = run.order.steps * run.views  # views an epoch
-    if gpu == "cpu":  # costs of a core
+    """What an epoch takes of each resource."""
+    per_gpu = run.order.steps * run.views  # views per epoch
+    if gpu == "cpu":  # costs are per core
         core, work = known.get("views cpu-core"), known.get(f"train {encoder} cpu-core")
         rate, train, makers = core and core * cores, work and work / cores, f"{cores} cores"
         loader, step = "loader", "step"
@@ -229,19 +229,19 @@ def _resources(
     }
     if remote:
         seconds = s3 and run.fetched and run.fetched / s3
-        resources["network"] = _Resource(seconds, "pack", "as fast as the S3 server that was measured")
+        resources["network"] = _Resource(seconds, "pack", "at the speed of the measured S3 server")
     return resources
 
 
 def film_lengths(films: int, shots: int, seed: int) -> np.ndarray:
-    """Shots of every film `[F]`, `shots` on average, log-normal as those of MovieNet are."""
+    """Shots `[F]` int64 of every film, `shots` on average, log-normal as in MovieNet."""
     lengths = np.random.default_rng(seed).lognormal(0, 0.4, films)
     ends = np.round(np.cumsum(lengths) / lengths.sum() * (films * shots - films)).astype(np.int64)
     return 1 + np.diff(ends, prepend=0)
 
 
 def _simulate(run: _Run, total: float) -> None:
-    """Replay an epoch and print what was handed out and fetched."""
+    """Replay an epoch and print what is handed out and fetched."""
     order, counts = run.order, film_lengths(run.films, run.shots, run.order.seed)
     sizes = np.ceil(total / order.samples * counts).astype(np.int64)
     pools = None if run.pool is None else Pools(counts, run.pool)
@@ -252,8 +252,8 @@ def _simulate(run: _Run, total: float) -> None:
         raise AssertionError(f"{found.samples} samples handed out, {found.distinct} different, of {order.samples}")
     least, most = found.fetched.min() / sizes.sum(), found.fetched.max() / sizes.sum()
     print(
-        f"simulated {found.samples:,} windows for {run.gpus} processes, {found.share:,} a step each, every one once, "
-        f"{found.padding:,} more to fill the last step\n"
-        f"          {run.machines} machines with {in_bytes(run.cache)} of cache: {found.films:,.0f} films a step, "
+        f"simulated {found.samples:,} windows for {run.gpus} processes, {found.share:,} per step each, every one once, "
+        f"{found.padding:,} again to fill the last step\n"
+        f"          {run.machines} machines with {in_bytes(run.cache)} of cache: {found.films:,.0f} films per step, "
         f"{100 * found.hits / found.asked:.1f} % of them in the cache, {least:.2f} to {most:.2f} of the set fetched"
     )

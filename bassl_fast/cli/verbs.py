@@ -1,4 +1,4 @@
-"""The verbs: what each does, and the function whose signature is its options."""
+"""The verbs of the command line."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Verb:
-    """A job of the command line: the function whose signature is its options, and a worked example.
+    """A verb: the function whose signature is its options, a summary and a worked example.
 
-    `resumes`: run again after a stop, it keeps what it had finished.
+    `positional`: required arguments have no `--`. `resumes`: the same command keeps what an interrupted one finished.
     """
 
     module: str
@@ -30,7 +30,7 @@ VERBS = {
     "download": Verb(
         "bassl_fast.cli.data",
         "download",
-        "files from the web, resumed and checksummed",
+        "download files from the web, with resuming and checksums",
         "bassl-fast download --files '[{url: https://example.org/anno.test.ndjson, name: anno/anno.test.ndjson}]'",
         positional=False,
         resumes=True,
@@ -48,7 +48,7 @@ VERBS = {
         "check every byte of shards, and repair them",
         "bassl-fast verify shards --decode all",
     ),
-    "info": Verb("bassl_fast.cli.data", "info", "what is in shards", "bassl-fast info shards"),
+    "info": Verb("bassl_fast.cli.data", "info", "show what is in shards", "bassl-fast info shards"),
     "info --model": Verb(
         "bassl_fast.cli.cost",
         "cost",
@@ -59,7 +59,7 @@ VERBS = {
     "pretrain": Verb(
         "bassl_fast.training.pretrain",
         "pretrain",
-        "shards -> encoder and contextual relation network, without labels",
+        "shards -> an encoder, trained without labels",
         "bassl-fast pretrain --config configs/pretrain/bassl.yaml --data.shards shards --out runs/bassl",
         positional=False,
     ),
@@ -79,7 +79,7 @@ VERBS = {
     "retrieve": Verb(
         "bassl_fast.recognition.retrieval",
         "retrieve",
-        "an encoder and images or videos -> their features, and the recall of classes among the nearest",
+        "an encoder and images or videos -> features, and the recall of classes among nearest neighbours",
         "bassl-fast retrieve runs/sce_clips/last.ckpt ucf101 --clips 10 --crops 3 --size 256 --short_side 256",
     ),
     "plan": Verb(
@@ -92,26 +92,26 @@ VERBS = {
     "import-checkpoint": Verb(
         "bassl_fast.checkpoints.exchange",
         "import_checkpoint",
-        "released checkpoints of the reference, ImageNet weights -> a checkpoint of bassl-fast",
+        "released checkpoints or ImageNet weights -> a checkpoint of bassl-fast",
         "bassl-fast import-checkpoint bassl.tar.gz bassl.ckpt",
     ),
     "export-checkpoint": Verb(
         "bassl_fast.checkpoints.exchange",
         "export_checkpoint",
-        "a checkpoint's weights as safetensors",
+        "a checkpoint -> its weights as safetensors",
         "bassl-fast export-checkpoint runs/bassl/last.ckpt bassl.safetensors",
     ),
     "extract": Verb(
         "bassl_fast.segmentation.extract",
         "extract",
-        "checkpoint and shards -> one feature a shot",
+        "a checkpoint and shards -> one feature per shot",
         "bassl-fast extract runs/bassl/last.ckpt shards features",
         resumes=True,
     ),
     "import-features": Verb(
         "bassl_fast.segmentation.features",
         "import_features",
-        "features in the reference's layout, a file a shot -> features for finetune",
+        "features in the reference's layout (one file per shot) -> features for finetune",
         "bassl-fast import-features data/movienet/features/bassl data/movienet features",
     ),
     "finetune": Verb(
@@ -125,7 +125,7 @@ VERBS = {
     "evaluate": Verb(
         "bassl_fast.segmentation.evaluate",
         "evaluate",
-        "metrics and a report on held-out films",
+        "a fine-tuned model and features -> metrics and a report on held-out films",
         "bassl-fast evaluate runs/scenes/best.ckpt features",
     ),
     "scenes": Verb(
@@ -138,7 +138,7 @@ VERBS = {
     "demo": Verb(
         "bassl_fast.cli.demo",
         "demo",
-        "the whole path on synthetic films, or on your videos",
+        "everything from films to a report, on synthetic films or your videos",
         "bassl-fast demo --out demo",
         positional=False,
     ),
@@ -146,6 +146,6 @@ VERBS = {
 
 
 def verb_of(argv: list[str]) -> str:
-    """Name of the verb; one goes by its first option too."""
+    """Name of the verb in `argv`; `info --model` is a verb of its own."""
     both = " ".join([argv[0], *(word.partition("=")[0] for word in argv[1:2])])
     return both if both in VERBS else argv[0]

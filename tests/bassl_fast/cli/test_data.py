@@ -82,7 +82,10 @@ def test_info_as_text_json_and_plot(shards, tmp_path, capsys):
     }
     assert text.split() == [word for name, fact in facts.items() for word in f"{name} {shown(fact)}".split()]
     plot = ElementTree.parse(tmp_path / "plot.svg")
-    assert len(plot.findall("{*}rect")) == 3
+    texts = [text.text for text in plot.iterfind(".//{*}text")]
+    assert sorted(texts) == ["1", "1", "1", "2-3", "3-3", "3-4", "films", "shots a film"]
+    assert cli.main(["info", str(shards), "--plot", str(tmp_path / "again.svg")]) == 0
+    assert (tmp_path / "again.svg").read_bytes() == (tmp_path / "plot.svg").read_bytes()
     assert "no folder" in refused(capsys, "info", shards, "--plot", tmp_path / "absent" / "plot.svg")
 
 
@@ -229,5 +232,5 @@ def test_no_room_for_videos_or_their_key_frames(bucket, clips, tmp_path, monkeyp
     with small_disk(tmp_path / "disk", size) as disk:
         monkeypatch.setattr(tempfile, "tempdir", str(disk))
         said = refused(capsys, "pack", source.replace("clips", str(clips)), tmp_path / "dst")
-        assert said.endswith("No space left on device; set TMPDIR to a folder with room")
+        assert said.endswith("No space left on device; set TMPDIR to a folder with more space")
         assert list(disk.iterdir()) == []

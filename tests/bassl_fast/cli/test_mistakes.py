@@ -251,7 +251,7 @@ def test_the_checkpoint_of_a_stopped_run_is_not_taken_for_whole(project: Project
     stopped = tmp_path / "stopped.ckpt"
     torch.save(state, stopped)
     message = refused(capsys, "extract", stopped, project.shards, tmp_path / "features")
-    assert "stopped at step 1 of 2; finish it by the same command and --resume" in message
+    assert "stopped at step 1 of 2; finish it with the same command and --resume" in message
 
 
 def test_one_video_has_no_join_to_find(tmp_path: Path, capsys):
@@ -328,7 +328,7 @@ def test_unfinished_features(project: Project, tmp_path: Path, capsys):
     shutil.copytree(project.features, tmp_path / "features")
     (tmp_path / "features" / "features.json").unlink()
     argv = ["finetune", "--data.features", tmp_path / "features", "--out", tmp_path / "scenes"]
-    assert "these features are not finished" in refused(capsys, *argv)
+    assert "these features are unfinished" in refused(capsys, *argv)
     assert not (tmp_path / "scenes").exists()
 
 

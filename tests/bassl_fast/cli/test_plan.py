@@ -44,9 +44,9 @@ def test_a_plan_is_counts_times_costs(costs, capsys):
 def test_a_gpu_that_nobody_measured_is_not_guessed(capsys):
     assert cli.main(["plan", "--gpu", "h200", "--price", "4"]) == 0
     said = capsys.readouterr().out
-    assert "training  unknown: measure with `python -m benchmarks.gpu`" in said
-    assert "views     unknown: measure with `python -m benchmarks.gpu`" in said
-    assert "training, views may limit it more" in said
+    assert "training  unknown: measure it with `python -m benchmarks.gpu`" in said
+    assert "views     unknown: measure it with `python -m benchmarks.gpu`" in said
+    assert "; unknown: training, views" in said
     assert "cost      at least" in said
 
 
@@ -54,7 +54,7 @@ def test_without_a_gpu_its_cores_do_all(costs, capsys):
     found = plan(films=10, shots=512, gpus=2, gpu="cpu", cores=4, costs=str(costs))
     assert found["seconds"]["views"] == pytest.approx(20 * 128 * 19 / (4 * 2000))
     assert found["seconds"]["training"] == pytest.approx(20 * 128 * 19 * 0.2 / 4)
-    assert f"memory    {2 * (1e9 + 3 * 128 * 19 * 3 * 224**2 * 2) / 1e9:.3g} GB a machine" in capsys.readouterr().out
+    assert f"memory    {2 * (1e9 + 3 * 128 * 19 * 3 * 224**2 * 2) / 1e9:.3g} GB per machine" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_plan_is_simulated(costs, capsys):
     argv = ["plan", "--films", "40", "--shots", "50", "--gpus", "16", "--global-batch", "64", "--pool", "5"]
     assert cli.main([*argv, "--source", "s3", "--cache-gib", "0.02", "--costs", str(costs), "--simulate"]) == 0
     said = capsys.readouterr().out
-    assert "simulated 2,000 windows for 16 processes, 4 a step each, every one once, 48 more" in said
+    assert "simulated 2,000 windows for 16 processes, 4 per step each, every one once, 48 again" in said
 
 
 def test_lengths_of_films_add_up():
@@ -106,8 +106,8 @@ def test_the_costs_that_come_with_it_say_where_they_are_from():
         (["--films", "0"], "films 0: must be at least 1"),
         (["--gpus", "12"], "gpus 12: do not divide among machines of 8"),
         (["--gpus", "6", "--global-batch", "256"], "global_batch 256 does not divide among 6 processes"),
-        (["--cache-gib", "0"], "the cache must be above 0"),
-        (["--costs", "none.json"], "none.json: No such file or directory; make it by `python -m benchmarks.costs`"),
+        (["--cache-gib", "0"], "cache_gib must be positive"),
+        (["--costs", "none.json"], "none.json: No such file or directory; make it with `python -m benchmarks.costs`"),
         (["--costs", "list.json"], "list.json: not a file of costs"),
         (["--costs", "zero.json"], "zero.json: not a file of costs (a: 0 is not a cost)"),
         (["--costs", "deep.json"], "deep.json: not a file of costs (nested too deep)"),
