@@ -1,9 +1,9 @@
-"""Which frames of a shot make a clip. A video is a film of one shot, so these are its frames too.
+"""Clip sampling: which frames of a shot make a clip. A video is a film of one shot, so this covers its frames too.
 
-seconds     T frames at equal distances of a span of seconds        2.56 s, anywhere (SCE, arXiv:2212.11187)
-stride      the same of T x stride frames at 30 frames/s            16 x 5, anywhere (VoV3D on Kinetics)
-segments    a frame of each of T equal parts of the shot            (VoV3D on Something-Something)
-none        T frames at equal distances of the whole shot           the key-frames of a film's shot
+seconds     T frames evenly spaced over a span of seconds           2.56 s, at random (SCE, arXiv:2212.11187)
+stride      the same over T x stride frames at 30 frames/s          16 x 5, at random (VoV3D on Kinetics)
+segments    one frame of each of T equal parts of the shot          (VoV3D on Something-Something)
+none        T frames evenly spaced over the whole shot              the key-frames of a film's shot
 
 a shot of 20 frames, T = 4     seconds, stride     ....|..|..|..|.......
                                segments            ..|...|.....|.....|..
@@ -20,22 +20,23 @@ from shard_tools.shards.index import ShardIndex
 
 from .samples import Centers, Drawn, Sampler
 
-_RATE = 30  # frames/s that a stride counts by
-_NOISE = 1e-6  # of a frame: what floating point may add to a whole one
+_RATE = 30  # frames/s in which a stride is counted
+_NOISE = 1e-6  # frames: tolerance for rounding errors
 
 
 @dataclass(frozen=True)
 class Clips:
-    """The law of the frames of a clip.
+    """How the frames of a clip are sampled.
 
-    Of a shot shorter than the span, the frames are spread over the clip (`seconds`) or the last repeated (`stride`).
+    If a shot is shorter than the span, its frames are spread over the clip (`seconds`) or its last is repeated
+    (`stride`).
 
     Args:
-        frames: T of a clip.
-        seconds, stride, segments: one of them, or none; see above.
+        frames: frames T per clip.
+        seconds, stride, segments: at most one of them; see above.
 
     Raises:
-        ConfigError: a value outside its range, or two laws.
+        ConfigError: a value outside its range, or two samplings.
     """
 
     frames: int = 8
@@ -50,40 +51,40 @@ class Clips:
             if (value := getattr(self, name)) is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"clips.{name} {value}: must be positive")
         if (self.seconds is not None) + (self.stride is not None) + self.segments > 1:
-            laws = f"seconds {self.seconds}, stride {self.stride}, segments {self.segments}"
-            raise ConfigError(f"clips: {laws}: give one law, and null or false for another that the config gives")
+            given = f"seconds {self.seconds}, stride {self.stride}, segments {self.segments}"
+            raise ConfigError(f"clips: {given}: give one of them, and null or false for those that the config sets")
 
     def draw(self, centers: Centers, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Frame numbers `[B, count, T]` within the centre shots, of `count` clips of each, at random places.
+        """Frame numbers `[B, count, T]` in the centre shots, of `count` clips per shot at random positions.
 
         Raises:
-            ShardError: the law needs frames/s, and those of a video are unknown.
+            ShardError: the sampling needs frames/s, and those of a video are unknown.
         """
         shape = (len(centers.position), count)
         return self._numbers(centers, rng.random((*shape, self.frames) if self.segments else shape))
 
     def spaced(self, centers: Centers, count: int) -> np.ndarray:
-        """Frame numbers `[B, count, T]` of the `count` clips of each centre shot that it is judged by.
+        """Frame numbers `[B, count, T]` of `count` evenly spaced clips per centre shot, for testing.
 
-        Clip i of K begins at i / (K - 1) of the possible places by `seconds` (SCE), at i / K by `stride` (VoV3D), so
-        that its last does not reach the end; of segments it takes the frame at (i + 0.5) / K.
+        Clip i of K starts at i / (K - 1) of the possible positions for `seconds` (SCE), and at i / K for `stride`
+        (VoV3D), so that the last clip does not reach the end; for `segments` it takes the frame at (i + 0.5) / K.
 
         Raises:
-            ConfigError: many clips of a law that has one.
-            ShardError: as of `draw`.
+            ConfigError: several clips of the whole shot.
+            ShardError: see `draw`.
         """
         if count < 1 or (count > 1 and self == Clips(self.frames)):
-            raise ConfigError(f"{count} clips: the whole shot is one clip; give a law, such as clips.seconds, or 1")
+            raise ConfigError(f"{count} clips: the whole shot is one clip; give a sampling such as clips.seconds, or 1")
         number = np.arange(count)
         place = (number + 0.5) / count if self.segments else number / (count if self.stride else max(1, count - 1))
         place = np.broadcast_to(place, (len(centers.position), count))
         return self._numbers(centers, place[..., None] if self.segments else place)
 
     def check(self, index: ShardIndex, films: np.ndarray) -> None:
-        """Refuse `films` `[N]` before the first clip is drawn.
+        """Check `films` `[N]` before the first clip is drawn.
 
         Raises:
-            ShardError: as of `draw`, by name.
+            ShardError: see `draw`; names the first of them.
         """
         if self.seconds is None and self.stride is None:
             return
@@ -91,7 +92,7 @@ class Clips:
         if len(unknown := films[~(fps > 0)]):
             raise ShardError(
                 f"{index.address}: frames/s of {index.films[unknown[0]]} are unknown ({len(unknown)} of {len(films)}), "
-                "and the law of clips counts in them; pack again with --fps, or take clips.segments"
+                "and this clip sampling needs them; pack again with --fps, or use clips.segments"
             )
 
     def _numbers(self, centers: Centers, place: np.ndarray) -> np.ndarray:
@@ -103,25 +104,25 @@ class Clips:
         rate = np.broadcast_to(centers.fps, centers.film.shape)[:, None]
         if not (rate > 0).all():
             unknown = centers.film[np.flatnonzero(~(rate[:, 0] > 0))[0]]
-            raise ShardError(f"video number {unknown}: its frames/s are unknown, and the law of clips counts in them")
+            raise ShardError(f"video number {unknown}: its frames/s are unknown, and this clip sampling needs them")
         if self.seconds is not None:
             return of_seconds(length, rate, self.frames, self.seconds, place)
         return of_stride(length, rate, self.frames, self.stride, place)
 
 
 def of_span(first: np.ndarray, length: np.ndarray, frames: int) -> np.ndarray:
-    """Numbers `[..., T]` of T = `frames` frames at equal distances, rounded down, of `length` from `first` on."""
+    """Numbers `[..., T]` of T = `frames` evenly spaced frames, rounded down, of the `length` frames from `first` on."""
     number = np.arange(frames)
     return first[..., None] + number * (length[..., None] - 1) // max(1, frames - 1)
 
 
 def of_seconds(length: np.ndarray, fps: np.ndarray, frames: int, seconds: float, place: np.ndarray) -> np.ndarray:
-    """Numbers `[..., T]` of T = `frames` frames of those that lie within a span of `seconds`.
+    """Numbers `[..., T]` of T = `frames` frames within a span of `seconds`.
 
     Args:
-        length: frames of the shot, `[...]`, as all that follow.
-        fps: frames/s.
-        place: of the span, 0 at the beginning of the shot, 1 at its end.
+        length: `[...]` frames of the shot.
+        fps: `[...]` frames/s.
+        place: `[...]` position of the span, 0 at the start of the shot, 1 at its end.
     """
     start = place * np.maximum(length / fps - seconds, 0) * fps
     first = np.ceil(start - _NOISE).astype(np.int64)
@@ -131,7 +132,7 @@ def of_seconds(length: np.ndarray, fps: np.ndarray, frames: int, seconds: float,
 
 
 def of_stride(length: np.ndarray, fps: np.ndarray, frames: int, stride: float, place: np.ndarray) -> np.ndarray:
-    """Numbers `[..., T]` of T = `frames` frames of what T x `stride` frames at 30 frames/s last; arguments as above."""
+    """Numbers `[..., T]` of T = `frames` frames within T x `stride` / 30 seconds; arguments as of `of_seconds`."""
     span = frames * stride * fps / _RATE
     start = place * np.maximum(length - span, 0)
     step = np.maximum(span - 1, 0) / max(1, frames - 1)
@@ -143,8 +144,8 @@ def of_segments(length: np.ndarray, frames: int, place: np.ndarray) -> np.ndarra
     """Numbers `[..., T]` of one frame of each of T = `frames` segments of (length - 1) / T, both ends included.
 
     Args:
-        length: frames of the shot, `[...]`.
-        place: `[..., T]` or `[..., 1]`: which of a segment's frames, 0 the first, below 1.
+        length: `[...]` frames of the shot.
+        place: `[..., T]` or `[..., 1]` position in the segment, in [0, 1).
     """
     bounds = np.rint((length[..., None] - 1) / frames * np.arange(frames + 1)).astype(np.int64)
     first, last = bounds[..., :-1], bounds[..., 1:]
@@ -153,11 +154,11 @@ def of_segments(length: np.ndarray, frames: int, place: np.ndarray) -> np.ndarra
 
 @dataclass(frozen=True)
 class WholeShots:
-    """A sampler that shows all of a film's shot, as a clip, where `sampler` shows one of its key-frames.
+    """A sampler that shows a whole shot as a clip, where `sampler` shows one of its key-frames.
 
     Args:
-        sampler: what it draws as clips stays as it is.
-        frames: T of a clip.
+        sampler: its clips are left as they are.
+        frames: frames T per clip.
     """
 
     sampler: Sampler
@@ -170,9 +171,9 @@ class WholeShots:
 
 
 def _whole(rows: np.ndarray, centers: Centers, frames: int) -> np.ndarray:
-    """Rows `[B, V, T]` of T = `frames` key-frames at equal distances of the shots that `rows` `[B, V]` show.
+    """Rows `[B, V, T]` of T = `frames` evenly spaced key-frames of the shots in `rows` `[B, V]`.
 
-    All pictures of a clip share the view of the one that was there.
+    All pictures of a clip have the view of the original row.
     """
     if rows.ndim == 3:
         return rows
@@ -185,9 +186,10 @@ def _whole(rows: np.ndarray, centers: Centers, frames: int) -> np.ndarray:
 
 
 def show_differences(rows: np.ndarray, chosen: np.ndarray, centers: Centers) -> np.ndarray:
-    """Rows `[B, T]` of clips, of which those `chosen` `[B]` show what changes to the next frame (SCE, section 3.4).
+    """Make clips `chosen` `[B]` of `rows` `[B, T]` show the change to the next frame (SCE, section 3.4).
 
-    The last frame of a clip has none in it, and shows the change that led to it. A shot of one frame stays as it is.
+    The last frame of a clip has no next one, and shows the change from the frame before. A shot of one frame stays as
+    it is.
     """
     rows, frame = rows.copy(), rows["frame"]
     first = centers.frames(centers.position[:, None], np.zeros((len(rows), 1), np.int64))

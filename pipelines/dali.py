@@ -1,4 +1,4 @@
-"""DALI, or one clear line where it is missing. Everything that needs DALI imports it from here."""
+"""Import DALI, or raise one clear line if it is missing. All modules import DALI from here."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The fused operator: a training view from its decoded crop in one pass over memory, inside DALI, on the CPU.
+"""The fused operator: a training view from its decoded crop in one pass over memory, inside DALI, on a CPU.
 
-`fused.c` holds the arithmetic. DALI runs compiled functions by address, in parallel over samples: of that its Numba
-operator is made, and ours is the same one with the address of a C function, so nothing is compiled at run time.
-`graph.train_graph` does the same by DALI's own operators; tests hold the two against each other.
+`fused.c` holds the arithmetic. DALI's Numba operator calls a compiled function by its address, in parallel over
+samples; ours is the same operator with the address of a C function, so nothing is compiled at run time.
+`graph.train_graph` does the same with DALI's own operators; tests compare the two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from .dali import ops, types
 from .views import colours
 
-# What the operator is told of a view, as `fused.c` reads it.
+# Parameters of a view, as `fused.c` reads them.
 PARAMETERS = np.dtype(
     [
         ("pixel", "<f4", (3, 3)),
@@ -49,12 +49,12 @@ def parameters(rows: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarra
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The compiled `fused.c`; None, with a warning, where it was not built."""
+    """The compiled `fused.c`; None, with a warning, if it was not built."""
     spec = find_spec("pipelines._fused")
     if spec is None:
         warnings.warn(
-            "pipelines/fused.c is not compiled, so training views on the CPU take several times longer; install a C "
-            "compiler and bassl-fast again",
+            "pipelines/fused.c is not compiled, so training views take several times longer on a CPU; install a C "
+            "compiler, then bassl-fast again",
             stacklevel=2,
         )
         return None
@@ -67,7 +67,7 @@ def view(crop, row, size: int, bfloat16: bool, following=None):
     Args:
         crop: DALI node of uint8 `[h, w, 3]`.
         row: DALI node of `parameters`.
-        following: DALI node as `crop`, of the next frame; of a row that is no difference, any.
+        following: DALI node like `crop`, of the next frame; anything for rows without `difference`.
     """
     crops = [] if following is None else [following]
     return _operator()(
@@ -91,7 +91,7 @@ def _address(function: str) -> int:
 
 @lru_cache(maxsize=1)
 def _operator():
-    """DALI's operator that calls a compiled function; DALI 2 keeps its schema under two names."""
+    """DALI's operator that calls a compiled function; its schema has two names in DALI 2."""
     if "internal_schema_name" in inspect.signature(ops.python_op_factory).parameters:
         return ops.python_op_factory("FusedView", "NumbaFunction", "NumbaFuncImpl", generated=False)()
     return ops.python_op_factory("FusedView", "NumbaFuncImpl")()

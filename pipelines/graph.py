@@ -1,11 +1,11 @@
 """View rows -> pixels: the DALI graph, with no random number of its own.
 
-A row becomes a picture in this order: decode of the crop region alone, antialiased bilinear resize, colour matrix,
-clip to 0..255, Gaussian blur, solarize, flip, normalise. The flip stands last because it commutes with all before it
-and costs nothing inside the normalisation. Where a frame of a clip shows the change to the next one, that one is
-decoded and resized too, and subtracted: all of it is linear, so it is the same as of whole frames. DALI's operators do
-it on a GPU (`train_graph`); on a CPU one operator does all that follows the decode (`fused_graph`), several times as
-fast. Everything per row comes in through `source`.
+A row becomes a picture in this order: decode only the crop region, antialiased bilinear resize, colour matrix, clip to
+0..255, Gaussian blur, solarize, flip, normalise. The flip is last because it commutes with all steps before it and is
+free inside the normalisation. If a frame of a clip shows the change to the next one, that one is decoded and resized
+too, and subtracted; these steps are linear, so the result is that of whole frames. On a GPU DALI's operators do this
+(`train_graph`); on a CPU one operator does everything after the decode (`fused_graph`), several times as fast. All
+parameters of a row come in through `source`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ MEAN, STD = 255 * np.array(IMAGENET_MEAN), 255 * np.array(IMAGENET_STD)
 Channels = Sequence[float]  # one number a channel
 
 PIXELS = {"axis_names": "HW", "normalized_anchor": False, "normalized_shape": False}
-# Chroma planes upsampled smoothly, as libjpeg and PIL do.
+# Smooth chroma upsampling, as in libjpeg and PIL.
 DECODE = {"jpeg_fancy_upsampling": True}
 if backend.GetSchema("decoders__Image").HasArgument("adjust_orientation"):
-    DECODE["adjust_orientation"] = False  # rows as stored, as the index counts them; DALI 1.34 knows no other way
+    DECODE["adjust_orientation"] = False  # rows as stored, like the index; DALI 1.34 always does so
 
 
 def train_path(
@@ -39,14 +39,14 @@ def train_path(
     std: Channels = IMAGENET_STD,
     clips: bool = False,
 ) -> tuple[Callable, Callable]:
-    """The graph that makes training views of `size` pixels here, and the function that makes its inputs.
+    """The graph that makes training views of `size` pixels on this machine, and the function that makes its inputs.
 
     Args:
         size: side of the views in pixels.
         gpu: decode and augment on the GPU.
-        bfloat16: the trainer wants bfloat16; the fused operator writes it, DALI's operators have float32 only.
+        bfloat16: training uses bfloat16, which the fused operator writes; DALI's operators only have float32.
         mean, std: of the channels, as of `TrainViews`.
-        clips: rows may have `difference`. The JPEGs of `views.following` then come after those of the rows.
+        clips: rows may have `difference`; the JPEGs of `views.following` then follow those of the rows.
     """
     mean, std = 255 * np.array(mean), 255 * np.array(std)
     if not gpu and fused.library():
@@ -59,14 +59,14 @@ def train_path(
 
 
 def fused_inputs(rows: np.ndarray, jpegs: list[np.ndarray], mean: np.ndarray = MEAN, std: np.ndarray = STD) -> tuple:
-    """What `fused_graph` is fed for view rows `[N]` and their JPEG bytes; `mean` and `std` `[3]` in grey levels."""
+    """Inputs of `fused_graph` for view rows `[N]` and their JPEG bytes; `mean` and `std` `[3]` in grey levels."""
     return jpegs, *_region(rows), fused.parameters(rows, mean, std)
 
 
 def train_inputs(rows: np.ndarray, jpegs: list[np.ndarray]) -> tuple:
-    """What `train_graph` is fed for view rows `[N]` and their JPEG bytes."""
+    """Inputs of `train_graph` for view rows `[N]` and their JPEG bytes."""
     pixel, mean, constant = colours(rows)
-    # The window reaches 3 sigma to either side; a single tap is no blur.
+    # The window reaches 3 sigma to either side; a window of 1 is no blur.
     window = np.where(rows["blur"] > 0, 2 * np.ceil(3 * rows["blur"]) + 1, 1)
     return (
         jpegs,
@@ -82,7 +82,7 @@ def train_inputs(rows: np.ndarray, jpegs: list[np.ndarray]) -> tuple:
 
 
 def clip_inputs(rows: np.ndarray, jpegs: list[np.ndarray], inputs: Callable) -> tuple:
-    """What the graph of `inputs` is fed for clips: after its own the next frames, and which rows have one."""
+    """Inputs of the graph of `inputs` for clips: additionally the next frames, and which rows have one."""
     next_frames, nothing = iter(jpegs[len(rows) :]), np.zeros(1, np.uint8)
     after = [next(next_frames) if differs else nothing for differs in rows["difference"]]
     return *inputs(rows, jpegs[: len(rows)]), after, rows["difference"].astype(np.int32)
@@ -93,9 +93,9 @@ def _region(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_inputs(views: TestViews, regions: np.ndarray, places: np.ndarray, jpegs: list[np.ndarray]) -> tuple:
-    """What the test graph is fed for JPEGs `[N]`.
+    """Inputs of `test_graph` for JPEGs `[N]`.
 
-    The long side is rounded down and the crop's corner half to even, as torchvision's Resize and CenterCrop do.
+    The long side is rounded down and the corner of the crop half to even, as by torchvision's Resize and CenterCrop.
 
     Args:
         views: sizes of the views.
@@ -130,7 +130,7 @@ def fused_clip_graph(source: Callable[[], tuple], size: int, bfloat16: bool):
         ndim=[1, 1, 1, 1, 1, 0],
     )
     crop = _decode_region(jpeg, anchor, shape, "cpu")
-    following = crop  # not looked at
+    following = crop  # not used
     if difference > 0:
         following = _decode_region(after, anchor, shape, "cpu")
     return fused.view(crop, row, size, bfloat16, following)
@@ -146,7 +146,7 @@ def train_graph(
     std: np.ndarray = STD,
     clips: bool = False,
 ):
-    """Training views `[N, size, size, 3]` float32; on a GPU, `decode` says who reads the JPEGs."""
+    """Training views `[N, size, size, 3]` float32; on a GPU, `decode` selects the decoder."""
     integer, real, decoder = types.INT32, types.FLOAT, decode if gpu else "cpu"
     inputs = fn.external_source(
         source=source,
@@ -171,12 +171,12 @@ def train_graph(
             images = _colour(_resize(images, size), pixel, mean_colour, constant)
     else:
         images = _colour(_resize(images, size), pixel, mean_colour, constant)
-    # Float from here on: DALI's conversion to uint8 costs more than it saves on the CPU.
+    # Float from here on: DALI's conversion to uint8 costs more than it saves on a CPU.
     images = dali_math.clamp(images, 0.0, 255.0)
     if window > 1:
         images = fn.gaussian_blur(images, sigma=sigma, window_size=window)
     if solarize > 0:
-        images = dali_math.min(images, 255.0 - images)  # equal at 127.5: the threshold lies between 127 and 128
+        images = dali_math.min(images, 255.0 - images)  # equal at 127.5, so the threshold is between 127 and 128
     return _normalise(images, mean, std, mirror=flip)
 
 
@@ -192,7 +192,7 @@ def test_graph(source: Callable[[], tuple], views: TestViews, gpu: bool):
     return _normalise(images, 255 * np.array(views.mean), 255 * np.array(views.std))
 
 
-test_inputs.__test__ = test_graph.__test__ = False  # not tests, whatever pytest thinks of the names
+test_inputs.__test__ = test_graph.__test__ = False  # for pytest: not tests
 
 
 def _decode_region(jpeg, anchor, shape, device: str):
@@ -209,7 +209,7 @@ def _colour(images, pixel, mean, constant):
 
 
 def _normalise(images, mean: np.ndarray, std: np.ndarray, **kwargs):
-    """(level - mean) / std, with channels last: the layout that convolutions are fastest in."""
+    """(level - mean) / std, channels last: the fastest layout for convolutions."""
     return fn.crop_mirror_normalize(
         images, dtype=types.FLOAT, output_layout="HWC", mean=mean.tolist(), std=std.tolist(), **kwargs
     )

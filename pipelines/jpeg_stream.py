@@ -1,4 +1,4 @@
-"""Test views of pictures that come as JPEG bytes, from no shard."""
+"""Test views of pictures given as JPEG bytes, without shards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .views import VIEW, TestViews
 def view_jpegs(
     jpegs: Iterator[bytes], views: TestViews, batch: int, device: torch.device, threads: int
 ) -> Iterator[torch.Tensor]:
-    """Test views `[n, 3, size, size]` of pictures of one size, given as JPEG bytes; n is `batch`, but for the last."""
+    """Test views `[n, 3, size, size]` of pictures of one size, given as JPEG bytes; n <= `batch`."""
     store = _Passing(keep=8 * batch)
 
     def requests() -> Iterator[Request]:
@@ -37,14 +37,14 @@ def view_jpegs(
 
 
 class _Passing:
-    """A store of pictures that pass by: the last `keep` of them."""
+    """A store of a stream of pictures, which keeps the last `keep`."""
 
     def __init__(self, keep: int) -> None:
         self._pictures: deque[np.ndarray] = deque(maxlen=keep)
         self._seen = 0
 
     def put(self, jpegs: list[bytes]) -> np.ndarray:
-        """Their rows `[N]`."""
+        """Add pictures; returns their rows `[N]`."""
         self._pictures.extend(np.frombuffer(jpeg, np.uint8) for jpeg in jpegs)
         self._seen += len(jpegs)
         return np.arange(self._seen - len(jpegs), self._seen)

@@ -1,10 +1,9 @@
-"""Batches on the device, in the order of the plan, for one process of any number.
+"""Batches on the device in the order of the plan, for one of any number of processes.
 
-    plan -> centres -> sampler -> view rows -> [this process's slice] -> bytes -> DALI -> tensor
+    plan -> centres -> sampler -> view rows -> [slice of this process] -> bytes -> DALI -> tensor
 
-Everything up to the slice is drawn for the global batch, so what a sample looks like does not depend on how many
-processes share the work. The stream of requests runs on from epoch to epoch: there is no end of data inside DALI that
-could be missed or met twice.
+Everything before the slice is drawn for the global batch, so a sample does not depend on the number of processes. The
+stream of requests continues from epoch to epoch, so there is no end of data inside DALI.
 """
 
 from __future__ import annotations
@@ -30,43 +29,43 @@ from .stream import Request, Stream, device_id
 from .substitutes import Substitutes
 from .views import IMAGENET_MEAN, IMAGENET_STD, VIEW, TestViews, following
 
-_AHEAD = 4  # steps that remote shards are fetched ahead of DALI; with pools, a whole pool
-_COUNTED = 50  # steps after which the processes add up what was broken
+_AHEAD = 4  # steps by which remote shards are downloaded ahead of DALI; with pools, a whole pool
+_COUNTED = 50  # steps after which the processes add up their broken pictures
 
 _log = logging.getLogger(__name__)
 
 
 class WindowLoader:
-    """Iterable over the training batches of one epoch; iterating again goes on with the next epoch.
+    """Iterable over the training batches of one epoch; iterating again yields the next epoch.
 
-    A batch is a dictionary: `images` `[b, V, 3, size, size]`, or `[b, V, T, 3, size, size]` of clips, in channels-last
-    memory; the same of other sizes, if the sampler draws such, as `images_96`; what it drew besides (`[b, ...]` each);
-    and `film`, `position` `[b]` of the centre shots, of pictures and clips `label` too, with b = global_batch /
-    world_size.
+    A batch is a dictionary, with b = global_batch / world_size: `images` `[b, V, 3, size, size]`, or
+    `[b, V, T, 3, size, size]` for clips, in channels-last memory; views of other sizes, if the sampler draws any, as
+    `images_96`; the sampler's extras `[b, ...]`; `film` and `position` `[b]` of the centre shots; and `label` `[b]` for
+    pictures and clips.
 
     Args:
         index: of the shards.
         films: `[N]` film numbers to take, see `ShardIndex.select`.
         sampler: draws the views of a global batch.
         size: side of the views in pixels.
-        global_batch: samples a step over all processes.
+        global_batch: samples per step over all processes.
         seed: of the run.
-        rank, world_size: this process and how many there are.
-        device: where the batches shall be; on "cuda" pictures are decoded and augmented there.
+        rank, world_size: number of this process, and of all processes.
+        device: of the batches; on "cuda" pictures are decoded and augmented there.
         threads: CPU threads of DALI.
-        prefetch: batches under way.
+        prefetch: batches in flight.
         dtype: of the images, torch.float32 or torch.bfloat16.
-        mean, std: of the channels, as of `TrainViews`.
-        pool: films (of pictures and videos: shards) that are shuffled with each other, see `plan.Pools`; None for all.
-            Remote shards of which the cache holds only a part are then fetched once an epoch, a pool ahead of need.
-        max_broken: largest part of the views that may show another key-frame, the nearest of its film, because theirs
-            is broken. Every 50 steps and at the end of an epoch all processes add up theirs and stop together above it.
-            0 raises at the first one, in the process that meets it.
+        mean, std: of the channels, as in `TrainViews`.
+        pool: films (shards, for pictures and clips) that are shuffled together, see `plan.Pools`; None for all. If the
+            cache holds only a part of the remote shards, each is then downloaded once an epoch, a pool in advance.
+        max_broken: largest fraction of views that may show a substitute, the nearest key-frame of the film, because
+            theirs is broken. Every 50 steps and at the end of an epoch the processes add up theirs and stop together
+            above it. 0 raises at the first broken picture, in the process that meets it.
 
     Raises:
         ConfigError: no samples, another dtype, or a batch that does not divide among the processes; while iterating,
-            the process was forked with batches under way.
-        PictureError: while iterating; a picture differs from the index or cannot be decoded, or too many are so.
+            the process was forked with batches in flight.
+        PictureError: while iterating, a picture differs from the index or cannot be decoded, or too many are broken.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class WindowLoader:
         self._stream_at, self._process = (0, 0), 0
 
     def __len__(self) -> int:
-        """Steps an epoch, equal on every process."""
+        """Steps per epoch, the same for every process."""
         return self.plan.steps
 
     def draw(self, epoch: int, step: int) -> tuple[np.ndarray, Drawn]:
@@ -121,7 +120,7 @@ class WindowLoader:
         return samples, self._sampler(self._table[samples], rng.generator(self.plan.seed, rng.SAMPLE, epoch, step))
 
     def state_dict(self) -> dict[str, int]:
-        """Where the next batch stands; all that a resume needs."""
+        """Epoch and step of the next batch; all that a resume needs."""
         return {"epoch": self.epoch, "step": self.step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -132,12 +131,12 @@ class WindowLoader:
             batch = self._at(self.epoch, step)
             if self._max_broken and (step % _COUNTED == _COUNTED - 1 or step == len(self) - 1):
                 self._stop_above_max_broken()
-            # Moved on before the batch is handed out: a checkpoint taken while it is in use resumes with the next one.
+            # Advanced before the batch is used, so that a checkpoint saved meanwhile resumes with the next one.
             self.epoch, self.step = self._after(self.epoch, step)
             yield batch
 
     def _stop_above_max_broken(self) -> None:
-        """Called at the same step by all processes, which therefore decide alike."""
+        """Called at the same step by all processes, so all of them decide the same."""
         counts = torch.tensor([self._views, self._replaced], device=self._device)
         self._views = self._replaced = 0
         if self._world_size > 1 and dist.is_available() and dist.is_initialized():
@@ -145,7 +144,7 @@ class WindowLoader:
         views, replaced = counts.tolist()
         if replaced > self._max_broken * views:
             raise PictureError(
-                f"{self.index.address}: {replaced} of the last {views} views show another key-frame because theirs is "
+                f"{self.index.address}: {replaced} of the last {views} views show a substitute because theirs is "
                 f"broken, more than max_broken {self._max_broken:g} allows; run `bassl-fast verify` on the shards"
             )
 
@@ -153,11 +152,11 @@ class WindowLoader:
         return (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
 
     def _at(self, epoch: int, step: int) -> dict[str, torch.Tensor]:
-        streams, self._streams = self._streams, None  # an error or interrupt from here on leaves none half read
+        streams, self._streams = self._streams, None  # after an error or interrupt none is left half read
         if streams is None:
             streams, self._process = self._open(epoch, step), os.getpid()
         elif self._process != os.getpid():
-            self._streams = streams  # to end them would wait for threads that only the parent has
+            self._streams = streams  # ending them would wait for threads that only the parent has
             raise ConfigError("this process was forked from one that uses the loader; make a loader in each process")
         elif self._stream_at != (epoch, step):
             for size, stream in streams.items():
@@ -186,7 +185,7 @@ class WindowLoader:
         return _requests(proxy(self), epoch, step, size)
 
     def _fetch_ahead(self, epoch: int, step: int) -> None:
-        """Begin to fetch the remote shards that this process needs at (epoch, step)."""
+        """Start to download the remote shards that this process needs at (epoch, step)."""
         if self.index.cache is not None:
             samples, _ = self.draw(epoch, step)
             self._store.fetch_ahead(self.index.sequences["first_frame"][self._table[samples[self._mine]].film])
@@ -202,15 +201,15 @@ class WindowLoader:
         return streams
 
     def _path(self, size: int, rows: np.ndarray) -> tuple[Callable, Callable]:
-        """Graph and inputs of views `[b, V]`, or of clips `[b, V, T]`."""
+        """Graph and inputs for views `[b, V]`, or for clips `[b, V, T]`."""
         gpu, bfloat16 = self._device.type == "cuda", self._dtype == torch.bfloat16
         return graph.train_path(size, gpu, bfloat16, self._mean, self._std, clips=rows.ndim == 3)
 
 
 def _requests(loader: WindowLoader, epoch: int, step: int, size: int) -> Iterator[Request]:
-    """The views of `size` that `loader` wants from (epoch, step) on.
+    """Requests for the views of `size` that `loader` needs from (epoch, step) on.
 
-    It holds the stream that holds these, so it comes as a weak proxy.
+    `loader` is a weak proxy, as the loader holds the stream that holds this generator.
     """
     ahead = epoch, step
     for _ in range(loader._ahead):
@@ -235,7 +234,7 @@ class FilmLoader:
     Args:
         index, films, device, threads, prefetch: as of `WindowLoader`.
         views: size of the test view.
-        batch: pictures at a time; a batch holds whole shots of K key-frames, at least one, and never of two films.
+        batch: pictures per batch; a batch holds whole shots of K key-frames, at least one, of one film.
     """
 
     def __init__(
@@ -275,7 +274,7 @@ class FilmLoader:
 
 
 def _warn_of_small_cache(index: ShardIndex, films: np.ndarray, pool: int | None) -> None:
-    """Say so where a cache of remote shards is too small for the order of samples."""
+    """Warn if the cache of remote shards is too small for the order of samples."""
     if index.cache is None or not len(films):
         return
     shards = set(index.sequences["shard"][films].tolist())
@@ -284,7 +283,7 @@ def _warn_of_small_cache(index: ShardIndex, films: np.ndarray, pool: int | None)
     if total * share > held:
         fitting = max(1, int(len(shards) * held / total / 2))
         _log.warning(
-            "%s: the cache holds %.3g GiB, %s needs %.3g GiB, so shards will be fetched again and again; "
+            "%s: the cache holds %.3g GiB, %s needs %.3g GiB, so shards will be downloaded repeatedly; "
             "choose a pool of at most %d films, or set BASSL_FAST_CACHE_GIB higher",
             *(
                 masked(index.address),

@@ -1,4 +1,4 @@
-"""The order of samples: which of them form the global batch of a step, for any number of processes.
+"""The order of samples: which form the global batch of a step, for any number of processes.
 
 epoch order   | 7 2 9 4 | 0 5 8 1 | 3 6 7 2 |     10 samples, global batch 4: the last step is
                 step 0    step 1    step 2        filled up from the front of the order
@@ -25,13 +25,13 @@ from . import rng
 
 @dataclass(frozen=True, eq=False)
 class Pools:
-    """Films are shuffled into pools and samples inside a pool, so that only the shards of two pools need be at hand.
+    """Shuffle films into pools, and samples inside a pool, so that only the shards of two pools are needed at a time.
 
-    A film longer than twice the mean is cut into parts that are shuffled as films are: it would fill its pool alone.
+    A film longer than twice the mean is cut into parts, which are shuffled like films; whole, it would fill its pool.
 
     Args:
         shots: `[F]` samples of every film; they are numbered film by film.
-        size: most films, or parts of long ones, in a pool; pools of an epoch are as even as can be.
+        size: maximal number of films, or parts of long ones, in a pool; pools of an epoch are as even as possible.
 
     Raises:
         ConfigError: size below 1.
@@ -60,7 +60,7 @@ class Pools:
         return (np.cumsum(shots) - shots)[film] + begin, end - begin
 
     def samples(self, positions: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-        """Sample numbers `[B]` at `positions` `[B]` of the order of (seed, epoch); beyond it, its last pool."""
+        """Sample numbers `[B]` at `positions` `[B]` of the order of (seed, epoch); past it, the last pool repeats."""
         firsts, begins, bounds = _deal(self, seed, epoch)
         last, stop = bounds[-2:].tolist()
         positions = np.where(positions < stop, positions, last + (positions - last) % (stop - last))
@@ -76,9 +76,9 @@ class Pools:
 
 @lru_cache(maxsize=2)
 def _deal(pools: Pools, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Parts `[P]` dealt into pools: their first samples `[P]`, their first places `[P + 1]`, those of pools `[K + 1]`.
+    """Deal parts `[P]` into pools: first samples `[P]`, first positions `[P + 1]`, first positions of pools `[K + 1]`.
 
-    Inside a pool, parts stand as they do in the set: one pool of all films is no pool at all.
+    Inside a pool, parts are in the order of the set, so one pool of all films equals no pools.
     """
     firsts, counts = pools._parts
     order = rng.generator(seed, rng.POOL, epoch).permutation(len(firsts))
@@ -90,15 +90,15 @@ def _deal(pools: Pools, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray, 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every sample exactly once an epoch, in an order that depends on (seed, epoch) alone.
+    """Every sample exactly once an epoch, in an order that depends only on (seed, epoch).
 
-    The order is computed for the samples that are asked for; it takes no memory, however many there are.
+    The order is computed only for the positions asked for, so it takes no memory for any number of samples.
 
     Args:
         samples: number of samples N.
-        global_batch: samples B a step takes over all processes.
+        global_batch: samples B per step over all processes.
         seed: of the run.
-        pools: how samples are kept together; None shuffles all with all.
+        pools: keep samples of a few films together; None shuffles all samples.
 
     Raises:
         ConfigError: no samples, or a batch below 1.
@@ -122,12 +122,12 @@ class Plan:
 
     @property
     def padding(self) -> int:
-        """Samples that come twice in an epoch, to fill its last step."""
+        """Samples repeated in an epoch to fill its last step."""
         return self.steps * self.global_batch - self.samples
 
     @property
     def pool_steps(self) -> int:
-        """Steps that a pool lasts, rounded up."""
+        """Steps per pool, rounded up."""
         return -(-self.steps // (self.pools.count if self.pools else 1))
 
     def batch(self, epoch: int, step: int) -> np.ndarray:
@@ -142,7 +142,7 @@ def process_slice(global_batch: int, rank: int, world_size: int) -> slice:
     """Rows of the global batch that process `rank` of `world_size` takes.
 
     Raises:
-        ConfigError: the batch does not divide evenly; the message names world sizes that would do.
+        ConfigError: the batch does not divide evenly; the message names world sizes that do.
     """
     if global_batch % world_size:
         fitting = [n for n in range(1, min(global_batch, 4 * world_size) + 1) if global_batch % n == 0]

@@ -1,4 +1,4 @@
-"""Counter-based random numbers: any step of any epoch can be drawn alone, by any process, and comes out the same."""
+"""Counter-based random numbers: any process can draw any step of any epoch on its own, with the same result."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from shard_tools.errors import ConfigError
 # What a generator is for; two purposes never share numbers.
 ORDER, SAMPLE, MODEL, POOL = range(4)
 
-_SMALL = 4096  # numbers that are shuffled faster than a few of them are computed
-_ROUNDS = 4  # of two halves each
+_SMALL = 4096  # below this, shuffling all numbers is faster than computing a few
+_ROUNDS = 4  # of two half-rounds each
 
 
 def check_seed(seed: int) -> None:
-    """Raises: ConfigError for a seed of a run that some generator, here or in torch, cannot take."""
+    """Raises: ConfigError for a seed that a generator, here or in torch, does not accept."""
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed {seed}: must be within [0, 2^32)")
 
@@ -25,17 +25,17 @@ def generator(seed: int, purpose: int, epoch: int, step: int = 0) -> np.random.G
     Philox 4x64 (Salmon et al., SC 2011) with key (seed, purpose) and (epoch, step) in the high words of its counter, so
     the streams of two steps are 2^128 numbers apart.
     """
-    # As uint64: numpy makes floats of a list with a number beyond 2^63, and then neighbouring seeds are one.
+    # As uint64: numpy makes floats of a list with a number beyond 2^63, which merges neighbouring seeds.
     key, counter = np.array([seed % 2**64, purpose], np.uint64), np.array([0, 0, step, epoch], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 def permute(numbers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Where a random permutation of range(`count`) takes `numbers` `[N]`, computed for these alone: no order is stored.
+    """Images `[N]` of `numbers` `[N]` under a random permutation of range(`count`), computed only for these numbers.
 
-    A small one is drawn whole. Else a Feistel network (Luby and Rackoff, SIAM J. Comput. 1988) permutes range(2^bits),
-    the least that holds `count`; a number that it takes out of range(count) goes through it again until it is back
-    (Black and Rogaway, CT-RSA 2002).
+    A small permutation is drawn whole. Otherwise a Feistel network (Luby and Rackoff, SIAM J. Comput. 1988) permutes
+    range(2^bits), the smallest that contains range(count); a result outside range(count) is permuted again until it is
+    inside (cycle walking; Black and Rogaway, CT-RSA 2002).
     """
     if count <= _SMALL:
         return rng.permutation(count)[numbers]

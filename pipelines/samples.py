@@ -12,9 +12,9 @@ from shard_tools.shards.index import ShardIndex
 
 @dataclass(frozen=True)
 class Centers:
-    """The centre shots of a batch and what is known of their films; every array is `[B]`.
+    """The centre shots of a batch and facts about their films; every array is `[B]`.
 
-    `fps` is frames/s of a video, 0 where it is unknown; those of a film's key-frames are none.
+    `fps` is the frames/s of a video, 0 if unknown; key-frames of films have none.
     """
 
     film: np.ndarray
@@ -36,9 +36,9 @@ class Drawn:
     """What a sampler draws for a global batch.
 
     Attributes:
-        views: `[B, V]` rows of `views.VIEW`, the pictures of each sample; `[B, V, T]`, if it looks at clips.
-        extras: other drawn numbers the method needs, each `[B, ...]`; they travel with the batch.
-        small: rows of views of other sizes, by their side in pixels, shaped as `views`.
+        views: `[B, V]` rows of `views.VIEW`, the pictures of each sample; `[B, V, T]` for clips.
+        extras: other drawn numbers that the method needs, `[B, ...]` each; they come with the batch.
+        small: rows of views of other sizes, by side in pixels, shaped as `views`.
     """
 
     views: np.ndarray
@@ -66,7 +66,7 @@ class ShotTable:
 
     Attributes:
         shots: `[F]` samples of every film; they are numbered film by film.
-        together: `[R]` samples of every run of films in one shard; of a set of films, `shots`.
+        together: `[R]` samples of every run of films in one shard; equal to `shots` for a set of films.
     """
 
     def __init__(self, index: ShardIndex, films: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Test views of shots one after another: of pictures, of clips, or of the key-frames of films.
+"""Test views of shots in order: of pictures, of clips, or of the key-frames of films.
 
 video 0                                             video 1
 clip 0             clip 1             ...           clip 0
@@ -29,18 +29,19 @@ class ShotLoader:
     """Iterable over the test views of every shot of chosen films, in order; a video or a picture is a film of one shot.
 
     Yields (film `[n]`, images `[n, T, 3, size, size]`), film numbers on the device. A shot has K clips of one or three
-    crops each, one view after another. A batch runs on from shot to shot, whatever the sizes of their pictures.
+    crops each, consecutive in the output. Batches cross the boundaries of shots, whatever the sizes of their pictures.
 
     Args:
-        index, films, device, threads, prefetch: as of `WindowLoader`; a process of many is given films of its own.
-        views: sizes, and crops a clip.
-        clips: which frames make a clip; one of a picture.
-        count: clips K a shot, see `Clips.spaced`.
-        batch: clips at a time.
+        index, films, device, threads, prefetch: as of `WindowLoader`; each process is given its own films.
+        views: sizes, and crops per clip.
+        clips: which frames make a clip; one for pictures.
+        count: clips K per shot, see `Clips.spaced`.
+        batch: views per batch.
 
     Raises:
-        ConfigError: a number below 1, or many clips of a law that has one.
-        ShardError, PictureError: while iterating; frames/s that the law needs are unknown, or a picture is broken.
+        ConfigError: a number below 1, or several clips of the whole shot.
+        ShardError: the clip sampling needs frames/s, and they are unknown.
+        PictureError: while iterating, a picture is broken.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class ShotLoader:
         index: ShardIndex,
         films: np.ndarray,
         views: TestViews,
-        clips: Clips = Clips(frames=1),  # noqa: B008 (frozen)
+        clips: Clips = Clips(frames=1),
         *,
         count: int = 1,
         batch: int = 32,
@@ -61,13 +62,13 @@ class ShotLoader:
                 raise ConfigError(f"{name} {value}: must be at least 1")
         self._table, self._store, self._device = ShotTable(index, films), Store(index), torch.device(device)
         self._views, self._clips, self._count, self._batch = views, clips, count, batch
-        clips.spaced(self._table[np.empty(0, np.int64)], count)  # refuses what cannot work
+        clips.spaced(self._table[np.empty(0, np.int64)], count)  # raises if it cannot work
         clips.check(index, films)
         self._kwargs = {"batch_size": batch * clips.frames, "num_threads": threads, "prefetch_queue_depth": prefetch}
 
     @property
     def views_a_shot(self) -> int:
-        """How many views in a row are of one shot."""
+        """Number of consecutive views of one shot."""
         return self._count * self._views.crops
 
     def __len__(self) -> int:

@@ -1,8 +1,8 @@
-"""An epoch of a large run without pictures or networks: what every process is handed, and what its machine must fetch.
+"""Simulate an epoch of a large run without pictures or networks: what every process gets, what its machine downloads.
 
-The order comes from the very code that training uses (`plan.Plan`, `plan.Pools`, `plan.process_slice`). Handed out is
-every step to every process; a bit a sample remembers what came, so that nothing is left out and nothing comes twice is
-seen, not sampled. Each machine keeps films in a cache of its own, least recently used out first (`shard_tools.cache`).
+The order comes from the code that training uses (`plan.Plan`, `plan.Pools`, `plan.process_slice`). Every step is handed
+out to every process, and one bit per sample records it, so that missing or repeated samples are seen for certain. Each
+machine has its own cache of films, which deletes the least recently used first (`shard_tools.storage.cache`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _ONES = np.array([bin(byte).count("1") for byte in range(256)])
 
 
 class Found(NamedTuple):
-    """What an epoch was like.
+    """Statistics of an epoch.
 
     Attributes:
-        steps: of every process.
+        steps: per process.
         samples: handed out, without padding.
-        distinct: different ones among them; all of them where each came exactly once.
-        padding: samples handed out beyond, to fill the last step.
-        share: samples a step of every process.
-        films: of a machine in a step, on average.
-        asked: times that a machine wanted a film in a step.
-        hits: of these, how often the film was in its cache.
-        fetched: `[machines]` bytes that each fetched.
-        held: most bytes in the cache of a machine; above its size only where one step needs more.
+        distinct: different samples among them; equal to `samples` if each was handed out exactly once.
+        padding: further samples, which fill the last step.
+        share: samples per step and process.
+        films: per machine and step, on average.
+        asked: how often a machine needed a film in a step.
+        hits: how often that film was in its cache.
+        fetched: `[machines]` bytes that each downloaded.
+        held: most bytes in the cache of a machine; above its size only if one step needs more.
     """
 
     steps: int
@@ -62,16 +62,16 @@ def simulate(
         plan: of the run; its samples are the shots of all films.
         shots: `[F]` samples of every film.
         film_bytes: `[F]` bytes of every film's shard.
-        processes: ranks, dealt out to the machines in order.
+        processes: ranks, assigned to the machines in order.
         machines: a divisor of `processes`.
-        cache: bytes a machine.
+        cache: bytes per machine.
         progress: counts steps.
 
     Raises:
         ConfigError: the batch does not divide among the processes.
     """
     slices = [process_slice(plan.global_batch, rank, processes) for rank in range(processes)]
-    machine = np.empty(plan.global_batch, np.int64)  # of a row of the batch
+    machine = np.empty(plan.global_batch, np.int64)  # of each row of the batch
     for rank, mine in enumerate(slices):
         machine[mine] = rank * machines // processes
     ends, seen, handed_out = np.cumsum(shots), np.zeros(-(-plan.samples // 8), np.uint8), 0
@@ -79,7 +79,7 @@ def simulate(
     for step in range(plan.steps):
         batch = plan.batch(epoch, step)
         rows = np.concatenate([batch[mine] for mine in slices])
-        new = rows[: plan.samples - step * plan.global_batch]  # what is left is padding
+        new = rows[: plan.samples - step * plan.global_batch]  # the rest is padding
         np.bitwise_or.at(seen, new >> 3, np.uint8(1) << (new & 7).astype(np.uint8))
         handed_out += len(new)
         caches.use(step, machine, np.searchsorted(ends, batch, side="right"))
@@ -100,7 +100,7 @@ def simulate(
 
 
 class _Caches:
-    """The caches of all machines: a row a machine, a column a film."""
+    """The caches of all machines: a row per machine, a column per film."""
 
     def __init__(self, film_bytes: np.ndarray, machines: int, size: float) -> None:
         self._bytes, self._size = film_bytes.astype(np.int64), size
@@ -110,7 +110,7 @@ class _Caches:
         self.fetched, self.asked, self.hits, self.held = np.zeros(machines, np.int64), 0, 0, 0
 
     def use(self, step: int, machine: np.ndarray, film: np.ndarray) -> None:
-        """Machines `[B]` need films `[B]` at a step."""
+        """Record that machines `[B]` need films `[B]` at a step."""
         wanted = np.unique(machine * len(self._bytes) + film)
         here, last = self._here.reshape(-1), self._last.reshape(-1)
         missing = wanted[~here[wanted]]
@@ -125,7 +125,7 @@ class _Caches:
         self.held = max(self.held, int(self._taken.max()))
 
     def _make_room(self, machine: int, step: int) -> None:
-        """Forget what was used longest ago, never what this step needs."""
+        """Delete the least recently used films, never one that this step needs."""
         films = np.flatnonzero(self._here[machine] & (self._last[machine] < step))
         films = films[np.argsort(self._last[machine, films], kind="stable")]
         freed = np.cumsum(self._bytes[films])

@@ -1,4 +1,4 @@
-"""Bytes of any key-frame, from memory-mapped shards of this machine or of a bounded cache of remote ones."""
+"""Read the bytes of any key-frame from memory-mapped shards, local or in the cache of remote ones."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from shard_tools.shards.index import ShardIndex
 from shard_tools.shards.shard import open_shard
 from shard_tools.storage.cache import OpenShard
 
-# Shards mapped at a time: each holds a file descriptor or two, and 1,024 of those is a common limit.
+# Shards mapped at a time: each takes a file descriptor or two, and 1,024 is a common limit.
 MAPPED = 256
 CHANGED = "bytes differ from the index (crc32)"
-_FETCHERS = 2  # remote shards fetched at a time
+_FETCHERS = 2  # remote shards downloaded at a time
 
 
 class Store:
-    """Reads key-frames; each is compared with its crc32 the first time, but for shards checked on arrival.
+    """Reads key-frames; each is compared with its crc32 the first time, except in shards that the cache checked.
 
     Args:
         index: of the opened shards.
-        mapped: most shards held open at a time; those of a cache cannot leave it.
+        mapped: most shards open at a time; the cache does not delete an open shard.
     """
 
     def __init__(self, index: ShardIndex, mapped: int = MAPPED) -> None:
         self.index, self._mapped = index, mapped
         self._first_frame = index.sequences["first_frame"].astype(np.int64)
-        self._checked = np.zeros(-(-len(index.frames) // 8), np.uint8)  # a bit a key-frame
+        self._checked = np.zeros(-(-len(index.frames) // 8), np.uint8)  # one bit per key-frame
         self._open: OrderedDict[int, _Mapped] = OrderedDict()
         self._fetchers: _Fetchers | None = None
 
@@ -43,15 +43,15 @@ class Store:
 
         Raises:
             PictureError: bytes that differ from the index; names shard, member and offset.
-            ShardError, RemoteError: a shard cannot be opened or fetched.
+            ShardError, RemoteError: a shard cannot be opened or downloaded.
         """
-        pictures, differing = self.look(frames)
+        pictures, differing = self.check(frames)
         if differing:
             raise PictureError(self.describe(differing[0], CHANGED))
         return pictures
 
-    def look(self, frames: np.ndarray) -> tuple[list[np.ndarray], list[int]]:
-        """As `read`, and the key-frame rows whose bytes differ from the index, instead of an error."""
+    def check(self, frames: np.ndarray) -> tuple[list[np.ndarray], list[int]]:
+        """As `read`, but also returns the key-frame rows whose bytes differ from the index, instead of raising."""
         rows = self.index.frames[frames]
         starts, sizes = rows["offset"].tolist(), rows["size"].tolist()
         shards = self.index.sequences["shard"][self.films_of(frames)].tolist()
@@ -70,7 +70,7 @@ class Store:
         return list(differing)
 
     def fetch_ahead(self, frames: np.ndarray) -> None:
-        """Begin to fetch the remote shards of key-frame rows `frames`, in order; errors show when they are read."""
+        """Start to download the remote shards of key-frame rows `frames`, in order; reading them raises the errors."""
         if self._fetchers is None:
             self._fetchers = _Fetchers(self.index)
         for shard in dict.fromkeys(self.index.sequences["shard"][self.films_of(frames)].tolist()):
@@ -78,7 +78,7 @@ class Store:
                 self._fetchers.ask(shard)
 
     def describe(self, frame: int, fault: str) -> str:
-        """One line that names the key-frame, its shard and offset, and what to do."""
+        """One line that names the key-frame, its shard and offset, and the fix."""
         shard, member, offset = self.index.locate(frame)
         return f"{masked(shard)}: {member} at byte {offset}: {fault}; run `bassl-fast verify` on the shards"
 
@@ -99,7 +99,7 @@ class Store:
         return found
 
     def _release(self) -> bool:
-        """Close the shard used least recently; views into it stay valid. False if none is open."""
+        """Close the least recently used shard; views into it stay valid. False if none is open."""
         if not self._open:
             return False
         self._open.popitem(last=False)[1].shard.close()
@@ -112,7 +112,7 @@ class _Mapped(NamedTuple):
     pages: mmap.mmap
 
     def view(self, start: int, size: int) -> np.ndarray:
-        """The bytes, asked of the disk at once: so key-frames come side by side, and nothing around them."""
+        """The bytes, requested from the disk in advance, so that key-frames are read in parallel, and only they."""
         if start + size <= len(self.bytes):
             skip = start % mmap.PAGESIZE
             self.pages.madvise(mmap.MADV_WILLNEED, start - skip, skip + size)
@@ -120,10 +120,10 @@ class _Mapped(NamedTuple):
 
 
 class _Fetchers:
-    """Threads that bring remote shards into the cache.
+    """Threads that download remote shards to the cache.
 
-    Nobody waits for them: who reads a shard opens it through the cache, which fetches what is not there, and waits
-    while another does so. They are daemons, so a program that ends does not first fetch what it will not read.
+    Nothing waits for them: a reader opens a shard through the cache, which downloads what is missing, or waits for a
+    download in progress. They are daemons, so a program can end without downloading what it will not read.
     """
 
     def __init__(self, index: ShardIndex) -> None:
@@ -141,7 +141,7 @@ class _Fetchers:
 
 def _fetch(index: ShardIndex, shards: SimpleQueue[int | None], asked: set[int]) -> None:
     def no_room() -> bool:
-        raise RemoteError("no room to fetch ahead: the reader who would release a shard is not here")
+        raise RemoteError("no room to download ahead: only the reader can release a shard")
 
     while (shard := shards.get()) is not None:
         try:

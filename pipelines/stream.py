@@ -1,4 +1,4 @@
-"""Requests for pictures -> tensors, with a few requests always under way inside DALI."""
+"""Turn requests for pictures into tensors, with a few requests always in flight inside DALI."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ from .substitutes import Substitutes, undecodable
 
 @dataclass(frozen=True)
 class Request:
-    """One DALI batch: the key-frame rows `[N]` it needs and how their JPEG bytes become inputs of the graph.
+    """One DALI batch.
 
-    `regions` `[N]`: rows with `top`, `left`, `height`, `width`, the pixels that the graph decodes of each.
+    Attributes:
+        frames: `[N]` key-frame rows that it needs.
+        regions: `[N]` rows with `top`, `left`, `height`, `width`: the pixels that the graph decodes of each.
+        inputs: turns their JPEG bytes into inputs of the graph.
+        tag: returned with the batch.
     """
 
     frames: np.ndarray
@@ -37,18 +41,18 @@ class Stream:
     """Iterator of (tag, images `[N, 3, size, size]` in channels-last memory) in the order of the requests.
 
     Args:
-        store: where bytes come from.
-        requests: what to make; DALI asks for `prefetch` of them ahead.
-        make_graph: given `source`, `device_id` and the pipeline's other arguments, returns the DALI pipeline.
+        store: reads the bytes.
+        requests: the batches to make; DALI takes `prefetch` of them ahead.
+        make_graph: returns the DALI pipeline, given `source`, `device_id` and the other arguments of a pipeline.
         device: of the tensors.
-        substitutes: shows other key-frames for broken ones; None raises.
+        substitutes: replaces broken key-frames by others; None raises.
 
     Attributes:
-        replaced: views handed out that show another key-frame than was asked for.
+        replaced: views returned that show a substitute.
 
     Raises:
-        PictureError: a picture differs from the index or cannot be decoded, and nothing stands in. The stream is over
-            then, as it is after any other error.
+        PictureError: a picture differs from the index or cannot be decoded, and there is no substitute. The stream is
+            unusable afterwards, as after any other error.
     """
 
     def __init__(
@@ -68,25 +72,27 @@ class Stream:
         self._build()
 
     def _build(self) -> None:
-        """A pipeline with nothing under way."""
-        self._under_way: deque[tuple[Request, np.ndarray]] = deque()  # with the key-frames that are shown
+        """Build a pipeline with nothing in flight."""
+        self._in_flight: deque[tuple[Request, np.ndarray]] = deque()  # with the key-frames shown
         self._feeding = False
-        feed = WeakMethod(self._feed)  # no cycle: threads and maps end with the stream, not at some garbage collection
+        feed = WeakMethod(
+            self._feed
+        )  # no cycle, so that threads and maps end with the stream and not at some garbage collection
         self._pipe = self._make_graph(source=lambda: feed()())
         self._pipe.build()
-        # Since 2.0 DALI counts who holds an output; on a GPU it cannot know when a kernel is done with it.
+        # DALI 2 counts references to an output; on a GPU it cannot know when a kernel is done with it.
         self._owned = self._device.type == "cpu" and getattr(self._pipe, "exec_dynamic", False)
 
     def restart(self, requests: Iterator[Request]) -> None:
-        """Go on with other requests; what is under way is finished and thrown away."""
+        """Continue with other requests; what is in flight is finished and dropped."""
         self._requests = iter(())
         try:
             while True:
                 self._pipe.run()
         except StopIteration:
             self._pipe.reset()
-            self._under_way.clear()
-        except RuntimeError:  # a broken picture in a batch that nobody wants any more
+            self._in_flight.clear()
+        except RuntimeError:  # a broken picture in a dropped batch
             self._build()
         self._requests = requests
 
@@ -99,10 +105,10 @@ class Stream:
                 (pictures,) = self._pipe.run()
                 break
             except RuntimeError as error:
-                if self._feeding:  # not DALI's
+                if self._feeding:  # not an error of DALI
                     raise
                 self._recover(error)
-        request, shown = self._under_way.popleft()
+        request, shown = self._in_flight.popleft()
         if replaced := int(np.count_nonzero(request.frames != shown)):
             count("replaced_pictures", replaced)
             self.replaced += replaced
@@ -112,22 +118,22 @@ class Stream:
         self._feeding = True
         if (request := next(self._requests, None)) is None:
             self._feeding = False
-            raise StopIteration  # DALI learns that no more will come
+            raise StopIteration  # tells DALI that there are no more
         if self._substitutes:
             shown, jpegs = self._substitutes.read(request.frames, request.regions)
         else:
             shown, jpegs = request.frames, self._store.read(request.frames)
         inputs = request.inputs(jpegs)
-        self._under_way.append((request, shown))
+        self._in_flight.append((request, shown))
         self._feeding = False
         return inputs
 
     def _recover(self, error: RuntimeError) -> None:
-        """Find what cannot be decoded of what is under way, and make all of that again, with stand-ins.
+        """Find what cannot be decoded of what is in flight, and make all of it again with substitutes.
 
-        A pipeline that failed is never used again: DALI would hand out what it made of the other pictures.
+        A pipeline that failed is not used again: DALI would return what it made of the other pictures.
         """
-        for request, shown in self._under_way:
+        for request, shown in self._in_flight:
             faults = undecodable(self._store.read(shown), request.regions, self._device_id)
             broken = {int(shown[at]): f"cannot be decoded ({fault})" for at, fault in faults.items()}
             if broken and self._substitutes is None:
@@ -136,12 +142,12 @@ class Stream:
                 break
         else:
             raise error
-        self._requests = chain([request for request, _ in self._under_way], self._requests)
+        self._requests = chain([request for request, _ in self._in_flight], self._requests)
         self._build()
 
 
 def device_id(device: torch.device) -> int | None:
-    """DALI's number of a GPU; None for the CPU."""
+    """DALI's number of a GPU; None for a CPU."""
     return (device.index or 0) if device.type == "cuda" else None
 
 
@@ -150,9 +156,9 @@ def _to_torch(pictures, device: torch.device, copier: torch.cuda.Stream | None, 
 
     Args:
         pictures: float32, or the bits of bfloat16 as int16.
-        copier: CUDA stream to copy on; on the trainer's own the host would wait for the step under way.
-        owned: DALI leaves an output alone while somebody holds it, so the tensor is that memory. Else it is a copy,
-            for DALI writes its buffer anew two batches later.
+        copier: CUDA stream to copy on; on the stream of training the host would wait for the current step.
+        owned: DALI keeps an output while it is referenced, so the tensor is that memory. Otherwise it is a copy, as
+            DALI overwrites its buffer two batches later.
     """
     source = pictures.as_tensor()
     if owned:
@@ -164,7 +170,7 @@ def _to_torch(pictures, device: torch.device, copier: torch.cuda.Stream | None, 
         with torch.cuda.stream(copier):
             images = _copy(source, device, cuda_stream=copier)
         trainer.wait_stream(copier)
-        images.record_stream(trainer)  # not to be allocated anew before the trainer is done with it
+        images.record_stream(trainer)  # its memory is not reused before training is done with it
     if images.dtype == torch.int16:
         images = images.view(torch.bfloat16)
     return images.permute(0, 3, 1, 2)

@@ -1,7 +1,7 @@
-"""Broken key-frames: which one is shown instead, and how often that happened.
+"""Substitutes for broken key-frames.
 
-What stands in for a view is a function of the bytes in the shards alone: the first key-frame, in a fixed order, of
-which the region that the view shows can be decoded. So a batch does not depend on which process met a fault first.
+The substitute in a view depends only on the bytes in the shards: the first key-frame, in a fixed order, whose region of
+the view can be decoded. So a batch does not depend on which process met a fault first.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from .graph import DECODE, PIXELS
 from .store import CHANGED, Store
 
 _log = logging.getLogger(__name__)
-_CHUNK = 64  # pictures decoded at a time in search of the broken ones
+_CHUNK = 64  # pictures decoded at a time to find the broken ones
 
 
 class Substitutes:
-    """Reads key-frames as a store does, with stand-ins for broken ones; each fault is logged once.
+    """Reads key-frames from a store, with substitutes for broken ones; each fault is logged once.
 
     Args:
-        store: where bytes come from.
+        store: reads the bytes.
         device_id: of the GPU that decodes; None for the CPU.
     """
 
     def __init__(self, store: Store, device_id: int | None) -> None:
         self._store, self._device_id = store, device_id
-        self._differ: set[int] = set()  # bytes are not those of the index
+        self._differ: set[int] = set()  # bytes differ from the index
         self._suspects: set[int] = set()  # some region cannot be decoded
 
     def read(self, frames: np.ndarray, regions: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The key-frame rows `[N]` to show for `frames` `[N]`, and their JPEG bytes; `regions` as of `undecodable`.
+        """The key-frame rows `[N]` to show for `frames` `[N]`, and their JPEG bytes; `regions` as in `undecodable`.
 
         Raises:
             PictureError: all key-frames of a film are broken.
         """
         while True:
-            shown = self._mend(frames, regions)
-            jpegs, differing = self._store.look(shown)
+            shown = self._replace(frames, regions)
+            jpegs, differing = self._store.check(shown)
             if not differing:
                 return shown, jpegs
             self._differ |= self._note(differing, CHANGED)
 
     def add_undecodable(self, faults: dict[int, str]) -> bool:
-        """Take note of key-frame rows and why they cannot be decoded; False if nothing is new."""
+        """Record key-frame rows and why they cannot be decoded; False if all were known."""
         new = {frame: fault for frame, fault in faults.items() if frame not in self._suspects}
         for frame, fault in new.items():
             self._suspects |= self._note([frame], fault)
@@ -59,7 +59,7 @@ class Substitutes:
             _log.warning("%s; another key-frame is shown instead", self._store.describe(frame, fault))
         return set(frames)
 
-    def _mend(self, frames: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    def _replace(self, frames: np.ndarray, regions: np.ndarray) -> np.ndarray:
         known = list(self._differ | self._suspects)
         shown = frames.copy()
         for at in np.flatnonzero(np.isin(frames, known)).tolist():
@@ -72,10 +72,10 @@ class Substitutes:
     def _broken(self, frame: int, region: np.ndarray) -> bool:
         if frame in self._differ or frame not in self._suspects:
             return frame in self._differ
-        return bool(undecodable(self._store.look(np.array([frame]))[0], region, self._device_id))
+        return bool(undecodable(self._store.check(np.array([frame]))[0], region, self._device_id))
 
     def _in_order(self, frame: int) -> Iterator[int]:
-        """The key-frame, the others of its shot, then those of the shots around it, the nearest first."""
+        """The key-frame, the others of its shot, then those of the other shots of the film, nearest first."""
         film = self._store.index.sequences[int(self._store.films_of(frame))]
         first, shots, images = (int(film[name]) for name in ("first_frame", "shots", "frames_per_shot"))
         shot, image = divmod(frame - first, images)
@@ -86,11 +86,11 @@ class Substitutes:
 
 
 def undecodable(jpegs: Sequence[np.ndarray], regions: np.ndarray, device_id: int | None) -> dict[int, str]:
-    """Which of the JPEGs `[N]` cannot be decoded, and why; DALI itself does not name them all.
+    """Which of the JPEGs `[N]` cannot be decoded, and why; DALI does not name them all.
 
     Args:
         jpegs: their bytes.
-        regions: `[N]` rows with `top`, `left`, `height`, `width` in pixels: what is to be decoded of each.
+        regions: `[N]` rows with `top`, `left`, `height`, `width` in pixels: the part of each to decode.
         device_id: of the GPU that decodes; None for the CPU.
     """
 
@@ -130,6 +130,6 @@ def _decode_fault(jpegs: Sequence[np.ndarray], regions: np.ndarray, device_id: i
         pipe.build()
         pipe.run()
     except RuntimeError as error:
-        # DALI quotes our own source first; its reason follows.
+        # DALI quotes our source code first; the reason follows.
         return str(error).rpartition("encountered:")[2].strip().splitlines()[0].strip(" :")
     return ""

@@ -1,10 +1,10 @@
 """The view table: one row per picture to produce. Everything random about a picture is in its row.
 
 A group of pictures (the dense sequence of a window, or its sparse shots) shares crop, flip, colour and the decision to
-blur; the strength of the blur is drawn per picture (spec: BaSSL, "Views"). The laws are those of SimCLR-style training
-as torchvision words them: area and aspect of the crop with ten tries, then a centred fallback; or, for videos, a square
-of a picture whose short side is drawn. A square of a resized picture is a crop of the source: one law more, and no
-operation more.
+blur; the strength of the blur is drawn per picture (BaSSL, "Views"). The augmentation is that of SimCLR-style training
+with torchvision's definitions: area and aspect of the crop with ten tries, then a centred fallback; or, for videos, a
+square of a picture whose short side is drawn. A square of a resized picture is a crop of the source, so both kinds of
+crop are the same operation.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 
 from shard_tools.errors import ConfigError
 
-# Crop in pixels of the source picture, colour factors, blur sigma in pixels of the output (0: none); what is true of
-# colours after jitter (grey) and after the blur (solarize); and whether the picture is the change to the next frame, as
-# (grey level - that of the next + 255) / 2, before all colours.
+# Crop in pixels of the source picture; colour factors; blur sigma in pixels of the output (0: none); grey, after the
+# jitter; solarize, after the blur; difference: the picture is the change to the next frame, as
+# (grey level - that of the next + 255) / 2, before the jitter.
 VIEW = np.dtype(
     [
         ("frame", "<i8"),
@@ -54,19 +54,19 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 @dataclass(frozen=True)
 class TestViews:
-    """The views of a picture at test time: short side resized (bicubic), then a square, or three along the long side.
+    """Test-time views: the short side is resized (bicubic), then a square is cropped, or three along the long side.
 
     Args:
         short_side: pixels after resizing.
         size: side of the crop in pixels.
         crops: 1, in the middle; or 3, at both ends of the long side and in the middle.
-        mean, std: of the three channels, subtracted and divided by, as parts of 255.
+        mean, std: of the three channels, as fractions of 255.
 
     Raises:
         ConfigError: a value outside its range.
     """
 
-    __test__ = False  # not a test class, whatever pytest thinks of the name
+    __test__ = False  # for pytest: not a test class
 
     short_side: int = 256
     size: int = 224
@@ -83,30 +83,30 @@ class TestViews:
 
     @property
     def places(self) -> np.ndarray:
-        """Where each crop lies along the long side, 0 at its first end and 1 at its last; `[crops]`."""
+        """Positions `[crops]` of the crops along the long side, from 0 to 1."""
         return np.array([0.5]) if self.crops == 1 else np.array([0, 0.5, 1])
 
 
 @dataclass(frozen=True)
 class TrainViews:
-    """The laws that training views are drawn from.
+    """The augmentation of training views.
 
     Args:
         size: side of the square view in pixels.
-        area: least and greatest area of the crop, as a part of the picture.
-        aspect: least and greatest width / height of the crop, drawn log-uniformly.
-        short_side: instead of both: least and greatest pixels of the short side after resizing, of which a square of
-            `size` is taken anywhere.
-        inverse: draw 1 / short side uniformly, and not the short side.
+        area: range of the area of the crop, as a fraction of the picture.
+        aspect: range of width / height of the crop, drawn log-uniformly.
+        short_side: instead of both: range of the short side after resizing, in pixels; a square of `size` is cropped
+            at a random position.
+        inverse: draw 1 / short side uniformly, instead of the short side.
         flip: probability of a horizontal flip.
         jitter: probability of colour jitter.
-        brightness, contrast, saturation: factors lie in [1 - v, 1 + v].
-        hue: turns lie in [-v, v].
+        brightness, contrast, saturation: the factor is in [1 - v, 1 + v].
+        hue: the shift is in [-v, v] turns.
         grayscale: probability of a grey view.
         blur: probability of a Gaussian blur.
-        sigma: least and greatest sigma of the blur in pixels of the view.
-        solarize: probability of turning the bright half over: level v becomes 255 - v from 128 on.
-        mean, std: of the three channels, subtracted and divided by, as parts of 255.
+        sigma: range of the sigma of the blur, in pixels of the view.
+        solarize: probability of inverting the bright half: levels v from 128 on become 255 - v.
+        mean, std: of the three channels, as fractions of 255.
 
     Raises:
         ConfigError: a value outside its range.
@@ -147,59 +147,61 @@ class TrainViews:
         if self.short_side and self.short_side[0] < self.size:
             raise ConfigError(f"views.short_side from {self.short_side[0]}: must be at least the size, {self.size}")
         if self.inverse and not self.short_side:
-            raise ConfigError("views.inverse: is a law of the short side; give views.short_side too")
+            raise ConfigError("views.inverse needs views.short_side; give both")
         _check_channels(self.mean, self.std)
 
     def at_test(self) -> TestViews:
-        """The test view that goes with these: a centred square of their size, of a short side 256 / 224 as long."""
+        """The matching test views: a centred square of this size after resizing the short side to 256 / 224 of it."""
         return TestViews(round(self.size * 256 / 224), self.size, mean=self.mean, std=self.std)
 
 
 def _check_channels(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     if not (len(mean) == len(std) == 3 and all(0 <= m <= 1 for m in mean) and all(0 < s <= 1 for s in std)):
-        raise ConfigError(f"views.mean {mean}, views.std {std}: must be three parts of 255 each, std not 0")
+        raise ConfigError(f"views.mean {mean}, views.std {std}: must be three fractions of 255 each, std not 0")
 
 
-def draw_groups(rng: np.random.Generator, laws: TrainViews, height: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """Draw what a group of pictures shares: rows of `VIEW`, shape `[..., ]` as `height` and `width` (source pixels).
+def draw_groups(
+    rng: np.random.Generator, augmentation: TrainViews, height: np.ndarray, width: np.ndarray
+) -> np.ndarray:
+    """Draw what groups of pictures share: rows of `VIEW`, shaped as `height` and `width` `[...]` (source pixels).
 
-    `frame` is left at 0; `blur` is 1 where the group is to be blurred, see `spread`.
+    `frame` is 0; `blur` is 1 for groups to be blurred, see `spread`.
     """
     shape = height.shape
     rows = np.zeros(shape, VIEW)
-    draw_crop = _draw_square if laws.short_side else _draw_crop
-    draw_crop(rng, laws, height, width, rows)
-    rows["flip"] = rng.random(shape) < laws.flip
-    jitter = rng.random(shape) < laws.jitter
+    draw_crop = _draw_square if augmentation.short_side else _draw_crop
+    draw_crop(rng, augmentation, height, width, rows)
+    rows["flip"] = rng.random(shape) < augmentation.flip
+    jitter = rng.random(shape) < augmentation.jitter
     for step in ("brightness", "contrast", "saturation"):
-        spread = getattr(laws, step)
+        spread = getattr(augmentation, step)
         rows[step] = np.where(jitter, rng.uniform(1 - spread, 1 + spread, shape), 1)
-    rows["hue"] = np.where(jitter, rng.uniform(-laws.hue, laws.hue, shape), 0)
+    rows["hue"] = np.where(jitter, rng.uniform(-augmentation.hue, augmentation.hue, shape), 0)
     rows["order"] = rng.integers(0, len(ORDERS), shape)
-    rows["blur"] = rng.random(shape) < laws.blur
-    # Recipes without these draw no numbers for them: their views are what they were before there were such laws.
-    if laws.grayscale:
-        rows["grey"] = rng.random(shape) < laws.grayscale
-    if laws.solarize:
-        rows["solarize"] = rng.random(shape) < laws.solarize
+    rows["blur"] = rng.random(shape) < augmentation.blur
+    # Drawn only if used, so that other recipes draw the same numbers as before these were added.
+    if augmentation.grayscale:
+        rows["grey"] = rng.random(shape) < augmentation.grayscale
+    if augmentation.solarize:
+        rows["solarize"] = rng.random(shape) < augmentation.solarize
     return rows
 
 
 def _draw_crop(
-    rng: np.random.Generator, laws: TrainViews, height: np.ndarray, width: np.ndarray, rows: np.ndarray
+    rng: np.random.Generator, augmentation: TrainViews, height: np.ndarray, width: np.ndarray, rows: np.ndarray
 ) -> None:
     tries = (*height.shape, _TRIES)
     full_h, full_w = height[..., None], width[..., None]
-    area = full_h * full_w * rng.uniform(*laws.area, tries)
-    aspect = np.exp(rng.uniform(*np.log(laws.aspect), tries))
+    area = full_h * full_w * rng.uniform(*augmentation.area, tries)
+    aspect = np.exp(rng.uniform(*np.log(augmentation.aspect), tries))
     h, w = np.rint(np.sqrt(area / aspect)), np.rint(np.sqrt(area * aspect))
     fits = (h > 0) & (h <= full_h) & (w > 0) & (w <= full_w)
     first = fits.argmax(-1)[..., None]
     h, w = np.take_along_axis(h, first, -1)[..., 0], np.take_along_axis(w, first, -1)[..., 0]
     top = np.floor(rng.random(height.shape) * (height - h + 1))
     left = np.floor(rng.random(height.shape) * (width - w + 1))
-    # No try fitted: the whole picture, cut in its middle to the nearest allowed aspect.
-    low, high = laws.aspect
+    # No try fitted: a centred crop of the whole picture with the nearest allowed aspect.
+    low, high = augmentation.aspect
     fall_w = np.minimum(width, np.rint(height * high))
     fall_h = np.minimum(height, np.rint(width / low))
     ok = fits.any(-1)
@@ -209,37 +211,37 @@ def _draw_crop(
 
 
 def _draw_square(
-    rng: np.random.Generator, laws: TrainViews, height: np.ndarray, width: np.ndarray, rows: np.ndarray
+    rng: np.random.Generator, augmentation: TrainViews, height: np.ndarray, width: np.ndarray, rows: np.ndarray
 ) -> None:
-    low, high = laws.short_side
-    if laws.inverse:
+    low, high = augmentation.short_side
+    if augmentation.inverse:
         short_side = 1 / rng.uniform(1 / high, 1 / low, height.shape)
     else:
         short_side = rng.uniform(low, high, height.shape)
-    side = np.maximum(1, np.rint(np.minimum(height, width) * laws.size / short_side))
+    side = np.maximum(1, np.rint(np.minimum(height, width) * augmentation.size / short_side))
     rows["height"] = rows["width"] = side
     rows["top"] = np.floor(rng.random(height.shape) * (height - side + 1))
     rows["left"] = np.floor(rng.random(height.shape) * (width - side + 1))
 
 
-def spread(rng: np.random.Generator, laws: TrainViews, groups: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Rows `[B, V]` for the pictures `frames` `[B, V]` of one group `[B]` each, with a blur sigma of their own."""
+def spread(rng: np.random.Generator, augmentation: TrainViews, groups: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Rows `[B, V]` for the pictures `frames` `[B, V]` of groups `[B]`, each picture with its own blur sigma."""
     rows = np.repeat(groups[:, None], frames.shape[1], axis=1)
     rows["frame"] = frames
-    rows["blur"] *= rng.uniform(*laws.sigma, frames.shape)
+    rows["blur"] *= rng.uniform(*augmentation.sigma, frames.shape)
     return rows
 
 
 def draw_clips(
-    rng: np.random.Generator, laws: TrainViews, height: np.ndarray, width: np.ndarray, frames: np.ndarray
+    rng: np.random.Generator, augmentation: TrainViews, height: np.ndarray, width: np.ndarray, frames: np.ndarray
 ) -> np.ndarray:
-    """Rows `[B, T]` for the pictures `frames` `[B, T]` of B clips, which share all, the sigma of the blur too.
+    """Rows `[B, T]` for the pictures `frames` `[B, T]` of B clips; a clip shares everything, including the blur sigma.
 
     Args:
-        rng: the numbers it is asked for are those of `draw_groups`, then of `spread` to one picture.
+        rng: used as by `draw_groups`, then by `spread` for one picture.
         height, width: `[B]` source pixels.
     """
-    first = spread(rng, laws, draw_groups(rng, laws, height, width), frames[:, :1])
+    first = spread(rng, augmentation, draw_groups(rng, augmentation, height, width), frames[:, :1])
     rows = np.repeat(first, frames.shape[1], axis=1)
     rows["frame"] = frames
     return rows
@@ -248,10 +250,10 @@ def draw_clips(
 def colour_matrices(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Colours of `rows` `[N]` as matrices A, C `[N, 3, 3]`: pixel -> A pixel + C (mean pixel of the picture).
 
-    Every step of the jitter is linear in the pixel, and contrast is linear in the mean grey as well, so any order of
-    the four, and grey after them, is one such pair. Hue turns the chroma plane of YIQ: HSV's hue to first order.
+    Every step of the jitter is linear in the pixel, and contrast also in the mean grey, so the four in any order, and
+    grey after them, are one such pair. Hue rotates the chroma plane of YIQ, which is HSV's hue to first order.
     """
-    # Rows of one group stand side by side: nine of ten are as the row before them.
+    # Rows of a group are adjacent, so nine of ten equal the row before; compute each once.
     new = np.ones(len(rows), bool)
     new[1:] = np.any([rows[name][1:] != rows[name][:-1] for name in (*STEPS, "order", "grey")], 0)
     pixel, mean = _compose(rows[new])
@@ -262,8 +264,8 @@ def colour_matrices(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def colours(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`colour_matrices`, and a constant `[N, 3]`: pixel -> A pixel + C (mean pixel) + constant.
 
-    Of a row with `difference`, pixels are those of the frame less those of the next one. Its grey, halving and shift
-    are linear too, and so are part of the three.
+    For a row with `difference`, pixels are those of the frame minus those of the next one. Its grey, halving and shift
+    are linear too, so they are included.
     """
     pixel, mean = colour_matrices(rows)
     constant, at = np.zeros((len(rows), 3), np.float32), np.flatnonzero(rows["difference"])
@@ -274,7 +276,7 @@ def colours(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def following(rows: np.ndarray) -> np.ndarray:
-    """The rows `[D]` of the next frames that are subtracted from those of `rows` `[N]` with `difference`."""
+    """Rows `[D]` of the next frames, which are subtracted from those of `rows` `[N]` with `difference`."""
     found = rows[rows["difference"]]
     found["frame"] += 1
     return found

@@ -307,7 +307,7 @@ def read_set(folder: Path) -> None:
         index.shots_of(film)["shot"].tolist()
     index.locate(len(index.frames) - 1)
     store = Store(index)
-    store.look(np.arange(len(index.frames)))
+    store.check(np.arange(len(index.frames)))
     verify(folder, "none", workers=1)
 
 

@@ -140,8 +140,8 @@ def test_short_videos():
         ({"seconds": float("nan")}, "clips.seconds nan"),
         ({"stride": -1}, "clips.stride -1"),
         ({"stride": float("inf")}, "clips.stride inf"),
-        ({"seconds": 2.56, "segments": True}, "give one law"),
-        ({"seconds": 2.56, "stride": 2}, "give one law"),
+        ({"seconds": 2.56, "segments": True}, "give one of them"),
+        ({"seconds": 2.56, "stride": 2}, "give one of them"),
     ],
 )
 def test_laws_out_of_range_are_refused(laws: dict, says: str):

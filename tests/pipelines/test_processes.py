@@ -77,7 +77,7 @@ def test_real_processes_see_the_same_from_remote_shards(
 
 def test_above_the_rate_all_processes_stop_at_the_same_step(answers: dict):
     (seen, error), (other_seen, other_error) = answers["too many"]
-    assert re.search(r"PictureError: .*: [1-9]\d* of the last 224 views show another key-frame", error)
+    assert re.search(r"PictureError: .*: [1-9]\d* of the last 224 views show a substitute", error)
     assert other_error == error
     assert len(seen) == len(other_seen) == STEPS - 1
 

@@ -295,7 +295,7 @@ def test_the_run_stops_above_the_rate_and_not_below(make_loader: MakeLoader, bro
     assert 0 < replaced < views / 2
     seen: list[Batch] = []
     loader = make_loader(broken.index, max_broken=(replaced - 0.5) / views)
-    with pytest.raises(PictureError, match=rf"{replaced} of the last {views} views show another key-frame"):
+    with pytest.raises(PictureError, match=rf"{replaced} of the last {views} views show a substitute"):
         iter_into(loader, seen)
     assert len(seen) == STEPS - 1
     for _ in make_loader(broken.index, max_broken=(replaced + 20) / views):  # and some of the cut one

@@ -329,7 +329,7 @@ def test_no_jitter_is_the_identity():
         ({"solarize": 1.1}, "views.solarize 1.1"),
         ({"short_side": (320, 256)}, "views.short_side [320, 256]"),
         ({"short_side": (200, 256)}, "views.short_side from 200: must be at least the size, 224"),
-        ({"inverse": True}, "views.inverse: is a law of the short side"),
+        ({"inverse": True}, "views.inverse needs views.short_side"),
         ({"std": (0.2, 0.0, 0.2)}, "views.mean"),
         ({"mean": (115.0, 110.0, 100.0)}, "views.mean"),
         ({"blur": float("nan")}, "views.blur nan"),
