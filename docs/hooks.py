@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -68,5 +69,15 @@ def api(name: str, folder: Path) -> Iterator[str]:
     """What a package is for, then its modules."""
     yield f"# {name}"
     yield f"::: {name}\n    options: {{members: false, show_root_heading: false, show_root_toc_entry: false}}"
+    if name == "bassl_fast":
+        yield "## Public names"
+        yield "\n".join(f"* [`{public.__name__}`][{public.__module__}.{public.__name__}]" for public in public_names())
     for module in sorted(path.stem for path in folder.glob("[!_]*.py")):
         yield f"::: {name}.{module}"
+
+
+def public_names() -> list[Any]:
+    """What `from bassl_fast import ...` gives."""
+    import bassl_fast
+
+    return [getattr(bassl_fast, name) for name in bassl_fast.__all__ if name != "__version__"]

@@ -97,6 +97,17 @@ def test_every_file_named_is_there(page: Path):
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
+def test_webdataset_reads_shards_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pack(write_set(tmp_path / "source", {"film": 3, "other": 2}, {"other": "test"}), "shards")
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to/webdataset.md").read_text(), re.DOTALL):
+        exec(block, names)
+    *shots, size = capsys.readouterr().out.splitlines()
+    assert sorted(line.split()[0] for line in shots) == [f"film/shot_{shot:04d}" for shot in range(3)]
+    assert re.fullmatch(r"\(\d+, \d+\)", size)
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     """A folder that has all that docs/how-to/data-preparation.md speaks of, much smaller."""
