@@ -75,9 +75,7 @@ class Stream:
         """Build a pipeline with nothing in flight."""
         self._in_flight: deque[tuple[Request, np.ndarray]] = deque()  # with the key-frames shown
         self._feeding = False
-        feed = WeakMethod(
-            self._feed
-        )  # no cycle, so that threads and maps end with the stream and not at some garbage collection
+        feed = WeakMethod(self._feed)  # no cycle, so that threads and maps end with the stream, without the collector
         self._pipe = self._make_graph(source=lambda: feed()())
         self._pipe.build()
         # DALI 2 counts references to an output; on a GPU it cannot know when a kernel is done with it.

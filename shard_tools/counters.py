@@ -1,11 +1,11 @@
-"""What happened in this process, counted where it happens and read where a run is watched."""
+"""Counters of this process: counted where something happens, read where a run is monitored."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
 
-# In the order of their places: `remote.attempt`, `Cache.open`, `pipelines.stream.Stream`.
+# Counted by `remote.attempt`, `Cache.open` and `pipelines.stream.Stream`, in this order.
 NAMES = ("retries", "cache_hits", "cache_misses", "cache_bytes", "replaced_pictures")
 
 _counts: Counter[str] = Counter()
@@ -19,5 +19,5 @@ def count(name: str, number: int = 1) -> None:
 
 
 def counted() -> dict[str, int]:
-    """All of `NAMES`, since the process began."""
+    """All of `NAMES`, since the process started."""
     return {name: _counts[name] for name in NAMES}

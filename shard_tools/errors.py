@@ -1,32 +1,32 @@
-"""The errors a user can meet: one line that names the thing and the fix.
+"""The errors that a user can meet: one line that names the thing and the fix.
 
-Every one derives from `BasslFastError`, which the command line turns into a one-line message and exit code 1.
-Anything else that escapes is a defect of ours and keeps its traceback.
+All derive from `BasslFastError`, which the command line turns into a one-line message and exit code 1. Anything else
+that escapes is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
 
 import re
 
-# user:password@ of an address, and the values behind its question mark, such as those of a signed one.
+# user:password@ of an address, and its query, such as the signature of a signed address.
 _USER = re.compile(r"(?<=://)[^/?#\s]*@")
 _QUERY = re.compile(r"(://[^\s?]*\?)[^\s'\"<>)]*[^\s'\"<>):]")
 
 
 def masked(text: str) -> str:
-    """`text` without the secrets of the addresses in it, as it may be shown and written down."""
+    """`text` without the secrets of the addresses in it, for messages and files."""
     return _QUERY.sub(r"\1***", _USER.sub("***@", text))
 
 
 class BasslFastError(Exception):
-    """Base of all errors that are the user's to mend; as text they are one line, addresses without their secrets."""
+    """Base of all errors that the user can fix; as text one line, with masked addresses."""
 
     def __str__(self) -> str:
         return masked(" ".join(super().__str__().splitlines()))
 
 
 class SourceError(BasslFastError):
-    """What should be packed is not there, not in the layout, or broken."""
+    """A source to pack is missing, broken, or in no known layout."""
 
 
 class ShardError(BasslFastError):
@@ -34,7 +34,7 @@ class ShardError(BasslFastError):
 
 
 class RemoteError(BasslFastError):
-    """A remote file cannot be reached, read or written in the time allowed."""
+    """A remote file cannot be reached, read or written in time."""
 
 
 class PictureError(ShardError):
@@ -42,28 +42,28 @@ class PictureError(ShardError):
 
 
 class ConfigError(BasslFastError):
-    """A configuration value is unknown, out of range or contradicts another."""
+    """A configuration value is unknown, out of range, or contradicts another."""
 
 
 class CheckpointError(BasslFastError):
-    """A checkpoint is missing, broken, or belongs to another recipe."""
+    """A checkpoint is missing, broken, or of another recipe."""
 
 
 class FeatureError(BasslFastError):
-    """Cached features are missing or do not fit the checkpoint or the shards."""
+    """Cached features are missing, or do not match the checkpoint or the shards."""
 
 
 class TrainingError(BasslFastError):
-    """Training cannot go on (a loss that is not finite, a broken process group)."""
+    """Training cannot continue (a loss that is not finite, a broken process group)."""
 
 
 class EngineError(BasslFastError):
-    """A cluster cannot be reached, or does not bring its work to an end."""
+    """A cluster cannot be reached, or does not finish its work."""
 
 
 class LostProcess(TrainingError):
-    """Another process of the training ended, or cannot be reached."""
+    """Another process of the training ended or cannot be reached."""
 
 
 class MissingDependency(BasslFastError):
-    """An optional package is needed for this and not installed."""
+    """A needed optional package is not installed."""

@@ -44,7 +44,7 @@ def draw_picture(seed: int, height: int, width: int) -> np.ndarray:
 
 
 def draw_films(source: Path, films: dict[str, tuple[int, int, int, int]] = FILMS) -> None:
-    """Key-frames of all `films` in the MovieNet layout, 4:2:0 JPEGs as MovieNet's are."""
+    """Key-frames of all `films` in the MovieNet layout, as 4:2:0 JPEGs like MovieNet's."""
     seed = 0
     for film, (shots, images, height, width) in films.items():
         folder = source / "240P_frames" / film
@@ -57,7 +57,7 @@ def draw_films(source: Path, films: dict[str, tuple[int, int, int, int]] = FILMS
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The key-frame folder; leave it as it is."""
+    """The key-frame folder; do not modify."""
     folder = tmp_path_factory.mktemp("source")
     draw_films(folder)
     return folder
@@ -65,7 +65,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shards(source: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardIndex:
-    """The packed films; leave them as they are."""
+    """The packed films; do not modify."""
     folder = tmp_path_factory.mktemp("shards")
     pack(source, folder, quiet=True)
     return ShardIndex.open(folder)
@@ -73,7 +73,7 @@ def shards(source: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardIndex
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> ShardIndex:
-    """The packed `VIDEOS`, of `FPS` frames/s; leave them as they are."""
+    """The packed `VIDEOS`, of `FPS` frames/s; do not modify."""
     source, folder = tmp_path_factory.mktemp("frames"), tmp_path_factory.mktemp("videos")
     draw_films(source, VIDEOS)
     pack(source, folder, quiet=True)
@@ -95,7 +95,7 @@ def served(shards: ShardIndex, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def sample(centers: Centers, rng: np.random.Generator) -> Drawn:
-    """First and last shot, then all five of a window, as two groups: BaSSL's sample in small."""
+    """First and last shot, then all five of a window, as two groups: a small version of BaSSL's sample."""
     window = dense_window(centers.position, centers.shots, radius=2)
     dense = centers.frames(window, rng.integers(0, centers.frames_per_shot[:, None], window.shape))
     sparse_group = draw_groups(rng, VIEWS, centers.height, centers.width)
@@ -135,7 +135,7 @@ def assert_all_equal(ours: list[Batch], theirs: list[Batch]) -> None:
 
 @pytest.fixture(scope="session")
 def two_epochs(shards: ShardIndex) -> list[Batch]:
-    """What every loader of seed 3 should give, from one process; do not write into it."""
+    """What every loader of seed 3 must give, from one process; do not modify."""
     loader = whole_loader(shards)
     return [*loader, *loader]
 
@@ -145,7 +145,7 @@ def whole_loader(shards: ShardIndex) -> WindowLoader:
 
 
 def flip_byte(index: ShardIndex, frame: int) -> None:
-    """In place, so a shard that is mapped already sees it."""
+    """In place, so that a shard that is already mapped sees it."""
     shard, _, offset = index.locate(frame)
     with open(shard, "r+b") as file:
         file.seek(offset + 200)

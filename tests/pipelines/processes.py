@@ -1,4 +1,4 @@
-"""Loaders in real processes: run as a program, it starts the processes of each case and prints what they saw as JSON.
+"""Loaders in real processes: as a program, it starts the processes of each case and prints what they saw as JSON.
 
 A program of its own, as a process that has used DALI, as that of the tests has, must not be forked.
 """
@@ -109,7 +109,7 @@ def go_on_after_fork(loader: WindowLoader, answer) -> None:
 
 
 def fork_while_in_use(case: Case) -> str:
-    """What a process is told that goes on with the loader of the process it was forked from."""
+    """The error of a process that continues to use the loader of the process it was forked from."""
     loader = open_loader(case, 0)
     next(iter(loader))
     mine, theirs = multiprocessing.Pipe(duplex=False)

@@ -1,4 +1,4 @@
-"""The views once more, by PIL and numpy, one row at a time: what the DALI graphs are held against."""
+"""The views by PIL and numpy, one row at a time: a reference for the DALI graphs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of clips, and of views of several sizes: the engine's promises hold for them as for windows of films."""
+"""Batches of clips, and of views of several sizes: they keep the same promises as windows of films."""
 
 from __future__ import annotations
 
@@ -32,17 +32,19 @@ def sample(centers: Centers, rng: np.random.Generator) -> Drawn:
     """Two clips of a video, as SCE's, of which one may show differences; and a third one that is small."""
     numbers = CLIPS.draw(centers, rng, 3)
     clips = [
-        draw_clips(rng, laws, centers.height, centers.width, centers.frames(centers.position[:, None], numbers[:, i]))
-        for i, laws in enumerate((LARGE, LARGE, SMALL))
+        draw_clips(
+            rng, augmentation, centers.height, centers.width, centers.frames(centers.position[:, None], numbers[:, i])
+        )
+        for i, augmentation in enumerate((LARGE, LARGE, SMALL))
     ]
     clips[0] = show_differences(clips[0], rng.random(len(numbers)) < 0.7, centers)
     return Drawn(np.stack(clips[:2], 1), {"u": rng.random(len(numbers))}, {SMALL.size: clips[2][:, None]})
 
 
 def open_loader(index: ShardIndex, **kwargs) -> WindowLoader:
-    laws = {"mean": LARGE.mean, "std": LARGE.std}
+    augmentation = {"mean": LARGE.mean, "std": LARGE.std}
     return WindowLoader(
-        index, index.select(None), sample, LARGE.size, **{"global_batch": 2, "seed": 3, **laws, **kwargs}
+        index, index.select(None), sample, LARGE.size, **{"global_batch": 2, "seed": 3, **augmentation, **kwargs}
     )
 
 
@@ -102,7 +104,7 @@ def test_frames_and_crops_lie_inside_their_video(videos: ShardIndex):
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_processes_put_together_are_the_one_process(videos: ShardIndex, world_size: int):
+def test_the_batches_of_all_processes_form_that_of_one(videos: ShardIndex, world_size: int):
     whole = list(open_loader(videos, global_batch=4))
     ranks = [open_loader(videos, global_batch=4, rank=rank, world_size=world_size) for rank in range(world_size)]
     parts = zip(*ranks, strict=True)
@@ -129,10 +131,10 @@ def test_a_broken_frame_is_named_or_replaced(videos: ShardIndex, tmp_path: Path,
     with pytest.raises(PictureError, match="differ from the index"):
         list(open_loader(broken))
     loader = open_loader(broken, max_broken=0.5)
-    mended = list(loader)
-    assert len(mended) == STEPS
-    assert not torch.equal(mended[0]["images_16"], two_epochs[0]["images_16"])
-    assert torch.equal(mended[0]["u"], two_epochs[0]["u"])
+    substituted = list(loader)
+    assert len(substituted) == STEPS
+    assert not torch.equal(substituted[0]["images_16"], two_epochs[0]["images_16"])
+    assert torch.equal(substituted[0]["u"], two_epochs[0]["u"])
 
 
 def test_pools_are_of_shards_not_of_pictures(videos: ShardIndex):

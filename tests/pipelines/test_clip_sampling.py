@@ -1,4 +1,4 @@
-"""Which frames make a clip: every law against the rule read aloud, in Python, one clip at a time."""
+"""Which frames make a clip: every sampling against a plain Python version, one clip at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ LENGTH, FPS, FRAMES = (
     st.integers(1, 40),
 )
 PLACE = st.floats(0, 1)
-LAWS = [Clips(8), Clips(8, seconds=2.56), Clips(16, stride=5), Clips(8, segments=True), Clips(1), Clips(1, seconds=1)]
+SAMPLINGS = [
+    Clips(8),
+    Clips(8, seconds=2.56),
+    Clips(16, stride=5),
+    Clips(8, segments=True),
+    Clips(1),
+    Clips(1, seconds=1),
+]
 
 
 def videos(lengths: list[int], fps: float | list[float] = 30) -> Centers:
@@ -67,7 +74,7 @@ def test_a_segment_gives_one_of_its_frames(length, frames, seed):
         assert set(ours[:, i].tolist()) <= set(range(first, last + 1))
 
 
-def test_every_frame_of_a_segment_is_as_likely():
+def test_every_frame_of_a_segment_is_equally_likely():
     # Segments of (41 - 1) / 4: frames 0 to 10, 10 to 20, ...; both ends belong to it.
     drawn = Clips(4, segments=True).draw(videos([41] * 5000), np.random.default_rng(0), 2).reshape(-1, 4)
     for i, column in enumerate(drawn.T):
@@ -77,18 +84,18 @@ def test_every_frame_of_a_segment_is_as_likely():
     assert abs(np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1]) < 0.06
 
 
-def test_a_whole_shot_of_as_many_frames_is_the_shot():
+def test_a_clip_of_all_frames_is_the_shot():
     clips = Clips(3).draw(videos([3, 3, 7, 1, 2]), np.random.default_rng(0), 2)
     assert clips[:, 0].tolist() == [[0, 1, 2], [0, 1, 2], [0, 3, 6], [0, 0, 0], [0, 0, 1]]
     assert (clips[:, 0] == clips[:, 1]).all()
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
 @given(lengths=st.lists(LENGTH, min_size=1, max_size=5), fps=FPS, seed=st.integers(0, 2**32))
-def test_frames_lie_within_the_shot_in_order(law: Clips, lengths: list[int], fps: float, seed: int):
+def test_frames_lie_within_the_shot_in_order(sampling: Clips, lengths: list[int], fps: float, seed: int):
     centers = videos(lengths, fps)
-    for clips in (law.draw(centers, np.random.default_rng(seed), 3), law.spaced(centers, 1)):
-        assert clips.shape == (len(lengths), clips.shape[1], law.frames)
+    for clips in (sampling.draw(centers, np.random.default_rng(seed), 3), sampling.spaced(centers, 1)):
+        assert clips.shape == (len(lengths), clips.shape[1], sampling.frames)
         assert (clips >= 0).all()
         assert (clips < np.array(lengths)[:, None, None]).all()
         assert (np.diff(clips) >= 0).all()
@@ -97,10 +104,10 @@ def test_frames_lie_within_the_shot_in_order(law: Clips, lengths: list[int], fps
     assert (rows < (centers.first_frame + centers.frames_per_shot)[:, None]).all()
 
 
-@pytest.mark.parametrize("law", [Clips(8, seconds=2.56), Clips(16, stride=2)])
-def test_a_clip_begins_anywhere_alike(law: Clips):
-    starts = law.draw(videos([3000] * 20_000, 25), np.random.default_rng(0), 2)[..., 0]
-    span = 64 if law.seconds else 16 * 2 * 25 / 30
+@pytest.mark.parametrize("sampling", [Clips(8, seconds=2.56), Clips(16, stride=2)])
+def test_every_start_of_a_clip_is_equally_likely(sampling: Clips):
+    starts = sampling.draw(videos([3000] * 20_000, 25), np.random.default_rng(0), 2)[..., 0]
+    span = 64 if sampling.seconds else 16 * 2 * 25 / 30
     for column in starts.T:
         assert_uniform(column.astype(float), 0, 3000 - span, grain=1 / 2900)
     assert abs(np.corrcoef(starts.T)[0, 1]) < 7 / math.sqrt(len(starts))
@@ -120,7 +127,7 @@ def test_ten_clips_of_vov3d_end_before_the_last_place():
     assert Clips(16, stride=5).spaced(videos([380]), 1)[0, 0, 0] == 0
 
 
-def test_clips_of_segments_differ_and_take_no_chance():
+def test_spaced_clips_of_segments_differ_and_are_not_random():
     (clips,) = Clips(4, segments=True).spaced(videos([41]), 2)
     assert clips.tolist() == [[2, 12, 22, 32], [8, 18, 28, 38]]
 
@@ -133,7 +140,7 @@ def test_short_videos():
 
 
 @pytest.mark.parametrize(
-    ("laws", "says"),
+    ("values", "says"),
     [
         ({"frames": 0}, "clips.frames 0"),
         ({"seconds": 0}, "clips.seconds 0"),
@@ -144,9 +151,9 @@ def test_short_videos():
         ({"seconds": 2.56, "stride": 2}, "give one of them"),
     ],
 )
-def test_laws_out_of_range_are_refused(laws: dict, says: str):
+def test_values_out_of_range_are_refused(values: dict, says: str):
     with pytest.raises(ConfigError, match=says):
-        Clips(**laws)
+        Clips(**values)
 
 
 def test_many_clips_of_a_whole_shot_are_refused():
@@ -154,14 +161,14 @@ def test_many_clips_of_a_whole_shot_are_refused():
         Clips(8).spaced(videos([30]), 10)
 
 
-@pytest.mark.parametrize("law", [Clips(8, seconds=2.56), Clips(16, stride=5)])
-def test_unknown_frames_a_second_are_refused_where_the_law_needs_them(law: Clips):
+@pytest.mark.parametrize("sampling", [Clips(8, seconds=2.56), Clips(16, stride=5)])
+def test_unknown_frames_a_second_are_refused_if_the_sampling_needs_them(sampling: Clips):
     with pytest.raises(ShardError, match="video number 1: its frames/s are unknown"):
-        law.draw(videos([90, 90, 90], [30, 0, 30]), np.random.default_rng(0), 1)
+        sampling.draw(videos([90, 90, 90], [30, 0, 30]), np.random.default_rng(0), 1)
     unknown = videos([90])
     without = Centers(**{name: value for name, value in vars(unknown).items() if name != "fps"})
     with pytest.raises(ShardError, match="video number 0"):
-        law.spaced(without, 1)
+        sampling.spaced(without, 1)
     assert Clips(8, segments=True).spaced(without, 2).shape == (1, 2, 8)
 
 

@@ -1,4 +1,4 @@
-"""DALI's pixels against PIL's and numpy's, and against the reference implementation's where its answers are there."""
+"""DALI's pixels against PIL's and numpy's, and against the recorded ones of the reference implementation."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def eval_pictures(jpegs: list[np.ndarray], size: tuple[int, int], views: TestVie
     return grey_levels(run(partial(graph.test_graph, views=views, gpu=False), inputs))
 
 
-def drawn_rows(count: int, height: int, width: int, **laws) -> np.ndarray:
+def drawn_rows(count: int, height: int, width: int, **augmentation) -> np.ndarray:
     rng = np.random.default_rng(7)
-    rows = draw_groups(rng, TrainViews(**laws), np.full(count, height), np.full(count, width))
+    rows = draw_groups(rng, TrainViews(**augmentation), np.full(count, height), np.full(count, width))
     rows["blur"] *= rng.uniform(0.1, 2, count).astype(np.float32)
     return rows
 
@@ -142,17 +142,17 @@ def test_each_colour_step_alone_matches_pil(against_pil: TrainPictures):
 
 def test_grey_and_solarized_views_match_pil(against_pil: TrainPictures):
     jpegs = [jpeg_of(seed, 240, 428) for seed in range(16)]
-    for laws in ({"grayscale": 1}, {"solarize": 1}, {"grayscale": 1, "solarize": 0.5}):
-        rows = drawn_rows(16, 240, 428, jitter=0, **laws)
-        assert rows["grey"].all() == ("grayscale" in laws)
-        assert rows["solarize"].any() == ("solarize" in laws)
-        assert against_pil(rows, jpegs, 96).min() >= 45, laws
+    for augmentation in ({"grayscale": 1}, {"solarize": 1}, {"grayscale": 1, "solarize": 0.5}):
+        rows = drawn_rows(16, 240, 428, jitter=0, **augmentation)
+        assert rows["grey"].all() == ("grayscale" in augmentation)
+        assert rows["solarize"].any() == ("solarize" in augmentation)
+        assert against_pil(rows, jpegs, 96).min() >= 45, augmentation
     # Strong jitter leaves the range between its steps, where PIL clips; ours clips once.
     rows = drawn_rows(16, 240, 428, jitter=1, grayscale=1, solarize=0.5, brightness=0.4, contrast=0.4, hue=0.1)
     assert np.median(against_pil(rows, jpegs, 96)) >= 36
 
 
-def test_solarizing_turns_every_level_from_128_on(train_pictures: TrainPictures):
+def test_solarizing_inverts_every_level_from_128_on(train_pictures: TrainPictures):
     rows, jpegs = drawn_rows(2, 64, 112, jitter=0, blur=0), [jpeg_of(seed, 64, 112) for seed in range(2)]
     plain = train_pictures(rows, jpegs, 64)
     rows["solarize"] = True
@@ -302,7 +302,7 @@ def test_bfloat16_is_float32_rounded_to_nearest():
     assert torch.equal(bits, torch.from_numpy(by_fused(rows, jpegs, 40)).bfloat16())
 
 
-def test_a_picture_does_not_depend_on_the_batch_it_stands_in(train_pictures: TrainPictures):
+def test_a_picture_does_not_depend_on_its_batch(train_pictures: TrainPictures):
     rows, jpegs = drawn_rows(6, 64, 112), [jpeg_of(seed, 64, 112) for seed in range(6)]
     together = train_pictures(rows, jpegs, 32)
     alone = [train_pictures(rows[i : i + 1], jpegs[i : i + 1], 32)[0] for i in range(6)]
@@ -362,7 +362,7 @@ def test_views_are_the_reference_implementations(train_pictures: TrainPictures):
     assert (len(train), len(tests)) == (14, 2)
 
 
-def test_no_picture_is_turned_as_its_exif_says(train_pictures: TrainPictures):
+def test_exif_orientation_is_ignored(train_pictures: TrainPictures):
     """The index counts rows as stored, and crops are drawn in them."""
     exif = Image.Exif()
     exif[0x0112] = 6  # turn it by 90 degrees

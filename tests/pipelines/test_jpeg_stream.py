@@ -1,4 +1,4 @@
-"""Pictures that come as bytes look as those of the loader."""
+"""Views of pictures given as bytes equal those of the loader."""
 
 from __future__ import annotations
 

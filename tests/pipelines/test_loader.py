@@ -57,7 +57,9 @@ def test_images_lie_channels_last_and_come_in_the_dtype_asked_for(make_loader: M
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_processes_put_together_are_the_one_process(make_loader: MakeLoader, two_epochs: list[Batch], world_size: int):
+def test_the_batches_of_all_processes_form_that_of_one(
+    make_loader: MakeLoader, two_epochs: list[Batch], world_size: int
+):
     ranks = [make_loader(rank=rank, world_size=world_size) for rank in range(world_size)]
     assert {len(loader) for loader in ranks} == {STEPS}
     parts = list(zip(*ranks, strict=True))
@@ -118,7 +120,7 @@ def test_chosen_films_only(make_loader: MakeLoader):
     assert len(loader) == 7
 
 
-def test_breaking_out_and_going_on_loses_nothing(make_loader: MakeLoader, two_epochs: list[Batch]):
+def test_breaking_out_and_continuing_loses_nothing(make_loader: MakeLoader, two_epochs: list[Batch]):
     loader, seen = make_loader(), []
     for count in (3, 1, 2, 2, 5):
         seen += islice(loader, count)
@@ -126,7 +128,7 @@ def test_breaking_out_and_going_on_loses_nothing(make_loader: MakeLoader, two_ep
     assert len(seen) == 13
 
 
-def test_an_abandoned_iterator_and_a_new_one_share_the_place(make_loader: MakeLoader, two_epochs: list[Batch]):
+def test_an_abandoned_iterator_and_a_new_one_share_the_position(make_loader: MakeLoader, two_epochs: list[Batch]):
     loader = make_loader()
     first = next(iter(loader))
     second = next(iter(loader))
@@ -194,14 +196,14 @@ def held() -> tuple[int, int]:
 
 
 def private_memory() -> int:
-    """Bytes of this process alone; files that are mapped are not."""
+    """Private bytes of this process, without mapped files."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1]) * 1024
 
 
 @pytest.mark.parametrize("broken_off", ["left", "error"])
 def test_nothing_grows_over_fifty_restarts(shards: ShardIndex, make_loader: MakeLoader, broken_off: str):
-    """Restarted elsewhere by a jump, or anew after an error."""
+    """Restarted by a jump to another step, or after an error."""
     gc.collect()  # what tests before this one left
     calls = iter(range(10_000))
 
@@ -273,7 +275,7 @@ def test_film_loader_refuses_an_empty_batch(shards: ShardIndex):
 # --- DALI itself ---
 
 
-def test_a_missing_dali_is_one_line_that_says_what_to_install():
+def test_a_missing_dali_is_one_line_with_what_to_install():
     code = "import sys; sys.modules['nvidia.dali'] = None; import pipelines.loader"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = run.stderr.strip().splitlines()[-1]
@@ -299,7 +301,7 @@ def test_gpu_and_cpu_give_the_same_views(make_loader: MakeLoader, shards: ShardI
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_batches_are_whole_however_far_the_trainer_is_behind(make_loader: MakeLoader):
+def test_batches_are_whole_however_far_training_lags_behind(make_loader: MakeLoader):
     waited = []
     for batch in make_loader(device="cuda"):
         torch.cuda.synchronize()

@@ -25,7 +25,7 @@ def pooled(shots: list[int], size: int, batch: int, seed: int) -> Plan:
 
 
 @given(SAMPLES, BATCH, SEED, EPOCH)
-def test_every_sample_comes_once_an_epoch_and_padding_is_counted(samples: int, batch: int, seed: int, epoch: int):
+def test_every_sample_is_used_once_an_epoch_and_padding_is_counted(samples: int, batch: int, seed: int, epoch: int):
     plan = Plan(samples, batch, seed)
     order = epoch_of(plan, epoch)
     assert len(order) == plan.steps * batch
@@ -109,7 +109,7 @@ def test_pools_partition_the_films(shots: list[int], size: int, batch: int, seed
 
 
 @given(FILMS)
-def test_parts_of_films_are_whole_films_but_for_long_ones(shots: list[int]):
+def test_parts_of_films_are_whole_films_except_for_long_ones(shots: list[int]):
     firsts, counts = Pools(np.array(shots), 1)._parts
     most = 2 * np.mean(shots)
     whole = [(sum(shots[:film]), count) for film, count in enumerate(shots) if count <= most]
@@ -140,7 +140,7 @@ def test_films_meet_other_films_in_every_epoch():
     assert not pools[0] & pools[1]
 
 
-def test_a_pool_of_none_is_refused():
+def test_an_empty_pool_is_refused():
     with pytest.raises(ConfigError, match="pool 0"):
         Pools(np.array([3]), 0)
 
@@ -155,7 +155,7 @@ def test_a_permutation_takes_every_number_once(count: int, seed: int, epoch: int
 
 
 @pytest.mark.parametrize("count", [1_600_000, 10**8, 10**12])
-def test_a_permutation_of_many_is_computed_where_it_is_asked_for(count: int):
+def test_a_large_permutation_is_computed_only_where_asked_for(count: int):
     asked = np.concatenate([np.arange(2000), count - 1 - np.arange(2000), np.arange(0, count, count // 2000)])
     asked = np.unique(asked)
     numbers = rng.permute(asked, count, rng.generator(0, rng.ORDER, 0))

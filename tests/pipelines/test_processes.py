@@ -1,4 +1,4 @@
-"""The same batches from any number of real processes, however they start, and one end for all of them."""
+"""The same batches from any number of real processes, however they are started; they all end together."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BROKEN = {
 
 @pytest.fixture(scope="module")
 def damaged(shards: ShardIndex, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Films of which a key-frame that process 1 of 2 shows in step 2, and nobody before, has changed."""
+    """Films with a changed key-frame, which process 1 of 2 shows in step 2 and no process before."""
     index = ShardIndex.open(shutil.copytree(shards.root, tmp_path_factory.mktemp("damaged") / "shards"))
     frames = [open_loader(Case(str(shards.root), 1), 0).draw(0, step)[1].views["frame"] for step in range(3)]
     flip_byte(
@@ -61,7 +61,7 @@ def together(answer: list) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("name", EQUAL)
-def test_real_processes_see_together_what_one_sees(shards: ShardIndex, answers: dict, name: str):
+def test_real_processes_together_see_what_one_sees(shards: ShardIndex, answers: dict, name: str):
     case = Case(str(shards.root), **EQUAL[name])
     assert together(answers[name]) == expected(shards, case)
     assert len(expected(shards, case)) == 2 * STEPS - case.at

@@ -74,7 +74,7 @@ def test_it_can_be_read_again(videos: ShardIndex):
     assert all(torch.equal(a[1], b[1]) for a, b in zip(first, second, strict=True))
 
 
-def test_what_cannot_work_is_refused(videos: ShardIndex, shards: ShardIndex):
+def test_impossible_settings_are_refused(videos: ShardIndex, shards: ShardIndex):
     for kwargs, says in (
         ({"batch": 0}, "batch 0"),
         ({"count": 0}, "count 0"),

@@ -16,7 +16,7 @@ FILMS = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 
 @given(FILMS, st.integers(1, 14) | st.none(), st.sampled_from([(1, 1), (2, 1), (4, 2), (8, 4)]), st.integers(1, 4),
        st.integers(0, 400), st.integers(0, 2**32))  # fmt: skip
-def test_caches_are_those_of_a_machine_that_keeps_what_it_used_last(films, pool, ranks, share, cache, seed):
+def test_caches_keep_what_was_used_last(films, pool, ranks, share, cache, seed):
     processes, machines = ranks
     shots = np.array(films)
     plan = Plan(int(shots.sum()), share * processes, seed, pool and Pools(shots, pool))
@@ -45,7 +45,7 @@ def test_caches_are_those_of_a_machine_that_keeps_what_it_used_last(films, pool,
 
 
 class Forgetful(Plan):
-    """Hands out one sample twice and another never."""
+    """Hands out one sample twice and another not at all."""
 
     def batch(self, epoch: int, step: int) -> np.ndarray:
         batch = super().batch(epoch, step)
@@ -58,7 +58,7 @@ def test_a_sample_left_out_is_seen():
     assert (found.samples, found.distinct) == (1000, 999)
 
 
-def test_pools_are_fetched_about_once_and_no_pools_again_and_again():
+def test_with_pools_a_set_is_downloaded_about_once_and_without_many_times():
     shots = np.full(200, 50)
     shuffled, pooled = (
         simulate(Plan(10_000, 64, 0, pools), shots, shots, 4, 2, 2 * 20 * 50) for pools in (None, Pools(shots, 20))

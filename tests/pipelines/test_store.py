@@ -117,7 +117,7 @@ print(time.time())
 """
 
 
-def test_a_program_that_ends_does_not_wait_for_what_it_fetches(
+def test_a_program_that_ends_does_not_wait_for_downloads(
     served: int, remote: ShardIndex, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     proxy = Proxy(served, spoils=lambda request: request.startswith(b"GET") and b".tar" in request)
@@ -136,7 +136,7 @@ def test_a_program_that_ends_does_not_wait_for_what_it_fetches(
     assert time.time() - float(said) < 5  # one stalled read is given up after 10
 
 
-def test_shards_are_fetched_ahead_and_no_thread_stays(remote: ShardIndex):
+def test_shards_are_downloaded_ahead_and_no_thread_remains(remote: ShardIndex):
     store, threads = Store(remote), threading.active_count()
     store.fetch_ahead(np.arange(len(remote.frames)))
     for _ in range(400):
@@ -188,7 +188,7 @@ def test_pools_fetch_a_shard_once_an_epoch_though_the_cache_does_not_hold_all(
     assert len(fetched) <= 6  # two films, one in two parts, and two ahead of the next epoch
 
 
-def test_a_cache_too_small_for_the_order_is_said(
+def test_a_cache_too_small_for_the_order_is_reported(
     make_loader, remote: ShardIndex, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     largest = max(shard["bytes"] for shard in remote.shards)

@@ -1,4 +1,4 @@
-"""What a loader does with broken key-frames, broken shards and errors from elsewhere."""
+"""What a loader does with broken key-frames, broken shards and errors of its caller."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def step_of_first_use(loader: WindowLoader, least: int) -> tuple[int, int]:
 
 
 def without_huffman_codes(data: bytes) -> bytes:
-    """All markers are there, so no check but decoding finds it."""
+    """All markers are there, so only decoding finds it."""
     table = data.index(b"\xff\xc4")
     return data[: table + 5] + bytes(16) + data[table + 21 :]
 
@@ -123,7 +123,7 @@ def test_a_changed_byte_raises_naming_the_picture(
 
 
 def iter_into(loader: WindowLoader, seen: list[Batch]) -> Iterator[Batch]:
-    """Keeps in `seen` what came before an error."""
+    """Collect in `seen` the batches before an error."""
     for batch in loader:
         seen.append(batch)
     return iter(())
@@ -165,7 +165,7 @@ def test_a_new_iteration_works_after_an_error(
                 next(iter(loader))
 
 
-def test_a_broken_picture_under_way_does_not_stop_a_jump_elsewhere(
+def test_a_broken_picture_in_flight_does_not_stop_a_jump(
     make_loader: MakeLoader, undecodable_set: Undecodable, two_epochs: list[Batch]
 ):
     index, bad, _ = undecodable_set
@@ -217,8 +217,8 @@ def broken(shards: ShardIndex, source: Path, tmp_path_factory: pytest.TempPathFa
     return Broken(index, flipped, spoilt, cut, shot)
 
 
-def mended(broken: Broken, store: Store) -> Callable[[Centers, np.random.Generator], Drawn]:
-    """The sampler, but with the key-frames drawn that stand in for the broken ones."""
+def substituted(broken: Broken, store: Store) -> Callable[[Centers, np.random.Generator], Drawn]:
+    """The sampler, but drawing the substitutes of the broken key-frames."""
     instead = {
         broken.flipped: broken.flipped - 2,  # the first of its shot follows the last
         broken.spoilt: broken.spoilt + 1,
@@ -240,36 +240,36 @@ def mended(broken: Broken, store: Store) -> Callable[[Centers, np.random.Generat
 
 
 @pytest.fixture(scope="module")
-def mended_epochs(shards: ShardIndex, broken: Broken) -> list[Batch]:
-    """Two epochs from undamaged shards, of the key-frames that stand in for broken ones."""
+def substituted_epochs(shards: ShardIndex, broken: Broken) -> list[Batch]:
+    """Two epochs of the substitutes, from undamaged shards."""
     damaged = Store(broken.index)
-    loader = WindowLoader(shards, shards.select(None), mended(broken, damaged), SIZE, global_batch=4, seed=3)
+    loader = WindowLoader(shards, shards.select(None), substituted(broken, damaged), SIZE, global_batch=4, seed=3)
     return [*loader, *loader]
 
 
 @pytest.mark.parametrize("prefetch", [1, 3])
 def test_another_key_frame_of_its_film_is_shown(
-    make_loader: MakeLoader, broken: Broken, mended_epochs: list[Batch], two_epochs: list[Batch], prefetch: int
+    make_loader: MakeLoader, broken: Broken, substituted_epochs: list[Batch], two_epochs: list[Batch], prefetch: int
 ):
     loader = make_loader(broken.index, prefetch=prefetch, max_broken=1.0)
     found = [*loader, *loader]
     changed = [not torch.equal(a["images"], b["images"]) for a, b in zip(found, two_epochs, strict=True)]
     assert 0 < sum(changed) < len(changed)
-    assert_all_equal(found, mended_epochs)
+    assert_all_equal(found, substituted_epochs)
 
 
 def test_it_does_not_depend_on_which_process_meets_a_fault_first(
-    make_loader: MakeLoader, broken: Broken, mended_epochs: list[Batch]
+    make_loader: MakeLoader, broken: Broken, substituted_epochs: list[Batch]
 ):
     ranks = [make_loader(broken.index, rank=rank, world_size=4, max_broken=1.0) for rank in range(4)]
     parts = [part for _ in range(2) for part in zip(*ranks, strict=True)]
-    assert_all_equal([{k: torch.cat([p[k] for p in part]) for k in part[0]} for part in parts], mended_epochs)
+    assert_all_equal([{k: torch.cat([p[k] for p in part]) for k in part[0]} for part in parts], substituted_epochs)
 
 
-def test_a_resume_shows_the_same(make_loader: MakeLoader, broken: Broken, mended_epochs: list[Batch]):
+def test_a_resume_shows_the_same(make_loader: MakeLoader, broken: Broken, substituted_epochs: list[Batch]):
     loader = make_loader(broken.index, max_broken=1.0)
     loader.load_state_dict({"epoch": 1, "step": 2})
-    assert_all_equal(list(loader), mended_epochs[STEPS + 2 :])
+    assert_all_equal(list(loader), substituted_epochs[STEPS + 2 :])
 
 
 def test_every_broken_key_frame_is_logged_once(
@@ -302,7 +302,7 @@ def test_the_run_stops_above_the_rate_and_not_below(make_loader: MakeLoader, bro
         pass
 
 
-def test_a_film_of_which_nothing_is_left_raises(make_loader: MakeLoader, shards: ShardIndex, tmp_path: Path):
+def test_a_film_with_only_broken_key_frames_raises(make_loader: MakeLoader, shards: ShardIndex, tmp_path: Path):
     index = ShardIndex.open(shutil.copytree(shards.root, tmp_path / "shards"))
     tiny = int(index.sequences["first_frame"][1])
     for frame in range(tiny, tiny + 9):
@@ -312,7 +312,7 @@ def test_a_film_of_which_nothing_is_left_raises(make_loader: MakeLoader, shards:
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
-def test_a_rate_that_is_none_is_refused(make_loader: MakeLoader, rate: float):
+def test_a_bad_rate_is_refused(make_loader: MakeLoader, rate: float):
     with pytest.raises(ConfigError, match="max_broken"):
         make_loader(max_broken=rate)
 
@@ -322,7 +322,7 @@ def test_a_rate_that_is_none_is_refused(make_loader: MakeLoader, rate: float):
 
 @pytest.mark.parametrize("error", [ValueError, RuntimeError, StopIteration, KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("max_broken", [0.0, 1.0])
-def test_an_error_while_drawing_passes_and_the_loader_goes_on_after_it(
+def test_an_error_while_drawing_is_raised_and_the_loader_works_afterwards(
     shards: ShardIndex, two_epochs: list[Batch], error: type[BaseException], max_broken: float
 ):
     calls = iter(range(100))
@@ -358,7 +358,7 @@ def test_an_interrupt_anywhere_loses_and_repeats_nothing(
 @pytest.mark.parametrize(
     "spoil", [Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"?")]
 )
-def test_a_shard_that_went_or_was_cut_is_named(
+def test_a_missing_or_cut_shard_is_named(
     make_loader: MakeLoader, shards: ShardIndex, tmp_path: Path, spoil: Callable[[Path], object]
 ):
     index = ShardIndex.open(shutil.copytree(shards.root, tmp_path / "shards"))

@@ -1,7 +1,7 @@
-"""The laws of the view table, by large samples.
+"""The distributions of the view table, by large samples.
 
 Distances between distributions are bounded by the DKW inequality and proportions by Hoeffding's: each comparison fails
-for one seed in a billion where the law holds. The seeds are fixed, so a test that passes goes on passing.
+for one seed in a billion if the distribution is right. The seeds are fixed, so a test that passes keeps passing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FAILS = 1e-9
 
 
 def bound(count: int) -> float:
-    """Largest distance that chance explains between a distribution function and that of `count` draws from it."""
+    """Largest plausible distance between a distribution function and the empirical one of `count` draws from it."""
     return math.sqrt(math.log(2 / FAILS) / (2 * count))
 
 
@@ -42,15 +42,15 @@ def distance_to_uniform(drawn: np.ndarray, low: float, high: float) -> float:
 
 
 def assert_uniform(drawn: np.ndarray, low: float, high: float, grain: float = 0.0) -> None:
-    """`grain`: what rounding may add, as a part of the range."""
+    """`grain`: rounding, as a fraction of the range."""
     assert drawn.min() >= low - grain * (high - low) - 1e-6
     assert drawn.max() <= high + grain * (high - low) + 1e-6
     assert distance_to_uniform(drawn, low, high) < bound(len(drawn)) + grain
 
 
-def draw(count: int = MANY, height: int = 6000, width: int = 6000, seed: int = 0, **laws) -> np.ndarray:
+def draw(count: int = MANY, height: int = 6000, width: int = 6000, seed: int = 0, **augmentation) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return draw_groups(rng, TrainViews(**laws), np.full(count, height), np.full(count, width))
+    return draw_groups(rng, TrainViews(**augmentation), np.full(count, height), np.full(count, width))
 
 
 def test_area_aspect_and_place_of_a_crop_are_uniform():
@@ -73,18 +73,21 @@ def test_crops_follow_the_rule_of_ten_tries_and_a_centred_fallback(height: int, 
         assert np.abs(ours - theirs).max() < 2 * bound(count), name
 
 
-def crops_one_by_one(rng: np.random.Generator, laws: TrainViews, height: int, width: int, count: int):
-    """(top, left, height, width) the way the rule reads: a loop of tries."""
+def crops_one_by_one(rng: np.random.Generator, augmentation: TrainViews, height: int, width: int, count: int):
+    """(top, left, height, width) by the rule as written: a loop of tries."""
     for _ in range(count):
         for _ in range(10):
-            area = height * width * rng.uniform(*laws.area)
-            aspect = math.exp(rng.uniform(math.log(laws.aspect[0]), math.log(laws.aspect[1])))
+            area = height * width * rng.uniform(*augmentation.area)
+            aspect = math.exp(rng.uniform(math.log(augmentation.aspect[0]), math.log(augmentation.aspect[1])))
             h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
             if 0 < h <= height and 0 < w <= width:
                 yield rng.integers(0, height - h + 1), rng.integers(0, width - w + 1), h, w
                 break
         else:
-            h, w = min(height, round(width / laws.aspect[0])), min(width, round(height * laws.aspect[1]))
+            h, w = (
+                min(height, round(width / augmentation.aspect[0])),
+                min(width, round(height * augmentation.aspect[1])),
+            )
             yield (height - h) // 2, (width - w) // 2, h, w
 
 
@@ -92,7 +95,7 @@ def crops_one_by_one(rng: np.random.Generator, laws: TrainViews, height: int, wi
     ("height", "width", "crop"),
     [(10, 1000, (0, 493, 10, 13)), (1000, 10, (493, 0, 13, 10)), (100, 100, (0, 0, 100, 100))],
 )
-def test_the_middle_is_taken_where_no_try_fits(height: int, width: int, crop: tuple[int, ...]):
+def test_the_middle_is_taken_if_no_try_fits(height: int, width: int, crop: tuple[int, ...]):
     # The whole area in an extreme picture; in a square one, an aspect that never fits.
     rows = draw(1000, height, width, area=(1.0, 1.0))
     taken = np.stack([rows[name] for name in ("top", "left", "height", "width")], 1)
@@ -112,7 +115,7 @@ def test_crops_lie_inside_the_picture(short: int, ratio: float, upright: bool, s
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 128), (128, 8), (1, 1), (240, 428)])
 @given(low=st.floats(1e-4, 1), high=st.floats(1e-4, 1), wide=st.floats(0.05, 20), seed=st.integers(0, 2**32))
-def test_crops_lie_inside_the_picture_under_any_law(
+def test_crops_are_inside_the_picture_for_any_augmentation(
     height: int, width: int, low: float, high: float, wide: float, seed: int
 ):
     rows = draw(16, height, width, seed, area=(min(low, high), max(low, high)), aspect=(min(wide, 1), max(wide, 1)))
@@ -126,14 +129,14 @@ def assert_inside(rows: np.ndarray, height: int, width: int) -> None:
         assert (rows[at] + rows[side] <= whole).all()
 
 
-def test_flip_jitter_and_blur_come_at_their_rates():
+def test_flip_jitter_and_blur_have_their_rates():
     rows = draw()
     jittered = rows["brightness"] != 1
     for chosen, rate in ((rows["flip"], 0.5), (jittered, 0.8), (rows["blur"] > 0, 0.5)):
         assert abs(chosen.mean() - rate) < bound(MANY)
 
 
-def test_grey_and_solarize_come_at_their_rates():
+def test_grey_and_solarize_have_their_rates():
     rows = draw(grayscale=0.2, solarize=0.3)
     for chosen, rate in ((rows["grey"], 0.2), (rows["solarize"], 0.3), (rows["grey"] & rows["solarize"], 0.06)):
         assert abs(chosen.mean() - rate) < bound(MANY)
@@ -144,9 +147,9 @@ def test_grey_and_solarize_come_at_their_rates():
 def test_recipes_without_grey_or_solarize_draw_what_they_did_before_there_were_any():
     """The numbers of a picture, in the order in which they always were drawn; the next number is not touched."""
     ours, theirs = np.random.default_rng(5), np.random.default_rng(5)
-    laws, sides = TrainViews(), (np.full(50, 240), np.full(50, 428))
-    rows = draw_groups(ours, laws, *sides)
-    theirs.uniform(*laws.area, (50, 10)), theirs.uniform(0, 1, (50, 10)), theirs.random(50), theirs.random(50)
+    augmentation, sides = TrainViews(), (np.full(50, 240), np.full(50, 428))
+    rows = draw_groups(ours, augmentation, *sides)
+    theirs.uniform(*augmentation.area, (50, 10)), theirs.uniform(0, 1, (50, 10)), theirs.random(50), theirs.random(50)
     assert (rows["flip"] == (theirs.random(50) < 0.5)).all()
     jitter = theirs.random(50) < 0.8
     for step in ("brightness", "contrast", "saturation"):
@@ -171,7 +174,7 @@ def test_jitter_draws_every_factor_or_none():
     assert (rows["hue"][~on] == 0).all()
 
 
-def test_colour_steps_come_in_every_order_alike():
+def test_every_order_of_colour_steps_is_equally_likely():
     assert sorted(map(tuple, ORDERS.tolist())) == sorted(permutations(range(4)))
     counts = np.bincount(draw()["order"], minlength=24)
     assert len(counts) == 24
@@ -214,21 +217,21 @@ def test_blur_sigma_is_drawn_for_every_picture_and_the_rest_is_shared():
 def test_pictures_of_a_clip_share_all():
     height, width = np.full(MANY // 10, 240), np.full(MANY // 10, 428)
     frames = np.arange(MANY // 10 * 4).reshape(-1, 4)
-    laws = TrainViews(grayscale=0.2, solarize=0.2)
-    rows = draw_clips(np.random.default_rng(1), laws, height, width, frames)
+    augmentation = TrainViews(grayscale=0.2, solarize=0.2)
+    rows = draw_clips(np.random.default_rng(1), augmentation, height, width, frames)
     assert (rows["frame"] == frames).all()
     for name in set(VIEW.names) - {"frame"}:
         assert (rows[name] == rows[name][:, :1]).all(), name
     sigma = rows["blur"][:, 0]
     assert_uniform(sigma[sigma > 0], 0.1, 2.0)
     rng = np.random.default_rng(1)
-    one_by_one = spread(rng, laws, draw_groups(rng, laws, height, width), frames[:, :1])
+    one_by_one = spread(rng, augmentation, draw_groups(rng, augmentation, height, width), frames[:, :1])
     assert (rows[:, :1] == one_by_one).all()
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (480, 854), (854, 480), (240, 428)])
 @pytest.mark.parametrize("inverse", [False, True])
-def test_a_drawn_short_side_follows_its_law(height: int, width: int, inverse: bool):
+def test_a_drawn_short_side_has_its_distribution(height: int, width: int, inverse: bool):
     rows = draw(MANY, height, width, short_side=(256, 320), inverse=inverse)
     assert (rows["height"] == rows["width"]).all()
     assert_inside(rows, height, width)
@@ -236,7 +239,7 @@ def test_a_drawn_short_side_follows_its_law(height: int, width: int, inverse: bo
     short_side = short * 224 / rows["height"].astype(float)
     low, high = (1 / 320, 1 / 256) if inverse else (256, 320)
     drawn = 1 / short_side if inverse else short_side
-    # A crop has whole pixels: the law is right to one of them.
+    # A crop has whole pixels: the distribution is right to one pixel.
     assert_uniform(np.clip(drawn, low, high), low, high, grain=320 / 64 / (short * 224 / 320))
     for side, whole in (("top", height), ("left", width)):
         room = whole - rows["height"]
@@ -252,11 +255,11 @@ def test_squares_lie_inside_any_picture(height: int, width: int, low: float, rat
     assert_inside(draw(16, height, width, seed, size=8, short_side=(low, low * ratio), inverse=inverse), height, width)
 
 
-@pytest.mark.parametrize("laws", [{"flip": 0, "jitter": 0, "blur": 0}, {"flip": 1, "jitter": 1, "blur": 1}])
-def test_a_rate_of_none_or_all_is_exact(laws: dict):
-    rows = draw(1000, **laws)
+@pytest.mark.parametrize("augmentation", [{"flip": 0, "jitter": 0, "blur": 0}, {"flip": 1, "jitter": 1, "blur": 1}])
+def test_a_rate_of_none_or_all_is_exact(augmentation: dict):
+    rows = draw(1000, **augmentation)
     found = (rows["flip"], rows["brightness"] != 1, rows["blur"] > 0)
-    assert [float(chosen.mean()) for chosen in found] == list(laws.values())
+    assert [float(chosen.mean()) for chosen in found] == list(augmentation.values())
 
 
 def test_pictures_of_different_sizes_are_drawn_together():
@@ -314,7 +317,7 @@ def test_no_jitter_is_the_identity():
 
 
 @pytest.mark.parametrize(
-    ("laws", "says"),
+    ("augmentation", "says"),
     [
         ({"flip": 1.1}, "views.flip 1.1"),
         ({"jitter": -0.1}, "views.jitter -0.1"),
@@ -335,9 +338,9 @@ def test_no_jitter_is_the_identity():
         ({"blur": float("nan")}, "views.blur nan"),
     ],
 )
-def test_laws_out_of_range_are_refused_by_name(laws: dict, says: str):
+def test_values_out_of_range_are_refused_by_name(augmentation: dict, says: str):
     with pytest.raises(ConfigError, match=says.replace("[", r"\[")):
-        TrainViews(**laws)
+        TrainViews(**augmentation)
 
 
 @pytest.mark.parametrize("sizes", [(224, 256), (256, 7), (256, 224, 2)])
@@ -346,6 +349,6 @@ def test_test_views_out_of_range_are_refused(sizes: tuple[int, ...]):
         TestViews(*sizes)
 
 
-def test_test_views_of_training_views_are_as_large_and_normalised_alike():
+def test_test_views_of_training_views_have_the_same_size_and_normalisation():
     found = TrainViews(size=112, mean=(0.45,) * 3, std=(0.225,) * 3).at_test()
     assert found == TestViews(128, 112, 1, (0.45,) * 3, (0.225,) * 3)

@@ -53,7 +53,7 @@ def test_any_labels_are_read_back_as_written(data):
         assert_same(read_back(Path(folder), "f", shots), expected)
 
 
-def test_annotation_files_stand_where_movienet_has_them(tmp_path):
+def test_annotation_files_are_where_movienet_has_them(tmp_path):
     write_set(tmp_path, {"a": 4, "b": (0, 2)}, {"b": "test"})
     rows = [json.loads(line) for line in (tmp_path / "anno" / "anno.test.ndjson").read_text().splitlines()]
     assert [(row["video_id"], row["shot_id"], row["num_shot"]) for row in rows] == [("b", "0000", 2), ("b", "0002", 2)]
@@ -111,7 +111,7 @@ def test_a_broken_annotation_line_is_named(tmp_path, line):
     assert "\n" not in str(error.value)
 
 
-def test_annotations_that_are_no_text_are_an_error(tmp_path):
+def test_annotations_that_are_not_text_are_an_error(tmp_path):
     (tmp_path / "anno").mkdir()
     (tmp_path / "anno" / "anno.train.ndjson").write_bytes(b"\xff\xd8\xff\xe0" * 9)
     with pytest.raises(SourceError, match=r"anno\.train\.ndjson: not UTF-8"):
@@ -169,7 +169,7 @@ def test_two_files_for_one_keyframe_are_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "._shot_0000_img_0.jpg", "Thumbs.db", "thumbs.db", "desktop.ini"])
-def test_litter_of_desktop_systems_is_passed_over(tmp_path, name):
+def test_litter_of_desktop_systems_is_ignored(tmp_path, name):
     folder = write_film(tmp_path, "f", 2)
     (folder / name).write_bytes(b"x")
     assert keyframe_folder.list_keyframes(folder)[0].tolist() == [0, 1]
@@ -200,7 +200,7 @@ def test_a_folder_not_in_the_layout_is_an_error_that_shows_the_layout(tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["missing", "file"])
-def test_a_source_that_is_no_folder_is_an_error(tmp_path, name):
+def test_a_source_that_is_not_a_folder_is_an_error(tmp_path, name):
     (tmp_path / "file").write_text("x")
     with pytest.raises(SourceError, match=f"{name}: no such folder"):
         keyframe_folder.find_frames_dir(tmp_path / name)

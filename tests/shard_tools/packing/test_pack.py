@@ -1,4 +1,4 @@
-"""Pack: other tools read the same bytes, equal input gives equal files, and nothing half-written is taken for whole."""
+"""Pack: other tools read the same bytes, equal input gives equal files, and nothing half-written counts as whole."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def tars(folder: Path) -> list[str]:
 
 
 def assert_unfinished(dst: Path) -> None:
-    """Nothing downstream takes `dst` for a set of shards, and every tar in its place is whole."""
+    """`dst` cannot be opened as a set of shards, and every tar in place is whole."""
     with pytest.raises(ShardError, match=r"not a finished set of shards|no such folder"):
         ShardIndex.open(dst)
     for tar in tars(dst):
@@ -66,7 +66,7 @@ def assert_unfinished(dst: Path) -> None:
 # --- the bytes, read by all
 
 
-def test_every_keyframe_stands_where_the_index_says(packed, source):
+def test_every_keyframe_is_where_the_index_says(packed, source):
     index, pictures = ShardIndex.open(packed), keyframes(source)
     assert len(index.frames) == len(pictures)
     for row, data, frame in zip(index.frames, pictures.values(), range(len(pictures)), strict=True):
@@ -75,7 +75,7 @@ def test_every_keyframe_stands_where_the_index_says(packed, source):
         assert Path(shard).read_bytes()[offset : offset + len(data)] == data
 
 
-def test_labels_stand_in_the_index(packed):
+def test_labels_are_in_the_index(packed):
     index = ShardIndex.open(packed)
     for film, (name, shots) in enumerate(sorted(FILMS.items())):
         expected = make_labels(shots)
@@ -256,7 +256,7 @@ BREAKS = [
 
 
 @pytest.mark.parametrize("break_film", BREAKS)
-def test_a_broken_source_stops_the_pack_and_once_mended_it_goes_on(copy, source, packed, tmp_path, break_film):
+def test_a_broken_source_stops_the_pack_which_resumes_once_it_is_fixed(copy, source, packed, tmp_path, break_film):
     film, dst = copy / movienet.FRAMES_DIR / "c", tmp_path / "dst"
     reason = break_film(film)
     with pytest.raises(SourceError, match=reason) as error:
@@ -277,8 +277,8 @@ def test_a_broken_source_stops_the_pack_and_once_mended_it_goes_on(copy, source,
 # --- stopped packs
 
 
-def test_nothing_vouches_for_bytes_that_are_not_on_disk_yet(source, tmp_path, monkeypatch):
-    """What a machine that fails may lose is whatever was not flushed: note every flush and every renaming, in order."""
+def test_notes_and_manifest_are_written_after_the_bytes_they_describe(source, tmp_path, monkeypatch):
+    """A machine that fails may lose whatever was not flushed, so record every flush and rename in order."""
     dst, events, fsync, replace = tmp_path / "dst", [], os.fsync, os.replace
 
     def flush(fd: int) -> None:
@@ -319,7 +319,7 @@ def stop_before_the_index(copy: Path, dst: Path) -> None:
     assert len(tars(dst)) == len(list((copy / movienet.FRAMES_DIR).iterdir()))
 
 
-def test_a_film_that_is_gone_from_the_source_is_gone_from_the_set(copy, source, packed, tmp_path):
+def test_a_film_deleted_from_the_source_is_deleted_from_the_set(copy, source, packed, tmp_path):
     write_film(copy, "gone", 2)
     stop_before_the_index(copy, tmp_path / "dst")
     assert (tmp_path / "dst" / "gone.tar").exists()
@@ -350,9 +350,7 @@ def test_damaged_notes_of_a_stopped_pack_only_cost_time(copy, packed, tmp_path):
     assert digests(dst) == digests(packed)
 
 
-def test_a_disk_that_fails_at_any_write_is_one_line_and_once_mended_the_pack_goes_on(
-    source, packed, tmp_path, monkeypatch
-):
+def test_a_disk_that_fails_at_any_write_is_one_line_and_the_pack_resumes(source, packed, tmp_path, monkeypatch):
     dst, fsync, flushes = tmp_path / "dst", os.fsync, 3 * len(FILMS) + 5
     for good in range(flushes):
         left = [None] * good
@@ -375,7 +373,7 @@ def test_a_disk_that_fails_at_any_write_is_one_line_and_once_mended_the_pack_goe
     assert digests(dst) == digests(packed)
 
 
-def test_a_disk_that_fills_up_is_one_line_and_with_more_room_the_pack_goes_on(source, packed, tmp_path):
+def test_a_full_disk_is_one_line_and_with_more_room_the_pack_resumes(source, packed, tmp_path):
     with small_disk(tmp_path / "disk", "48k") as disk:
         with pytest.raises(ShardError, match="No space left on device; fix this and run the same command again"):
             pack(source, disk / "dst")
@@ -495,21 +493,21 @@ def test_a_finished_set_is_not_touched(source, packed):
     assert digests(packed) == before
 
 
-def test_a_tar_of_somebody_else_is_not_written_over(source, tmp_path):
+def test_a_foreign_tar_is_not_overwritten(source, tmp_path):
     (tmp_path / "c.tar").write_bytes(b"precious")
     with pytest.raises(ShardError, match=r"c\.tar: not of this pack"):
         pack(source, tmp_path)
     assert (tmp_path / "c.tar").read_bytes() == b"precious"
 
 
-def test_files_of_others_beside_the_shards_stay(source, tmp_path):
+def test_foreign_files_beside_the_shards_stay(source, tmp_path):
     for name in ("other.tar", "README"):
         (tmp_path / name).write_bytes(b"mine")
     pack(source, tmp_path)
     assert {(tmp_path / name).read_bytes() for name in ("other.tar", "README")} == {b"mine"}
 
 
-def test_shards_may_stand_inside_the_source(copy, packed):
+def test_shards_may_be_inside_the_source(copy, packed):
     pack(copy, copy / "shards")
     assert digests(copy / "shards") == digests(packed)
 
@@ -533,9 +531,7 @@ def test_a_place_that_cannot_be_a_folder_is_one_line(source, tmp_path, place):
         pack(source, tmp_path / place)
 
 
-def test_a_second_pack_into_the_same_folder_is_refused_while_the_first_is_at_work(
-    source, packed, tmp_path, monkeypatch
-):
+def test_a_second_pack_into_the_same_folder_is_refused_while_the_first_runs(source, packed, tmp_path, monkeypatch):
     dst, read = tmp_path / "dst", keyframe_folder.list_keyframes
     refusals = []
 

@@ -117,7 +117,7 @@ def test_missing_and_foreign_files_are_all_named(shards):
     ]
 
 
-def test_two_shards_that_changed_places(shards):
+def test_two_swapped_shards(shards):
     (shards / "a b.tar").rename(shards / "x")
     (shards / "c.tar").rename(shards / "a b.tar")
     (shards / "x").rename(shards / "c.tar")
@@ -174,8 +174,8 @@ def test_repair_packs_again_only_what_is_broken(shards, packed, source, broken, 
     assert {name for name in before if before[name] != after[name]} == packed_again
 
 
-def test_what_was_repaired_is_opened_anew_by_those_who_verify_again(shards, source):
-    """As the nodes of a cluster do, which stay for both."""
+def test_verifying_again_opens_the_repaired_set(shards, source):
+    """As on the nodes of a cluster, whose processes outlive a call."""
     data = bytearray((shards / "frames.npy").read_bytes())
     data[-1] ^= 1
     (shards / "frames.npy").write_bytes(data)
@@ -191,7 +191,7 @@ def test_repair_of_a_missing_shard(shards, packed, source):
 
 
 def test_a_folder_that_holds_no_set_is_not_repaired(source, tmp_path):
-    """Its tars may be the very source."""
+    """Its tars may be the source."""
     (tmp_path / "c.tar").write_bytes(b"precious")
     with pytest.raises(ShardError, match=r"manifest\.json: missing, so there is no set to repair"):
         repair(tmp_path, source)
@@ -210,7 +210,7 @@ def test_a_stopped_repair_is_a_stopped_pack(shards, packed, source, monkeypatch)
     assert digests(shards) == digests(packed)
 
 
-def test_a_set_behind_an_address(packed, tmp_path, monkeypatch):
+def test_a_remote_set(packed, tmp_path, monkeypatch):
     shutil.copytree(packed, tmp_path / "s3" / BUCKET / "shards")
     monkeypatch.setenv("BASSL_FAST_CACHE", str(tmp_path / "cache"))
     with s3_server(tmp_path / "s3") as port:

@@ -1,4 +1,4 @@
-"""The shard format: headers other tools read, an index that tells the truth and notices when it does not."""
+"""The shard format: headers other tools read, an index that is true, and notices when it is not."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_a_folder_without_manifest_was_never_finished(shards):
         "\ud800",
     ],
 )
-def test_a_manifest_that_is_none_is_an_error(shards, text):
+def test_a_bad_manifest_is_an_error(shards, text):
     (shards / fmt.MANIFEST).write_text(text, errors="surrogatepass")
     assert "not a manifest" in refused(shards)
 
@@ -204,7 +204,7 @@ def test_an_array_cut_at_any_byte_is_an_error(shards, name):
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_an_array_in_the_place_of_another_is_an_error(shards, name):
+def test_swapped_arrays_are_an_error(shards, name):
     for other in set(ARRAYS) - {name}:
         shutil.copy(shards / other, shards / "keep")
         shutil.copy(shards / name, shards / other)
@@ -268,7 +268,7 @@ def test_an_array_of_another_pack_is_an_error(shards):
 
 
 def write_sequences(shards: Path, sequences: np.ndarray) -> None:
-    """As somebody would who means it: the manifest vouches for what is written."""
+    """As an attacker would: with the right checksum in the manifest."""
     data = fmt.npy_bytes(sequences)
     (shards / fmt.SEQUENCES).write_bytes(data)
     manifest = json.loads((shards / fmt.MANIFEST).read_text())
@@ -276,7 +276,7 @@ def write_sequences(shards: Path, sequences: np.ndarray) -> None:
     (shards / fmt.MANIFEST).write_text(json.dumps(manifest))
 
 
-def test_keyframes_that_end_elsewhere_than_the_shard_are_an_error(shards):
+def test_keyframes_that_do_not_end_with_the_shard_are_an_error(shards):
     frames = np.load(shards / fmt.FRAMES)
     frames["offset"][-1] += 512
     np.save(shards / fmt.FRAMES, frames)

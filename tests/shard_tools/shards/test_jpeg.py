@@ -1,4 +1,4 @@
-"""What a JPEG's bytes say: the size of a whole one, and one plain error for anything else."""
+"""Reading the size of a JPEG: one plain error for anything that is not a whole JPEG."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_padding_after_the_end_is_allowed(tail):
         (b"\xff\xd8" + b"\xff" * 50 + b"\xff\xd9", "broken JPEG header"),
     ],
 )
-def test_what_is_no_jpeg_is_named(data, reason):
+def test_what_is_not_a_jpeg_is_named(data, reason):
     with pytest.raises(SourceError, match=rf"^f/x\.jpg: {reason}"):
         picture_size(data, "f/x.jpg")
 

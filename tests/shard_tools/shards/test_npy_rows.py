@@ -53,14 +53,14 @@ def test_scattered_rows_are_read_one_by_one(path, monkeypatch):
     assert found._block.cache_info().currsize == 0
 
 
-def test_it_passes_for_an_array_and_goes_to_other_processes(path):
+def test_it_converts_to_an_array_and_is_pickled(path):
     found = pickle.loads(pickle.dumps(Rows(path)))
     assert (len(found), found.dtype, found.shape) == (1000, FRAME, (1000,))
     np.testing.assert_array_equal(np.array(found), ARRAY)
     assert list(found)[5] == ARRAY[5]
 
 
-def test_only_so_many_blocks_are_kept(path, monkeypatch):
+def test_a_bounded_number_of_blocks_is_kept(path, monkeypatch):
     monkeypatch.setattr(rows, "_BLOCK", 10)
     monkeypatch.setattr(rows, "_KEPT", 3)
     found = Rows(path)

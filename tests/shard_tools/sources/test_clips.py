@@ -80,7 +80,7 @@ def refused(source: Path, dst: Path, **options) -> str:
 # --- a video as frames
 
 
-def test_frame_k_is_the_one_on_show_at_k_over_fps(tmp_path):
+def test_frame_k_is_the_one_shown_at_k_over_fps(tmp_path):
     video = make_video(tmp_path / "a.mp4", 12, 24)
     assert greys(list(clip_frames(video, 24, 0))) == list(range(12))
     assert greys(list(clip_frames(video, 12, 0))) == list(range(0, 12, 2))
@@ -88,7 +88,7 @@ def test_frame_k_is_the_one_on_show_at_k_over_fps(tmp_path):
     assert greys(list(clip_frames(video, 30, 0))) == [int(k * 24 / 30 + 1e-6) for k in range(15)]
 
 
-def test_a_changing_frame_rate_is_sampled_in_time(tmp_path):
+def test_a_varying_frame_rate_is_resampled_in_time(tmp_path):
     video = make_video(tmp_path / "a.mp4", 5, 24, times=[0, 10, 100, 110, 120])
     shown = greys(list(clip_frames(video, 24, 0)))
     assert shown[:13] == [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3, 4]
@@ -218,7 +218,7 @@ def classes_of_one_name(folder: Path) -> str:
     "spoil",
     [dead_link, classes_of_one_name, missing_frame, foreign_file, twice, other_size, no_frames, empty_class],
 )
-def test_frames_that_are_not_right_are_one_line(tmp_path, spoil):
+def test_wrong_frames_are_one_line(tmp_path, spoil):
     folder = make_frames(tmp_path / "src" / "a" / "v", 4)
     reason = spoil(folder)
     assert reason in refused(tmp_path / "src", tmp_path / "dst")
@@ -260,7 +260,7 @@ def no_video(path: Path) -> str:
 
 
 @pytest.mark.parametrize("spoil", [cut_video, text_video, sound_alone, empty_video, same_name, no_video])
-def test_videos_that_are_not_right_are_one_line(tmp_path, spoil):
+def test_wrong_videos_are_one_line(tmp_path, spoil):
     video = make_video(tmp_path / "src" / "a" / "v.mp4", 40)
     reason = spoil(video)
     assert reason in refused(tmp_path / "src", tmp_path / "dst")
@@ -281,7 +281,7 @@ def test_a_film_is_too_long_for_a_clip(tmp_path, monkeypatch, frames):
 # --- stopped packs, verify, repair
 
 
-def test_a_stopped_pack_goes_on_with_other_options_anew_and_repair_knows_them(tree, tmp_path, monkeypatch):
+def test_a_stopped_pack_starts_again_with_other_options_and_repair_uses_them(tree, tmp_path, monkeypatch):
     dst, reading = tmp_path / "dst", Reading(short_side=32, fps=10)
     with monkeypatch.context() as patch:
         patch.setattr("shard_tools.packing.pack.write_index", lambda *args: 1 / 0)
@@ -373,7 +373,7 @@ def test_videos_in_one_folder_have_numbers_for_classes(tmp_path):
         ("/data/yo yo/x.mp4 1\n", "leaves the folder"),
     ],
 )
-def test_a_list_that_is_not_right_is_one_line(kinetics, tmp_path, line, said):
+def test_a_wrong_list_is_one_line(kinetics, tmp_path, line, said):
     with (kinetics / "val.csv").open("a") as file:
         file.write(f"\n{line}")
     assert said in refused(kinetics, tmp_path / "dst")
@@ -389,7 +389,7 @@ def test_a_clip_of_two_splits_is_refused(kinetics, tmp_path):
     assert f"val.csv:3: train/yo yo/train-1.mp4 is also listed at {kinetics}/train.csv:2; keep one of them" in said
 
 
-def test_a_class_folder_that_no_list_names_is_refused(kinetics, tmp_path):
+def test_a_class_folder_in_no_list_is_refused(kinetics, tmp_path):
     make_video(kinetics / "train" / "zumba" / "x.mp4", 6)
     assert "train/zumba: not a class in the lists of Kinetics; move it away" in refused(kinetics, tmp_path / "dst")
 
@@ -427,7 +427,7 @@ def test_ucf101(ucf, tmp_path):
     assert len(index.select("test")) == 101
 
 
-def test_ucf101_of_a_split_whose_lists_are_not_there(ucf, tmp_path):
+def test_ucf101_of_a_split_without_lists(ucf, tmp_path):
     assert "trainlist01.txt: missing; put it there" in refused(ucf, tmp_path / "dst")
 
 
@@ -450,7 +450,7 @@ def test_ucf101_has_101_classes(tmp_path):
         ("classInd.txt", "102 New", "lists of 102 classes, UCF101 has 101"),
     ],
 )
-def test_ucf_lists_that_are_not_right(ucf, tmp_path, list_name, line, said):
+def test_wrong_ucf_lists(ucf, tmp_path, list_name, line, said):
     lists = Path(shutil.copytree(ucf / "ucfTrainTestlist", tmp_path / "lists"))
     with (lists / list_name).open("a") as file:
         file.write(f"{line}\n")
@@ -494,7 +494,7 @@ def test_hmdb51_by_its_tags(hmdb, tmp_path):
     assert set(index.sequences["fps"].tolist()) == {30.0}
 
 
-def test_generated_lists_of_hmdb51_go_first(hmdb, tmp_path):
+def test_generated_lists_of_hmdb51_take_precedence(hmdb, tmp_path):
     root = Path(shutil.copytree(hmdb, tmp_path / "h"))
     names = sorted(f"class_{n}" for n in range(51))
     rows = [f"{name}/#{name[6:]} [clip]_0!.avi {label} 1" for label, name in enumerate(names)]
@@ -507,7 +507,7 @@ def test_generated_lists_of_hmdb51_go_first(hmdb, tmp_path):
 
 
 @pytest.mark.parametrize("line", ["clip.avi", "clip.avi 3", " 1", "a/b.avi 1"])
-def test_a_tag_that_is_none(hmdb, tmp_path, line):
+def test_a_bad_tag(hmdb, tmp_path, line):
     lists = Path(shutil.copytree(hmdb / "testTrainMulti_7030_splits", tmp_path / "lists"))
     with (lists / "class_7_test_split1.txt").open("a") as file:
         file.write(f"{line}\n")
@@ -570,7 +570,7 @@ def test_something_something_as_videos(tmp_path):
     assert {frames for _, frames in clips_of(tmp_path / "dst").values()} == {5}
 
 
-def test_lists_of_frames_say_how_many_a_clip_has(tmp_path):
+def test_lists_of_frames_give_the_frames_of_a_clip(tmp_path):
     root = write_something(tmp_path / "s", 2)
     for split, clips in (("train", [10, 11, 12]), ("val", [20, 22])):
         rows = [f'{n} {i} {k} {n}/{n}_{k + 1:06d}.jpg ""' for i, n in enumerate(clips) for k in range(n % 10 + 2)]
@@ -601,13 +601,13 @@ def test_lists_of_frames_say_how_many_a_clip_has(tmp_path):
         (2, "labels.json", "[]", "not the labels of v2"),
     ],
 )
-def test_something_lists_that_are_not_right(tmp_path, version, name, text, said):
+def test_wrong_something_lists(tmp_path, version, name, text, said):
     root = write_something(tmp_path / "s", version)
     write(root / f"something-something-v{version}-{name}", text)
     assert said in refused(root, tmp_path / "dst")
 
 
-def test_no_lists_are_none(tmp_path):
+def test_a_folder_without_lists(tmp_path):
     assert find_lists(tmp_path) is None
 
 

@@ -1,4 +1,4 @@
-"""Sources: one film set gives the same shards however it comes; what is wrong with a tar or a zip is one line."""
+"""Sources: a set of films gives the same shards in every layout; what is wrong with a tar or a zip is one line."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_annotations_beside_the_zip_are_found(source, packed, tmp_path):
     assert digests(tmp_path / "dst") == packed
 
 
-def test_annotations_that_are_not_there(source, tmp_path):
+def test_missing_annotations(source, tmp_path):
     with pytest.raises(SourceError, match="no folder anno/ in it"):
         pack(source, tmp_path / "dst", annotations=tmp_path)
 
@@ -159,7 +159,7 @@ def test_a_zip_of_another_layout(tmp_path, name):
         pack(tmp_path / "films.zip", tmp_path / "dst")
 
 
-def test_decoding_finds_what_the_ends_do_not_show(source, tmp_path):
+def test_decoding_finds_damage_in_the_middle(source, tmp_path):
     data = bytearray(picture())
     scan = data.index(b"\xff\xda")
     data[scan + 4] ^= 0xFF  # a component the header knows nothing of
@@ -170,7 +170,7 @@ def test_decoding_finds_what_the_ends_do_not_show(source, tmp_path):
         pack(tmp_path / "src", tmp_path / "dst", check="decode")
 
 
-def test_recheck_reads_again_what_notes_say_is_done(source, packed, tmp_path, monkeypatch):
+def test_recheck_reads_finished_shards_again(source, packed, tmp_path, monkeypatch):
     dst = tmp_path / "dst"
     with monkeypatch.context() as patch:
         patch.setattr("shard_tools.packing.pack.write_index", lambda *args: 1 / 0)
@@ -204,7 +204,7 @@ def s3(bucket, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["films.zip", "240P", "240P_frames"])
-def test_sources_behind_an_address(s3, packed, tmp_path, kind):
+def test_remote_sources(s3, packed, tmp_path, kind):
     pack(f"s3://{BUCKET}/{kind}", tmp_path / "dst")
     assert digests(tmp_path / "dst") == packed
 
@@ -216,12 +216,12 @@ def web(bucket) -> str:
 
 
 @pytest.mark.parametrize("kind", ["films.zip", "240P", "240P_frames", ""])
-def test_sources_behind_a_web_server_that_shows_its_folders(web, packed, tmp_path, kind):
+def test_sources_on_a_web_server_with_index_pages(web, packed, tmp_path, kind):
     pack(f"{web}/{kind}", tmp_path / "dst")
     assert digests(tmp_path / "dst") == packed
 
 
-def test_a_destination_behind_an_address_and_a_pack_that_goes_on_there(source, s3, packed, tmp_path, monkeypatch):
+def test_a_remote_destination_and_a_pack_resumed_there(source, s3, packed, tmp_path, monkeypatch):
     uri = f"s3://{BUCKET}/shards"
     with monkeypatch.context() as patch:
         patch.setattr("shard_tools.packing.pack.write_index", lambda *args: 1 / 0)
@@ -237,7 +237,7 @@ def test_a_destination_behind_an_address_and_a_pack_that_goes_on_there(source, s
         pack(source, uri)
 
 
-def test_addresses_that_lead_nowhere(s3, web, source, tmp_path, monkeypatch):
+def test_wrong_addresses(s3, web, source, tmp_path, monkeypatch):
     with pytest.raises(SourceError, match=r"nothing\.zip: no such file"):
         pack(f"s3://{BUCKET}/nothing.zip", tmp_path / "dst")
     with pytest.raises(SourceError, match="no films here"):

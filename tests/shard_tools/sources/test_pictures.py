@@ -1,4 +1,4 @@
-"""Pictures in folders of classes: many share a shard, each stands where the index says; what is wrong is one line."""
+"""Pictures in folders of classes: many share a shard, each is where the index says; what is wrong is one line."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def refused(source: Path, dst: Path, **options) -> str:
 # --- the bytes, read by all
 
 
-def test_every_picture_stands_where_the_index_says_with_its_class_and_size(packed, source):
+def test_every_picture_is_where_the_index_says_with_its_class_and_size(packed, source):
     index = ShardIndex.open(packed)
     assert (index.kind, index.classes) == ("pictures", sorted(CLASSES))
     assert {shard["name"].split("-")[0] for shard in index.shards} == {"train", "val"}
@@ -238,7 +238,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_picture_is_refused_by_name(tmp_path, name):
+def test_a_file_that_is_not_a_picture_is_refused_by_name(tmp_path, name):
     data, reason = REFUSED[name]
     write_tree(tmp_path / "src", ["c"], ("",))
     (tmp_path / "src" / "c" / "odd.JPEG").write_bytes(data)
@@ -340,13 +340,13 @@ BREAKS = [
 
 
 @pytest.mark.parametrize("spoil", BREAKS)
-def test_a_tree_that_is_not_right_is_one_line(source, tmp_path, spoil):
+def test_a_wrong_tree_is_one_line(source, tmp_path, spoil):
     root = Path(shutil.copytree(source, tmp_path / "src"))
     reason = spoil(root)
     assert reason in refused(root, tmp_path / "dst")
 
 
-def test_pictures_numbered_like_frames_need_a_word(tmp_path):
+def test_pictures_numbered_like_frames_need_the_layout(tmp_path):
     for number in range(1, 5):
         (tmp_path / "src" / "c").mkdir(parents=True, exist_ok=True)
         (tmp_path / "src" / "c" / f"{number:08d}.jpg").write_bytes(picture(number))
@@ -373,13 +373,13 @@ def test_lists_of_pictures_are_refused(source, tmp_path):
     assert "--annotations is for films and clips" in refused(source, tmp_path / "dst", annotations=tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_one_line(tmp_path):
+def test_a_missing_folder_is_one_line(tmp_path):
     for layout in ("pictures", "clips"):
         said = refused(tmp_path / "absent", tmp_path / "dst", reading=Reading(layout))
         assert said.endswith(f"absent: no such folder; give the one that holds the {layout}")
 
 
-def test_pictures_behind_an_address_are_refused(tmp_path):
+def test_remote_pictures_are_refused(tmp_path):
     with pytest.raises(SourceError, match="pictures are packed from a local folder; copy it to this machine"):
         pack("s3://bucket/pictures", tmp_path / "dst", reading=Reading("pictures"))
 
@@ -394,7 +394,7 @@ def stop(monkeypatch, source: Path, dst: Path) -> None:
             pack(source, dst, workers=1)
 
 
-def test_a_stopped_pack_goes_on_and_packs_again_only_what_changed(source, packed, tmp_path, monkeypatch, small):
+def test_a_stopped_pack_resumes_and_packs_again_only_what_changed(source, packed, tmp_path, monkeypatch, small):
     copy, dst = Path(shutil.copytree(source, tmp_path / "src")), tmp_path / "dst"
     stop(monkeypatch, copy, dst)
     with pytest.raises(ShardError, match="not a finished set of shards"):
@@ -410,7 +410,7 @@ def test_a_stopped_pack_goes_on_and_packs_again_only_what_changed(source, packed
         pack(copy, dst)
 
 
-def test_shards_that_a_smaller_source_no_longer_fills_are_taken_out(source, tmp_path, monkeypatch, small):
+def test_shards_that_a_smaller_source_no_longer_fills_are_removed(source, tmp_path, monkeypatch, small):
     copy, dst = Path(shutil.copytree(source, tmp_path / "src")), tmp_path / "dst"
     stop(monkeypatch, copy, dst)
     shutil.rmtree(copy / "val")
@@ -419,7 +419,7 @@ def test_shards_that_a_smaller_source_no_longer_fills_are_taken_out(source, tmp_
     assert digests(dst) == digests(tmp_path / "fresh")
 
 
-def test_a_shard_of_somebody_else_is_not_written_over(source, tmp_path):
+def test_a_foreign_shard_is_not_overwritten(source, tmp_path):
     (tmp_path / "dst").mkdir()
     (tmp_path / "dst" / "train-00000.tar").write_bytes(b"precious")
     assert "not of this pack, so it is not overwritten" in refused(source, tmp_path / "dst")
@@ -480,7 +480,7 @@ def test_repair_of_pictures_needs_the_manifest(shards, source):
 
 
 def rewrite(shards: Path, **columns) -> None:
-    """Change columns of `sequences.npy` as somebody would who means it: the manifest vouches for what is written."""
+    """Change columns of `sequences.npy` as an attacker would: with the right checksum in the manifest."""
     sequences = np.load(shards / fmt.SEQUENCES)
     for column, (row, value) in columns.items():
         sequences[column][row] = value
@@ -506,7 +506,7 @@ def rewrite(shards: Path, **columns) -> None:
         ({"label": (2, -2)}, "a label beyond the 4 classes"),
     ],
 )
-def test_an_index_that_cannot_be_is_refused(shards, columns, said):
+def test_an_impossible_index_is_refused(shards, columns, said):
     rewrite(shards, **columns)
     with pytest.raises(ShardError, match=said):
         ShardIndex.open(shards)
@@ -525,7 +525,7 @@ names = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs"
     ),
     st.integers(1, 6000),
 )
-def test_any_tree_packs_to_an_index_that_tells_the_truth(monkeypatch, tree, limit):
+def test_any_tree_packs_to_a_true_index(monkeypatch, tree, limit):
     """Whatever the names and wherever shards are cut: all pictures, in order, and tarfile finds each at its offset."""
     monkeypatch.setattr(trees, "SHARD", limit)
     with tempfile.TemporaryDirectory() as folder:

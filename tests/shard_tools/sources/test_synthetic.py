@@ -1,4 +1,4 @@
-"""Drawn films: equal bytes from equal arguments, true labels, and boundaries that the set tells and colour does not."""
+"""Synthetic films: equal bytes from equal arguments, true labels, boundaries that show in sets, not in mean colour."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def spectrum(pictures: np.ndarray) -> np.ndarray:
     return np.log(power.reshape(len(power), -1) @ bins + 1e-3)
 
 
-def test_same_arguments_same_bytes_whoever_draws(tmp_path):
+def test_same_arguments_give_the_same_bytes_for_any_number_of_workers(tmp_path):
     for name, workers in (("one", 1), ("again", 1), ("three", 3)):
         draw.draw_films(tmp_path / name, films=3, shots=8, seed=7, test=1, workers=workers)
     one = digests(tmp_path / "one")
@@ -85,7 +85,7 @@ def test_same_arguments_same_bytes_whoever_draws(tmp_path):
     assert digests(tmp_path / "three") == one
 
 
-def test_a_film_is_its_own(tmp_path):
+def test_a_film_does_not_depend_on_the_others(tmp_path):
     for name, films, seed in (("few", 1, 7), ("many", 3, 7), ("other", 1, 8)):
         draw.draw_films(tmp_path / name, films=films, shots=5, seed=seed, test=0)
     few, many, other = (digests(tmp_path / name / movienet.FRAMES_DIR) for name in ("few", "many", "other"))
@@ -186,13 +186,13 @@ def test_progress_counts_films(tmp_path):
         ({"films": 6, "test": 4, "val": 2}, "leave no film of 6"),
     ],
 )
-def test_wrong_arguments_are_told_in_one_line(tmp_path, wrong, message):
+def test_wrong_arguments_are_one_line(tmp_path, wrong, message):
     with pytest.raises(SourceError, match=message) as error:
         draw.draw_films(tmp_path / "films", **wrong)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "films").exists()
 
 
-def test_draws_over_nothing(drawn):
+def test_existing_films_are_not_overwritten(drawn):
     with pytest.raises(SourceError, match="already exists; remove it"):
         draw.draw_films(drawn, films=1, shots=2, test=0)

@@ -1,4 +1,4 @@
-"""The cache of remote shards: bounded, shared, checked, and never waiting for ever."""
+"""The cache of remote shards: bounded, shared, checked, and never waiting without end."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_remote_set_opens_as_a_local_one(shards, tmp_path):
     assert remote.locate(0)[0] == f"{URI}/a.tar"
 
 
-def test_a_set_behind_a_web_server_that_shows_nothing_but_files(shards, tmp_path):
+def test_a_set_on_a_web_server_without_index_pages(shards, tmp_path):
     class Plain(http.server.SimpleHTTPRequestHandler):
         def list_directory(self, path):
             self.send_error(404)
@@ -114,7 +114,7 @@ def test_a_limit_below_the_largest_shard_is_refused_at_once(shards, tmp_path, mo
         Cache()
 
 
-def test_the_least_recently_used_goes_first_and_never_what_is_in_use(shards, tmp_path):
+def test_the_least_recently_used_is_deleted_first_and_never_a_shard_in_use(shards, tmp_path):
     index = ShardIndex.open(URI)
     a, b, d = index.shards
     cache = Cache(tmp_path / "cache", limit=sum(sizes(index)) - 1, wait=0.3)
@@ -176,7 +176,7 @@ def test_a_set_replaced_remotely_is_another_set(shards, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["refuse", "cut", "stall", "busy", "wrong"])
-def test_a_fault_on_the_way_only_costs_time(proxy, shards, fault):
+def test_a_passing_fault_only_costs_time(proxy, shards, fault):
     index = ShardIndex.open(URI)
     proxy.faults.append(fault)
     opened = index.cache.open(URI, index.shards[1])
@@ -266,7 +266,7 @@ index.cache.open(sys.argv[1], index.shards[1])
 """
 
 
-def test_what_a_killed_process_left_is_taken_over(proxy, shards):
+def test_the_download_of_a_killed_process_is_taken_over(proxy, shards):
     proxy.faults.extend(["stall"] * 50)
     reader = subprocess.Popen([sys.executable, "-c", KILLED, URI])
     folder = Path(os.environ["BASSL_FAST_CACHE"]) / "shards"
@@ -285,7 +285,7 @@ def test_what_a_killed_process_left_is_taken_over(proxy, shards):
 
 
 @pytest.mark.parametrize("name", ["lock", "shards/{sha256}.tar", "shards/{sha256}.{bytes}.tmp"])
-def test_a_process_that_stands_still_holding_a_lock_is_waited_for_no_longer_than_said(shards, tmp_path, name):
+def test_a_stuck_process_that_holds_a_lock_is_waited_for_only_so_long(shards, tmp_path, name):
     cache = Cache(tmp_path / "cache", wait=0.3)
     index = ShardIndex.open(URI, cache)
     path = cache.folder / name.format(**index.shards[0])
@@ -299,8 +299,8 @@ def test_a_process_that_stands_still_holding_a_lock_is_waited_for_no_longer_than
 
 
 @pytest.mark.parametrize("now", [0, 4e9])
-def test_no_clock_need_be_right(shards, tmp_path, monkeypatch, now):
-    """Neither this machine's, which may jump, nor those of the server and of others that share the cache."""
+def test_wrong_clocks_do_no_harm(shards, tmp_path, monkeypatch, now):
+    """Neither the clock of this machine, which may jump, nor those of the server and of others that share the cache."""
     copy = shutil.copytree(shards, shards.parent / f"skewed{now:.0f}")
     for path in copy.iterdir():
         os.utime(path, (now, now))
@@ -317,7 +317,7 @@ def test_no_clock_need_be_right(shards, tmp_path, monkeypatch, now):
     shutil.rmtree(copy)
 
 
-def test_a_full_disk_is_said_at_once(shards, tmp_path):
+def test_a_full_disk_is_reported_at_once(shards, tmp_path):
     with small_disk(tmp_path / "disk", "64k") as folder:
         index = ShardIndex.open(URI, Cache(folder / "cache"))
         (folder / "ballast").write_bytes(bytes(40 << 10))

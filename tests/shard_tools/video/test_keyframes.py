@@ -1,4 +1,4 @@
-"""Tiny films made on the fly: each shot has a hue of its own, each frame a grey that tells its number."""
+"""Tiny films made on the fly: each shot has its own hue, each frame a grey that encodes its number."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def picture(shot: int, number: int, width: int, height: int) -> np.ndarray:
 
 
 def read_picture(path: Path) -> tuple[int, int]:
-    """(shot, frame number) told by a key-frame, the number to within one or so."""
+    """(shot, frame number) read from a key-frame, the number within about one."""
     pixels = np.asarray(Image.open(path), np.int32)
     edge = pixels.shape[1] * 3 // 4
     left, right = pixels[60:180, 10 : edge - 20], pixels[60:180, edge + 20 : -10]
@@ -45,7 +45,7 @@ def read_picture(path: Path) -> tuple[int, int]:
 
 
 def make(path: Path, shots: list[int], fps: int = 24, size=(64, 48), times=None, aspect=None, options=None) -> Path:
-    """A film of shots of so many frames each; `times` are the frames' own, in ticks of 1/240 s."""
+    """A film of shots with these numbers of frames; `times` are those of the frames, in ticks of 1/240 s."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("mpeg4", rate=fps)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = *size, "yuv420p", 2_000_000
@@ -179,7 +179,7 @@ def test_rotated_film_stands_upright(tmp_path):
 
 
 @given(st.lists(st.floats(0.005, 3), min_size=1, max_size=12))
-def test_timeline_has_no_hole(lengths):
+def test_timeline_has_no_gap(lengths):
     bounds = [0.0, *np.cumsum(lengths).tolist()]
     shots = [ticks(start, end) for start, end in pairwise(bounds)]
     shots = [(first, last) for first, last in shots if last >= first]

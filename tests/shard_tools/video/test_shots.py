@@ -1,4 +1,4 @@
-"""Shots from one decoding: the same whether known late or beforehand, from detectors and from lists."""
+"""Shots from decoding once: the same from detectors, which decide late, and from lists."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_long_shot_is_thinned_out_and_keeps_its_key_frames_in_place(tmp_path, 
     ],
     ids=["seconds", "frames", "PySceneDetect", "clock", "MovieNet"],
 )
-def test_a_shot_list_of_ones_own(tmp_path, text):
+def test_your_own_shot_list(tmp_path, text):
     path = make(tmp_path / "a.mp4", [24, 30, 36])
     found = list(cut_shots(path, listed(tmp_path / "shots", text)))
     assert [(shot.first, shot.last) for shot in found] == [(0, 23), (24, 53), (54, 89)]
@@ -96,7 +96,7 @@ def test_transnetv2_finds_what_its_own_code_finds(tmp_path):
 
 
 def test_memory_does_not_grow_with_a_shot(tmp_path):
-    """4,000 frames without a cut: kept all, their candidates would take 500 MB."""
+    """4,000 frames without a cut: if all were kept, their candidates would take 500 MB."""
     film = loop_video(draw_video(tmp_path / "clip.mp4", [100]), tmp_path / "film.mp4", 4000 / 24)
     code = (
         "import sys\n"
