@@ -71,7 +71,7 @@ lint: $(VENV)/.built
 	$(BIN)/mypy
 
 docs: $(VENV)/.built
-	$(BIN)/mkdocs build --strict -q -d site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q -d site
 
 clean:
 	rm -rf $(VENV) .venv-cuda110 demo site
