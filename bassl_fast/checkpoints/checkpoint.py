@@ -1,7 +1,7 @@
 """Checkpoint files: read without running any code from them, written whole or not at all.
 
-A checkpoint is a dictionary. Its section `model` says what the weights in `state_dict` are of, and is all that building
-the model needs (see `model`); `recipe` is the record of the command that made it.
+A checkpoint is a dictionary. Its section `model` describes the model whose weights are in `state_dict`, and is enough
+to build it (see `model`); `recipe` is only a record of the command that made the checkpoint.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shard_tools.storage.cache import local_file, sha256_of
 
 from .migrate import migrated
 
-ENCODER, SCENES = "encoder", "scenes"  # kinds: an encoder, with its method or without; a model of scene boundaries
+ENCODER, SCENES = "encoder", "scenes"  # kinds: an encoder, with or without its method; a scene boundary model
 _WRITERS = {ENCODER: ("pretrain", "train", "import-checkpoint"), SCENES: ("finetune",)}
 
 
@@ -26,11 +26,11 @@ def load(path: str | Path, *kinds: str) -> dict[str, Any]:
     """Read a checkpoint of bassl-fast onto the CPU; tensors and plain values only. Older versions are migrated.
 
     Args:
-        path: of the file, or its address.
-        kinds: `ENCODER`, `SCENES` or both: what it may hold.
+        path: path or address of the file.
+        kinds: accepted kinds: `ENCODER`, `SCENES` or both.
 
     Raises:
-        CheckpointError: missing, broken, not a checkpoint of bassl-fast, or of another kind.
+        CheckpointError: missing, damaged, not a checkpoint of bassl-fast, or of another kind.
         RemoteError: it cannot be fetched in time.
     """
     wanted = " or ".join(f"`bassl-fast {verb}`" for kind in kinds for verb in _WRITERS[kind])
@@ -38,16 +38,16 @@ def load(path: str | Path, *kinds: str) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such checkpoint; give the .ckpt file that {wanted} wrote")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's words to developers
+            warnings.simplefilter("ignore")  # torch's warnings to developers
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises many kinds for a broken file, and its advice is to trust it
+    except Exception:  # torch raises many types for a damaged file, and advises to trust it
         raise CheckpointError(
-            f"{path}: cannot be read as a checkpoint; copy it again (from elsewhere: `bassl-fast import-checkpoint`)"
+            f"{path}: cannot be read as a checkpoint; copy it again (of other programs: `bassl-fast import-checkpoint`)"
         ) from None
     state = migrated(state, path)
     if state is None:
         raise CheckpointError(
-            f"{path}: not a checkpoint of bassl-fast; train one with {wanted}, or `bassl-fast import-checkpoint` this"
+            f"{path}: not a checkpoint of bassl-fast; train one with {wanted} or try `bassl-fast import-checkpoint`"
         )
     if (kind := state["model"].get("kind")) not in kinds:
         writers = " or ".join(f"`bassl-fast {verb}`" for verb in _WRITERS.get(str(kind), ("?",)))
@@ -56,7 +56,7 @@ def load(path: str | Path, *kinds: str) -> dict[str, Any]:
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
     ):
-        raise CheckpointError(f"{path}: holds no weights by name; copy it again")
+        raise CheckpointError(f"{path}: holds no named weights; copy it again")
     return state
 
 
@@ -68,7 +68,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def find(path: str | Path) -> Path | None:
-    """The file at a path, or a local copy of the one at an address; None if there is none."""
+    """The file at a path, or a local copy of the file at an address; None if it does not exist."""
     try:
         file = local_file(path)
     except FileNotFoundError:
@@ -77,6 +77,6 @@ def find(path: str | Path) -> Path | None:
 
 
 def sha256(path: str | Path) -> str:
-    """Checksum of the file at a path or address, as hexadecimal."""
+    """SHA-256 of the file at a path or address, in hexadecimal."""
     with open(local_file(path), "rb") as file:
         return sha256_of(file)

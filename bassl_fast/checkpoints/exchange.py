@@ -1,4 +1,4 @@
-"""`bassl-fast import-checkpoint` and `export-checkpoint`: weights from elsewhere, and for elsewhere."""
+"""`bassl-fast import-checkpoint` and `export-checkpoint`: weights from and for other programs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ def import_checkpoint(
 ) -> str:
     """Convert a released checkpoint of BaSSL, SCRL, SCE, X3D or VoV3D, or ImageNet weights.
 
-    If parts of a method are missing, only its encoder is kept, and the line that is printed names what was missing.
+    If weights of the method are missing, only the encoder is kept, and the missing weights are printed.
 
     Args:
-        source: released folder or .tar.gz of BaSSL with config.json and model-v1.ckpt or model.ckpt; any released
-            checkpoint alone (.ckpt, .pth, .pyth); or weights of a ResNet in torchvision's names, .pth or .safetensors.
-            Files may be behind an address.
+        source: folder or .tar.gz released by BaSSL, with config.json and model-v1.ckpt or model.ckpt; a single released
+            checkpoint (.ckpt, .pth, .pyth); or ResNet weights under torchvision's names (.pth, .safetensors). Files may
+            be at an address.
         out: file or address (s3://, gs://) to write.
-        method: method that the weights were trained by, if there is no config.json.
+        method: method that trained the weights, if there is no config.json.
 
     Raises:
-        CheckpointError: it cannot be read, holds more than weights, or is of another architecture.
+        CheckpointError: it cannot be read, holds other objects than weights, or has another architecture.
     """
-    from .importing import import_weights  # torch: seconds that `--help` need not wait
+    from .importing import import_weights  # here, so that `--help` does not wait for torch
 
     return import_weights(source, out, method)
 
@@ -35,11 +35,11 @@ def export_checkpoint(source: str, out: str, names: Literal["ours", "reference"]
     Args:
         source: checkpoint of `bassl-fast pretrain`, `train`, `finetune` or `import-checkpoint`.
         out: file or address to write, named .safetensors.
-        names: names of the tensors; "reference" is for pretraining checkpoints.
+        names: names of the tensors; "reference" only for pretraining checkpoints.
 
     Raises:
         CheckpointError: it cannot be read, or has weights that the reference has no name for.
     """
-    from .exporting import export_weights  # torch: seconds that `--help` need not wait
+    from .exporting import export_weights  # here, so that `--help` does not wait for torch
 
     return export_weights(source, out, names)

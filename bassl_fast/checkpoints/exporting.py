@@ -1,4 +1,4 @@
-"""Weights of a checkpoint as safetensors."""
+"""Export the weights of a checkpoint as safetensors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def export_weights(source: str, out: str, names: str) -> str:
 
 
 def _described(section: dict[str, Any]) -> dict[str, Any]:
-    """The section `model` without the weights of an encoder that it carries."""
+    """The section `model` without the weights of the encoder in it."""
     encoder = section.get("encoder")
     if section["kind"] == checkpoint.SCENES and encoder is not None:
         return section | {"encoder": encoder["model"]}

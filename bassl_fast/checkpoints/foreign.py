@@ -1,4 +1,4 @@
-"""Files that `torch.save` wrote elsewhere: tensors and plain values are read, no code is run."""
+"""Files that other programs wrote with `torch.save`: only tensors and plain values are read, no code is run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from shard_tools.errors import CheckpointError
 
-# Packages whose objects Lightning checkpoints hold beside the weights, and which nobody here needs.
+# Packages whose objects are in Lightning checkpoints besides the weights; they are not needed here.
 _SKIPPED = ("pytorch_lightning", "omegaconf", "easydict", "yacs", "numpy", "pathlib", "argparse", "typing", "enum")
 
 
@@ -19,20 +19,22 @@ _SKIPPED_BUILTINS = ("dict", "list", "tuple", "set", "int", "float", "str", "boo
 
 
 def read_foreign(path: Path) -> Any:
-    """Read what `torch.save` wrote elsewhere: tensors and plain values. Of all else in it nothing is run or imported:
-    objects of packages that training leaves in a checkpoint become empty dictionaries, anything more is refused.
+    """Read tensors and plain values from a file that another program wrote with `torch.save`.
+
+    Nothing else in it is run or imported: objects of packages that training leaves in checkpoints become empty
+    dictionaries, and any other object is refused.
 
     Raises:
-        CheckpointError: it is broken, or holds what no checkpoint needs, which is named.
+        CheckpointError: it is damaged, or holds an object that no checkpoint needs, which it names.
     """
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # not of the present format; if torch can read it, then weights alone
+    except Exception:  # an older format, which torch.load reads as weights only
         names = []
     for name in sorted(names):
         root, _, rest = name.partition(".")
         if root not in _SKIPPED and not (root == "builtins" and rest in _SKIPPED_BUILTINS):
-            raise CheckpointError(f"{path}: holds {name}, which weights do not need; do not use this file")
+            raise CheckpointError(f"{path}: holds {name}, which no checkpoint needs; do not use this file")
     try:
         with torch.serialization.safe_globals([(_Skipped, name) for name in names]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -47,8 +49,11 @@ class _Called(type):
 
 
 class _Skipped(metaclass=_Called):
-    """Takes the place of a class or function in a pickle: called, it gives an object that takes any state; made by
-    `__new__`, as pickle makes the objects that it fills with items or attributes, an empty dictionary."""
+    """Replaces a class or function in a pickle.
+
+    Calling it returns an object that accepts any state. `__new__`, which pickle calls for objects that it then fills
+    with items or attributes, returns an empty dictionary.
+    """
 
     def __new__(cls, *_: Any) -> OrderedDict:
         return OrderedDict()

@@ -1,7 +1,7 @@
-"""Checkpoints and weights from elsewhere -> a checkpoint of bassl-fast.
+"""Checkpoints and weights of other programs -> a checkpoint of bassl-fast.
 
-A released checkpoint of BaSSL's reference, of SCRL, SCE, X3D or VoV3D, or ImageNet weights: what they are is read off
-the names and shapes of the tensors. What comes from elsewhere is data, see `foreign`.
+Accepts released checkpoints of BaSSL's reference, SCRL, SCE, X3D and VoV3D, and ImageNet weights. The names and shapes
+of the tensors tell which it is. Such files are untrusted, see `foreign`.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from .model import from_state, full_section, new_model, section_of
 from .reference import METHODS, rename
 
 CONFIG = "config.json"
-MODELS = ("model-v1.ckpt", "model.ckpt")  # the first that is there; the reference takes no other than this first
-_LARGEST = 32 << 30  # bytes that an archive may unpack to
+MODELS = ("model-v1.ckpt", "model.ckpt")  # the first that exists; the reference uses only the first
+_LARGEST = 32 << 30  # bytes an archive may unpack to
 
 
 def import_weights(source: str, out: str, method: str | None) -> str:
     """See `exchange.import_checkpoint`."""
     folder, name = RunFolder(folder_of(out)), out.rsplit("/", 1)[-1]
     if folder.has(name):
-        raise CheckpointError(f"{out}: exists; delete it or choose another place")
+        raise CheckpointError(f"{out}: exists; delete it or choose another path")
     with TemporaryDirectory(prefix="bassl-fast-") as scratch:
         path, config_file = _find(source, Path(scratch))
         content = _content(path, source)
@@ -48,7 +48,7 @@ def import_weights(source: str, out: str, method: str | None) -> str:
         else:
             state, what = _reference(weights, method or _method_of(config_file), source)
         imported = {"file": masked(absolute(source)), "sha256": checkpoint.sha256(path)}
-    # As of a finished run, which cannot be resumed: it names no shards.
+    # Like a finished run; it cannot be resumed, because it names no shards.
     state |= {"global_step": 0, "total_steps": 0, "manifest_sha256": ""}
     state["recipe"] = {"verb": "import-checkpoint", "source": imported["file"], "method": method}
     state["imported"] = imported
@@ -63,7 +63,7 @@ def _find(source: str, scratch: Path) -> tuple[Path, Path]:
     """The file of the weights, and where its config.json would be."""
     found = checkpoint.find(source)
     if found is None and not Path(source).is_dir():
-        raise CheckpointError(f"{source}: no such file or folder; give a released checkpoint or weights")
+        raise CheckpointError(f"{source}: no such file or folder; give a released checkpoint or ImageNet weights")
     if found is not None:
         if not (source.endswith((".tar.gz", ".tgz")) or tarfile.is_tarfile(found)):
             return found, checkpoint.find(f"{folder_of(source)}/{CONFIG}") or scratch / CONFIG
@@ -78,7 +78,7 @@ def _find(source: str, scratch: Path) -> tuple[Path, Path]:
 
 
 def _unpack(archive: Path, scratch: Path) -> None:
-    """Copy the model and its config.json out of an archive; nothing else of it is written to disk."""
+    """Extract only the model and its config.json from an archive."""
     unpacked = 0
     try:
         with tarfile.open(archive, tarinfo=TarHeader) as tar:
@@ -91,9 +91,9 @@ def _unpack(archive: Path, scratch: Path) -> None:
                 name = PurePosixPath(member.name)
                 if name.is_absolute() or ".." in name.parts or not (member.isreg() or member.isdir()):
                     raise CheckpointError(
-                        f"{archive}: member {member.name!r} is a link or leads out of the folder; do not use this file"
+                        f"{archive}: member {member.name!r} is a link or outside the folder; do not use this file"
                     )
-                if member.issparse():  # holes of any size, out of nothing
+                if member.issparse():  # a hole takes no space in the archive
                     raise CheckpointError(f"{archive}: member {member.name!r} has holes; do not use this file")
                 if member.isreg() and name.name in (CONFIG, *MODELS):
                     if (scratch / name.name).exists():
@@ -102,21 +102,21 @@ def _unpack(archive: Path, scratch: Path) -> None:
                         shutil.copyfileobj(packed, file)
     except CheckpointError:
         raise
-    except Exception as error:  # tarfile and the decompressors raise many kinds
+    except Exception as error:  # tarfile and the decompressors raise many types
         if isinstance(error, OSError) and error.errno:  # this machine's disk
             raise
-        raise CheckpointError(f"{archive}: cut short or damaged ({one_line(error)}); get the archive again") from None
+        raise CheckpointError(f"{archive}: truncated or damaged ({one_line(error)}); download it again") from None
 
 
 def _method_of(config_file: Path) -> str | None:
-    """The method that the reference's config.json names, if there is one."""
+    """The method that the reference's config.json names; None without a config.json."""
     if not config_file.is_file():
         return None
     try:
         name = parse_json(config_file.read_text(encoding="utf-8"))["LOSS"]["sampling_method"]["name"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{config_file.name}: no LOSS.sampling_method.name in it ({error!r}); give --method"
+            f"{config_file.name}: LOSS.sampling_method.name is missing ({error!r}); give --method"
         ) from None
     if not isinstance(name, str) or name not in METHODS:
         raise CheckpointError(f"{config_file.name}: unknown method {name!r}; give --method: {', '.join(METHODS)}")
@@ -124,31 +124,31 @@ def _method_of(config_file: Path) -> str | None:
 
 
 def _content(path: Path, source: str) -> dict[str, Any]:
-    """Content of a file by name: tensors, or sections of them."""
+    """Content of a file by name: tensors, or dictionaries of tensors."""
     if path.suffix == SAFETENSORS:
         try:
             state = safetensors.torch.load_file(path)
-        except Exception as error:  # safetensors has one type of its own, and raises others too
+        except Exception as error:  # safetensors raises its own type and others
             raise CheckpointError(
-                f"{source}: cannot be read as safetensors ({one_line(error)}); get the file again"
+                f"{source}: cannot be read as safetensors ({one_line(error)}); download it again"
             ) from None
     else:
         state = read_foreign(path)
     if isinstance(state, dict) and ("recipe" in state or ("model" in state and "state_dict" in state)):
-        raise CheckpointError(f"{source}: is already a checkpoint of bassl-fast; use it as it is")
+        raise CheckpointError(f"{source}: already a checkpoint of bassl-fast; use it as it is")
     return state if isinstance(state, dict) else {}
 
 
 def _weights(content: dict[str, Any], source: str) -> dict[str, Tensor]:
-    """Tensors by name, of a checkpoint of Lightning or a plain file of weights."""
+    """Tensors by name, from a Lightning checkpoint or a plain weights file."""
     state = content["state_dict"] if isinstance(content.get("state_dict"), dict) else content
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{source}: holds no weights by name; give a released checkpoint or ImageNet weights")
+        raise CheckpointError(f"{source}: holds no named weights; give a released checkpoint or ImageNet weights")
     return state
 
 
 def _imagenet(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Any], str]:
-    """State of a checkpoint that is only an encoder."""
+    """State of a checkpoint of only an encoder, and its name."""
     state = {f"encoder.{name}": value for name, value in weights.items() if not name.startswith("fc.")}
     encoder = _encoder(state, source)
     section = full_section(encoder, None, source)
@@ -156,22 +156,22 @@ def _imagenet(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Any], 
 
 
 def _reference(weights: dict[str, Tensor], name: str | None, source: str) -> tuple[dict[str, Any], str]:
-    """State of a checkpoint of pretraining, its sizes read off the tensors.
+    """State of a pretraining checkpoint, with sizes read from the shapes of the tensors, and its name.
 
-    The number of attention heads leaves no trace in them; it is 8 in every released model.
+    The number of attention heads is not in the shapes; it is 8 in every released model.
     """
     try:
         state = {ours: value for key, value in weights.items() if (ours := rename(key)) is not None}
     except KeyError as error:
         raise CheckpointError(
-            f"{source}: {error.args[0]} is no weight of the reference's models nor of a ResNet; "
-            "give a released checkpoint of BaSSL or weights in torchvision's names"
+            f"{source}: {error.args[0]} is not a weight of the reference's models or of a ResNet; "
+            "give a released checkpoint of BaSSL or weights under torchvision's names"
         ) from None
     encoder = _encoder(state, source)
     contextual = "method.crn.project.weight" in state
     if name is None and not contextual:
         raise CheckpointError(
-            f"{source}: its weights do not tell which shot-level method trained them, and there is no "
+            f"{source}: the weights do not tell which shot-level method trained them, and there is no "
             f"{CONFIG}; give --method instance, temporal or shotcol"
         )
     name = name or "bassl"
@@ -179,7 +179,7 @@ def _reference(weights: dict[str, Tensor], name: str | None, source: str) -> tup
         has = "a" if contextual else "no"
         raise CheckpointError(f"{source}: has {has} contextual relation network, so it is not of {name}; fix --method")
     if "method.head_nce.2.weight" not in state:
-        raise CheckpointError(f"{source}: has no NCE head, which every method has; get the file again")
+        raise CheckpointError(f"{source}: has no NCE head, which every method has; download it again")
     nce_dim, nce_hidden = state["method.head_nce.2.weight"].shape
     sizes = {"nce_hidden": nce_hidden, "nce_dim": nce_dim}
     if contextual:
@@ -197,13 +197,13 @@ def _reference(weights: dict[str, Tensor], name: str | None, source: str) -> tup
 
 
 def _released(state: dict[str, Tensor], source: str) -> tuple[dict[str, Any], str]:
-    """State of a checkpoint of SCRL, SCE, X3D or VoV3D, or of its encoder if the method is incomplete."""
+    """State of a checkpoint of SCRL, SCE, X3D or VoV3D (only the encoder if the method is incomplete), and its name."""
     encoder, method = _encoder(state, source), released.method_of(state)
     name = "-".join(map(str, [encoder["class_path"].rpartition(".")[2], next(iter(encoder["init_args"].values()))]))
     weights = {key: value for key, value in state.items() if key.startswith("encoder.")}
     alone = {"model": full_section(encoder, None, source), "state_dict": weights}
     if method is None:
-        return alone, f"{name} alone, it has no method"
+        return alone, f"{name} only; the file has no method"
     if encoder["class_path"].rpartition(".")[2] != "ResNet":
         method["init_args"] |= _of_clips(encoder, method["init_args"].get("classes"))
     with torch.device("meta"):
@@ -212,14 +212,14 @@ def _released(state: dict[str, Tensor], source: str) -> tuple[dict[str, Any], st
     kind = method["class_path"].rpartition(".")[2]
     if missing := [key for key in expected if key not in state]:
         more = f" and {len(missing) - 3} more" * (len(missing) > 3)
-        return alone, f"{name} alone; of {kind} these are missing: {', '.join(missing[:3])}{more}"
+        return alone, f"{name} only; {kind} lacks {', '.join(missing[:3])}{more}"
     return {"model": section, "state_dict": weights | {key: state[key] for key in expected}}, f"{kind} on {name}"
 
 
 def _of_clips(encoder: dict[str, Any], classes: int | None) -> dict[str, Any]:
-    """Arguments of a method of clips that leave no trace in the tensors.
+    """Arguments of a method on clips that the shapes do not tell.
 
-    As published for Kinetics or, with its 174 classes, for Something-Something.
+    As published for Kinetics or, if there are 174 classes, for Something-Something.
     """
     views = {"mean": list(ClipEncoder.mean), "std": list(ClipEncoder.std)}
     if encoder["class_path"].endswith("ResNet3D"):
@@ -228,7 +228,7 @@ def _of_clips(encoder: dict[str, Any], classes: int | None) -> dict[str, Any]:
 
 
 def _encoder(state: dict[str, Tensor], source: str) -> dict[str, Any]:
-    """Description of the encoder under `encoder.`; adds the counters of BN to `state` if an old file has none."""
+    """Description of the encoder in `state`; adds the batch counters of BN, which old files lack, to `state`."""
     for name in [name for name in state if name.startswith("encoder.") and name.endswith("running_mean")]:
         state.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.tensor(0))
     found = {name.removeprefix("encoder."): value.shape for name, value in state.items() if name.startswith("encoder.")}
@@ -245,4 +245,4 @@ def _encoder(state: dict[str, Tensor], source: str) -> dict[str, Any]:
         if found == expected:
             return {"class_path": f"bassl_fast.encoders.{kind.__name__}", "init_args": arguments}
     known = dict.fromkeys(f"{kind.__name__}-{next(iter(arguments.values()))}" for kind, arguments in candidates)
-    raise CheckpointError(f"{source}: its encoder is none of {', '.join(known)}; only these can be imported")
+    raise CheckpointError(f"{source}: its encoder is not one of {', '.join(known)}; only these can be imported")

@@ -1,9 +1,9 @@
-"""Checkpoints of earlier versions, made into those of today when they are read.
+"""Migration of checkpoints of earlier versions, when they are read.
 
-    version 1    `recipe`, the parsed command line, was also what the model was built from
-    version 2    `model` says what to build; `resume` what a resumed run must share; `recipe` is only a record
+    version 1    the model was built from `recipe`, the parsed command line
+    version 2    `model` says what to build; `resume` which options a resumed run must share; `recipe` is only a record
 
-A new version adds one function here, and a file of the version before to the tests.
+A new version adds one function here, and a checkpoint of the previous version to the tests.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _CRN = "bassl_fast.heads.ContextualRelationNetwork"
 
 
 def migrated(state: Any, path: str | Path) -> dict[str, Any] | None:
-    """The content of a checkpoint file in today's version; None if it is not a checkpoint of bassl-fast.
+    """The content of a checkpoint in the current version; None if it is not a checkpoint of bassl-fast.
 
     Raises:
-        CheckpointError: a newer version than this program knows, or a damaged section.
+        CheckpointError: the version is newer than this program, or a section is damaged.
     """
     if not isinstance(state, dict):
         return None
@@ -39,7 +39,7 @@ def migrated(state: Any, path: str | Path) -> dict[str, Any] | None:
         raise CheckpointError(f"{path}: its section `model` is damaged; copy it again")
     if version > VERSION:
         raise CheckpointError(
-            f"{path}: checkpoint version {version}, this program reads up to {VERSION}; upgrade bassl-fast"
+            f"{path}: checkpoint version {version}, but this program reads up to {VERSION}; upgrade bassl-fast"
         )
     return state
 
@@ -54,7 +54,7 @@ def _from_1(state: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
     model = {"version": VERSION, "kind": "encoder", "encoder": encoder, "method": method, "views": None}
     found = state | {"model": model}
     if method is not None and method["class_path"].endswith(".Supervised"):
-        found["recipe"] = recipe | {"verb": "train"}  # which called itself `pretrain`
+        found["recipe"] = recipe | {"verb": "train"}  # version 1 recorded it as `pretrain`
     if "optimiser" in recipe:
         data, training = recipe["data"], recipe["training"]
         found["resume"] = {

@@ -3,7 +3,7 @@
     kind "encoder"   {"version", "kind", "encoder": {"class_path", "init_args"}, "method": the same or None, "views"}
                      weights: `encoder.*`, `method.*`
 
-`views` are the test views that the encoder should be shown. That of kind "scenes": see `segmentation.model`.
+`views` are the test views for the encoder. For kind "scenes" see `segmentation.model`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Pretrained:
 
     Attributes:
         encoder: with its weights, on the CPU.
-        method: that it was trained by; None where only the encoder was kept, as of imported ImageNet weights.
-        views: the test views that go with it.
+        method: the method that trained it; None if only the encoder is known, as for ImageNet weights.
+        views: the test views for it.
     """
 
     encoder: Encoder
@@ -51,14 +51,16 @@ def load_model(path: str | Path) -> Pretrained:
     state = checkpoint.load(path, checkpoint.ENCODER)
     done, total = state.get("global_step"), state.get("total_steps")
     if not (isinstance(done, int) and isinstance(total, int)):
-        raise CheckpointError(f"{path}: does not say at which step of how many it is; copy it again")
+        raise CheckpointError(f"{path}: lacks its step or the number of steps; copy it again")
     if done < total:
-        raise CheckpointError(f"{path}: stopped at step {done} of {total}; finish it by the same command and --resume")
+        raise CheckpointError(
+            f"{path}: stopped at step {done} of {total}; finish it with the same command and --resume"
+        )
     return from_state(state, path)
 
 
 def from_state(state: dict[str, Any], path: str | Path) -> Pretrained:
-    """As `load_model`, from the content of the checkpoint; `path` is for errors."""
+    """`load_model` from the content of a checkpoint; `path` is for errors."""
     section, weights = state.get("model"), state.get("state_dict")
     if not (isinstance(section, dict) and isinstance(section.get("encoder"), dict) and isinstance(weights, dict)):
         raise CheckpointError(f"{path}: its section `model` names no encoder; copy it again")
@@ -70,7 +72,7 @@ def from_state(state: dict[str, Any], path: str | Path) -> Pretrained:
     try:
         views = test_views(encoder, method) if section.get("views") is None else TestViews(**section["views"])
     except (TypeError, ConfigError) as error:
-        raise CheckpointError(f"{path}: its section `model` has damaged views ({error}); copy it again") from None
+        raise CheckpointError(f"{path}: damaged views in its section `model` ({error}); copy it again") from None
     return Pretrained(encoder, method, views)
 
 
@@ -90,7 +92,7 @@ def new_model(encoder: Description, method: Description | None, path: str | Path
 
 
 def section_of(encoder: Encoder, method: Method | None) -> dict[str, Any]:
-    """The section `model` of a checkpoint that holds them."""
+    """The section `model` of a checkpoint of `encoder` and `method`."""
     return {
         "version": VERSION,
         "kind": checkpoint.ENCODER,
@@ -101,13 +103,13 @@ def section_of(encoder: Encoder, method: Method | None) -> dict[str, Any]:
 
 
 def full_section(encoder: Description, method: Description | None, path: str | Path) -> dict[str, Any]:
-    """The section `model` of descriptions that may leave out arguments; built without memory."""
+    """`section_of` from descriptions that may leave out arguments; allocates no memory."""
     with torch.device("meta"):
         return section_of(*new_model(encoder, method, path))
 
 
 def test_views(encoder: Encoder, method: Method | None) -> TestViews:
-    """The test views that go with the views a model was trained on; of imported weights, the published ones."""
+    """The test views that match the training views; for imported weights, those published with them."""
     return (TrainViews(mean=encoder.mean, std=encoder.std) if method is None else method.views).at_test()
 
 
@@ -117,9 +119,9 @@ def plain_views(views: TestViews) -> dict[str, Any]:
 
 
 def encoder_alone(path: str | Path) -> dict[str, Any]:
-    """`model` and `state_dict` of the encoder in the checkpoint at `path`, for another checkpoint to carry it.
+    """`model` and `state_dict` of the encoder in the checkpoint at `path`, to be kept in another checkpoint.
 
-    `from_state` builds it.
+    `from_state` builds the encoder from them.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -132,10 +134,10 @@ def encoder_alone(path: str | Path) -> dict[str, Any]:
 
 
 def check_class(part: Any, path: str | Path) -> None:
-    """A file that comes from elsewhere must not make us import what nobody here asked for.
+    """Refuse classes whose modules the user did not ask for: reading a file must not import them.
 
     Raises:
-        CheckpointError: a class of a module that is neither ours, nor imported, nor of an installed plug-in.
+        CheckpointError: a class of a module that is not ours, not imported, and not of an installed plug-in.
     """
     if not isinstance(part, dict):
         return

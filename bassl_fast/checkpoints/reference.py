@@ -1,4 +1,4 @@
-"""Names of the reference implementation's checkpoints and methods, and ours for them."""
+"""The reference implementation's names of weights and methods, and ours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METHODS = {
     "bassl+shotcol": "bassl_fast.methods.BaSSLShotCoL",
 }
 
-# (reference, ours); a star is the same on both sides. The first that matches a name translates it.
+# (reference, ours); a star matches the same text on both sides. The first matching pair counts.
 _NAMES = [
     ("shot_encoder.*", "encoder.*"),
     ("loss.head_nce.model.*", "method.head_nce.*"),
@@ -47,24 +47,24 @@ _MASK, _POSITIONS, _DECODER_BIAS = (
 
 
 def rename(key: str) -> str | None:
-    """Our name of the reference parameter `key`; None for one that we do not need.
+    """Our name of the reference's parameter `key`; None if it is not needed.
 
     Raises:
         KeyError: not a name of the reference.
     """
-    # Constant buffers, and a second name of `decoder.bias`.
+    # Constant buffers, and a second name for `decoder.bias`.
     return None if key in (_MASK, _POSITIONS, _DECODER_BIAS) else translate(key, _NAMES)
 
 
 def in_reference_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a pretraining checkpoint by their names in the reference, with what only it stores.
+    """Weights of a pretraining checkpoint under the reference's names, with the buffers that only the reference stores.
 
     Raises:
-        KeyError: a weight that the reference has not.
+        KeyError: a weight that the reference does not have.
     """
     theirs = {translate(name, [(ours, reference) for reference, ours in _NAMES]): w for name, w in state.items()}
     if (positions := theirs.get("crn.shot_embedding.position_embedding.weight")) is not None:
-        theirs[_MASK] = torch.zeros(1, 1, 1, len(positions))  # added to attention: nothing is hidden
+        theirs[_MASK] = torch.zeros(1, 1, 1, len(positions))  # added to attention scores: nothing is masked
         theirs[_POSITIONS] = torch.arange(len(positions))
     if (bias := theirs.get("loss.head_msm.predictions.decoder.bias")) is not None:
         theirs[_DECODER_BIAS] = bias.clone()
@@ -72,10 +72,10 @@ def in_reference_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def translate(key: str, names: list[tuple[str, str]]) -> str:
-    """`key` by the first pair of `names` that matches it; a star stands for the same on both sides.
+    """`key` translated by the first matching pair of `names`; a star matches the same text on both sides.
 
     Raises:
-        KeyError: none does.
+        KeyError: no pair matches.
     """
     for source, target in names:
         if match := re.fullmatch(re.escape(source).replace(r"\*", "(.+)"), key):

@@ -1,7 +1,7 @@
-"""Released checkpoints of SCRL, SCE, X3D and VoV3D: names of their tensors, and ours for them.
+"""Tensor names in released checkpoints of SCRL, SCE, X3D and VoV3D, and ours.
 
-Pairs (released, ours); a star is the same on both sides, see `reference.translate`. Ours are those of an encoder
-`encoder` and a method `method`.
+Pairs (released, ours); a star matches the same text on both sides, see `reference.translate`. Our names start with
+`encoder.` or `method.`.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ SCE_VIDEOS: Names = _SCE_HEADS + [
     )
     for theirs, ours in _R3D
 ]
-# `state_dict` of SCE on pictures -> `ResNet` and `SCE`.
-SCE_PICTURES: Names = [*_SCE_HEADS, ("trunk.*", "encoder.*"), ("momentum_trunk.*", "method.target_encoder.*")]
+# `state_dict` of SCE on images -> `ResNet` and `SCE`.
+SCE_IMAGES: Names = [*_SCE_HEADS, ("trunk.*", "encoder.*"), ("momentum_trunk.*", "method.target_encoder.*")]
 
 _SCRL_ENCODER = [("0", "conv1"), ("1", "bn1"), *((str(3 + stage), f"layer{stage}") for stage in range(1, 5))]
 # The dicts `<name>_state_dict` of SCRL, as `<name>.<key>` -> `ResNet` and `SCRL` or `BYOL`.
@@ -66,9 +66,9 @@ SCRL: Names = [
 
 
 def renamed(raw: Mapping[str, Any]) -> dict[str, Tensor] | None:
-    """Tensors of a released checkpoint under our names; None where it is of none of these systems.
+    """Tensors of a released checkpoint under our names; None if it is of none of these systems.
 
-    What no table knows, such as the state of a loader or an optimiser, is left out.
+    Tensors that are in no table, such as the state of an optimiser, are left out.
 
     Args:
         raw: content of the file.
@@ -90,20 +90,20 @@ def renamed(raw: Mapping[str, Any]) -> dict[str, Tensor] | None:
     return state
 
 
-# The first of these that a key begins with says which table is of all keys.
+# (prefix, table): the first prefix that any key has selects the table for all keys.
 _MARKS = (
     ("online_network.encoder.", SCRL),
     ("s1.pathway0_stem.", SLOWFAST),
     ("trunk.model.blocks.", SCE_VIDEOS),
     ("blocks.0.", SCE_VIDEOS),
-    ("trunk.", SCE_PICTURES),
+    ("trunk.", SCE_IMAGES),
 )
 
 
 def method_of(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Class and sizes of the method that the heads in `state` (see `renamed`) are of; None where there are none.
+    """Class and sizes of the method whose heads are in `state` (see `renamed`); None if it has no heads.
 
-    SCRL and BYOL have the same heads, and are taken for SCRL.
+    SCRL and BYOL have the same heads; both are taken for SCRL.
     """
     sizes = {"hidden": ("method.projector.0.weight", 0), "classes": ("method.classifier.weight", 0)}
     if "method.projector.6.weight" in state or "method.queue.keys" in state:

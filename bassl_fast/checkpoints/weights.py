@@ -1,4 +1,4 @@
-"""Weights into modules: all of them must be there and fit."""
+"""Loading weights into modules, with every name and shape checked."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def fill(
     prefixes: tuple[str, ...],
     path: str | Path,
 ) -> tuple[nn.Module | None, ...]:
-    """The modules that a recipe makes, each filled with the tensors under its prefix.
+    """The modules that `make` builds, each loaded with the tensors under its prefix.
 
-    They are made without memory first: a recipe may ask for any size and any number of layers, the file holds few.
+    They are first built without memory and compared with the weights, because a damaged file may describe a model of
+    any size.
 
     Raises:
-        CheckpointError: the recipe makes no modules, or some that the weights do not fit.
+        CheckpointError: `make` fails, or the weights do not fit.
     """
     try:
         with torch.device("meta"), _at_most(2 * len(state), path):
@@ -35,14 +36,14 @@ def fill(
                     check_weights(module, state, prefix, path)
     except BasslFastError:
         raise
-    except Exception:  # a class that needs values to be made; whatever else is wrong with it shows below
+    except Exception:  # a class that cannot be built without memory; real errors show below
         pass
     try:
         modules = make()
     except BasslFastError:
         raise
-    except Exception as error:  # whatever a class says to arguments it was not made for
-        raise CheckpointError(f"{path}: its recipe makes no model ({error!r}); copy it again") from None
+    except Exception as error:  # a class may raise anything for unexpected arguments
+        raise CheckpointError(f"{path}: its model cannot be built ({error!r}); copy it again") from None
     for module, prefix in zip(modules, prefixes, strict=True):
         if module is not None:
             load_weights(module, state, prefix, path)
@@ -51,12 +52,12 @@ def fill(
 
 @contextmanager
 def _at_most(parameters: int, path: str | Path) -> Iterator[None]:
-    """Raises: CheckpointError in whatever makes more parameters meanwhile."""
+    """Context in which creating more parameters than this raises CheckpointError."""
     made = count()
 
     def refuse(*_: Any) -> None:
         if next(made) > parameters:
-            raise CheckpointError(f"{path}: its recipe makes more weights than the file holds; copy it again")
+            raise CheckpointError(f"{path}: describes a larger model than its weights; copy it again")
 
     hook = register_module_parameter_registration_hook(refuse)
     try:
@@ -66,10 +67,10 @@ def _at_most(parameters: int, path: str | Path) -> Iterator[None]:
 
 
 def load_weights(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, path: str | Path) -> None:
-    """Fill `module` with the tensors under `prefix`; all must be there and fit.
+    """Load the tensors under `prefix` into `module`.
 
     Raises:
-        CheckpointError: names or shapes differ, naming the first that does.
+        CheckpointError: names or shapes differ; it names the first.
     """
     module.load_state_dict(check_weights(module, state, prefix, path))
 
@@ -77,7 +78,7 @@ def load_weights(module: nn.Module, state: dict[str, torch.Tensor], prefix: str,
 def check_weights(
     module: nn.Module, state: dict[str, torch.Tensor], prefix: str, path: str | Path
 ) -> dict[str, torch.Tensor]:
-    """The tensors of `load_weights`, which raises what this does."""
+    """The tensors under `prefix`, checked against `module`; raises as `load_weights`."""
     mine = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     for name, value in module.state_dict().items():
         theirs = mine.get(name)
@@ -89,11 +90,11 @@ def check_weights(
             raise CheckpointError(f"{path}: {prefix}{name} is not a tensor; copy it again")
         if theirs.shape != value.shape:
             raise CheckpointError(
-                f"{path}: {prefix}{name} is {list(theirs.shape)}, the recipe wants {list(value.shape)}; "
+                f"{path}: {prefix}{name} is {list(theirs.shape)}, the model needs {list(value.shape)}; "
                 "the checkpoint is of another recipe, use its own"
             )
     if surplus := sorted(mine.keys() - module.state_dict().keys()):
         raise CheckpointError(
-            f"{path}: {prefix}{surplus[0]} has no place in the model; the checkpoint is of another recipe, use its own"
+            f"{path}: {prefix}{surplus[0]} is not in the model; the checkpoint is of another recipe, use its own"
         )
     return mine

@@ -1,6 +1,6 @@
-"""Configuration: a function's signature is its schema; YAML and `--a.b value` fill it.
+"""Configuration: a function's signature is the schema; YAML files and `--a.b value` fill it.
 
-Door: `make_parser`, then `parse` (words of a command line) or `parse_dict`, then `call`.
+Use `make_parser`, then `parse` (a command line) or `parse_dict`, then `call`.
 """
 
 from .parser import as_dict, call, make_parser, parse, parse_dict, run

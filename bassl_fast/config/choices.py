@@ -1,4 +1,4 @@
-"""Choices that several verbs offer."""
+"""Option types that several verbs share."""
 
 from __future__ import annotations
 

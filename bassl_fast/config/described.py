@@ -1,8 +1,8 @@
-"""Objects that can say how to make them again: a class path and arguments, as plain values.
+"""Objects that describe themselves by class path and arguments, as plain values, so that they can be built again.
 
     ResNet(depth=18)  ->  {"class_path": "bassl_fast.encoders.ResNet", "init_args": {"depth": 18, "width": 64, ...}}
 
-A checkpoint keeps such a description of what it holds, so that building it needs no command line.
+A checkpoint keeps such a description of its model, so that building it needs no command line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Description = dict[str, Any]
 
 
 class Described:
-    """Base of classes whose objects remember the arguments they were made with, defaults included."""
+    """Base of classes whose objects remember their constructor arguments, defaults included."""
 
     _arguments: dict[str, Any]
 
@@ -38,7 +38,7 @@ def _remembering(init: Callable) -> Callable:
 
     @functools.wraps(init)
     def wrapped(self: Described, *args: Any, **kwargs: Any) -> None:
-        if "_arguments" not in vars(self):  # of the class itself, not of one that it calls with `super()`
+        if "_arguments" not in vars(self):  # not for a constructor called through `super()`
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
             object.__setattr__(self, "_arguments", dict(list(bound.arguments.items())[1:]))
@@ -51,10 +51,10 @@ def describe(made: Described, skip: int = 0) -> Description:
     """`class_path` and `init_args` of an object.
 
     Args:
-        skip: how many of the first arguments to leave out: those that `make` is given.
+        skip: number of leading arguments to leave out, which `make` is given.
 
     Raises:
-        ConfigError: an argument that plain values cannot express.
+        ConfigError: an argument cannot be expressed in plain values.
     """
     kind = type(made)
     arguments = list(getattr(made, "_arguments", {}).items())[skip:]
@@ -63,7 +63,7 @@ def describe(made: Described, skip: int = 0) -> Description:
 
 
 def class_path(kind: type) -> str:
-    """The shortest path that `kind` can be imported by: without the module, where a package exports the class."""
+    """The shortest import path of `kind`: that of the package that exports it, if one does."""
     parts = kind.__module__.split(".")
     for count in range(1, len(parts)):
         package = ".".join(parts[:count])
@@ -73,13 +73,13 @@ def class_path(kind: type) -> str:
 
 
 def make(description: Description, *given: Any) -> Any:
-    """The object that `describe` described.
+    """Build the object of a description.
 
     Args:
-        given: its first arguments, which the description leaves out.
+        given: the leading arguments that the description leaves out.
 
     Raises:
-        ConfigError: no such class, or arguments that it does not take.
+        ConfigError: no such class, or it does not take the arguments.
     """
     path = str(description.get("class_path"))
     module, _, name = path.rpartition(".")
@@ -100,5 +100,5 @@ def _plain(value: Any, name: str) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name), name) for field in fields(value)}
     raise ConfigError(
-        f"{name}: {type(value).__name__} cannot be kept in a checkpoint; take numbers, text, lists or dataclasses"
+        f"{name}: {type(value).__name__} cannot be stored in a checkpoint; use numbers, text, lists or dataclasses"
     )

@@ -1,4 +1,4 @@
-"""Keys of a configuration held against what takes them: options, arguments of classes, fields of dataclasses."""
+"""Checks of configuration keys against options, class arguments and dataclass fields."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .spelling import nearest, subclasses
 
 
 def check_keys(known: set[str], config: dict[str, Any], source: str, prefix: str = "") -> None:
-    """Refuse keys that nobody takes.
+    """Refuse unknown keys.
 
     Args:
         known: dotted names of all options.
         config: nested dictionaries.
-        source: where they come from, for errors.
+        source: the file they are from, for errors.
 
     Raises:
-        ConfigError: an unknown key, with the nearest known one, or a value where keys are expected.
+        ConfigError: an unknown key (names the nearest known one), or a value where keys are expected.
     """
     for key, value in config.items():
         path = f"{prefix}{key}"
@@ -39,7 +39,7 @@ def check_keys(known: set[str], config: dict[str, Any], source: str, prefix: str
 
 
 def _check_class(value: dict[str, Any], source: str, path: str) -> None:
-    """Keys of a `class_path` / `init_args` pair, and of the dataclasses among the arguments."""
+    """Check the keys of a `class_path` / `init_args` pair, and of dataclasses among the arguments."""
     for key in value:
         if key not in ("class_path", "init_args"):
             raise ConfigError(f"{source}: unknown key '{path}.{key}'{nearest(key, ('class_path', 'init_args'))}")
@@ -76,12 +76,12 @@ def fields_of(base: type, argument: str) -> set[str]:
 
 
 def _dataclass_in(hint: Any) -> type | None:
-    """The dataclass that `hint` names: itself, or it or None, or a tuple of such."""
+    """The dataclass in a type hint: `D`, `D | None` or `tuple[D, ...]`."""
     return next((kind for kind in (hint, *typing.get_args(hint)) if is_dataclass(kind)), None)
 
 
 def _check_fields(kind: type, value: Any, source: str, where: str) -> None:
-    """Keys of a dataclass among the arguments of a class."""
+    """Check the keys of a dataclass among the arguments of a class."""
     known = [field.name for field in fields(kind)]
     if not isinstance(value, dict):
         raise ConfigError(f"{source}: {where}: expected keys ({', '.join(known)}), got {value!r}")

@@ -1,8 +1,8 @@
-"""Parsers of the command line, by jsonargparse: the signature of a verb's function is its schema.
+"""Command-line parsers, by jsonargparse: the signature of a verb's function is the schema.
 
-Whatever depends on the internals and messages of jsonargparse is in this file. An unknown key becomes one line with the
-nearest name, on the command line and in a YAML file. On the command line a class can be given by its name alone, in any
-spelling (`--method bassl+shotcol`), and its arguments without `init_args` (`--method.radius 4`).
+All that depends on the internals and messages of jsonargparse is in this file. An unknown key, on the command line or
+in a YAML file, becomes a one-line error with the nearest name. On the command line a class may be given by its name in
+any spelling (`--method bassl+shotcol`), and its arguments without `init_args` (`--method.radius 4`).
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from .keys import check_keys, fields_of
 from .spelling import class_name, nearest
 from .yaml_file import read_yaml
 
-_UNION = "Does not validate against any of the Union subtypes"  # jsonargparse's message, around errors of ours too
+_UNION = "Does not validate against any of the Union subtypes"  # jsonargparse's message, also around our own errors
 
 
 class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """jsonargparse's help, with the worked example on lines of its own."""
+    """jsonargparse's help, with the worked example on separate lines."""
 
 
 def make_parser(function: Callable, positional: bool = False, for_help: bool = False, **kwargs: Any) -> ArgumentParser:
-    """Parser for the arguments of `function`, except `recipe`, which the program fills in.
+    """Parser for the arguments of `function`, except `recipe`, which `call` fills in.
 
     Args:
-        positional: required arguments have no `--`.
-        for_help: only print help: classes that options name are not imported, which would take seconds.
+        positional: whether required arguments have no `--`.
+        for_help: the parser will only print help; skips importing classes, which takes seconds.
     """
     if for_help:
         function = _without_classes(function)
     elif any(str(hint).startswith("Callable") for hint in function.__annotations__.values()):
         plugins.load_classes()
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, formatter_class=_Help, **kwargs)
-    parser.add_argument("--config", action="config", help="YAML file; keys as of the options below.")
+    parser.add_argument("--config", action="config", help="YAML file; its keys are the options below.")
     parser.add_function_arguments(function, skip={"recipe"}, as_positional=positional, fail_untyped=True)
     for action in parser._actions:
         if not action.option_strings and getattr(action, "_typehint", None) == list[str]:
@@ -55,21 +55,21 @@ def make_parser(function: Callable, positional: bool = False, for_help: bool = F
 
 
 def _without_classes(function: Callable) -> Callable:
-    """A copy of `function` whose arguments that take a class take a text."""
+    """A copy of `function` in which arguments that take a class are typed as text."""
     function = inspect.unwrap(function)
     copy = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
     copy.__doc__, copy.__module__, copy.__qualname__ = function.__doc__, function.__module__, function.__qualname__
     hints = function.__annotations__.items()
     copy.__annotations__ = {name: "str" if str(hint).startswith("Callable") else hint for name, hint in hints}
-    copy.__annotations__ = typing.get_type_hints(copy)  # resolved here, where no name is of a class any more
+    copy.__annotations__ = typing.get_type_hints(copy)  # now no hint names a class
     return copy
 
 
 def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
-    """Resolve `argv` (and the YAML files it names).
+    """Resolve `argv` and the YAML files it names.
 
     Raises:
-        ConfigError: one line that names the key, with the nearest known one.
+        ConfigError: one line that names the wrong key and the nearest known one.
     """
     argv = list(_spelt_out(parser, argv))
     _check_options(parser, argv)
@@ -91,7 +91,7 @@ def parse_dict(parser: ArgumentParser, config: dict[str, Any], source: str) -> N
 
 
 def as_dict(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
-    """The resolved configuration as plain values, to be written beside results."""
+    """The resolved configuration as plain values, to be stored with results."""
     resolved = yaml.safe_load(parser.dump(config, skip_validation=True))
     resolved.pop("config", None)
     return resolved
@@ -104,10 +104,10 @@ def run(function: Callable, config: dict[str, Any], source: str) -> Any:
 
 
 def call(function: Callable, parser: ArgumentParser, config: Namespace, verb: str | None = None) -> Any:
-    """Instantiate the resolved configuration and call `function`, with the recipe if it takes one.
+    """Instantiate the resolved configuration and call `function`, with `recipe` if it takes one.
 
     Args:
-        verb: name for the recipe; that of the function if left out.
+        verb: name recorded in the recipe; that of the function if left out.
     """
     try:
         arguments = parser.instantiate(config).as_dict()
@@ -122,7 +122,7 @@ def call(function: Callable, parser: ArgumentParser, config: Namespace, verb: st
 
 
 def _without_secrets(tree: Any) -> Any:
-    """As it may be written beside results: addresses without user, password and signature."""
+    """The tree with user, password and signature removed from addresses."""
     if isinstance(tree, dict):
         return {key: _without_secrets(value) for key, value in tree.items()}
     if isinstance(tree, list):
@@ -131,7 +131,7 @@ def _without_secrets(tree: Any) -> Any:
 
 
 def _spelt_out(parser: ArgumentParser, argv: list[str]) -> Iterable[str]:
-    """Words in the form jsonargparse wants: `--resume true`, `--min_scene`, classes by their exact name."""
+    """Arguments in the form jsonargparse expects: `--resume true`, `--min_scene`, exact class names."""
     switches = {
         option
         for action in parser._actions
@@ -156,7 +156,7 @@ def _spelt_out(parser: ArgumentParser, argv: list[str]) -> Iterable[str]:
 
 
 def _class_options(parser: ArgumentParser) -> dict[str, type]:
-    """Option -> base of the classes that it takes."""
+    """Option -> base class of the classes it takes."""
     hints = {
         option: getattr(action, "_typehint", None) for action in parser._actions for option in action.option_strings
     }
@@ -182,14 +182,14 @@ def _check_options(parser: ArgumentParser, argv: list[str]) -> None:
         option = word.split("=")[0]
         if re.match(r"\+*config\.\w", word):
             raise ConfigError(f"{word}: write options as --key value; see docs/how-to/from-the-reference.md")
-        # Only jsonargparse knows the arguments of a class (`--encoder.depth`).
+        # jsonargparse checks the arguments of a class (`--encoder.depth`).
         of_class = any(option.startswith(f"{k}.") for k in _class_options(parser))
         if option.startswith("--") and option not in known and not of_class:
             raise ConfigError(f"unknown option {option}{nearest(option, known)}")
 
 
 def _explained(message: str, parser: ArgumentParser) -> str:
-    """jsonargparse's message on one line, without the names of its types."""
+    """jsonargparse's message on one line, without its type names."""
     line = " ".join(message.split())
     if match := re.search(r"Option '([\w.]+)' is not accepted.*class_path='([\w.]+)\.(\w+)'", line):
         known = inspect.signature(getattr(importlib.import_module(match[2]), match[3])).parameters
@@ -221,11 +221,11 @@ def instantiate(kind: type, arguments: dict[str, Any], given: tuple = ()) -> Any
     """An object of class `kind`.
 
     Args:
-        arguments: plain values for its arguments, dataclasses among them as dictionaries.
-        given: its first arguments, as they are.
+        arguments: keyword arguments as plain values, dataclasses as dictionaries.
+        given: its leading arguments, passed unchanged.
 
     Raises:
-        ConfigError: it does not take them.
+        ConfigError: the class does not take these arguments.
     """
     parser = ArgumentParser(exit_on_error=False)
     try:

@@ -1,4 +1,4 @@
-"""Names as users write them: the nearest known one, and classes in any spelling."""
+"""Names as users type them: classes in any spelling, and suggestions for unknown names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shard_tools.errors import ConfigError
 
 
 def subclasses(base: type) -> Iterable[type]:
-    """All subclasses of a class, of any depth."""
+    """All direct and indirect subclasses of a class."""
     for kind in base.__subclasses__():
         yield kind
         yield from subclasses(kind)
@@ -21,10 +21,10 @@ def _is_abstract(kind: type) -> bool:
 
 
 def class_name(base: type, word: str) -> str:
-    """The subclass of `base` that `word` names by its letters alone; a class path stays as it is.
+    """The name of the subclass of `base` whose letters and digits match `word`; a class path is returned unchanged.
 
     Raises:
-        ConfigError: there is none, with the nearest name.
+        ConfigError: there is none; suggests the nearest name.
     """
     if "." in word:
         return word
@@ -39,6 +39,6 @@ def class_name(base: type, word: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown `word`: the most similar known one, or all of them."""
+    """The end of an error about an unknown `word`: the most similar known name, or all known names."""
     close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(sorted(known))}"

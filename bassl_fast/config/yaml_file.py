@@ -1,4 +1,4 @@
-"""YAML files as plain values, read within bounds."""
+"""YAML files as plain values, with limits on their size."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import yaml
 from shard_tools.errors import ConfigError
 from shard_tools.storage.untrusted import one_line
 
-_LARGEST = 1 << 20  # bytes of a configuration
-_MOST_VALUES, _MOST_BRACKETS = 10_000, 100  # of a configuration, and of a line of it
+_LARGEST = 1 << 20  # bytes per file
+_MOST_VALUES, _MOST_BRACKETS = 10_000, 100  # per file, and per line
 
 
 def read_yaml(path: str) -> dict[str, Any]:
     """A YAML file as plain values.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, or its aliases expand to more values than anybody writes.
+        ConfigError: it cannot be read, is not YAML, or expands to too many values.
     """
     try:
         if Path(path).stat().st_size > _LARGEST:
             raise ConfigError(f"{path}: not YAML of a configuration (more than {_LARGEST >> 20} MiB)")
         text = Path(path).read_text(encoding="utf-8")
-        # PyYAML's time grows with the square of the open brackets of a line.
+        # PyYAML's time grows with the square of the open brackets in a line.
         if any(line.count("[") > _MOST_BRACKETS for line in text.splitlines()):
-            raise ConfigError(f"{path}: more than {_MOST_BRACKETS} brackets in a line; write lists one entry a line")
+            raise ConfigError(f"{path}: more than {_MOST_BRACKETS} brackets in a line; write one list entry per line")
         content = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give an existing YAML file") from None
@@ -42,7 +42,7 @@ def read_yaml(path: str) -> dict[str, Any]:
 
 
 def _values(tree: Any) -> Iterator[Any]:
-    """All values of a tree; those behind an alias count each time it is used."""
+    """All values of a tree; values of an alias count every time it is used."""
     left = [tree]
     while left:
         yield (value := left.pop())

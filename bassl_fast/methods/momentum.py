@@ -30,8 +30,8 @@ class MomentumMethod(Method):
         projector: on the encoder's features; the target network has a copy.
         predictor: on the projector, of the trained encoder only.
         momentum: of the target network in the first step; rises to 1 along a cosine.
-        classes: online evaluation: also train a linear classifier of so many classes on detached features of labelled
-            images or videos. None trains no classifier.
+        classes: online evaluation: also train a linear classifier with this many classes, on detached features of
+            labelled images or videos. None trains no classifier.
     """
 
     def __init__(self, projector: nn.Module, predictor: nn.Module, momentum: float, classes: int | None) -> None:

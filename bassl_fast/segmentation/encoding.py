@@ -1,7 +1,7 @@
-"""Shards -> features, film by film: by this process, by those that torchrun started, or by the nodes of a cluster.
+"""Shards -> features, film by film: in this process, in those that torchrun started, or on the nodes of a cluster.
 
-Under torchrun the films are divided among the processes: each writes its own, and process 0 the index when all are
-done.
+Under torchrun the films are divided among the processes: each writes its own films, and process 0 writes the index at
+the end.
 """
 
 from __future__ import annotations
@@ -60,19 +60,21 @@ def encode_films(
     if layout == "reference" and dtype != "float32":
         raise ConfigError(f"dtype {dtype}: the reference reads float32; leave out --dtype")
     if layout == "reference" and is_remote(features):
-        raise ConfigError("layout reference: a file a shot needs a folder; give a path, or leave out --layout")
+        raise ConfigError(
+            "layout reference: one file per shot needs a local folder; give a path, or leave out --layout"
+        )
     model, index = load_model(pretrained), ShardIndex.open(shards)
     if index.kind != FILMS:
-        raise ShardError(f"{shards}: a set of {index.kind}; `bassl-fast retrieve` makes features of these")
+        raise ShardError(f"{shards}: a set of {index.kind}; use `bassl-fast retrieve` for these")
     chosen = index.select(split)
     for name in {Path(array).stem for array in (SEQUENCES, SHOTS)} & set(index.films):
-        raise FeatureError(f"{shards}: a film called {name} would overwrite {name}.npy; rename it and pack again")
+        raise FeatureError(f"{shards}: a film named {name} would overwrite {name}.npy; rename it and pack again")
     where = index.address if index.cache else str(index.root.resolve())
     provenance = {
         "dim": model.encoder.dim,
         "dtype": dtype,
         "layout": layout,
-        "precision": "",  # filled in by whoever computes
+        "precision": "",  # filled in where the encoder runs
         "checkpoint": masked(absolute(pretrained)),
         "checkpoint_sha256": checkpoint.sha256(pretrained),
         "shards": masked(where),
@@ -116,7 +118,7 @@ def _encode(
     batch: int,
     threads: int,
 ) -> Iterator[tuple[int, int, dict[str, float]]]:
-    """Write the features of `films`; yields of each: film, key-frames, seconds by what they were spent on."""
+    """Write the features of `films`; yield for each: film, number of key-frames, seconds by activity."""
     device = hardware.device()
     views = TestViews(**{name: value for name, value in provenance["transform"].items() if name != "split"})
     encoder = encoder.eval().to(device, memory_format=encoder.memory_format)
@@ -124,14 +126,14 @@ def _encode(
     found: list[Tensor] = []
     clock = _Clock()
     for film, first, images in loader:
-        # Until the first batch arrives, the pipeline is being built.
-        clock.lap("waiting for pictures" if clock.runs else None)
+        # Before the first batch the pipeline is being built.
+        clock.lap("waiting for images" if clock.runs else None)
         with hardware.autocast(provenance["precision"]):
             found.append(encoder.of_shots(images).cpu())
         clock.lap("encoder")
         shots, per_shot = int(index.sequences["shots"][film]), images.shape[1]
         if first + len(images) == shots:
-            with np.errstate(over="ignore"):  # becomes infinite, and is refused below
+            with np.errstate(over="ignore"):  # an overflow becomes infinite and is refused below
                 array = torch.cat(found).numpy().astype(provenance["dtype"])
             if not np.isfinite(array).all():
                 raise FeatureError(
@@ -152,7 +154,7 @@ def _encode(
 def _encode_film(
     pretrained: str, shards: str, features: str, provenance: dict[str, Any], batch: int, threads: int, film: int
 ) -> tuple[int, int, dict[str, float]]:
-    """As `_encode`, for one film, on any machine that can reach the same files."""
+    """`_encode` for one film, on any machine that can reach the same files."""
     model, index = _opened(pretrained, shards)
     (done,) = _encode(model.encoder, index, [film], open_place(features), provenance, batch, threads)
     return done
@@ -170,31 +172,32 @@ def _follow(
     todo: list[int],
     quiet: bool,
 ) -> None:
-    """Show progress, and print at the end where the time went."""
-    shots, pictures, spent = index.sequences["shots"].astype(int), 0, Counter()
+    """Show progress, and finally print how the time was spent."""
+    shots, keyframes, spent = index.sequences["shots"].astype(int), 0, Counter()
     with tqdm(total=shots[films].sum(), desc="extract", unit="shot", disable=quiet or None) as bar:
         bar.update(shots[films].sum() - shots[todo].sum())
         for film, count, seconds in done:
-            pictures += count
+            keyframes += count
             spent.update(seconds)
             bar.update(shots[film])
     if not quiet and (total := sum(spent.values())):
         shares = ", ".join(f"{name} {100 * seconds / total:.0f} %" for name, seconds in spent.items())
-        print(f"{pictures / total:.0f} key-frames/s: {shares}", flush=True)
+        print(f"{keyframes / total:.0f} key-frames/s: {shares}", flush=True)
 
 
 class _Clock:
-    """Adds the time since the last lap to a name."""
+    """Adds up time by activity."""
 
     def __init__(self) -> None:
         self._spent, self._last, self.runs = Counter(), time.perf_counter(), False
 
     def take(self) -> dict[str, float]:
-        """Seconds by name since the last call."""
+        """Seconds by activity since the last call."""
         spent, self._spent = dict(self._spent), Counter()
         return spent
 
     def lap(self, name: str | None) -> None:
+        """Count the time since the last lap as `name`, or not at all."""
         now = time.perf_counter()
         if name is not None:
             self._spent[name] += now - self._last
@@ -206,7 +209,7 @@ def _file_name(index: ShardIndex, film: int, layout: Layout) -> str:
 
 
 def _write_reference(place: Path, array: np.ndarray, numbers: np.ndarray) -> None:
-    """A folder with a file a shot; it is whole or not there."""
+    """Write a folder with one file per shot, whole or not at all."""
     part = place.with_name(place.name + ".tmp")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
@@ -246,19 +249,19 @@ def _check_folder(place: Place, provenance: dict[str, Any]) -> None:
 
 
 def _share(shots: np.ndarray, rank: int, world: int) -> np.ndarray:
-    """The films of this process, in order; dealt out in turn from the longest to the shortest."""
+    """Positions of the films of this process, in order; films are dealt out in turn from longest to shortest."""
     return np.sort(np.argsort(-shots.astype(np.int64), kind="stable")[rank::world])
 
 
 @contextmanager
 def _processes() -> Iterator[tuple[int, int]]:
-    """Rank and number of the processes that torchrun started; (0, 1) without it."""
+    """Rank and number of the processes torchrun started; (0, 1) without torchrun."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield 0, 1
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # Only for barriers; the fastest process may wait hours for the slowest.
+    # Used only for barriers; the fastest process may wait hours for the slowest.
     dist.init_process_group("gloo", timeout=timedelta(days=7))
     try:
         yield dist.get_rank(), dist.get_world_size()

@@ -33,7 +33,7 @@ def score(finetuned: str | Path, features: str | Path, split: str | None) -> tup
     """Boundary probabilities of the films of `split`, and the checkpoint's state.
 
     Raises:
-        FeatureError: no such film, or features of another pretraining checkpoint than it was fine-tuned on.
+        FeatureError: no film in `split`, or features of another pretraining checkpoint than the model's.
     """
     model, state = load_finetuned(finetuned)
     feature_set = FeatureSet.open(features)
@@ -68,14 +68,16 @@ def evaluate(
         features: folder or address that `bassl-fast extract` wrote to.
         out: folder or address for the results; `evaluate-<split>/` beside the checkpoint if left out.
         split: "train", "val" or "test".
-        threshold: probability from which a shot is called a boundary; the checkpoint's own if left out.
-        reference_quirks: score as the published code does, to compare with its numbers; the threshold is its 0.5 then.
-        pages: films drawn in the report, the worst first, some 15 MB for one of 1,500 shots; all count in its numbers.
+        threshold: probability from which a shot is a boundary; the checkpoint's own if left out.
+        reference_quirks: score as the published code does, to compare with its numbers; the default threshold is then
+            0.5.
+        pages: films shown with thumbnails in the report, worst first; about 15 MB for a film of 1,500 shots. The
+            metrics always cover all films.
         comparison: JSON file with rows `{"name": ..., column: value}` for a table in the report.
-        notes: text file whose paragraphs end the report, such as whose films these are.
+        notes: text file appended to the report, such as credits of the films.
 
     Raises:
-        CheckpointError, FeatureError: they cannot be used, or not together.
+        CheckpointError, FeatureError: one cannot be used, or they do not belong together.
     """
     folder = RunFolder(f"{folder_of(finetuned)}/evaluate-{split}" if out is None else out)
     films, state = score(finetuned, features, split)
@@ -84,10 +86,10 @@ def evaluate(
     rows = _read_rows(comparison) if comparison else None
     threshold_from = "--threshold"
     if threshold is None:
-        stands = (0.5, "the reference") if reference_quirks else (state["threshold"], state["threshold_from"])
-        threshold, threshold_from = stands
+        default = (0.5, "the reference") if reference_quirks else (state["threshold"], state["threshold_from"])
+        threshold, threshold_from = default
     if not 0 <= threshold <= 1:
-        raise ConfigError(f"threshold {threshold}: a probability, within 0..1")
+        raise ConfigError(f"threshold {threshold}: must be a probability, within 0..1")
     out_dir = folder.path
     found = metrics.scene_metrics(films, threshold, reference_quirks, more=plugins.found("metrics"))
     (out_dir / "scores").mkdir(parents=True, exist_ok=True)
@@ -114,7 +116,7 @@ def evaluate(
     )
     folder.publish()
     if split == state["best_epoch_from"]:
-        print(f"note: the best epoch was chosen on these films (split '{split}'), so their scores flatter")
+        print(f"note: the best epoch was chosen on these films (split '{split}'), so their scores are too high")
     for name, value in found.items():
         print(f"{name:14s} {value:6.2f}")
     print(f"report: {masked(folder.where('report.html'))}")
@@ -124,23 +126,23 @@ def evaluate(
 def film_pages(
     films: list[FilmScores], numbers: dict[str, np.ndarray], provenance: dict[str, Any], drawn: int
 ) -> list[FilmPage]:
-    """Pages of the report, the films of lowest AP first; the first `drawn` have thumbnails if the shards are there.
+    """Pages of the report, films of lowest AP first; the first `drawn` have thumbnails if the shards are available.
 
     Args:
         numbers: film -> `[S]` shot numbers.
-        provenance: of the features, see `FeatureSet`.
+        provenance: see `FeatureSet`.
     """
     films = sorted(
         films, key=lambda film: metrics.scene_metrics([film]).get("ap", 101.0) if film.labelled.any() else 102.0
     )
     try:
         if provenance["shards"] is None:
-            raise ShardError("the features were imported, so it is not known which shards are theirs")
+            raise ShardError("the features were imported, so their shards are not known")
         index = ShardIndex.open(provenance["shards"])
         if sha256(index.root / MANIFEST) != provenance["manifest_sha256"]:
-            raise ShardError(f"{index.address}: packed anew since the features were extracted; extract them again")
+            raise ShardError(f"{index.address}: packed again after the features were extracted; extract them again")
     except (ShardError, RemoteError) as error:
-        print(f"report without pictures: {error}")
+        print(f"report without thumbnails: {error}")
         drawn = 0
     return [
         FilmPage(film.film, _thumbnails(index, film.film) if i < drawn else [], film, shot_numbers=numbers[film.film])
@@ -149,17 +151,17 @@ def film_pages(
 
 
 def _thumbnails(index: ShardIndex, film: str) -> list[bytes]:
-    """JPEG bytes of all key-frames, shot by shot."""
+    """The key-frames of a film as JPEG, shot by shot."""
     row = index.sequences[index.films.index(film)]
     frames = int(row["first_frame"]) + np.arange(int(row["shots"]) * int(row["frames_per_shot"]))
     return [bytes(jpeg) for jpeg in Store(index).read(frames)]
 
 
 def training_curves(finetuned: str | Path, pretrained: str | None) -> dict[str, list[tuple[int, float]]]:
-    """Loss curves `(step, value)` that the two trainings left beside their checkpoints."""
+    """Curves `(step, value)` that pretraining and fine-tuning left beside their checkpoints."""
     curves: dict[str, dict[int, float]] = {}
     for stage, folder in (("pretraining", folder_of(pretrained) if pretrained else None), ("fine-tuning", finetuned)):
-        # A run that was stopped left one file a part; where two tell of one step, the later part went on from there.
+        # A resumed run left one file per start; if two have the same step, the later one counts.
         for path in files(folder, "metrics*.csv") if folder else ():
             with open(local_file(path), newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
@@ -178,7 +180,7 @@ def _read_rows(path: str) -> list[dict[str, Any]]:
 
 def _write_scores(path: Path, film: FilmScores, numbers: np.ndarray, threshold: float) -> None:
     lines = ["shot,probability,predicted,boundary,start_frame,end_frame"]
-    said = film.predicted(threshold).astype(int)
-    rows = zip(numbers, film.probability, said, film.boundary, film.start, film.end, strict=True)
+    predicted = film.predicted(threshold).astype(int)
+    rows = zip(numbers, film.probability, predicted, film.boundary, film.start, film.end, strict=True)
     lines += [f"{shot},{p:.6f},{call},{true},{start},{end}" for shot, p, call, true, start, end in rows]
     write_atomically(path, ("\n".join(lines) + "\n").encode())

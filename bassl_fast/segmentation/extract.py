@@ -1,4 +1,4 @@
-"""`bassl-fast extract`: a checkpoint and shards -> one feature a shot, cached for fine-tuning."""
+"""`bassl-fast extract`: a checkpoint and shards -> one feature per shot, cached for fine-tuning."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def extract(
     engine: Engine = "local",
     address: str | None = None,
 ) -> str:
-    """Encode the test views of every shot's key-frames and write one array a film.
+    """Encode the test views of every shot's key-frames and write one array per film.
 
-    The feature of a shot is the mean over its key-frames; an encoder of clips takes them as one clip.
+    The feature of a shot is the mean over its key-frames; a clip encoder takes them as one clip.
 
     Finished films are kept when the command is run again. `torchrun --nproc-per-node N -m bassl_fast.cli extract ...`
     uses N GPUs, or N processes on the CPU.
@@ -34,11 +34,11 @@ def extract(
         shards: folder or address that `bassl-fast pack` wrote to.
         features: folder or address (s3://, gs://) for the features.
         split: "train", "val" or "test" films only; all films if left out.
-        layout: "film" is one array a film, for `finetune`; "reference" is a file a shot, <film>/shot_0000.npy, for the
-            reference implementation (`import-features` converts it back).
+        layout: "film" is one array per film, for `finetune`; "reference" is one file per shot, <film>/shot_0000.npy,
+            for the reference implementation (`import-features` converts it back).
         dtype: of the features on disk.
         precision: of the encoder; "auto" is bfloat16 if the hardware supports it, else float32.
-        batch: key-frames at a time.
+        batch: key-frames per batch.
         threads: CPU threads of the data pipeline; 0 uses this process's share of the cores.
         engine: "ray" encodes the films on the nodes of a cluster, on their GPUs if they have any.
         address: of the Ray cluster; if left out, one is started on this machine.
@@ -46,9 +46,9 @@ def extract(
     Raises:
         CheckpointError, ShardError: either cannot be used.
         FeatureError: the folder holds features of another checkpoint, other shards or another transform.
-        EngineError: the cluster cannot be reached, or the nodes that encoded a film kept dying.
+        EngineError: the cluster cannot be reached, or nodes kept failing on a film.
     """
-    from .encoding import encode_films  # torch: seconds that `--help` need not wait
+    from .encoding import encode_films  # here, so that `--help` does not wait for torch
 
     options = (split, layout, dtype, precision, batch, threads, engine, address)
     return encode_films(pretrained, shards, features, *options)

@@ -1,11 +1,11 @@
-"""Cached shot features: one `[S, D]` array a film, the labels of its shots, and where all of it came from.
+"""Cached shot features: one `[S, D]` array per film, the labels of its shots, and their provenance.
 
-<root>/<film>.npy        float16 or float32, a row a shot
-<root>/sequences.npy     films, splits, first rows: as in the shards
-<root>/shots.npy         shot numbers, labels, times: as in the shards
-<root>/features.json     size, and the checksums of checkpoint and shards; written last
+<root>/<film>.npy        float16 or float32, one row per shot
+<root>/sequences.npy     films, splits, first rows, as in the shards
+<root>/shots.npy         shot numbers, labels, times, as in the shards
+<root>/features.json     provenance: size, checksums of checkpoint and shards; written last
 
-`bassl-fast import-features` makes such a folder of the reference's: a file a shot, `<film>/shot_0000.npy`.
+`bassl-fast import-features` converts the reference's layout: one file per shot, `<film>/shot_0000.npy`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from shard_tools.storage.untrusted import is_plain_name, map_npy, one_line, pars
 
 PROVENANCE = "features.json"
 STARTED = PROVENANCE + ".part"
-_FETCHERS = 8  # films' features fetched at a time
+_FETCHERS = 8  # films fetched in parallel
 _NOTED = ("dim", "dtype", "checkpoint", "checkpoint_sha256", "shards", "manifest_sha256")
 _SHOT = re.compile(r"shot_([0-9]{1,9})\.npy")
 
@@ -52,8 +52,8 @@ class FeatureSet:
 
     Attributes:
         root: folder or address.
-        provenance: `dim`, `dtype`, `checkpoint`, `checkpoint_sha256`, `shards`, `manifest_sha256`, `transform`; of
-            imported features what is not known is None.
+        provenance: `dim`, `dtype`, `checkpoint`, `checkpoint_sha256`, `shards`, `manifest_sha256`, `transform`; None
+            where imported features do not tell.
         sequences, shots: as in the shards.
     """
 
@@ -64,22 +64,22 @@ class FeatureSet:
 
     @classmethod
     def open(cls, root: str | Path) -> FeatureSet:
-        """Open a finished feature folder, here or behind an address.
+        """Open a finished feature folder, local or at an address.
 
         Raises:
-            FeatureError: it is not there, not finished, in the reference's layout, or cannot be read.
+            FeatureError: it is missing, unfinished, in the reference's layout, or cannot be read.
             RemoteError: an address cannot be reached in time.
         """
         root = str(root).rstrip("/")
         path = f"{root}/{PROVENANCE}"
         if (found := checkpoints.find(path)) is None:
             if not is_remote(root) and any(Path(root).glob("*/shot_*.npy")):
-                raise FeatureError(f"{root}: in the reference's layout; make features of it by `import-features`")
-            raise FeatureError(f"{path}: missing, so these features are not finished; run `bassl-fast extract` (again)")
+                raise FeatureError(f"{root}: in the reference's layout; convert it with `bassl-fast import-features`")
+            raise FeatureError(f"{path}: missing, so these features are unfinished; run `bassl-fast extract` (again)")
         try:
             provenance = parse_json(found.read_text(encoding="utf-8"))
             if isinstance(provenance, dict) and provenance.get("layout") == "reference":
-                raise FeatureError(f"{root}: in the reference's layout; make features of it by `import-features`")
+                raise FeatureError(f"{root}: in the reference's layout; convert it with `bassl-fast import-features`")
             sequences, shots = (map_npy(local_file(f"{root}/{name}")) for name in (SEQUENCES, SHOTS))
             _check(provenance, sequences, shots)
         except (OSError, ValueError, ShardError) as error:
@@ -87,7 +87,7 @@ class FeatureSet:
         return cls(root, provenance, sequences, shots)
 
     def films(self, split: str | None) -> list[Film]:
-        """The films of a split ("train", "val", "test"), or all for None; an unknown split has none.
+        """The films of a split ("train", "val", "test"), or all for None; empty for an unknown split.
 
         Raises:
             FeatureError: a film's array is missing, or has another shape or type than the others.
@@ -112,29 +112,29 @@ class FeatureSet:
 
 
 def _check(provenance: Any, sequences: np.ndarray, shots: np.ndarray) -> None:
-    """Raises: ValueError unless what stands in the folder is of the kind that is asked for below."""
+    """Raises: ValueError if the files do not have the expected keys, columns and counts."""
     if not isinstance(provenance, dict) or (missing := [key for key in _NOTED if key not in provenance]):
-        raise ValueError(f"{PROVENANCE} says nothing of {', '.join(missing) if isinstance(provenance, dict) else 'it'}")
+        raise ValueError(f"{PROVENANCE} lacks {', '.join(missing) if isinstance(provenance, dict) else 'all keys'}")
     if not isinstance(provenance["dim"], int) or provenance["dtype"] not in ("float16", "float32"):
         raise ValueError(f"{PROVENANCE}: dim {provenance['dim']!r} and dtype {provenance['dtype']!r}")
     for name, array, columns in ((SEQUENCES, sequences, sequence_dtype([])), (SHOTS, shots, SHOT)):
         known = columns_of(columns)
         if array.ndim != 1 or (columns_of(array.dtype) or [])[: len(known)] != known:
-            raise ValueError(f"{name} holds other columns than it should")
+            raise ValueError(f"{name} has unexpected columns")
     check_text(Path(SEQUENCES), sequences)
     names = [name.decode() for name in sequences["name"].tolist()]
     if not all(map(is_plain_name, names)) or len(set(names)) < len(names):
-        raise ValueError(f"{SEQUENCES}: a film's name comes twice or is no plain file name")
+        raise ValueError(f"{SEQUENCES}: a film's name is duplicated or is not a plain file name")
     counts = sequences["shots"].astype(np.int64)
     if len(shots) != counts.sum() or not np.array_equal(sequences["first_shot"], np.cumsum(counts) - counts):
         raise ValueError(f"{SHOTS} does not fit {SEQUENCES}")
 
 
 def write_index(place: Place, sequences: np.ndarray, shots: np.ndarray, provenance: dict[str, Any]) -> None:
-    """Finish a folder whose arrays are there.
+    """Finish a folder whose arrays are written: labels and provenance.
 
     Args:
-        sequences: rows of its films as in the shards; `first_shot` is set here.
+        sequences: rows of the films, as in the shards; `first_shot` is set here.
         shots: rows of `SHOT`, film by film.
     """
     sequences = sequences.copy()
@@ -145,21 +145,21 @@ def write_index(place: Place, sequences: np.ndarray, shots: np.ndarray, provenan
 
 
 def shot_name(number: int) -> str:
-    """File of one shot in the reference's layout."""
+    """File name of one shot in the reference's layout."""
     return f"shot_{number:04d}.npy"
 
 
 def import_features(source: str, annotations: str, features: str, checkpoint: str | None = None) -> str:
-    """Make features for `finetune` of those that the reference extracted, a file a shot.
+    """Convert features that the reference extracted, one file per shot, for `finetune`.
 
     Args:
         source: folder of `<film>/shot_0000.npy`, such as data/movienet/features/<LOAD_FROM>.
         annotations: MovieNet folder whose anno/ and scene318/ label the shots.
         features: new folder or address for the features.
-        checkpoint: checkpoint of ours whose encoder made them, for `finetune --pretrained` to know.
+        checkpoint: our checkpoint whose encoder made them, so that `finetune --pretrained` accepts it.
 
     Raises:
-        FeatureError: a folder or file is missing, or a file is not the feature of one shot.
+        FeatureError: a folder or file is missing, or a file does not hold one feature.
         CheckpointError: `checkpoint` cannot be used.
         SourceError: the annotations cannot be read.
     """
@@ -168,9 +168,9 @@ def import_features(source: str, annotations: str, features: str, checkpoint: st
     if not folders:
         raise FeatureError(f"{root}: holds no <film>/{shot_name(0)}; give the folder of all films")
     if (root / STARTED).exists():
-        raise FeatureError(f"{root}: these features are not finished; run `bassl-fast extract` again")
+        raise FeatureError(f"{root}: these features are unfinished; run `bassl-fast extract` again")
     if holds_files(out) and out.size(STARTED) is None:
-        raise FeatureError(f"{features}: is not empty; choose a new folder")
+        raise FeatureError(f"{features}: not empty; choose a new folder")
     labelled = movienet.read_labels(anno)
     if not labelled:
         raise FeatureError(f"{anno}: holds no anno/anno.{{train,val,test}}.ndjson; give the MovieNet folder")
@@ -199,7 +199,7 @@ def import_features(source: str, annotations: str, features: str, checkpoint: st
 
 
 def holds_files(place: Place) -> bool:
-    """Whether there is anything but hidden files."""
+    """Whether the folder holds anything but hidden files."""
     return any(not name.startswith(".") for name in place.names(""))
 
 
@@ -216,12 +216,12 @@ def _read_film(folder: Path) -> tuple[np.ndarray, np.ndarray]:
             raise FeatureError(f"{path}: {row.dtype} {list(row.shape)} is not one finite feature; extract it again")
         rows.append(row.reshape(-1).astype(np.float32))
     if len({len(row) for row in rows}) > 1:
-        raise FeatureError(f"{folder}: features of different size in one film; extract it again")
+        raise FeatureError(f"{folder}: features of different sizes in one film; extract it again")
     return np.array(sorted(numbers), np.int64), np.stack(rows)
 
 
 def _provenance_of(root: Path, checkpoint: str | None) -> dict[str, Any]:
-    """What is known of features in the reference's layout: all, if `extract` wrote them; else what the user says."""
+    """Provenance of features in the reference's layout: complete if `extract` wrote them, else only `checkpoint`."""
     if checkpoint is not None:
         checkpoints.load(checkpoint, checkpoints.ENCODER)
     if (root / PROVENANCE).is_file():
@@ -230,7 +230,7 @@ def _provenance_of(root: Path, checkpoint: str | None) -> dict[str, Any]:
         except ValueError as error:
             raise FeatureError(f"{root / PROVENANCE}: damaged ({error}); extract the features again") from None
         if not isinstance(noted, dict) or any(key not in noted for key in _NOTED):
-            raise FeatureError(f"{root / PROVENANCE}: not of features; extract them again")
+            raise FeatureError(f"{root / PROVENANCE}: lacks keys; extract the features again")
         if checkpoint is not None and noted["checkpoint_sha256"] != checkpoints.sha256(checkpoint):
             raise FeatureError(f"{root}: extracted with another checkpoint than {checkpoint}; leave out --checkpoint")
         return {**noted, "layout": "film"}

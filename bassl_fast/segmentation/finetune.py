@@ -26,11 +26,11 @@ def finetune(
     """Train a boundary model on cached features and return the path, or address, of its checkpoint.
 
     Args:
-        data: what to train on.
-        pretrained: checkpoint whose contextual relation network to start from; the features must be its own.
+        data: training data.
+        pretrained: checkpoint whose contextual relation network to start from; it must have made the features.
         new_crn: start from a new network of the same shape instead.
         freeze_crn: train only the linear layer, on the outputs of the pretrained network.
-        linear_probe: train only a linear layer on the feature of the center shot, without a network.
+        linear_probe: train only a linear layer on the feature of the centre shot, without a network.
         crn: shape of the network if there is no `pretrained`.
         optimiser: recipe of the optimiser.
         epochs: passes over all labelled shots.
@@ -46,7 +46,7 @@ def finetune(
         ConfigError: `out` holds a finished run, or options contradict each other.
         RemoteError: an address cannot be read or written in time.
     """
-    from .fitting import fit  # torch and Lightning: seconds that `--help` need not wait
+    from .fitting import fit  # here, so that `--help` does not wait for torch
 
     start = (pretrained, new_crn, freeze_crn, linear_probe, crn)
     return fit(data, *start, optimiser, epochs, best_epoch, out, seed, recipe)

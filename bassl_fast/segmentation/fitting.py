@@ -1,7 +1,7 @@
 """Fine-tuning on cached features.
 
-All features are on the device; a batch is a gather by a table of windows. There is nothing to load, so there are no
-worker processes. If only the linear layer is trained, its inputs are computed once.
+All features are on the device, and a batch is gathered by a table of windows: no worker processes are needed. If only
+the linear layer is trained, its inputs are computed once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TEST = "test"
 class Sets(NamedTuple):
     """Windows to train on, to choose the threshold on (None: the training films), and to choose the epoch on.
 
-    `chooser` is the name of a split and its windows; None keeps the last epoch.
+    `chooser` is the name and the windows of a split; None keeps the last epoch.
     """
 
     train: Windows
@@ -78,7 +78,9 @@ def fit(
     if epochs < 1:
         raise ConfigError(f"epochs {epochs}: must be at least 1")
     if data.val == TEST and best_epoch == "validation":
-        raise ConfigError(f"data.val {TEST}: to choose on the test films, give --best_epoch test_as_the_reference_does")
+        raise ConfigError(
+            f"data.val {TEST}: to choose the epoch on test films, give --best_epoch test_as_the_reference_does"
+        )
     _check_start(pretrained, new_crn, freeze_crn, linear_probe)
     feature_set = FeatureSet.open(data.features)
     pl.seed_everything(seed, verbose=False)
@@ -91,7 +93,7 @@ def fit(
 
     run.path.mkdir(parents=True, exist_ok=True)
     (run.path / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    run.publish()  # if it cannot be written to, that is known before the long work
+    run.publish()  # fails here, before the long work, if `out` cannot be written
     if freeze_crn:
         module = _linear_layer_alone(model, sets, batches, optimiser, epochs)
     else:
@@ -126,9 +128,9 @@ def fit(
 def _check_start(pretrained: str | None, new_crn: bool, freeze_crn: bool, linear_probe: bool) -> None:
     """Raises: ConfigError for options that contradict each other."""
     if new_crn and pretrained is None:
-        raise ConfigError("new_crn: without --pretrained the network is new anyway; leave it out")
+        raise ConfigError("new_crn: without --pretrained the network is new anyway; leave --new_crn out")
     if freeze_crn and (pretrained is None or new_crn):
-        raise ConfigError("freeze_crn: a new network has learned nothing; give --pretrained and leave out --new_crn")
+        raise ConfigError("freeze_crn: a new network is untrained; give --pretrained and leave out --new_crn")
     if linear_probe and (freeze_crn or new_crn):
         raise ConfigError("linear_probe: has no contextual relation network; leave out --freeze_crn and --new_crn")
 
@@ -158,13 +160,13 @@ def _network(dim: int, pretrained: str | None, new_crn: bool, crn: CRN) -> Conte
         return ContextualRelationNetwork(dim, **asdict(crn))
     method = load_model(pretrained).method
     if not hasattr(method, "crn"):
-        raise CheckpointError(f"{pretrained}: trained no contextual relation network; leave --pretrained out")
+        raise CheckpointError(f"{pretrained}: has no contextual relation network; leave --pretrained out")
     network = make(describe(method.crn)) if new_crn else method.crn
-    return network.requires_grad_(True)  # some methods leave it, or parts of it, frozen
+    return network.requires_grad_(True)  # some methods leave parts of it frozen
 
 
 def _load_sets(feature_set: FeatureSet, data: Data, best_epoch: BestEpoch, shots: int, device: torch.device) -> Sets:
-    """The windows of all splits, on the device.
+    """The windows of the splits, on the device.
 
     Raises:
         FeatureError, ConfigError: a split without films or labels, or a batch larger than the training films.
@@ -183,14 +185,14 @@ def _load_sets(feature_set: FeatureSet, data: Data, best_epoch: BestEpoch, shots
         )
     labelled = int((train.boundary >= 0).sum())
     if data.batch > labelled:
-        raise ConfigError(f"data.batch {data.batch}: there are {labelled} labelled shots; choose fewer")
+        raise ConfigError(f"data.batch {data.batch}: there are only {labelled} labelled shots; choose fewer")
     val = windows(data.val)
     val = val if _has_boundary(val) else None
     chooser = None if val is None or best_epoch == "last" else ("val", val)
     if best_epoch == "test_as_the_reference_does":
         test = windows(TEST)
         if not _has_boundary(test):
-            raise FeatureError(f"{data.features}: split '{TEST}' has no boundary to choose an epoch by")
+            raise FeatureError(f"{data.features}: split '{TEST}' has no labelled boundary to choose the epoch with")
         chooser = TEST, test
     return Sets(train, val, chooser)
 
@@ -203,7 +205,7 @@ def _has_boundary(windows: Windows | None) -> bool:
 
 
 class Batches:
-    """Shots `[B]` of every step of an epoch, in the order of the plan; unlabelled shots are left out."""
+    """Shots `[B]` for every step of an epoch, in the order of the plan, without unlabelled shots."""
 
     def __init__(self, windows: Windows, batch: int, seed: int) -> None:
         self._shots = torch.nonzero(windows.boundary >= 0)[:, 0]
@@ -223,10 +225,10 @@ class Finetuning(pl.LightningModule):
     """Class-balanced cross-entropy of windows; keeps the weights of the epoch with the highest AP on chosen films.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         train: windows to train on.
         chooser: name and windows of the split that chooses the best epoch; None keeps the last.
-        batches, optimiser, epochs: order, optimiser and length of the training.
+        batches, optimiser, epochs: order, optimiser and length of training.
     """
 
     def __init__(
@@ -240,7 +242,7 @@ class Finetuning(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        # Plain attributes: Lightning must neither move nor save the features.
+        # Not modules or buffers: Lightning must neither move nor save the features.
         self.data, self._batches, self._optimiser, self._epochs = (train, chooser), batches, optimiser, epochs
         self.best_ap, self.best_epoch, self.best = -1.0, epochs - 1, None
 
@@ -272,7 +274,7 @@ class Finetuning(pl.LightningModule):
 def _linear_layer_alone(
     model: SceneBoundary, sets: Sets, batches: Batches, optimiser: Optimiser, epochs: int
 ) -> Finetuning:
-    """Fine-tuning of the linear layer of `model`, in place, on the outputs of its network, computed once."""
+    """Fine-tuning of only the linear layer of `model`, in place, on outputs of its network that are computed once."""
     model.eval()
 
     def fixed(windows: Windows) -> Windows:
@@ -300,11 +302,11 @@ def _trainer(run: RunFolder, epochs: int, steps: int) -> pl.Trainer:
     )
 
 
-# What the checkpoint carries
+# Contents of the checkpoint
 
 
 def _encoder(feature_set: FeatureSet, pretrained: str | None) -> dict[str, Any] | None:
-    """The encoder that made the features, for `scenes` to make those of a film; None where it is not at hand."""
+    """The encoder that made the features, so that `scenes` can encode films; None if it is not found."""
     made_by = feature_set.provenance
     path = pretrained or made_by["checkpoint"]
     with suppress(RemoteError):
@@ -316,6 +318,6 @@ def _encoder(feature_set: FeatureSet, pretrained: str | None) -> dict[str, Any] 
 
 
 def _views(feature_set: FeatureSet) -> TestViews:
-    """The test views that the encoder saw; of imported features, those of the reference."""
+    """The test views the features were made from; for imported features, those of the reference."""
     transform = feature_set.provenance["transform"] or {}
     return TestViews(**{name: value for name, value in transform.items() if name != "split"})

@@ -2,8 +2,8 @@
 
     {"version", "kind", "head": {"class_path", "init_args"} or None, "dim", "views", "encoder"}
 
-`encoder` is the content of a checkpoint of kind "encoder" (`model`, `state_dict`), or None where the encoder that made
-the features was not at hand.
+`encoder` is the content of a checkpoint of kind "encoder" (`model`, `state_dict`), or None if the encoder that made the
+features was not found.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from shard_tools.errors import CheckpointError, ConfigError
 
 
 class SceneBoundary(nn.Module):
-    """Contextual relation network and a linear layer: is the center shot the last of its scene?
+    """Contextual relation network and a linear layer: is the centre shot the last of its scene?
 
     Args:
-        crn: the network; None for a linear probe, which sees the center shot alone.
+        crn: the network; None for a linear probe, which sees only the centre shot.
         dim: size D of a shot feature.
     """
 
@@ -38,7 +38,7 @@ class SceneBoundary(nn.Module):
 
     @property
     def shots(self) -> int:
-        """Length T of its windows."""
+        """Length T of the windows."""
         return 1 if self.crn is None else self.crn.shots
 
     def represent(self, windows: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class SceneBoundary(nn.Module):
 
 
 def section_of(model: SceneBoundary, views: TestViews, encoder: dict[str, Any] | None) -> dict[str, Any]:
-    """The section `model` of a checkpoint that holds `model`."""
+    """The section `model` of a checkpoint of `model`."""
     return {
         "version": VERSION,
         "kind": checkpoint.SCENES,
@@ -64,7 +64,7 @@ def section_of(model: SceneBoundary, views: TestViews, encoder: dict[str, Any] |
 
 
 def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
-    """Model (on the CPU) and whole content of a checkpoint of `bassl-fast finetune`.
+    """Model (on the CPU) and full content of a checkpoint of `bassl-fast finetune`.
 
     Raises:
         CheckpointError: it cannot be read, or its weights do not fit.

@@ -7,20 +7,20 @@ from typing import Literal
 
 from shard_tools.errors import ConfigError
 
-Layout = Literal["film", "reference"]  # of features: an array a film, or a file a shot
+Layout = Literal["film", "reference"]  # of features: one array per film, or one file per shot
 BestEpoch = Literal["validation", "last", "test_as_the_reference_does"]
 
 
 @dataclass(frozen=True)
 class Data:
-    """What to train on.
+    """Training data.
 
     Args:
         features: folder or address that `bassl-fast extract` wrote to.
         train: split to train on.
-        val: split that chooses the best epoch and the threshold, not that of the test; if it has no boundary, the last
+        val: split that chooses the best epoch and the threshold, not the test split; if it has no boundary, the last
             epoch is kept and the threshold is chosen on the training films.
-        batch: windows a step.
+        batch: windows per step.
     """
 
     features: str
@@ -34,7 +34,7 @@ class CRN:
     """Shape of a new contextual relation network; one from a checkpoint keeps its own.
 
     Args:
-        hidden, intermediate, heads, layers, dropout: of its transformer.
+        hidden, intermediate, heads, layers, dropout: of the transformer.
         shots: length of a window.
         similarity_init: start with attention to similar shots.
 

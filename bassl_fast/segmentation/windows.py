@@ -20,7 +20,7 @@ class Windows:
     """Features and windows of some films, resident on a device.
 
     Attributes:
-        features: `[S, D]`, all films end to end, as precise as on disk.
+        features: `[S, D]`, all films end to end, in the precision on disk.
         window: `[S, T]` rows of `features` around each shot, clipped at the ends of its film.
         boundary: `[S]` labels.
     """
@@ -42,7 +42,7 @@ class Windows:
         """Windows of `shots` shots, the features read onto `device`.
 
         Raises:
-            FeatureError: they do not fit there.
+            FeatureError: they do not fit in its memory.
         """
         counts = [len(film.features) for film in films]
         dtype = torch.from_numpy(np.empty(0, films[0].features.dtype)).dtype
@@ -51,17 +51,17 @@ class Windows:
         except torch.OutOfMemoryError:
             gigabytes = sum(film.features.nbytes for film in films) / 1e9
             raise FeatureError(
-                f"{gigabytes:.1f} GB of features do not fit the GPU; extract with --dtype float16 for half of that"
+                f"{gigabytes:.1f} GB of features do not fit on the GPU; extract with --dtype float16 to halve them"
             ) from None
         for film, part in zip(films, features.split(counts), strict=True):
             part.copy_(torch.from_numpy(np.array(film.features)))
         return cls(films, features, shots)
 
     def __getitem__(self, shots: Tensor) -> Tensor:
-        """Windows `[B, T, D]` around the shots `[B]`, in memory that the next call fills anew."""
+        """Windows `[B, T, D]` around the shots `[B]`, in memory that the next call overwrites."""
         rows = self.window[shots].flatten()
         if len(self._batch) < len(rows):
-            # Taking so much memory from the system for every batch takes longer than filling it.
+            # Allocating this much memory for every batch would take longer than filling it.
             self._batch = self.features.new_empty(len(rows), self.features.shape[1])
         out = self._batch[: len(rows)]
         torch.index_select(self.features, 0, rows, out=out)
@@ -69,7 +69,7 @@ class Windows:
 
     @torch.no_grad()
     def each(self, function: Callable[[Tensor], Tensor], batch: int = 1024) -> Tensor:
-        """Rows `[S, ...]` that `function` makes of the windows of all shots."""
+        """Rows `[S, ...]` of `function` applied to the windows of all shots, in batches."""
         shots = torch.arange(len(self.window), device=self.window.device)
         return torch.cat([function(self[some]) for some in shots.split(batch)])
 

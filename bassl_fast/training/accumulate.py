@@ -1,11 +1,11 @@
-"""Gradient accumulation: a global batch in micro-batches, each of which all processes share.
+"""Gradient accumulation: a global batch in micro-batches, each shared by all processes.
 
     global batch     0 1 2 3 | 4 5 6 7        2 micro-batches
     process 0        0 1       4 5            of 2 processes
     process 1            2 3       6 7
 
-A micro-batch is a slice of the global batch, whoever computes it: what a step computes depends on the number of
-micro-batches, since the losses are taken over each of them, and not on the number of processes.
+A micro-batch is a slice of the global batch, and losses are taken over each micro-batch. So the result of a step
+depends on the number of micro-batches, not on the number of processes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from shard_tools.errors import ConfigError
 
 
 class InterleavedLoader(WindowLoader):
-    """A `WindowLoader` whose batch holds this process's share of every micro-batch, one after the other.
+    """A `WindowLoader` whose batch holds this process's share of every micro-batch, in order.
 
     Args:
-        micro_batches: parts of a global batch.
-        global_batch, rank, world_size, arguments, options: as of `WindowLoader`.
+        micro_batches: micro-batches per global batch.
+        global_batch, rank, world_size, arguments, options: see `WindowLoader`.
 
     Raises:
-        ConfigError: the global batch does not divide.
+        ConfigError: the global batch does not divide into micro-batches and processes.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class InterleavedLoader(WindowLoader):
 
 
 class MicroBatches:
-    """Iterable over the micro-batches of an epoch, `[b / micro_batches, ...]` each; otherwise as its loader."""
+    """Iterable over the micro-batches `[b / micro_batches, ...]` of an epoch; its state is that of its loader."""
 
     def __init__(self, loader: WindowLoader, micro_batches: int) -> None:
         self._loader, self._parts = loader, micro_batches
@@ -58,7 +58,7 @@ class MicroBatches:
                 yield dict(zip(batch, part, strict=True))
 
     def state_dict(self) -> dict[str, int]:
-        """Where the next step stands; within a step, already the next."""
+        """Position of the next step; in the middle of a step, of the one after it."""
         return self._loader.state_dict()
 
     def load_state_dict(self, state: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""When a run saves its checkpoint: on a schedule of steps, of time, and when it is told to end."""
+"""When a run saves its checkpoint: every so many steps, every so many minutes, and on SIGTERM."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from .module import Pretraining
 
 
 class Saver(Callback):
-    """Saves between steps, never between the micro-batches of one, and on all processes at the same step.
+    """Saves after whole steps, never between micro-batches, and on all processes after the same step.
 
-    Lightning's ModelCheckpoint keeps to a schedule of steps or of time, not both, and saves between micro-batches. On
-    SIGTERM Lightning stops where it is; here the step under way is finished and saved first.
+    Lightning's ModelCheckpoint follows a schedule of steps or of time, not both, and saves between micro-batches. On
+    SIGTERM Lightning stops at once; here the current step is finished and saved first.
 
     Args:
-        path: the checkpoint; every save replaces it.
+        path: the checkpoint file; every save replaces it.
         steps: save every so many steps.
-        minutes: and at least so often; 0 goes by steps alone.
+        minutes: also save when the last save is this old; 0 saves by steps only.
 
     Attributes:
-        ended: whether the run was ended early, with its checkpoint saved.
+        ended: whether the run was stopped early by SIGTERM, with its checkpoint saved.
     """
 
     def __init__(self, path: Path, steps: int, minutes: float) -> None:
         self.path, self.steps, self.seconds = path, steps, 60 * minutes
-        self.ended = self._told_to_end = False
+        self.ended = self._terminated = False
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._saved_at = time.monotonic()
-        # Lightning has put a handler of its own in place by now, and takes back the one before it at the end.
+        # Lightning has installed its own handler by now, and restores the earlier one at the end.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._end)
 
     def _end(self, *_: Any) -> None:
-        self._told_to_end = True
+        self._terminated = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Pretraining, outputs: Any, batch: Any, batch_idx: int
@@ -53,7 +53,7 @@ class Saver(Callback):
         if not module.ends_step(batch_idx):
             return
         late = 0 < self.seconds <= time.monotonic() - self._saved_at
-        late, self.ended = any_process([late, self._told_to_end], module.device)
+        late, self.ended = any_process([late, self._terminated], module.device)
         if late or self.ended or trainer.global_step % self.steps == 0:
             trainer.save_checkpoint(self.path, weights_only=False)
             self._saved_at = time.monotonic()
@@ -62,8 +62,11 @@ class Saver(Callback):
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints written beside their place and renamed: a kill leaves the one before. They are in the run's folder,
-    wherever that is, when the call returns; Lightning makes it on process 0, and the others wait."""
+    """Writes checkpoints to a temporary file and renames it: a kill leaves the previous one.
+
+    When the call returns, the checkpoint is in the run's folder or at its address. Lightning calls it on process 0
+    while the others wait.
+    """
 
     def __init__(self, run: RunFolder) -> None:
         super().__init__()

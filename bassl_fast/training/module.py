@@ -1,4 +1,4 @@
-"""The Lightning module of pretraining: encoder and method, one optimiser, and the state of the data."""
+"""The Lightning module of training: encoder, method, one optimiser, and the state of the data."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from .options import Optimiser
 
 
 class Pretraining(pl.LightningModule):
-    """Pictures -> encoder -> method -> sum of losses.
+    """Images -> encoder -> method -> sum of losses.
 
     Args:
-        encoder, method: what is trained.
+        encoder, method: the networks to train.
         optimiser: recipe of the optimiser.
-        make_loader: given rank, world size, processes on this machine and device, opens the data of this process.
+        make_loader: (rank, world size, processes on this machine, device) -> the loader of this process.
         global_batch: scales the learning rate.
-        seed: of the run; every step seeds torch from it, so that dropout does not depend on what ran before.
-        facts: kept in checkpoints: `recipe` (resolved configuration), `total_steps` (length of the schedule),
-            `manifest_sha256` (of the shards), `restarts` (of the run so far).
+        seed: of the run; torch is seeded from it at every step, so that dropout does not depend on earlier steps.
+        facts: kept in checkpoints: `model`, `resume`, `recipe` (resolved configuration), `total_steps` (length of
+            the schedule), `manifest_sha256` (of the shards), `restarts` (so far).
 
     Attributes:
-        waited, computed: seconds that the last step waited for its data, and worked.
+        waited, computed: seconds that the last step waited for data, and computed.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Pretraining(pl.LightningModule):
         self._global_batch, self._seed, self._facts = global_batch, seed, facts
         self._data_state: dict[str, int] | None = None
         self._batches: MicroBatches | None = None
-        # Of the step under way: losses of its micro-batches, when it began.
+        # Of the current step: losses of its micro-batches, and when it began.
         self._losses: list[dict[str, float]] = []
         self._began = self.waited = self.computed = 0.0
         self._idle_since: float | None = None
@@ -67,7 +67,7 @@ class Pretraining(pl.LightningModule):
         return build_optimiser(self._optimiser, self, self._global_batch, self._facts["total_steps"])
 
     def open_loader(self) -> WindowLoader:
-        """The data of this process, from their beginning."""
+        """The data of this process, from the beginning."""
         return self._make_loader(self.global_rank, self.trainer.world_size, self.trainer.num_devices, self.device)
 
     def train_dataloader(self) -> MicroBatches:
@@ -81,7 +81,7 @@ class Pretraining(pl.LightningModule):
         begun = gather_objects(self.global_step)
         if len(set(begun)) > 1:
             raise TrainingError(
-                f"the processes begin at different steps ({', '.join(map(str, begun))}): not all of them see the same "
+                f"the processes begin at different steps ({', '.join(map(str, begun))}): they do not see the same "
                 "checkpoint; choose an --out that all machines share"
             )
 
@@ -118,24 +118,24 @@ class Pretraining(pl.LightningModule):
         found = sorted(set(chain.from_iterable(gather_objects(mine))))
         raise TrainingError(
             f"loss is {sum(self._losses[-1].values())} at step {self.global_step} (films {', '.join(found)}); "
-            "lower optimiser.lr or train in training.precision 32-true"
+            "lower optimiser.lr or set training.precision 32-true"
         )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        # Here and not at the end of the batch, when callbacks have saved already.
+        # Not in `on_train_batch_end`: callbacks have saved the checkpoint by then.
         self.method.after_step(self.encoder, self.global_step, self._facts["total_steps"])
         self.computed = time.perf_counter() - self._began
 
     def on_train_batch_end(self, outputs: Any, batch: dict[str, Tensor], batch_idx: int) -> None:
         if self.ends_step(batch_idx):
-            if self._warm:  # the first step opens the data
+            if self._warm:  # the first step also opens the data
                 whole = self.waited + self.computed
                 self.log("time/data", self.waited, prog_bar=True)
                 self.log("time/step", whole, prog_bar=True)
-                self.log("views_per_second", self._global_batch * _pictures(batch) / whole, prog_bar=True)
+                self.log("views_per_second", self._global_batch * _images(batch) / whole, prog_bar=True)
             self._warm = True
-        # Callbacks have been before: what they took, to save or to validate, is no part of a step.
+        # Callbacks ran before this: their time (saving, validation) is not part of a step.
         self._idle_since = time.perf_counter()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -146,6 +146,6 @@ class Pretraining(pl.LightningModule):
         self._data_state = checkpoint.get("data")
 
 
-def _pictures(batch: dict[str, Tensor]) -> int:
-    """Pictures of a sample: views, or frames of clips, of all sizes."""
+def _images(batch: dict[str, Tensor]) -> int:
+    """Images per sample: views, or frames of clips, of all sizes."""
     return sum(rows.shape[1:-3].numel() for name, rows in batch.items() if name.startswith("images"))

@@ -16,10 +16,10 @@ from .options import Exempt, Optimiser
 
 
 class LARS(torch.optim.Optimizer):
-    """SGD with momentum whose step is scaled, tensor by tensor, to the norm of the weights (arXiv:1708.03888).
+    """SGD with momentum whose step is scaled per tensor to the norm of the weights (You et al., arXiv:1708.03888).
 
-    In groups with `adapt`, the decayed gradient is multiplied by trust * |w| / (|g| + decay * |w|), or left alone
-    where either norm is zero.
+    In groups with `adapt`, the decayed gradient is multiplied by trust * |w| / (|g| + decay * |w|), or left as
+    it is if either norm is zero.
 
     Args:
         params: parameters or groups; a group may set `lr`, `weight_decay`, `adapt`.
@@ -27,8 +27,8 @@ class LARS(torch.optim.Optimizer):
         momentum: of the (scaled) gradient.
         weight_decay: L2 decay.
         trust: trust coefficient.
-        adapt: scale to the norm of the weights.
-        lr_twice: multiply gradients by the learning rate that multiplies the step again, as the published SCRL does in
+        adapt: scale the step to the norm of the weights.
+        lr_twice: apply the learning rate to the gradients as well as to the step, as the published SCRL code does in
             its group without `adapt` (docs/explanation/fidelity.md).
 
     Raises:
@@ -54,7 +54,7 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None) -> Tensor | None:
-        """One step; all tensors of a group at a time."""
+        """One step, on all tensors of a group at once."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -86,7 +86,7 @@ class LARS(torch.optim.Optimizer):
         return loss
 
 
-# Which parameters are not decayed, by name, parameter and the module it belongs to.
+# Which parameters have no weight decay: (name, parameter, the module it belongs to) -> bool.
 _EXEMPT: dict[str, Callable[[str, nn.Parameter, nn.Module], bool]] = {
     "names_with_bn_or_bias": lambda name, parameter, owner: "bn" in name or "bias" in name,
     "names_with_bn": lambda name, parameter, owner: "bn" in name,
@@ -98,13 +98,13 @@ _EXEMPT: dict[str, Callable[[str, nn.Parameter, nn.Module], bool]] = {
 def split_parameters(
     module: nn.Module, exempt: Exempt = "names_with_bn_or_bias"
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters with weight decay, and those without.
+    """Trainable parameters with weight decay, and those without.
 
     Args:
-        module: whose parameters that require a gradient are split.
-        exempt: which have none. Published codes go by name, and so decay norms that are not called so: BaSSL and SCRL
+        module: module whose parameters are split.
+        exempt: rule for parameters without decay. Published code goes by name and so decays some norms: BaSSL and SCRL
             exempt names with `bn` or `bias` (`downsample.1.weight` and LayerNorm are decayed), VoV3D names with `bn`
-            (`layers.0.a.1` and `layers.0.c.1` are). "norms" and "vectors" (norms and biases) go by what they are.
+            (`layers.0.a.1` and `layers.0.c.1` are decayed). "norms" and "vectors" (norms and biases) go by type.
     """
     decayed, free = [], []
     owners = dict(module.named_modules())
@@ -123,19 +123,19 @@ def warmup_cosine(step: int, warmup: int, total: int) -> float:
 
 
 def warmup_cosine_scrl(step: int, warmup: int, total: int) -> float:
-    """As `warmup_cosine`, a step ahead: the first step has a rate above 0, the last has 0."""
+    """`warmup_cosine` one step ahead: the rate is above 0 at the first step and 0 at the last."""
     return warmup_cosine(step + 1, warmup, total)
 
 
 def warmup_cosine_sce(step: int, warmup: int, total: int) -> float:
-    """As `warmup_cosine`, but at the top after `warmup` - 1 steps, so that two steps have the full rate."""
+    """`warmup_cosine`, but at the full rate after `warmup` - 1 steps, so that two steps have it."""
     return step / max(1, warmup - 1) if step < warmup else warmup_cosine(step, warmup, total)
 
 
 def warmup_into(schedule: Callable[[float], float], at: float, warmup: float, start: float) -> float:
-    """Factor at `at` (steps or epochs): linear from `start` up to what `schedule` says at `warmup`, then `schedule`.
+    """Factor at `at` (steps or epochs): linear from `start` to `schedule(warmup)`, then `schedule`.
 
-    The rule of SlowFast's recipes, for `cosine` and for `drops`.
+    As in SlowFast's recipes, with `cosine` or `drops`.
     """
     return schedule(at) if at >= warmup else start + (schedule(warmup) - start) * at / warmup
 
@@ -146,7 +146,7 @@ def cosine(at: float, total: float) -> float:
 
 
 def drops(at: float, points: tuple[float, ...]) -> float:
-    """Factor at `at`: a tenth for every one of `points` that is reached."""
+    """Factor at `at`: divided by ten at every one of `points`."""
     return 0.1 ** sum(at >= point for point in points)
 
 

@@ -13,16 +13,16 @@ Exempt = Literal["names_with_bn_or_bias", "names_with_bn", "norms", "vectors"]
 
 @dataclass(frozen=True)
 class Data:
-    """What to train on.
+    """Training data.
 
     Args:
-        shards: folder that `bassl-fast pack` wrote.
-        split: "train", "val" or "test" films, pictures or clips only; all if left out.
-        global_batch: samples a step, over all processes: windows of shots, pictures or clips.
-        threads: CPU threads of the data pipeline; 0 takes this process's share of the cores.
-        prefetch: batches made ahead.
-        pool: films that are shuffled with each other; all if left out. For remote shards that the cache cannot hold.
-        max_broken: part of the views that may show another key-frame because theirs is broken; 0 stops at the first.
+        shards: folder or address that `bassl-fast pack` wrote to.
+        split: "train", "val" or "test" samples only; all if left out.
+        global_batch: samples per step, over all processes: windows of shots, images or clips.
+        threads: CPU threads of the data pipeline; 0 uses this process's share of the cores.
+        prefetch: batches prepared ahead.
+        pool: number of films shuffled together; all if left out. For remote shards that do not fit the cache.
+        max_broken: fraction of views that may replace a broken key-frame with another; 0 stops at the first.
     """
 
     shards: str
@@ -36,26 +36,26 @@ class Data:
 
 @dataclass(frozen=True)
 class Training:
-    """How long, how exactly, on what.
+    """Length, precision and hardware of a run.
 
     Args:
-        epochs: passes over all shots.
-        steps: so many steps instead; 0 saves the untrained model.
-        precision: "auto" is bfloat16 where the hardware multiplies it, else float32.
-        accumulate: micro-batches a step. Their gradients add up to one step; each loss sees its micro-batch alone.
+        epochs: passes over all samples.
+        steps: number of steps, instead of epochs; 0 saves the untrained model.
+        precision: "auto" is bfloat16 if the hardware supports it, else float32.
+        accumulate: micro-batches per step (gradient accumulation); each loss is taken over one micro-batch.
         compile: compile the encoder (torch.compile).
         clip: largest norm of the gradient; 0 does not clip.
-        devices: GPUs or processes on this machine; 0 takes what torchrun or srun started, or else all GPUs.
-        nodes: machines; 0 takes what torchrun or srun started, or else this one.
-        timeout_minutes: how long processes wait for each other before they stop; longer than one may keep the others
-            waiting, by a save or by its part of a validation.
-        checkpoint_steps: save every so many steps; 0 saves once an epoch.
-        checkpoint_minutes: save at least so often as well; 0 goes by steps alone.
-        validate_every: epochs between measures on what is labelled "val": nearest neighbours in films, or, of a method
-            with a classifier, how often it is right; 0 never does.
-        precise_bn: batches whose means replace the running statistics of batch normalisation at the end of every epoch;
-            0 leaves these as they are.
-        prometheus: file, named .prom, to write what is watched to as well, for node_exporter's textfile collector.
+        devices: GPUs or processes on this machine; 0 uses those that torchrun or srun started, else all GPUs.
+        nodes: machines; 0 uses those of torchrun or srun, else this one.
+        timeout_minutes: how long processes wait for each other before they stop; must exceed the longest save and the
+            longest share of a validation.
+        checkpoint_steps: save every so many steps; 0 saves once per epoch.
+        checkpoint_minutes: also save at least this often; 0 saves by steps only.
+        validate_every: epochs between validations on "val" samples: nearest neighbours in films, or the accuracy of the
+            method's classifier; 0 never validates.
+        precise_bn: number of batches from which the statistics of batch normalisation are recomputed at the end of
+            every epoch; 0 keeps the running statistics.
+        prometheus: also write the run's metrics to this .prom file, for node_exporter's textfile collector.
     """
 
     epochs: int = 10
@@ -86,18 +86,18 @@ class Optimiser:
 
     Args:
         name: lars, sgd, adam or adamw.
-        lr: base learning rate, for a global batch of `lr_batch`; scaled linearly to the batch in use.
-        lr_batch: batch that `lr` is meant for; 0 takes `lr` as it is.
+        lr: base learning rate, for a global batch of `lr_batch`; scaled linearly to `data.global_batch`.
+        lr_batch: batch size that `lr` is for; 0 uses `lr` unscaled.
         momentum: of LARS and SGD.
-        weight_decay: of parameters that are decayed.
-        warmup: part of all steps over which the rate rises, 0..1.
-        exempt: which parameters are not decayed, nor adapted by LARS, see `split_parameters`.
-        schedule: whose warm-up and cosine. The first three differ by a step; that of SlowFast's recipes rises from
-            `warmup_start` to what the cosine, or `drops`, says at the end of the warm-up.
-        warmup_start: where "slowfast" begins, as a part of the rate.
-        drops: parts of all steps after which "slowfast" falls to a tenth, instead of the cosine.
-        nesterov: of SGD.
-        lr_twice: as the published SCRL steps parameters that LARS does not adapt, see `LARS`.
+        weight_decay: L2 decay, except of `exempt` parameters.
+        warmup: fraction of all steps over which the rate rises, within [0, 1).
+        exempt: which parameters have no weight decay and are not adapted by LARS, see `split_parameters`.
+        schedule: whose warm-up and cosine. The first three differ by one step; "slowfast" rises from `warmup_start` to
+            the value of the cosine, or of `drops`, at the end of the warm-up.
+        warmup_start: factor of the rate at which "slowfast" begins.
+        drops: fractions of all steps after which "slowfast" divides the rate by ten, instead of the cosine.
+        nesterov: Nesterov momentum, of SGD.
+        lr_twice: step parameters that LARS does not adapt as the published SCRL code does, see `LARS`.
 
     Raises:
         ConfigError: a value outside its range.
@@ -123,12 +123,12 @@ class Optimiser:
             if getattr(self, name) < 0:
                 raise ConfigError(f"optimiser.{name} {getattr(self, name)}: must not be negative")
         if self.nesterov and (self.name != "sgd" or not self.momentum):
-            raise ConfigError("optimiser.nesterov is of sgd with a momentum; leave it out")
+            raise ConfigError("optimiser.nesterov: only for sgd with momentum; leave it out")
         if self.lr_twice and self.name != "lars":
-            raise ConfigError("optimiser.lr_twice is of lars; leave it out")
+            raise ConfigError("optimiser.lr_twice: only for lars; leave it out")
         if not 0 <= self.warmup < 1:
-            raise ConfigError(f"optimiser.warmup {self.warmup}: a part of all steps, within [0, 1)")
+            raise ConfigError(f"optimiser.warmup {self.warmup}: must be a fraction of all steps, within [0, 1)")
         if self.schedule != "slowfast" and (self.warmup_start or self.drops):
-            raise ConfigError("optimiser.warmup_start and drops are of the schedule slowfast; leave them out")
+            raise ConfigError("optimiser.warmup_start and drops: only for schedule slowfast; leave them out")
         if not 0 <= self.warmup_start <= 1 or not all(0 < drop < 1 for drop in self.drops):
-            raise ConfigError("optimiser.warmup_start and drops: parts, within 0..1")
+            raise ConfigError("optimiser.warmup_start and drops: fractions, must be within 0..1")

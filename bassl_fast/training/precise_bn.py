@@ -1,4 +1,4 @@
-"""Precise batch normalisation: statistics of many training batches, before they are used."""
+"""Precise batch normalisation: exact statistics over many training batches, before validation and saving."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from .module import Pretraining
 
 
 class PreciseNorm(Callback):
-    """Replaces the running statistics of the encoder by means over training batches, every so many steps.
+    """Replaces the encoder's running statistics with means over training batches, every so many steps and at the end.
 
-    After the last step too. As the recipes of X3D and VoV3D do before they validate and save (Wu and Johnson,
-    arXiv:2105.07576, section 3). The batches are the first of the epoch that ends, seen anew, so a run that is resumed
-    finds the same.
+    The recipes of X3D and VoV3D do this before they validate and save (Wu and Johnson, arXiv:2105.07576, section 3).
+    The batches are the first of the epoch that ends, loaded again, so a resumed run computes the same.
 
     Args:
-        batches: how many.
-        steps: every so many steps; put it before what validates and saves.
+        batches: number of batches.
+        steps: interval; put this callback before those that validate and save.
     """
 
     def __init__(self, batches: int, steps: int) -> None:

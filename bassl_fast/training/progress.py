@@ -1,4 +1,4 @@
-"""What a terminal, or a log file, shows of a training."""
+"""Progress of a training run, on a terminal or in a log file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 
 
 class LogLines(Callback):
-    """Where there is no terminal for a progress bar: ten lines a run."""
+    """Ten lines per run, if there is no terminal for a progress bar."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._started, self._first = time.monotonic(), trainer.global_step
@@ -32,5 +32,5 @@ class LogLines(Callback):
 
 
 def progress() -> tuple[bool, list[Callback]]:
-    """A bar on a terminal, a few lines elsewhere."""
+    """Whether to show a bar, and the callbacks: a bar on a terminal, a few lines elsewhere."""
     return (True, [TQDMProgressBar()]) if sys.stderr.isatty() else (False, [LogLines()])

@@ -1,4 +1,4 @@
-"""A training run: what is checked before it, what is trained, and what each way to end leaves behind.
+"""A training run: checks, training, and what it leaves behind however it ends.
 
 shards, options -> [checks] -> encoder, method -> Lightning trainer -> last.ckpt, metrics.csv, summary.json
 """
@@ -108,14 +108,14 @@ def run_training(
     hardware.say_device()
     hardware.say_restarts()
     if plan.padding:
-        say(f"{plan.padding} of {plan.samples} samples are used twice an epoch, to fill its last batch")
+        say(f"{plan.padding} of {plan.samples} samples are used twice per epoch, to fill the last batch")
     if training.compile:
         network.compile()
     precision = hardware.precision(training.precision)
     open_loader = partial(make_loader, data, training.accumulate, seed, precision, index, films, network, task)
     module = Pretraining(network, task, optimiser, open_loader, data.global_batch, seed, facts)
     saver = Saver(run.path / LAST, training.checkpoint_steps or plan.steps, training.checkpoint_minutes)
-    every = max(1, min(50, facts["total_steps"] // 50))  # steps between two lines of the curves
+    every = max(1, min(50, facts["total_steps"] // 50))  # steps between two points of the curves
     watch = Watch(run.out, data.global_batch, every, facts["restarts"], training.prometheus)
     precise = [PreciseNorm(training.precise_bn, plan.steps)] if training.precise_bn else []
     validation = _validation(index, task, plan.steps * training.validate_every, data.threads)
@@ -143,31 +143,31 @@ def _resumes(run: RunFolder, wanted: bool) -> bool:
     """Whether there is a checkpoint to resume from.
 
     Raises:
-        ConfigError: there is one, and nobody asked to resume.
+        ConfigError: there is one, but resuming was not asked for.
     """
     there = run.has(LAST)
     if there and not (wanted or hardware.restarts()):
         raise ConfigError(f"{run.where(LAST)}: this run exists; continue it with --resume, or choose another --out")
     if wanted and not there:
-        say(f"{run.where(LAST)}: no checkpoint yet, so the run starts from the beginning")
+        say(f"{run.where(LAST)}: no checkpoint yet, the run starts from the beginning")
     return there
 
 
 def _start_from(network: Encoder, path: str) -> None:
-    """Fill `network` with the encoder of another checkpoint."""
+    """Load the encoder weights of another checkpoint into `network`."""
     start = checkpoint.load(path, checkpoint.ENCODER)
     try:
         load_weights(network, start["state_dict"], "encoder.", path)
     except CheckpointError as error:
         held = start["model"]["encoder"]
-        raise CheckpointError(f"{error} (it holds a {held['class_path']} of {held.get('init_args')})") from None
+        raise CheckpointError(f"{error} (it holds {held['class_path']} with {held.get('init_args')})") from None
 
 
 def check_data(task: Method, index: ShardIndex, films: np.ndarray, training: Training) -> None:
     """Refuse data that the method cannot train on.
 
     Raises:
-        ConfigError, ShardError: labels, frames a second or a trainable encoder are missing.
+        ConfigError, ShardError: labels or frame rates are missing, or the encoder is frozen.
     """
     if training.precise_bn and getattr(task, "frozen", False):
         raise ConfigError(f"training.precise_bn {training.precise_bn}: the encoder is frozen; leave it out")
@@ -178,7 +178,7 @@ def check_data(task: Method, index: ShardIndex, films: np.ndarray, training: Tra
 
 
 def _shared(data: Data, optimiser: Optimiser, training: Training, seed: int) -> dict[str, Any]:
-    """What a resumed run must share with its start; threads, places and precision may change."""
+    """Options that may not change when a run is resumed; threads, paths and precision may."""
     return {
         "data": {key: getattr(data, key) for key in ("split", "global_batch", "pool")},
         "training": {key: getattr(training, key) for key in ("epochs", "steps", "clip", "accumulate")},
@@ -188,10 +188,10 @@ def _shared(data: Data, optimiser: Optimiser, training: Training, seed: int) -> 
 
 
 def _check_same(path: str, earlier: dict[str, Any], now: dict[str, Any], index: ShardIndex) -> None:
-    """Raises: CheckpointError if a resumed run would not do what its start did."""
+    """Raises: CheckpointError if the options or shards differ from those the run started with."""
     if "resume" not in earlier:
-        raise CheckpointError(f"{path}: was not written by a training run; choose another --out")
-    # Arguments that the program did not have when the run started are compared by their defaults.
+        raise CheckpointError(f"{path}: not written by a training run; choose another --out")
+    # Arguments added to the program since the run started are compared by their defaults.
     held = full_section(earlier["model"]["encoder"], earlier["model"]["method"], path)
     pairs = {name: (held[name], now["model"][name]) for name in ("encoder", "method")}
     for section, values in now["resume"].items():
@@ -204,7 +204,9 @@ def _check_same(path: str, earlier: dict[str, Any], now: dict[str, Any], index: 
         if was != is_now:
             raise CheckpointError(f"{path}: was trained with another {name}; resume with its config.yaml")
     if earlier["manifest_sha256"] != now["manifest_sha256"]:
-        raise CheckpointError(f"{path}: was trained on other shards than {index.address}; resume with those")
+        raise CheckpointError(
+            f"{path}: was trained on other shards than {index.address}; resume with the original ones"
+        )
 
 
 # The trainer and its data
@@ -224,7 +226,7 @@ def make_loader(
     local: int,
     device: torch.device,
 ) -> InterleavedLoader:
-    """The data of one of `world_size` processes, `local` of them on this machine."""
+    """The loader of process `rank` of `world_size`, `local` of them on this machine."""
     sampler: Sampler = task.sample
     if index.kind == FILMS and isinstance(network, ClipEncoder):
         sampler = WholeShots(sampler, int(index.sequences["frames_per_shot"][films].max()))
@@ -255,7 +257,7 @@ def make_trainer(
     """Lightning's trainer.
 
     Raises:
-        ConfigError: devices or a precision that this machine does not have.
+        ConfigError: devices or a precision that this machine lacks.
     """
     processes, machines = hardware.launched() or ("auto", 1)
     devices, nodes = training.devices or processes, training.nodes or machines
@@ -275,7 +277,7 @@ def make_trainer(
             callbacks=[*lines, *callbacks],
             enable_progress_bar=bar,
             enable_model_summary=False,
-            enable_checkpointing=False,  # `Saver` does it
+            enable_checkpointing=False,  # `Saver` saves
             log_every_n_steps=every,
             num_sanity_val_steps=0,
             sync_batchnorm=torch.cuda.is_available(),
@@ -291,7 +293,7 @@ def loggers(folder: Path) -> list[CSVLogger | TensorBoardLogger]:
 
 
 def _validation(index: ShardIndex, task: Method, steps: int, threads: int) -> list[Callback]:
-    """What is measured every so many steps, where "val" films, pictures or clips have labels."""
+    """Validation callbacks, if there are labelled "val" samples."""
     films = np.flatnonzero(index.sequences["split"] == b"val")
     if task.classes is not None:
         labels_of(index, films, task.classes)
@@ -300,16 +302,16 @@ def _validation(index: ShardIndex, task: Method, steps: int, threads: int) -> li
     return [NearestNeighbours(index, films, task.views.at_test(), steps, threads)] if steps and len(films) else []
 
 
-# How it begins and ends
+# Start and end
 
 
 def _begin(run: RunFolder, recipe: dict[str, Any] | None, resume: bool) -> None:
-    """Make the run's folder, with the resolved config; the curves of an earlier start are kept under another name."""
+    """Create the run's folder with the resolved config; curves of an earlier start are renamed and kept."""
     run.path.mkdir(parents=True, exist_ok=True)
     if resume:
         run.bring("metrics*.csv")
     curves = run.path / CURVES
-    if curves.is_file():  # Lightning starts a new one
+    if curves.is_file():  # Lightning starts a new file
         curves.rename(run.path / f"metrics-{len(list(run.path.glob('metrics-*.csv'))):03d}.csv")
     (run.path / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     run.publish()
@@ -317,9 +319,9 @@ def _begin(run: RunFolder, recipe: dict[str, Any] | None, resume: bool) -> None:
 
 @contextmanager
 def _endings(run: RunFolder, trainer: pl.Trainer, watch: Watch, total: int) -> Iterator[Callable[[str], None]]:
-    """Around the training: every way to fail leaves a summary and becomes one line.
+    """Context of the training: every failure leaves a summary and becomes a one-line error.
 
-    Yields what writes the summary, given how the run ended.
+    Yields the function that writes the summary, given how the run ended.
     """
 
     def conclude(how: str) -> None:
@@ -337,8 +339,8 @@ def _endings(run: RunFolder, trainer: pl.Trainer, watch: Watch, total: int) -> I
         conclude(str(error))
         if trainer.is_global_zero:
             raise
-        # All processes stop at the same step for the same reason. One says so and carries the exit code: whoever
-        # started them kills the others, it among them, when the first fails.
+        # All processes stop at the same step for the same reason. Only process 0 reports it and fails: the launcher
+        # kills all processes as soon as one fails.
         raise SystemExit(0) from None
     except RuntimeError as error:
         if not (reason := lost_process(error)):
@@ -348,12 +350,12 @@ def _endings(run: RunFolder, trainer: pl.Trainer, watch: Watch, total: int) -> I
             f"({reason}); see its messages for the cause, then continue with --resume"
         ) from None
     except (BasslFastError, OSError) as error:
-        if not isinstance(error, RemoteError):  # the place of the summary has been tried for long enough
+        if not isinstance(error, RemoteError):  # the summary's address has been retried long enough
             conclude(str(error))
         raise
 
 
 @rank_zero_only
 def say(line: str) -> None:
-    """Print a line once, on process 0, without the secrets of addresses."""
+    """Print a line on process 0 only, without the secrets of addresses."""
     print(masked(line), flush=True)

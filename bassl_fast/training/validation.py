@@ -1,4 +1,4 @@
-"""Validation while pretraining: do the shots nearest to a shot share its scene?"""
+"""Validation during training: nearest neighbours of shots, accuracy of classifiers."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from .module import Pretraining
 
 
 class Measure(Callback, ABC):
-    """Measures every so many steps, on all processes at once. Nothing of the training changes by it."""
+    """Measures every so many steps, on all processes at once, without affecting the training."""
 
     steps: int
 
     def on_train_start(self, trainer: pl.Trainer, module: Pretraining) -> None:
-        # The checkpoint is saved before it is validated, so a run that goes on from one may have missed it.
+        # Saving comes before validation, so a resumed run may have missed the validation of its checkpoint.
         if trainer.global_step and trainer.global_step % self.steps == 0:
             self.measure(trainer, module)
 
@@ -50,17 +50,17 @@ class Measure(Callback, ABC):
 
 
 class NearestNeighbours(Measure):
-    """Logs `val/precision@k`, in percent, of nearest neighbours inside a film (`metrics.knn_precision`).
+    """Logs `val/precision@k` in percent: do the shots nearest to a shot share its scene? (`metrics.knn_precision`).
 
-    Films are shared out among the processes. The encoder is used in eval mode on test views of all key-frames, as
-    `bassl-fast extract` does.
+    Films are divided among the processes. The encoder runs in eval mode on test views of all key-frames, as in
+    `bassl-fast extract`.
 
     Args:
         index: of the shards.
         films: `[N]` labelled films.
         views: test views.
         steps: measure every so many steps.
-        threads: CPU threads of the data pipeline; 0 takes this process's share of the cores.
+        threads: CPU threads of the data pipeline; 0 uses this process's share of the cores.
     """
 
     def __init__(self, index: ShardIndex, films: np.ndarray, views: TestViews, steps: int, threads: int) -> None:
@@ -82,23 +82,23 @@ class NearestNeighbours(Measure):
                 hits += hits.new_tensor([found.get(k, 0.0) * n for k, n in zip(KS, counts, strict=True)])
         module.encoder.train()
         rates = (total(hits) / total(asked)).tolist()
-        found = {f"val/precision@{k}": rate for k, rate in zip(KS, rates, strict=True) if rate == rate}  # NaN: unasked
+        found = {f"val/precision@{k}": rate for k, rate in zip(KS, rates, strict=True) if rate == rate}  # NaN: no query
         for logger in trainer.loggers:
             logger.log_metrics(found, step=trainer.global_step - 1)
         if trainer.is_global_zero:
             shown = "  ".join(f"@{name.partition('@')[2]} {rate:.1f}" for name, rate in found.items())
-            tqdm.write(f"step {trainer.global_step}: precision of nearest neighbours in percent  {shown}")
+            tqdm.write(f"step {trainer.global_step}: nearest-neighbour precision in percent  {shown}")
 
 
 class Accuracy(Measure):
-    """Logs `val/top1` and `val/top5`, in percent, on one test view of each of `films`, every so many steps.
+    """Logs `val/top1` and `val/top5` in percent, on one test view of each of `films`.
 
-    The images are divided among the processes.
+    The samples are divided among the processes.
 
     Args:
-        index, films: the images or videos, `[N]` numbers.
+        index, films: the shards, and the numbers `[N]` of the images or videos.
         steps: measure every so many steps.
-        threads: CPU threads of the data pipeline; 0 takes this process's share of the cores.
+        threads: CPU threads of the data pipeline; 0 uses this process's share of the cores.
     """
 
     def __init__(self, index: ShardIndex, films: np.ndarray, steps: int, threads: int) -> None:
@@ -129,4 +129,4 @@ class Accuracy(Measure):
             logger.log_metrics(found, step=trainer.global_step - 1)
         if trainer.is_global_zero:
             shown = "  ".join(f"top-{k} {rate:.1f}" for k, rate in zip(TOP, rates, strict=True))
-            tqdm.write(f"step {trainer.global_step}: of {len(self.films)} in percent  {shown}")
+            tqdm.write(f"step {trainer.global_step}: accuracy on {len(self.films)} samples in percent  {shown}")

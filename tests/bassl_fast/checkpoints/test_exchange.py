@@ -208,7 +208,7 @@ def test_a_pickle_that_would_run_code_is_refused(released, tmp_path: Path, capsy
     folder = released(weights | ({"shot_encoder.conv1.weight": evil} if where == "state_dict" else {}), **extra)
     said = refused(capsys, "import-checkpoint", folder, tmp_path / "ours.ckpt")
     assert function.__name__ in said
-    assert "weights do not need; do not use this file" in said
+    assert "no checkpoint needs; do not use this file" in said
     plain = tmp_path / "plain.ckpt"  # not of torch at all
     plain.write_bytes(pickle.dumps(evil))
     assert "cannot be read as a checkpoint" in refused(capsys, "import-checkpoint", plain, tmp_path / "ours.ckpt")
@@ -252,7 +252,7 @@ def test_what_training_left_beside_the_weights_is_passed_over(released, tmp_path
 def test_members_that_leave_the_archive_are_refused(released, tmp_path: Path, capsys, name: str, kind: bytes):
     archive = packed(released({"a": torch.zeros(1)}), (name, kind))
     said = refused(capsys, "import-checkpoint", archive, tmp_path / "ours.ckpt")
-    assert "is a link or leads out of the folder; do not use this file" in said
+    assert "is a link or outside the folder; do not use this file" in said
 
 
 def test_holes_that_would_fill_the_disk_are_refused(tmp_path: Path, capsys):
@@ -266,7 +266,7 @@ def test_holes_that_would_fill_the_disk_are_refused(tmp_path: Path, capsys):
 
 def test_a_weight_without_dimensions_is_one_line(tmp_path: Path, capsys):
     torch.save({"conv1.weight": torch.tensor(1.0), "bn1.weight": torch.ones(4)}, tmp_path / "x.pth")
-    assert "its encoder is none of" in refused(capsys, "import-checkpoint", tmp_path / "x.pth", tmp_path / "y")
+    assert "its encoder is not one of" in refused(capsys, "import-checkpoint", tmp_path / "x.pth", tmp_path / "y")
 
 
 def test_files_that_cannot_be_imported(project: Project, released, tmp_path: Path, capsys):
@@ -280,24 +280,24 @@ def test_files_that_cannot_be_imported(project: Project, released, tmp_path: Pat
     whole = archive.read_bytes()
     for size in (len(whole) // 2, 40, 0):
         archive.write_bytes(whole[:size])
-        assert "cut short or damaged" in said(archive)
+        assert "truncated or damaged" in said(archive)
     assert "no such file or folder" in said(tmp_path / "absent")
     assert "neither model-v1.ckpt nor model.ckpt" in said(tmp_path)
-    assert "is already a checkpoint of bassl-fast" in said(project.pretrained)
+    assert "already a checkpoint of bassl-fast" in said(project.pretrained)
 
     (folder / "config.json").write_text('{"LOSS": {}}')
-    assert "no LOSS.sampling_method.name" in said(folder)
+    assert "LOSS.sampling_method.name is missing" in said(folder)
     (folder / "config.json").write_text('{"LOSS": {"sampling_method": {"name": "moco"}}}')
     assert "unknown method 'moco'; give --method: instance, temporal" in said(folder)
     (folder / "config.json").unlink()
 
     vgg = tmp_path / "vgg.pth"
     torch.save({"features.0.weight": torch.zeros(1)}, vgg)
-    assert "features.0.weight is no weight of the reference's models nor of a ResNet" in said(vgg)
+    assert "features.0.weight is not a weight of the reference's models or of a ResNet" in said(vgg)
     torch.save({**ResNet(18, 4).state_dict(), "conv1.weight": torch.zeros(4, 1, 7, 7)}, vgg)
-    assert "its encoder is none of ResNet-18, ResNet-34" in said(vgg)
+    assert "its encoder is not one of ResNet-18, ResNet-34" in said(vgg)
     torch.save([1, 2], vgg)
-    assert "holds no weights by name" in said(vgg)
+    assert "holds no named weights" in said(vgg)
     with zipfile.ZipFile(vgg, "w") as file:
         file.writestr("hello", "world")
     assert "cannot be read as a checkpoint" in said(vgg)
@@ -346,9 +346,7 @@ def test_released_checkpoints_of_sce_on_videos(tmp_path: Path, capsys):
     torch.save({"state_dict": weights}, file)
     assert cli.main(["import-checkpoint", str(file), str(ours)]) == 0
     said = capsys.readouterr().out
-    assert (
-        "(ResNet3D-18 alone; of SCE these are missing: method.predictor.0.weight, method.predictor.1.weight, " in said
-    )
+    assert "(ResNet3D-18 only; SCE lacks method.predictor.0.weight, method.predictor.1.weight, " in said
     assert "and 4 more)" in said
     assert load_model(ours).method is None
 
@@ -356,7 +354,7 @@ def test_released_checkpoints_of_sce_on_videos(tmp_path: Path, capsys):
     prefix = "trunk.model."
     torch.save({key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)}, file)
     assert cli.main(["import-checkpoint", str(file), str(ours)]) == 0
-    assert "(ResNet3D-18 alone, it has no method)" in capsys.readouterr().out
+    assert "(ResNet3D-18 only; the file has no method)" in capsys.readouterr().out
 
 
 def test_a_released_checkpoint_of_scrl(tmp_path: Path, capsys):

@@ -281,7 +281,7 @@ def test_features_of_another_checkpoint(project: Project, tmp_path: Path, capsys
     [
         (["--epochs", "0"], "epochs 0: must be at least 1"),
         (["--new_crn", "true"], "new_crn: without --pretrained the network is new anyway"),
-        (["--data.batch", "1000"], "data.batch 1000: there are 20 labelled shots"),
+        (["--data.batch", "1000"], "data.batch 1000: there are only 20 labelled shots"),
     ],
 )
 def test_fine_tuning_that_cannot_work_is_refused(project: Project, tmp_path: Path, capsys, options, said: str):

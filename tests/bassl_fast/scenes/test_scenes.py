@@ -232,7 +232,7 @@ def test_a_folder_one_may_not_write_to(film_file: Path, tmp_path: Path, capsys):
             os.seteuid(0)
     assert line == f"bassl-fast: {place}/out: Permission denied; choose a folder you may write to"
     line = refused(capsys, "scenes", film_file, "--baseline", "--out", film_file)
-    assert "a file is where a folder should be" in line
+    assert "a file is in the place of a folder" in line
 
 
 def test_a_full_disk_keeps_finished_films(film_file: Path, tmp_path: Path, capsys):

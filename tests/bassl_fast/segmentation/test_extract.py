@@ -55,7 +55,7 @@ def test_what_the_time_went_into_is_said(project: Project, tmp_path: Path, capsy
     line = next(line for line in capsys.readouterr().out.splitlines() if "key-frames/s" in line)
     shares = [int(part.split()[-2]) for part in line.split(", ")]
     assert "encoder" in line
-    assert "waiting for pictures" in line
+    assert "waiting for images" in line
     assert 98 <= sum(shares) <= 102
     half, whole = arrays(tmp_path / "f"), arrays(project.features)
     for name, features in half.items():
@@ -83,7 +83,7 @@ def test_the_reference_layout_and_back(project: Project, tmp_path: Path, capsys)
     assert kept.stat().st_mtime_ns == before
 
     said = refused(capsys, "finetune", "--data.features", theirs, "--out", tmp_path / "s")
-    assert "in the reference's layout; make features of it by `import-features`" in said
+    assert "in the reference's layout; convert it with `bassl-fast import-features`" in said
     assert cli.main(["import-features", str(theirs), project.films, str(ours)]) == 0
     imported, extracted = FeatureSet.open(ours), FeatureSet.open(project.features)
     assert imported.provenance == extracted.provenance
@@ -95,7 +95,7 @@ def test_the_reference_layout_and_back(project: Project, tmp_path: Path, capsys)
     for name, features in arrays(project.features).items():
         np.testing.assert_array_equal(arrays(ours)[name], features)
     (theirs / "features.json").rename(theirs / "features.json.part")
-    assert "these features are not finished" in refused(
+    assert "these features are unfinished" in refused(
         capsys, "import-features", theirs, project.films, tmp_path / "o"
     )
 
@@ -122,7 +122,7 @@ def test_features_made_elsewhere_are_fine_tuned_on(project: Project, tmp_path: P
     assert cli.main(["import-features", str(theirs), project.films, str(ours), "--checkpoint", project.pretrained]) == 0
     assert cli.main([str(word) for word in argv]) == 0
     assert cli.main(["evaluate", str(tmp_path / "s" / "best.ckpt"), str(ours)]) == 0
-    assert "report without pictures: the features were imported" in capsys.readouterr().out
+    assert "report without thumbnails: the features were imported" in capsys.readouterr().out
 
 
 def test_features_that_cannot_be_imported(project: Project, tmp_path: Path, capsys):
@@ -143,13 +143,13 @@ def test_features_that_cannot_be_imported(project: Project, tmp_path: Path, caps
         (np.zeros((2, 64), np.float32), "is not one finite feature"),
         (np.full(64, np.nan, np.float32), "is not one finite feature"),
         (np.zeros(64, np.int64), "is not one finite feature"),
-        (np.zeros(65, np.float32), "different size in one film"),
+        (np.zeros(65, np.float32), "different sizes in one film"),
     ):
         np.save(spoilt, feature)
         assert said in refused(capsys, *argv)
     assert not (tmp_path / "ours" / "features.json").exists()
     (tmp_path / "ours" / "features.json.part").unlink()
-    assert "is not empty" in refused(capsys, *argv)
+    assert "not empty" in refused(capsys, *argv)
     assert "give the folder of all films" in refused(
         capsys, "import-features", tmp_path / "no", project.films, tmp_path / "o"
     )

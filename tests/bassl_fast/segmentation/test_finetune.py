@@ -67,14 +67,14 @@ def test_the_epoch_best_on_test_is_kept_only_by_name_and_said(project: Project, 
     assert (state["best_epoch_from"], state["threshold_from"]) == ("test", "val")
     assert "chosen on the test films" in capsys.readouterr().out
     assert cli.main(["evaluate", str(tmp_path / "t" / "best.ckpt"), project.features]) == 0
-    assert "so their scores flatter" in capsys.readouterr().out
+    assert "so their scores are too high" in capsys.readouterr().out
     assert "test/ap" in (tmp_path / "t" / "metrics.csv").read_text()
     state = tune(project, tmp_path / "l", "--best_epoch", "last")
     assert (state["best_epoch"], state["best_epoch_from"], state["threshold_from"]) == (2, None, "val")
     said = refused(
         capsys, "finetune", "--data.features", project.features, "--data.val", "test", "--out", tmp_path / "n"
     )
-    assert "to choose on the test films, give --best_epoch test_as_the_reference_does" in said
+    assert "to choose the epoch on test films, give --best_epoch test_as_the_reference_does" in said
 
 
 def test_a_frozen_network_stays_as_it_was_and_its_head_learns(project: Project, tmp_path: Path):
@@ -129,7 +129,7 @@ def test_half_precision_features_score_as_whole_ones(project: Project, tmp_path:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--freeze_crn", "true"], "freeze_crn: a new network has learned nothing; give --pretrained"),
+        (["--freeze_crn", "true"], "freeze_crn: a new network is untrained; give --pretrained"),
         (["--linear_probe", "true", "--freeze_crn", "true", "--pretrained", "x"], "linear_probe: has no contextual"),
         (["--pretrained", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
         (["--best_epoch", "best"], "best_epoch"),
@@ -154,4 +154,4 @@ def test_the_numbers_of_the_reference_by_its_rules(project: Project, tmp_path: P
     assert 'id="pr"' in page  # the precision-recall curve, and below the table of films
     assert 'id="films"' in page
     assert expected["miou"] != scene_metrics(films, 0.5)["miou"]
-    assert "threshold 2.0: a probability, within 0..1" in refused(capsys, *argv, "--threshold", "2")
+    assert "threshold 2.0: must be a probability, within 0..1" in refused(capsys, *argv, "--threshold", "2")

@@ -177,4 +177,4 @@ def test_training_starts_from_another_encoder(project: Project, tmp_path: Path, 
     capsys.readouterr()
     options = ["--initial_encoder", project.pretrained, "--encoder.width", "16", "--out", str(tmp_path / "wide")]
     assert cli.main([*argv, *options]) == 1
-    assert "encoder.conv1.weight is [8, 3, 7, 7], the recipe wants [16, 3, 7, 7]" in capsys.readouterr().err
+    assert "encoder.conv1.weight is [8, 3, 7, 7], the model needs [16, 3, 7, 7]" in capsys.readouterr().err
