@@ -1,19 +1,19 @@
-/* One training view from a decoded crop, in one pass over memory; what `graph.train_graph` does by DALI's operators.
+/* One training view from a decoded crop in one pass over memory; `graph.train_graph` is the same with DALI's operators.
 
        rows of the crop -> resample down  -> a row as wide as the crop (less that of the next frame)
                         -> resample across, colour, clip -> a row of the view
                         -> blur across -> the last 2 radius + 1 rows -> blur down
                         -> solarize, normalise -> a row of the output
 
-   A row is done while it is in the innermost cache. DALI calls `view_float32` or `view_bfloat16` once a picture, from its
-   threads; see `fused.py`. */
+   Each row is finished while it is in the innermost cache. DALI calls `view_float32` or `view_bfloat16` once per picture
+   from its threads; see `fused.py`. */
 
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Machine code for the widest vectors there are, chosen when the library is loaded. */
+/* Machine code for several generations of vector units; the best is chosen when the library is loaded. */
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
 #define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -21,16 +21,16 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-/* Three channels and a lane that nobody looks at: every row has room for it behind its end. */
+/* Three channels and an unused lane; every row has room for it past its end. */
 typedef float pixel __attribute__((vector_size(16), aligned(4)));
-/* What a view asks for, in the order of `fused.PARAMETERS`. */
+/* Parameters of a view, in the order of `fused.PARAMETERS`. */
 typedef struct {
     float colour[9], mean[9];  /* 3x3: out = colour * pixel + mean * (mean pixel of the resized crop) */
     float constant[3];         /* added to out */
     float scale[3], offset[3]; /* normalised = out * scale + offset */
     float sigma;               /* of the blur in pixels of the view, 0: none */
     float flip;                /* 1: mirrored */
-    float fold;                /* of levels above half of it, what is left of it remains: 255 solarizes, 1e30 never */
+    float fold;                /* levels v above half of it become fold - v: 255 solarizes, 1e30 never applies */
     float difference;          /* 1: the next frame is subtracted */
 } view;
 
@@ -41,13 +41,13 @@ typedef struct {
     int *first;
 } axis;
 
-/* Samples of the source that the triangle filter can reach at a time. */
+/* Number of source samples under the triangle filter. */
 INLINE int taps_of(int in, int out) {
     const int taps = (int)ceilf(2 * fmaxf((float)in / out, 1));
     return taps < in ? taps : in;
 }
 
-/* Triangle filter, as wide as a pixel of the output where that is the wider one, cut at the edges. */
+/* Triangle filter as wide as a pixel of the source or of the output, whichever is wider, cut at the edges. */
 INLINE void fill(axis *a) {
     const float step = (float)a->in / a->out, radius = fmaxf(step, 1);
     for (int i = 0; i < a->out; i++) {
@@ -66,7 +66,7 @@ INLINE void fill(axis *a) {
     }
 }
 
-/* What every sample of the source weighs in the mean of the resampled ones. */
+/* Weight of every source sample in the mean of the resampled ones. */
 INLINE void weigh(float *weight, const axis *a) {
     memset(weight, 0, a->in * sizeof *weight);
     for (int i = 0; i < a->out; i++)
@@ -118,9 +118,9 @@ INLINE void resample_across(float *row, const float *line, const axis *a, int fl
     }
 }
 
-/* A 3x3 matrix and a vector for pixels, so spread that they act on rows: number i of the result is the sum over
-   d = -2..2 of number i + d times matrix[d + 2][i], which is 0 where that belongs to another pixel. */
-enum { PART = 48 }; /* pixels and vectors of any width fit into it */
+/* A 3x3 matrix and a vector for pixels, spread so that they apply to rows: number i of the result is the sum over
+   d = -2..2 of number i + d times matrix[d + 2][i], which is 0 if number i + d is of another pixel. */
+enum { PART = 48 }; /* a multiple of a pixel and of vectors of any width */
 typedef struct {
     float matrix[5][PART], vector[PART];
 } colours;
@@ -134,7 +134,7 @@ INLINE void spread(colours *to, const float *matrix, const float *vector) {
     }
 }
 
-/* Rows of `length`, a multiple of PART; `from` has room for two numbers before it and behind it. */
+/* Rows of `length`, a multiple of PART; `from` has room for two numbers before and after it. */
 INLINE void colour_row(float *restrict to, const float *restrict from, int length, const colours *restrict by) {
     for (; length; length -= PART, from += PART, to += PART)
         for (int i = 0; i < PART; i++) {
@@ -172,7 +172,7 @@ INLINE void store_bfloat16(void *to, int row, const float *values, float fold, c
 
 typedef void store_row(void *, int, const float *, float, const float *, const float *, int);
 
-/* Sum of weight[k] * (row first + k) of a crop, less that of `next` unless it is null; `rows` and `other` are room. */
+/* Sum of weight[k] * (row first + k) of a crop, minus that of `next` unless it is null; `rows` and `other` are scratch. */
 INLINE void blend_crop(float *line, float *other, const void **rows, const uint8_t *crop, const uint8_t *next, int first,
                        const float *weight, int count, int width) {
     for (int k = 0; k < count; k++) rows[k] = crop + (size_t)(first + k) * 3 * width;
@@ -201,7 +201,7 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
     const int most = height > 2 * radius + 1 ? height : 2 * radius + 1; /* rows blended at a time */
     const void **rows = malloc(most * sizeof *rows + total * sizeof(float));
     if (!rows) {
-        memset(out, 0xff, bytes); /* no memory: not a number, which training stops at */
+        memset(out, 0xff, bytes); /* out of memory: NaN, at which training stops */
         return;
     }
     float *memory = (float *)(rows + most);
@@ -214,7 +214,7 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
     for (int i = 0; i < length; i++) scale[i] = v->scale[i % 3], offset[i] = v->offset[i % 3];
 
     memset(resized - 2, 0, (padded + 4) * sizeof *resized);
-    line[3 * width] = 0; /* the fourth lane of a pixel meets weights of 0, which leave no NaN alone */
+    line[3 * width] = 0; /* the fourth lane has weight 0, but 0 times NaN is NaN */
 
     /* The mean of the resized crop, without resizing it. */
     float *mean_down = memory + start[MEAN_DOWN], *mean_across = memory + start[MEAN_ACROSS], mean[3] = {0}, grey[3];
@@ -255,9 +255,9 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
     free(rows);
 }
 
-/* DALI's calls: the inputs are any array as long as the view is wide, the crop [h, w, 3], the numbers of `view`, and of
-   clips the crop of the next frame, which is not looked at unless it is to be subtracted; the output is
-   [size, size, 3]. Arrays come as pointers to each, and so do their shapes. */
+/* Called by DALI. Inputs: any array of length `size`, the crop [h, w, 3], the numbers of `view`, and for clips the crop
+   of the next frame, which is read only if it is subtracted. Output: [size, size, 3]. Arrays and their shapes are
+   passed as pointers to each. */
 
 void view_shape(int64_t **out_shape, int32_t *out_dims, int32_t outs, int64_t **in_shape, int32_t *in_dims, int32_t ins,
                 int32_t samples) {
