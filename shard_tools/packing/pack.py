@@ -9,137 +9,30 @@ manifest is written last; without it nothing opens the folder.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
-import multiprocessing
-import os
-import signal
-import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache, partial
-from operator import attrgetter
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from shard_tools.annotations import movienet
 from shard_tools.annotations.movienet import ShotLabels
 from shard_tools.errors import ShardError, SourceError
 from shard_tools.shards import format as fmt
-from shard_tools.shards.jpeg import any_picture_size, decode_fault, picture_size
 from shard_tools.sources import keyframe_folder
 from shard_tools.sources.detect import Reading, open_layout
 from shard_tools.sources.films import annotations as annotations_folder
-from shard_tools.sources.source import Sequence, Source, SourceShard
+from shard_tools.sources.source import Source
 from shard_tools.storage.output import PARTS, Place, open_place
 from shard_tools.storage.remote import absolute, is_remote
 
-from .writer import PackedShard, ShardWriter, sequence_rows
-
-Each = Callable[[Callable[[Any], Any], Iterable[Any], Callable[[Any], str]], Iterable[Any]]
-_WORTH_PROCESSES = 2.0  # seconds of work from which processes, which take half a second to start, are worth it
-
-
-class _Job(NamedTuple):
-    """How to pack: the kind of set, whether to decode every picture, whether to read finished shards again."""
-
-    kind: str = fmt.FILMS
-    decode: bool = False
-    recheck: bool = False
-
-
-_FIXES = {
-    fmt.FILMS: "extract this key-frame again",
-    fmt.PICTURES: "fetch this picture again or remove it",
-    fmt.CLIPS: "extract this frame again",
-}
-
-
-def copy_sequence(sequence: Sequence, writer: ShardWriter, job: _Job) -> tuple[bytes, int, int, int, int]:
-    """Add all pictures of a sequence to `writer`; returns its row, see `sequence_rows`.
-
-    Raises:
-        SourceError: a picture cannot be read, is empty, truncated, not a JPEG, or of another size than the first.
-    """
-    kind, fix, noun = job.kind, _FIXES[job.kind], fmt.NOUNS[job.kind]
-    size_of = picture_size if kind == fmt.FILMS else any_picture_size
-    size, count = None, 0
-    for shot, images in zip(sequence.shots.tolist(), sequence.images, strict=True):
-        for k, image in enumerate(images):
-            data = image.read()
-            found = size_of(data, image.name, fix)
-            size = size or found
-            if found != size:
-                again = "key-frames" if kind == fmt.FILMS else "frames"
-                raise SourceError(
-                    f"{image.name}: {found[1]}x{found[0]} pixels where the {noun} has {size[1]}x{size[0]}; "
-                    f"extract its {again} again at one size"
-                )
-            if job.decode and (fault := decode_fault(data)):
-                raise SourceError(f"{image.name}: cannot be decoded ({fault}); {fix}")
-            writer.add(fmt.member_name(sequence.name, shot, k, kind), data)
-            count += 1
-    shots = len(sequence.shots)
-    if count > shots * fmt.MOST_IMAGES:
-        raise SourceError(
-            f"{sequence.name}: {count} frames, a {noun} has at most {fmt.MOST_IMAGES}; cut it into shorter ones"
-        )
-    return sequence.name.encode(), shots, count // shots, *size
-
-
-def begin_shard(shard: SourceShard, place: Place, job: _Job = _Job()) -> Callable[[], PackedShard]:  # noqa: B008 (frozen)
-    """Read what goes into one shard, unless an earlier run finished it.
-
-    Returns:
-        A function that flushes the shard to disk and moves it into place; the next shard may be read meanwhile.
-
-    The note under `.pack/` is written before the shard is moved into place, so a shard without a note is not ours and
-    is left alone. It is written after the shard's bytes are on disk, so it is true even if the machine fails.
-    """
-    tar, idx, part = f"{shard.name}.tar", f"{shard.name}.idx", note_name(shard.name)
-    scan = shard.scan()
-    if (size := place.size(tar)) is not None:
-        note = place.read(part)
-        if note is None:
-            raise ShardError(
-                f"{place.uri}/{tar}: not of this pack, so it is not overwritten; choose another folder or move it away"
-            )
-        done = PackedShard.load(shard.name, note)
-        whole = done and done.source == scan.fingerprint and place.size(idx) is not None and size == done.bytes
-        if whole and (not job.recheck or place.sha256(tar) == done.sha256):
-            return lambda: done
-        place.delete(tar)
-    with ExitStack() as stack:
-        writer = stack.enter_context(ShardWriter(place.scratch() / f"{shard.name}.tar.tmp"))
-        rows, numbers = [], []
-        for sequence in scan.sequences():
-            rows.append(copy_sequence(sequence, writer, job))
-            numbers.append(sequence.shots)
-        writer.end()
-        ending = stack.pop_all()
-
-    def finish() -> PackedShard:
-        with ending:
-            frames, sha256 = writer.settle()
-            sequences, shots = sequence_rows(rows), np.concatenate(numbers)
-            packed = PackedShard(shard.name, scan.fingerprint, writer.bytes, sha256, sequences, shots, frames)
-            place.write(part, packed.note())
-            place.write(idx, packed.idx(job.kind))
-            place.take(writer.path, tar)
-        return packed
-
-    return finish
-
-
-def note_name(shard: str) -> str:
-    """Name of the note about a finished shard, kept until all are done."""
-    return f"{PARTS}/{shard}.npz"
+from .shard import Job, note_name
+from .workers import Each, pack_shards
+from .writer import PackedShard
 
 
 def _remove_gone(place: Place, shards: set[str]) -> None:
@@ -268,7 +161,7 @@ def pack(
         frames_dir = keyframe_folder.frames_dir(Path(source))
         if Path(dst).resolve().is_relative_to(frames_dir.resolve()):
             raise ShardError(f"{dst}: is among the film folders of {frames_dir}; choose a folder outside it")
-    job = _Job(found.kind, check == "decode", recheck)
+    job = Job(found.kind, check == "decode", recheck)
     films = found.kind == fmt.FILMS
     with ExitStack() as stack:
         if not films:
@@ -279,7 +172,7 @@ def pack(
             folder = stack.enter_context(annotations_folder(source, annotations))
             labels_of = partial(_movienet_labels, folder, movienet.read_labels(folder))
         stack.enter_context(_writing(place))
-        packed = _pack_shards(place, found.shards, job, workers, quiet, each)
+        packed = pack_shards(place, found.shards, job, workers, quiet, each)
         _remove_gone(place, {shard.name for shard in packed})
         labels = [labels_of(film) for film in packed] if labels_of else []
         write_index(place, found, packed, labels)
@@ -305,85 +198,3 @@ def gaps(shots: np.ndarray) -> list[range]:
     """Ranges of numbers missing from ascending shot numbers `[S]`, from shot 0 on."""
     before = np.concatenate([[-1], shots[:-1]])
     return [range(int(b) + 1, int(s)) for b, s in zip(before, shots, strict=True) if s > b + 1]
-
-
-def _pack_shards(
-    place: Place, shards: list[SourceShard], job: _Job, workers: int, quiet: bool | None, each: Each | None
-) -> list[PackedShard]:
-    """Pack shards in parallel; the first that fails stops those not yet started."""
-    packed: list[Future[PackedShard]] = []
-    noun = "film" if job.kind == fmt.FILMS else "shard"
-    with tqdm(total=len(shards), desc="pack", unit=noun, disable=quiet) as bar, ThreadPoolExecutor(1) as finisher:
-        if each is not None:
-            found = {}
-            for shard in each(partial(_pack_anywhere, absolute(place.uri), job), shards, attrgetter("name")):
-                found[shard.name] = shard
-                bar.update()
-            return [found[shard.name] for shard in shards]
-        started = time.monotonic()
-        while len(packed) < len(shards):
-            left = len(shards) - len(packed)
-            spent = time.monotonic() - started
-            long = left * spent / len(packed) > _WORTH_PROCESSES if packed else job.kind != fmt.FILMS
-            if min(workers, left) > 1 and long:
-                packed += _by_processes(place, shards[len(packed) :], job, min(workers, left), bar)
-            else:
-                packed.append(finisher.submit(begin_shard(shards[len(packed)], place, job)))
-                bar.update()
-                for before in packed[-2:-1]:
-                    before.result()
-    return [shard.result() for shard in packed]
-
-
-def _by_processes(
-    place: Place, shards: list[SourceShard], job: _Job, workers: int, bar: tqdm
-) -> list[Future[PackedShard]]:
-    """Use processes, since threads that copy small files hold Python's lock half of the time."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _begin_work, (place.uri, job, os.getpid())) as pool:
-        # Only this process handles Ctrl-C: the workers inherit the mask.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        jobs = [pool.submit(_work, shard) for shard in shards]
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        try:
-            for done in as_completed(jobs):
-                done.result()
-                bar.update()
-        except BrokenProcessPool:
-            raise ShardError(
-                f"{place.uri}: a worker died, possibly out of memory; run this again with fewer --workers "
-                "(a script that calls pack needs `if __name__ == '__main__':`)"
-            ) from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return jobs
-
-
-_working: tuple[Place, _Job]  # of a worker process
-
-
-def _begin_work(dst: str, job: _Job, parent: int) -> None:
-    """Start a worker: it holds the lock on `dst` too, and dies with its parent, whatever kills that."""
-    global _working
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        os._exit(1)
-    place = open_place(dst)
-    place.join()
-    _working = place, job
-
-
-def _work(shard: SourceShard) -> PackedShard:
-    return begin_shard(shard, *_working)()
-
-
-def _pack_anywhere(dst: str, job: _Job, shard: SourceShard) -> PackedShard:
-    return begin_shard(shard, _opened(dst), job)()
-
-
-@lru_cache(maxsize=1)
-def _opened(dst: str) -> Place:
-    place = open_place(dst)
-    place.join()
-    return place

@@ -23,7 +23,8 @@ from shard_tools.storage.output import LocalPlace
 from shard_tools.storage.remote import is_remote
 from shard_tools.storage.untrusted import parse_json
 
-from .pack import note_name, pack
+from .pack import pack
+from .shard import note_name
 from .writer import PackedShard, sequence_rows
 
 

@@ -29,7 +29,7 @@ from shard_tools.shards.shard import open_shard
 from shard_tools.storage.remote import absolute, sizes
 from shard_tools.storage.untrusted import parse_json
 
-from .pack import Each
+from .workers import Each
 
 Decode = Literal["none", "sample", "all"]
 SAMPLE = 100  # "sample" decodes one picture in 100, and at least one per shard

@@ -457,10 +457,11 @@ def test_a_pack_killed_at_any_moment_ends_with_the_same_bytes(tmp_path):
 
 BY_PROCESSES = """
 import sys
-from shard_tools.packing import pack as packing
+from shard_tools.packing import workers
+from shard_tools.packing.pack import pack
 if __name__ == "__main__":
-    packing._WORTH_PROCESSES = 0
-    packing.pack(sys.argv[1], sys.argv[2], workers=3)
+    workers._WORTH_PROCESSES = 0
+    pack(sys.argv[1], sys.argv[2], workers=3)
 """
 
 
