@@ -1,13 +1,13 @@
-"""How much faster is the pseudo-boundary in closed form than dynamic time warping, sample by sample?
+"""How much faster is the closed-form pseudo-boundary than dynamic time warping of one window after another?
 
-Both get the same embeddings of the same windows: two sparse shots, 17 dense ones, under cost 1 - cosine.
-    tslearn     `dtw_path_from_metric` of one window after another: its table filled (by compiled code), its path walked
-    tables      the same, with the costs of all windows computed in one product before: tslearn fills and walks alone
+All get the same embeddings of the same windows: two sparse shots and 17 dense ones, with cost 1 - cosine.
+    tslearn     `dtw_path_from_metric` of one window after another (compiled code)
+    tables      the same, but the costs of all windows are computed in one product before
     ours        `pseudo_boundary` of all windows at once
-They take turns, round by round, on one thread. Before that, all three must name the same shot in every window.
+They take turns, round by round, on one thread. Before that, all three must find the same shot in every window.
 
     pip install tslearn
-    python -m benchmarks.boundary --out benchmarks/results/boundary.json         some seconds
+    python -m benchmarks.boundary --out benchmarks/results/boundary.json         a few seconds
 """
 
 from __future__ import annotations
@@ -26,11 +26,6 @@ from torch.nn.functional import normalize
 from bassl_fast.methods.pseudo_boundary import pseudo_boundary
 from benchmarks.machine import machine
 
-try:
-    from tslearn.metrics import dtw_path_from_metric
-except ImportError:
-    raise SystemExit("pip install tslearn: it is what this measures against") from None
-
 
 def windows(batch: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings `[B, 2, 128]` and `[B, 17, 128]` of windows with two scenes and noise."""
@@ -44,18 +39,26 @@ def windows(batch: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return normalize(sparse, dim=-1), normalize(dense, dim=-1)
 
 
+def dtw_path(*args, **kwargs) -> list[tuple[int, int]]:
+    try:
+        from tslearn.metrics import dtw_path_from_metric
+    except ImportError:
+        raise SystemExit("tslearn, the peer, is not installed; pip install tslearn") from None
+    return dtw_path_from_metric(*args, **kwargs)[0]
+
+
 def last_of_first_row(path: list[tuple[int, int]]) -> int:
     return max(column for row, column in path if row == 0)
 
 
 def tslearn(sparse: torch.Tensor, dense: torch.Tensor) -> list[int]:
     pairs = zip(sparse.numpy(), dense.numpy(), strict=True)
-    return [last_of_first_row(dtw_path_from_metric(s, d, metric="cosine")[0]) for s, d in pairs]
+    return [last_of_first_row(dtw_path(s, d, metric="cosine")) for s, d in pairs]
 
 
 def tables(sparse: torch.Tensor, dense: torch.Tensor) -> list[int]:
     costs = (1 - sparse @ dense.mT).double().numpy()
-    return [last_of_first_row(dtw_path_from_metric(cost, metric="precomputed")[0]) for cost in costs]
+    return [last_of_first_row(dtw_path(cost, metric="precomputed")) for cost in costs]
 
 
 def ours(sparse: torch.Tensor, dense: torch.Tensor) -> list[int]:
@@ -72,8 +75,8 @@ def seconds(find: Callable, sparse: torch.Tensor, dense: torch.Tensor, repeats: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=256, help="windows (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds after the one that warms up (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=50, help="times that ours runs a round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after a warm-up round (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=50, help="runs of ours a round (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()

@@ -1,6 +1,6 @@
-"""What a unit of work takes, gathered from what the other benchmarks wrote, for `bassl-fast plan --costs`.
+"""Costs of a unit of work for `bassl-fast plan --costs`, collected from the JSON of the other benchmarks.
 
-Nothing is measured here: run those that matter on the machine to be planned for, then this.
+Nothing is measured here: run the benchmarks that matter on the machine to plan for, then this.
 
     python -m benchmarks.loader --out results/loader.json       views/s of a CPU core; bytes of a key-frame
     python -m benchmarks.gpu --out results/gpu.json             views/s and training of ResNet-50 on this GPU
@@ -9,7 +9,7 @@ Nothing is measured here: run those that matter on the machine to be planned for
     python -m benchmarks.pack --out results/pack.json           packing; fetching from S3 (a server on loopback)
     python -m benchmarks.costs results --out costs.json
 
-A file that is not there leaves its costs out, and `plan` says so.
+Costs of a missing file are left out, and `plan` says so.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def loader(report: dict) -> dict[str, tuple[float, str]]:
 def gpu(report: dict) -> dict[str, tuple[float, str]]:
     name = short(report["machine"]["gpu"])
     best = max(row["views_per_s"] for row in report["loader"])
-    # Training on a batch that stays on the GPU: the rate with the loader, over its part of that without.
+    # Training on a batch that stays on the GPU: the rate with the loader over its share of the rate without.
     alone = report["training"]["views_per_s"] / report["training"]["of_compute_alone"]
     encoder = f"resnet{report['settings']['depth']}"
     return {f"views {name}": (best, "views/s"), f"train {encoder} {name}": (1 / alone, "s/view")}
@@ -76,7 +76,7 @@ def pack(report: dict) -> dict[str, tuple[float, str]]:
 
 
 def short(device: str) -> str:
-    """The word that tells a device from others: "h200" of "NVIDIA H200", "cpu" of "CPU"."""
+    """The word that identifies a device: "h200" of "NVIDIA H200", "cpu" of "CPU"."""
     words = [word for word in re.split(r"[\s-]+", device.lower()) if re.fullmatch(r"cpu|[a-z]*\d+[a-z]*", word)]
     return words[0] if words else device.lower()
 

@@ -1,18 +1,18 @@
-"""What breaks a training on many processes, and what is lost by it: time alone.
+"""Faults in training with several processes, and what they cost: only time.
 
-    killed      one of four processes, at a random step, by SIGKILL; torchrun starts all of them again
-    fewer       the same without a restart, and the command is given again for two processes
-    saving      process 0, when half of a checkpoint is on the disk
-    frozen      a process stops without an end (SIGSTOP); the others time out
-    picture     a broken key-frame, with data.max_broken 0
-    terminated  SIGTERM to torchrun, and the command is given again
-    flicker     two hosts, joined by a cable that is out for 2 seconds
-    cut         the cable is out for longer than training.timeout_minutes
+    killed      one of four processes is killed (SIGKILL) at a random step; torchrun restarts all of them
+    fewer       the same without a restart; the command is run again with two processes
+    saving      process 0 is killed when half of a checkpoint is on the disk
+    frozen      a process is stopped (SIGSTOP); the others time out
+    picture     a key-frame is broken, with data.max_broken 0
+    terminated  torchrun gets SIGTERM, and the command is run again
+    flicker     two hosts lose their connection for 2 seconds
+    cut         two hosts lose their connection for longer than training.timeout_minutes
 
-Every run is of real processes that talk over sockets (gloo), started by torchrun; the hosts are network namespaces,
-which needs root. What is left must be what a run without faults leaves: bit for bit, but where fewer processes go on.
+Every run uses real processes that talk over sockets (gloo), started by torchrun; the hosts are network namespaces,
+which needs root. The result must be bit-exactly that of a run without faults, except where fewer processes continue.
 
-    python -m benchmarks.failures                            some minutes on 2 quiet cores
+    python -m benchmarks.failures                            a few minutes on 2 quiet cores
     python -m benchmarks.failures --only killed --rounds 10 --out benchmarks/results/failures.json
 """
 
@@ -44,11 +44,11 @@ from shard_tools.shards.index import ShardIndex
 from shard_tools.sources.synthetic import draw_films
 
 STEPS, SAVED_EVERY = 12, 2
-TIMEOUT = 8  # seconds that processes wait for each other, where that is what is tried
-LONGEST = 600  # seconds after which a run is given up
+TIMEOUT = 8  # seconds that processes wait for each other, in the faults that test it
+LONGEST = 600  # seconds after which a run is killed
 ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
-# Nothing a process computes for itself alone, as batch normalisation and dropout on CPUs: the number may change.
+# No layer that depends on the number of processes, such as batch normalisation and dropout on CPUs.
 RECIPE = {
     "data": {"global_batch": 8, "threads": 1},
     "encoder": {"class_path": "tests.bassl_fast.plain.Plain"},
@@ -79,7 +79,7 @@ RECIPE = {
 
 @dataclass
 class Run:
-    """A command that was started, and what it says, line by line with the time it said it."""
+    """A running command and its output, line by line with the time of each line."""
 
     process: subprocess.Popen
     lines: list[tuple[float, str]] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Run:
             self.lines.append((time.time(), line.rstrip()))
 
     def wait(self) -> int:
-        """The exit code; whatever takes too long is killed."""
+        """The exit code; a run that takes too long is killed."""
         try:
             code = self.process.wait(LONGEST)
         except subprocess.TimeoutExpired:
@@ -118,7 +118,7 @@ class Run:
         return [(when, line) for when, line in self.lines if part in line and when >= since]
 
     def steps(self, since: float = 0.0) -> list[tuple[float, int]]:
-        """When steps were said to be done, and which (from 1)."""
+        """Time and number (from 1) of each step in the output."""
         found = [(when, re.match(r"step (\d+)/", line)) for when, line in self.lines if when >= since]
         return [(when, int(step[1])) for when, step in found if step]
 
@@ -160,7 +160,7 @@ class Project:
         return torch.load(self.root / out / "last.ckpt", weights_only=True)
 
     def undisturbed(self, processes: int) -> str:
-        """The run that nothing happens to."""
+        """The run without faults."""
         out = f"undisturbed-{processes}"
         if not (self.root / out / "last.ckpt").exists():
             run = Run.start(torchrun(processes) + self.options(out))
@@ -169,7 +169,7 @@ class Project:
 
 
 def apart(mine: Any, theirs: Any) -> float:
-    """The largest difference between two checkpoints, or parts of them; 0 is bit for bit."""
+    """The largest difference between two checkpoints, or parts of them; 0 means bit-exactly equal."""
     if isinstance(mine, torch.Tensor):
         return 0.0 if torch.equal(mine, theirs) else float((mine.double() - theirs.double()).abs().max())
     if isinstance(mine, dict):
@@ -181,7 +181,7 @@ def apart(mine: Any, theirs: Any) -> float:
 
 
 def difference(project: Project, out: str, processes: int) -> float:
-    """Between the end of a run and that of the undisturbed one: weights, optimiser, schedule, place in the data."""
+    """Between the ends of a run and of the run without faults: weights, optimiser, schedule, position in the data."""
     mine, theirs = project.checkpoint(out), project.checkpoint(project.undisturbed(processes))
     keys = ("global_step", "data", "state_dict", "optimizer_states", "lr_schedulers")
     return max(apart(mine[key], theirs[key]) for key in keys)
@@ -194,13 +194,13 @@ def difference(project: Project, out: str, processes: int) -> float:
 class Outcome:
     """What a fault did.
 
-    Args:
+    Attributes:
         step: at which it happened.
-        again: steps that were made twice.
-        stopped: seconds until all other processes had ended and said why; None where they need not.
+        again: steps that were computed twice.
+        stopped: seconds until all other processes had ended with a reason; None if they need not end.
         went_on: seconds until the next new step was done.
-        apart: largest difference of what the run left from what the undisturbed run leaves.
-        reason: what was said.
+        apart: largest difference between the result of this run and of the run without faults.
+        reason: the error message.
     """
 
     step: int
@@ -212,7 +212,7 @@ class Outcome:
 
 
 def _stopped(run: Run, since: float) -> float:
-    """When torchrun had seen all processes end."""
+    """Seconds until torchrun had seen all processes end."""
     return run.said("failed (exitcode", since)[0][0] - since
 
 
@@ -269,7 +269,7 @@ def terminated(project: Project, out: str, rng: random.Random) -> Outcome:
 
 
 def picture(project: Project, out: str, rng: random.Random) -> Outcome:
-    """A byte of a key-frame is changed: the run stops on all processes; mended, it goes on."""
+    """A byte of a key-frame is changed: the run stops on all processes; fixed, it resumes."""
     index = ShardIndex.open(str(project.root / "shards"))
     frame = rng.randrange(len(index.frames))
     shard = Path(index.locate(frame)[0])
@@ -298,7 +298,7 @@ def picture(project: Project, out: str, rng: random.Random) -> Outcome:
 
 @contextmanager
 def hosts() -> Iterator[list[str]]:
-    """Two network namespaces, 10.77.0.1 and 10.77.0.2, joined by a cable whose ends are called eth0."""
+    """Two network namespaces, 10.77.0.1 and 10.77.0.2, joined by a virtual cable whose ends are called eth0."""
     names = [f"bassl-{os.getpid()}-{i}" for i in (1, 2)]
 
     def ip(*words: str) -> None:
@@ -318,13 +318,13 @@ def hosts() -> Iterator[list[str]]:
 
 
 def on_two_hosts(project: Project, out: str, what: dict[str, str], *options: str) -> list[Run]:
-    """The same command on both, until both end well."""
+    """The same command on both hosts, until both succeed."""
     with hosts() as names:
         runs = []
         for i, name in enumerate(names, 1):
             meet = ["--nnodes", "2", "--max-restarts", "3", "--rdzv-backend", "c10d", "--rdzv-id", out]
             meet += ["--rdzv-endpoint", "10.77.0.1:29500", "--local-addr", f"10.77.0.{i}"]
-            meet += ["--rdzv-conf", f"is_host={int(i == 1)}"]  # no name leads to these addresses
+            meet += ["--rdzv-conf", f"is_host={int(i == 1)}"]  # these addresses have no host names
             command = ["ip", "netns", "exec", name, *torchrun(1, *meet), *project.options(out, *options)]
             runs.append(Run.start(command, GLOO_SOCKET_IFNAME="eth0", **what))
         codes = [run.wait() for run in runs]
@@ -358,7 +358,7 @@ FAULTS: dict[str, Callable[[Project, str, random.Random], Outcome]] = {
 }
 
 
-# --- table ---
+# --- the table ---
 
 
 def main() -> None:
@@ -371,7 +371,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         project = Project.make(Path(folder))
-        print(f"{'fault':12s} {'at step':>7s} {'made again':>10s} {'stopped':>8s} {'went on':>8s} {'apart':>8s}  said")
+        print(f"{'fault':12s} {'at step':>7s} {'repeated':>10s} {'stopped':>8s} {'resumed':>8s} {'apart':>8s}  reason")
         for name in arguments.only:
             for i in range(arguments.rounds):
                 rng = random.Random(f"{name} {arguments.seed} {i}")

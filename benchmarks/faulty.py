@@ -1,8 +1,8 @@
-"""The command `bassl-fast`, in which one thing breaks at a set place, once; for `benchmarks.failures`.
+"""The command `bassl-fast` with one fault, once, at a given step and process; for `benchmarks.failures`.
 
     FAULT="kill 5 2" FAULT_DONE=done torchrun ... -m benchmarks.faulty pretrain ...
 
-kills process 2 by SIGKILL when step 5 begins, and makes the file `done`; whoever finds the file lets everything live.
+kills process 2 with SIGKILL when step 5 begins, and creates the file `done`; if the file exists, nothing is broken.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from bassl_fast.training.module import Pretraining
 
 
 def kill() -> None:
-    """What `kill -9`, the kernel out of memory, or a machine that goes away does."""
+    """Like `kill -9`, the out-of-memory killer, or a machine that goes away."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def freeze() -> None:
-    """A process that is there and does nothing: a disk that does not answer, a driver that hangs."""
+    """A process that makes no progress: a disk that does not answer, a driver that hangs."""
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def end_job() -> None:
-    """A scheduler says to torchrun that time is up."""
+    """Like a scheduler that tells torchrun that time is up."""
     os.kill(os.getppid(), signal.SIGTERM)
 
 
 def unplug(seconds: str) -> None:
-    """The network of this host is gone for a time."""
+    """This host loses its network for some seconds."""
     again = f"sleep {seconds}; ip link set eth0 up"
     subprocess.run(["ip", "link", "set", "eth0", "down"], check=True)
     subprocess.Popen(["sh", "-c", again], start_new_session=True)
 
 
 def kill_while_saving() -> None:
-    """At the next save: half of the checkpoint is on the disk."""
+    """Killed at the next save, when half of the checkpoint is on the disk."""
 
     def cut(file: int) -> None:
         os.ftruncate(file, os.fstat(file).st_size // 2)
@@ -61,7 +61,7 @@ FAULTS: dict[str, Callable[..., None]] = {
 
 
 def at(step: int, rank: int, break_it: Callable[[], None], done: str) -> None:
-    """Have process `rank` break at the beginning of `step`, unless `done` is there."""
+    """Break process `rank` at the beginning of `step`, unless the file `done` exists."""
     whole = Pretraining.on_train_batch_start
 
     def broken(module: Pretraining, *arguments: Any) -> None:

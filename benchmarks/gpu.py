@@ -1,12 +1,11 @@
-"""What a GPU makes of the data path: how many views it gets, and whether training ever waits for them.
+"""The data path on a GPU: views a second, and whether training ever waits for data.
 
-    loader      views/s into GPU memory, nothing trained: JPEGs decoded by the GPU or by the CPU, views made by the GPU,
-                or decoded and made by the fused operator on the CPU and copied; threads and batches under way
+    loader      views/s into GPU memory, without training: decoded and augmented on the GPU, or by the fused operator on
+                the CPU and copied; for several numbers of threads and of prefetched batches
     training    steps of BaSSL with ResNet-50, bfloat16, channels last: with the loader, and on one batch that stays on
-                the GPU, taking turns; the ratio of the two, and the part of a step spent waiting for data
+                the GPU, taking turns; the ratio of the two, and the share of a step spent waiting for data
 
-The last line of the table is what training gets. Needs a CUDA device; `--device cpu` runs every line of it without one,
-at sizes that finish, to see that it works.
+The last line is what training gets. Needs a CUDA device; `--device cpu` runs it without one, only to see that it works.
 
     python -m benchmarks.gpu --out benchmarks/results/gpu.json          ten minutes on an H200 with 16 cores
     python -m benchmarks.gpu --shards DIR --window 32
@@ -20,7 +19,6 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -31,18 +29,13 @@ from bassl_fast.methods import BaSSL
 from bassl_fast.training.optim import build_optimiser
 from bassl_fast.training.options import Optimiser
 from benchmarks.machine import machine
-from pipelines import graph
 from pipelines.loader import WindowLoader
 from pipelines.views import TrainViews
 from shard_tools.packing.pack import pack
 from shard_tools.shards.index import ShardIndex
 from shard_tools.sources.synthetic import draw_films
 
-PLACES = {  # who decodes and who makes the views -> where the loader works, and its graph if not the loader's own
-    "gpu, gpu": ("cuda", partial(graph.train_graph, gpu=True, decode="mixed")),
-    "cpu, gpu": ("cuda", partial(graph.train_graph, gpu=True, decode="cpu")),
-    "cpu, cpu": ("cpu", None),
-}
+PLACES = ("cuda", "cpu")  # where JPEGs are decoded and views are made
 
 
 def synchronise() -> None:
@@ -71,7 +64,7 @@ def views_per_second(loader: WindowLoader, device: torch.device, batches: int, r
 
 
 class Trainer:
-    """One training step of BaSSL, as `bassl_fast.module` makes it."""
+    """One training step of BaSSL, as in `bassl_fast.training.module`."""
 
     def __init__(self, method: BaSSL, encoder: ResNet, device: torch.device, windows: int) -> None:
         self.encoder = encoder.to(device, memory_format=torch.channels_last)
@@ -92,7 +85,7 @@ class Trainer:
 
 
 def train(trainer: Trainer, batches: Iterator[dict[str, torch.Tensor]], steps: int) -> tuple[float, float]:
-    """Seconds a step, and seconds of it spent waiting for the next batch."""
+    """Seconds a step, and seconds of it waiting for the next batch."""
     synchronise()
     started, waited = time.perf_counter(), 0.0
     for _ in range(steps):
@@ -100,14 +93,14 @@ def train(trainer: Trainer, batches: Iterator[dict[str, torch.Tensor]], steps: i
         batch = next(batches)
         waited += time.perf_counter() - asked
         loss = trainer.step(batch)
-        loss.item()  # a training loop looks at its loss; from here on the wait is the loader's alone
+        loss.item()  # a training loop reads its loss; any wait after this is for the loader
     synchronise()
     return (time.perf_counter() - started) / steps, waited / steps
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shards", type=Path, help="packed films; none: draw some")
+    parser.add_argument("--shards", type=Path, help="packed films; left out, synthetic ones")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--windows", type=int, default=32, help="windows a step (%(default)s)")
     parser.add_argument("--size", type=int, default=224, help="side of a view in pixels (%(default)s)")
@@ -119,7 +112,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
     device = torch.device(args.device)
-    places = PLACES if device.type == "cuda" else {"cpu, cpu": PLACES["cpu, cpu"]}
+    places = PLACES if device.type == "cuda" else ("cpu",)
     method = BaSSL(ResNet(args.depth).dim, views=TrainViews(size=args.size))
     with tempfile.TemporaryDirectory() as folder:
         shards = args.shards
@@ -130,21 +123,17 @@ def main() -> None:
         index = ShardIndex.open(shards)
 
         def open_loader(place: str, threads: int, prefetch: int) -> WindowLoader:
-            where, make_graph = places[place]
-            loader = WindowLoader(
-                index, index.select(None), method.sample, args.size, global_batch=args.windows, device=where,
+            return WindowLoader(
+                index, index.select(None), method.sample, args.size, global_batch=args.windows, device=place,
                 threads=threads, prefetch=prefetch, dtype=torch.bfloat16,
             )  # fmt: skip
-            if make_graph is not None:
-                loader._make_graph = partial(make_graph, size=args.size)
-            return loader
 
         sweep = []
         for place, threads, prefetch in itertools.product(places, args.threads, args.prefetch):
             rates = views_per_second(open_loader(place, threads, prefetch), device, args.steps, args.rounds)
             sweep.append({"place": place, "threads": threads, "prefetch": prefetch, "views_per_s": median(rates),
                           "least": min(rates), "most": max(rates)})  # fmt: skip
-            print(f"decode, views on {place:9s} {threads:3d} threads, {prefetch} under way: {median(rates):8.0f} "
+            print(f"views made on {place:5s}{threads:3d} threads, {prefetch} batches prefetched: {median(rates):8.0f} "
                   f"views/s ({min(rates):.0f}..{max(rates):.0f})", flush=True)  # fmt: skip
         best = max(sweep, key=lambda row: row["views_per_s"])
 

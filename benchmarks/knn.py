@@ -1,8 +1,8 @@
 """How much faster is kNN precision of shot features than a loop over pairs of shots?
 
     pairs     for every shot, the cosine to every other shot of its film, one after the other (numpy), then a sort
-    ours      `metrics.knn_precision`
-Both judge one made-up film and must agree; they take turns, round by round. Then ours alone judges a test set of the
+    ours      `knn_precision`
+Both score one synthetic film and must agree; they take turns, round by round. Then ours alone scores a test set of the
 size of MovieNet's, which benchmarks/metrics.py times beside the other metrics.
 
     python -m benchmarks.knn --out benchmarks/results/knn.json         about a minute on 2 cores
@@ -53,10 +53,10 @@ def ours(features: np.ndarray, scene: np.ndarray) -> dict[int, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shots", type=int, default=1500, help="of the film that both judge (%(default)s)")
+    parser.add_argument("--shots", type=int, default=1500, help="of the film that both score (%(default)s)")
     parser.add_argument("--films", type=int, default=64, help="of 1,500 shots, for ours alone (%(default)s)")
     parser.add_argument("--dim", type=int, default=2048, help="size of a feature (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds after the one that warms up (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after a warm-up round (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of torch (%(default)s)")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
@@ -67,10 +67,10 @@ def main() -> None:
     times: dict[str, list[float]] = {"pairs": [], "ours": []}
     for _ in range(args.rounds + 1):
         answers = []
-        for judge in (pairs, ours):
+        for score in (pairs, ours):
             start = time.perf_counter()
-            answers.append(judge(features, scene))
-            times[judge.__name__].append(time.perf_counter() - start)
+            answers.append(score(features, scene))
+            times[score.__name__].append(time.perf_counter() - start)
         if any(abs(answers[0][k] - answers[1][k]) > 1e-6 for k in KS):
             raise SystemExit(f"the answers differ: {answers[0]} and {answers[1]}")
     ratios = [theirs / mine for theirs, mine in zip(times["pairs"][1:], times["ours"][1:], strict=True)]

@@ -1,13 +1,13 @@
-"""Do the methods and networks of pictures and clips learn? Each against its untrained self, in its own evaluation.
+"""Do the methods and networks for pictures and clips learn? Each is compared with its untrained encoder.
 
     pictures    crops of the photographs in scikit-image, a class a photograph: training crops from its left half,
-                others from its right. SCE, BYOL and SCRL pretrain without labels, then a linear layer is trained on the
-                frozen encoder (linear evaluation), as it is on the encoder before.
-    clips       a bright square that crosses a dark picture to the left, right, top or bottom: a frame alone says
-                nothing. R3D, X3D and VoV3D are trained with labels; untrained, they guess.
+                validation crops from its right. SCE, BYOL and SCRL pretrain without labels, then a linear layer is
+                trained on the frozen encoder (linear evaluation), as on the encoder before pretraining.
+    clips       a bright square that crosses a dark image to the left, right, top or bottom: a single frame does not
+                tell which. R3D, X3D and VoV3D are trained with labels; untrained, they guess.
 
-All goes by the functions of the command line, small enough for two cores. Top-1 in percent; whoever gains less than
-`MARGIN` points has not learned, and the run fails.
+Runs through the functions of the command line, at sizes for two cores. Scores are top-1 in percent; a gain of less than
+`MARGIN` points fails the run.
 
     python -m benchmarks.learning --out benchmarks/results/learning.json
 """
@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 
 from bassl_fast import config
-from bassl_fast.cli.app import quieten
 from bassl_fast.recognition.classify import classify
+from bassl_fast.runtime.quiet import quieten
 from bassl_fast.training.pretrain import pretrain
 from shard_tools.packing.pack import pack
 from shard_tools.sources.detect import Reading
@@ -94,7 +94,7 @@ def motions(root: Path, size: int = 48, frames: int = 4, train: int = 40, val: i
 
 
 def train(out: Path, shards: Path, network: Network, method: str, arguments: dict, steps: int, **more: Any) -> Path:
-    """Checkpoint of a run of `bassl-fast pretrain`, or of `train`, which is the same."""
+    """Checkpoint of a run of `bassl-fast pretrain` or `train`, which are the same function."""
     kind, sizes = network
     recipe = {
         "data": {"shards": str(shards), "split": "train", "global_batch": more.pop("batch", 48)},
@@ -129,12 +129,12 @@ def learn_pictures(root: Path, methods: list[str], steps: int, size: int = 64) -
 
     found: dict[str, dict[str, Any]] = {}
     views = {"size": size, "area": [0.3, 1.0], "brightness": 0.4, "contrast": 0.4, "hue": 0.1, "grayscale": 0.2}
-    # The encoder is made first, so all methods begin with the same.
+    # The encoder is made first, so that all methods start from identical weights.
     before = train(root / "before", shards, RESNET, methods[0], PICTURES[methods[0]] | {"views": views}, 0)
-    untrained = linear(before, "judged-before")
+    untrained = linear(before, "linear-before")
     for method in methods:
         after = train(root / method, shards, RESNET, method, PICTURES[method] | {"views": views}, steps)
-        trained = linear(after, f"{method}-judged")
+        trained = linear(after, f"{method}-linear")
         found[method] = {"untrained": untrained, "trained": trained, "loss": curve(root / method)}
     return found
 
@@ -149,7 +149,7 @@ def learn_clips(root: Path, networks: list[str], steps: int, size: int = 40) -> 
     for name in networks:
         top1 = {}
         for state, count in (("untrained", 0), ("trained", steps)):
-            # So short a run outruns its running statistics.
+            # In such a short run the running statistics lag behind.
             kwargs = {"batch": 16, "training": {"precise_bn": 10}}
             made = train(root / f"{name}-{state}", shards, CLIPS[name], "Supervised", arguments, count, **kwargs)
             top1[state] = classify(str(made), str(shards))["top1"]

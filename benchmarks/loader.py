@@ -1,34 +1,34 @@
-"""Windows, pictures or clips a second: our loader beside what one would use instead, on this machine's CPU.
+"""Windows, pictures or clips a second on this machine's CPU: our loader and its alternatives.
 
-    DataLoader + PIL     worker processes, as the reference does it; ratios are to this one
-    WebDataset + PIL     the same work from shards read through
+    DataLoader + PIL     worker processes, as in the reference; ratios are to this one
+    WebDataset + PIL     the same work on shards read sequentially
     DALI, naive graph    decode, random_resized_crop, color_twist, gaussian_blur, crop_mirror_normalize
     FFCV + torch         its file, its crop and flip; jitter, blur and normalisation in torch
     SPDL + torch         decode, crop and resize by FFmpeg; the rest in torch
     ours                 WindowLoader, float32 and bfloat16
-    decoding alone       the limit: the crop regions of the same rows by DALI, nothing else
+    decoding alone       the limit: DALI decodes the crop regions of the same rows, nothing else
 
-Each is a file in `benchmarks/peers`, which says what it does and what the time of its round holds. All have the same
-JPEGs in the page cache, the same windows, the same laws of the views and, where the library lets them, the same view
-rows; each `--threads` worker processes or threads, all on the same `--threads` cores. They take turns, round by round,
-each from an empty queue, until the last batch `[b, V, 3, S, S]` of the round is there, normalised. Our rounds are four
-times as long, for they would be through too soon to be timed. Beside the rate stands the processor time of a view,
-which a busy machine spoils less; two threads that never wait make 2000 / it views a second.
+Each is a file in `benchmarks/peers`, which says what it does and what the time of its round includes. All have the same
+JPEGs in the page cache, the same windows, the same augmentation and, if the library allows, the same view rows; each
+has `--threads` worker processes or threads, on the same `--threads` cores. They take turns, round by round, each from
+an empty queue to the last normalised batch `[b, V, 3, S, S]` of the round. Our rounds have four times as many steps, or
+they would be too short to time. The CPU time of a view is printed too, as a busy machine affects it less; two threads
+that never wait make 2000 / it views a second.
 
-In a first round, not timed, the pictures of each are held against ours: PSNR where the rows are the same, else mean,
-deviation and mean step between neighbouring pixels, in grey levels, and the mean part of a picture that a crop keeps.
+In a first round, not timed, the images of each are compared with ours: PSNR if the rows are the same, else mean,
+standard deviation and mean step between neighbouring pixels, in grey levels, and the mean share of an image in a crop.
 
 `--samples pictures` makes two views of a picture by SCE's recipe, `--samples clips` two clips of 8 frames of a video by
-SCE's for videos; peers of both are DataLoader + PIL and decoding alone.
+SCE's recipe for videos; the peers of both are DataLoader + PIL and decoding alone.
 
-FFCV and SPDL are left out where they are not installed: they are no part of this project's requirements.
+FFCV and SPDL are left out if they are not installed: this project does not require them.
 
     apt-get install libturbojpeg0-dev libopencv-dev pkg-config ffmpeg
     pip install ffcv spdl-io spdl-core
 
-    python -m benchmarks.loader                            draws films; about four minutes on 2 quiet cores
+    python -m benchmarks.loader                            synthetic films; about four minutes on 2 quiet cores
     python -m benchmarks.loader --out benchmarks/results/loader.json           and loader.svg beside it
-    python -m benchmarks.loader --shards DIR --threads 8 --steps 16            or --films DIR, of video files
+    python -m benchmarks.loader --shards DIR --threads 8 --steps 16            or --films DIR of video files
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bassl_fast.methods import SCE, BaSSL, Method
+from benchmarks import plots
 from benchmarks.machine import machine
 from benchmarks.peers import Contestant, Work
 from pipelines import graph
@@ -63,7 +64,7 @@ from shard_tools.shards.index import ShardIndex
 from shard_tools.sources.synthetic import draw_films
 from shard_tools.video.keyframes import extract_folder
 
-# Those with worker processes first: they are forked before there are threads.
+# Those with worker processes come first, to be forked before there are threads.
 CONTESTANTS = {
     "pil": "pil.Pil",
     "web": "web.Web",
@@ -75,14 +76,14 @@ CONTESTANTS = {
     "decode": "ours.Decode",
 }
 OPTIONAL = ("ffcv", "spdl")
-OF_ANY = ("pil", "ours", "ours-bfloat16", "decode")  # the others make windows alone
+OF_ANY = ("pil", "ours", "ours-bfloat16", "decode")  # the others make only windows
 VIDEO = 12  # frames
 STD = torch.tensor(graph.STD, dtype=torch.float32).view(3, 1, 1)
 MEAN = torch.tensor(graph.MEAN, dtype=torch.float32).view(3, 1, 1)
 
 
 def start(names: list[str], work: Work) -> tuple[dict[str, Contestant], dict[str, str]]:
-    """The contestants of these names, and why others are left out."""
+    """The contestants of these names, and why some are left out."""
     found, left_out = {}, {}
     for name in names:
         module, _, kind = CONTESTANTS[name].partition(".")
@@ -98,14 +99,14 @@ def start(names: list[str], work: Work) -> tuple[dict[str, Contestant], dict[str
 
 
 def draw_rows(work: Work, rounds: int, steps: int) -> np.ndarray:
-    """View rows `[rounds, steps, b, V]`, those that ours draws for its steps one after another."""
+    """View rows `[rounds, steps, b, V]` that ours draws for its steps, one after another."""
     loader = import_module("benchmarks.peers.ours").open_loader(work)
     rows = [loader.draw(*divmod(step, len(loader)))[1].views for step in range(rounds * steps)]
     return np.stack(rows).reshape(rounds, steps, *rows[0].shape)
 
 
 def seconds(contestant: Contestant, number: int, rows: np.ndarray) -> tuple[float, float]:
-    """Time to make the batches of a round, and processor time; a value of each is looked at, so none is lazy."""
+    """Wall and CPU seconds of the batches of a round; a value of each is read, so that none is lazy."""
     torch.set_num_threads(contestant.torch_threads)
     count, started = 0, clocks()
     for images, _ in contestant.round(number, rows):
@@ -117,17 +118,17 @@ def seconds(contestant: Contestant, number: int, rows: np.ndarray) -> tuple[floa
 
 
 def clocks() -> tuple[float, float]:
-    """Seconds on the wall, and of processors in this process and its workers."""
+    """Wall seconds, and CPU seconds of this process and its workers."""
     stats = [Path(f"/proc/{worker.pid}/stat").read_text() for worker in multiprocessing.active_children()]
     ticks = sum(int(field) for stat in stats for field in stat.rpartition(")")[2].split()[11:13])  # user, system
     return time.perf_counter(), time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
-# --- Do all make the same pictures? ---
+# --- Do all make the same images? ---
 
 
 class Painter:
-    """Makes the views of any rows, as ours does."""
+    """Makes the views of given rows, as ours does."""
 
     def __init__(self, work: Work) -> None:
         self._store, self._size, self._threads = Store(work.index), work.views.size, work.threads
@@ -143,7 +144,7 @@ class Painter:
 
 
 def check(contestant: Contestant, work: Work, rows: np.ndarray, paint: Painter) -> dict:
-    """Run round 0 and hold what comes out against ours: PSNR in dB, or statistics of theirs and ours."""
+    """Run round 0 and compare its images with ours: PSNR in dB, or statistics of theirs and ours."""
     torch.set_num_threads(contestant.torch_threads)
     decibels, theirs, ours = [], [], []
     for (images, made_by), step in zip(contestant.round(0, rows), rows, strict=True):
@@ -171,7 +172,7 @@ def check(contestant: Contestant, work: Work, rows: np.ndarray, paint: Painter) 
 
 
 def statistics(images: Tensor) -> tuple[float, float, float]:
-    """Mean, deviation, and mean step from a pixel to the next of the row, in grey levels."""
+    """Mean, standard deviation, and mean step between neighbouring pixels of a row, in grey levels."""
     levels = images * STD + MEAN
     return float(levels.mean()), float(levels.std()), float(levels.diff(dim=-1).abs().mean())
 
@@ -180,7 +181,7 @@ def statistics(images: Tensor) -> tuple[float, float, float]:
 
 
 def method_of(args: argparse.Namespace) -> Method:
-    """Whose views are made, with the recipe of its config."""
+    """The method whose views are made, with the recipe of its config."""
     if args.samples == "windows":
         return BaSSL(8, hidden=8, intermediate=8, heads=2, nce_hidden=8, nce_dim=8, views=TrainViews(size=args.size))
     strength = 2 if args.samples == "clips" else 1
@@ -273,28 +274,8 @@ def table(result: dict) -> str:
     return "\n".join([*lines, *(f"left out: {name} ({why})" for name, why in result["left_out"].items())])
 
 
-def chart(result: dict) -> str:
-    """Views/s of every contestant as an SVG document: a bar to the median, a line from least to greatest."""
-    rates = {one["name"]: (one["views_per_s"], one["ratio"]["median"]) for one in result["contestants"].values()}
-    scale = 380 / max(rate["max"] for rate, _ in rates.values())
-    body = []
-    for i, (name, (rate, ratio)) in enumerate(rates.items()):
-        y = 36 + 30 * i
-        low, middle, high = (150 + scale * rate[key] for key in ("min", "median", "max"))
-        colour = "#2a5a9b" if name.startswith("ours") else "#9aa5b1"
-        body.append(f'<text x="142" y="{y + 14}" text-anchor="end">{name}</text>')
-        body.append(f'<rect x="150" y="{y}" width="{middle - 150:.1f}" height="20" fill="{colour}"/>')
-        body.append(f'<path d="M{low:.1f} {y + 10}H{high:.1f}" stroke="#222" stroke-width="1.5"/>')
-        body.append(f'<text x="{high + 8:.1f}" y="{y + 14}">{rate["median"]:.0f}, {ratio:.1f} x</text>')
-    title = f"views/s on {result['settings']['threads']} cores ({result['machine']['cpu']}), least to greatest round"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 {46 + 30 * len(rates)}" font-family="sans-serif" '
-        f'font-size="12"><text x="150" y="20">{title}</text>{"".join(body)}</svg>\n'
-    )
-
-
 def packed(args: argparse.Namespace, folder: Path) -> Path:
-    """The shards to read: those given, or of the given videos, or of drawn films."""
+    """The shards to read: those given, or of the given videos, or of synthetic films."""
     if args.shards:
         return args.shards
     if args.films:
@@ -310,7 +291,7 @@ def packed(args: argparse.Namespace, folder: Path) -> Path:
 
 
 def as_videos(films: Path, videos: Path) -> None:
-    """The key-frames of films as videos of `VIDEO` frames: films of one shot."""
+    """The key-frames of films as videos of `VIDEO` frames, each a film of one shot."""
     for film in sorted(films.iterdir()):
         frames = sorted(film.iterdir())
         for first in range(0, len(frames) - VIDEO + 1, VIDEO):
@@ -323,26 +304,26 @@ def as_videos(films: Path, videos: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--shards", type=Path, help="packed films; none: draw some")
+    source.add_argument("--shards", type=Path, help="packed films; left out, synthetic ones")
     source.add_argument("--films", type=Path, help="folder of video files to take key-frames from")
     parser.add_argument("--samples", choices=("windows", "pictures", "clips"), default="windows")
     parser.add_argument("--size", type=int, default=224, help="side of a view in pixels (%(default)s)")
     parser.add_argument("--batch", type=int, default=16, help="windows a step (%(default)s)")
     parser.add_argument("--steps", type=int, default=8, help="steps a round, a multiple of --threads (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds after the one that warms up (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after a warm-up round (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="cores, threads or worker processes (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--only", nargs="+", choices=CONTESTANTS, help="contestants, all that can; ratios are to the first"
+        "--only", nargs="+", choices=CONTESTANTS, help="contestants, by default all; ratios are to the first"
     )
     parser.add_argument("--out", type=Path, help="write the figures as JSON, and a plot as SVG beside it")
     args = parser.parse_args()
     able = list(CONTESTANTS) if args.samples == "windows" else list(OF_ANY)
     args.only = args.only or able
     if unable := set(args.only) - set(able):
-        parser.error(f"--only {', '.join(sorted(unable))}: makes no {args.samples}")
+        parser.error(f"--only {', '.join(sorted(unable))}: cannot make {args.samples}")
     if args.steps % args.threads:
-        parser.error(f"--steps {args.steps}: worker processes would idle; give a multiple of {args.threads}")
+        parser.error(f"--steps {args.steps}: worker processes would be idle; give a multiple of {args.threads}")
     facts, cores = machine(), sorted(os.sched_getaffinity(0))
     if args.threads > len(cores):
         parser.error(f"--threads {args.threads}: there are {len(cores)} cores")
@@ -356,11 +337,11 @@ def main() -> None:
     result = {"benchmark": "loader", "settings": settings, "machine": facts, "jpegs": jpegs, **result}
     print(f"{args.size} px, {result['views_a_window']} views of each, {args.batch} {args.samples} a step, {args.steps} "
           f"steps a round, {args.rounds} rounds, {args.threads} of {facts['cores']} cores of {facts['cpu']}; "
-          f"{jpegs['count']} JPEGs of {jpegs['mean_bytes']:.0f} bytes in the mean, {', '.join(sizes)} px")  # fmt: skip
+          f"{jpegs['count']} JPEGs of {jpegs['mean_bytes']:.0f} bytes on average, {', '.join(sizes)} px")  # fmt: skip
     print(table(result))
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        args.out.with_suffix(".svg").write_text(chart(result), encoding="utf-8")
+        plots.draw(result, args.out.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

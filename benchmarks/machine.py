@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""The machine of a measurement."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nvidia.dali import __version__ as dali_version
 
-# By the names they are installed by; those that are not are left out.
+# By package name; those not installed are left out.
 LIBRARIES = ("torch", "pillow", "numpy", "webdataset", "ffcv", "numba", "spdl_io", "spdl_core")
 
 
@@ -29,7 +29,7 @@ def machine() -> dict[str, object]:
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[0],  # processes that ran or waited, in the mean of the last minute
+        "load": os.getloadavg()[0],  # processes running or waiting, mean of the last minute
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": versions,
     }

@@ -1,12 +1,12 @@
-"""How long it takes to judge a test set: 64 films of 1,500 shots, features of 2,048 numbers, all made up.
+"""How long it takes to score a test set: 64 synthetic films of 1,500 shots, with features of 2,048 numbers.
 
     scene metrics     AP, mean AP, AUC, F1, recall, recall@3s, mIoU at one threshold
-    table of films    the same of every film
-    threshold         the best of all
+    table of films    the same for every film
+    threshold         the best one
     kNN precision     precision@{1, 5, 10, 15, 20} inside a film (benchmarks/knn.py has its peer)
 
 The peer of the scene metrics computes recall@3s and mIoU pair by pair in Python, on `--peer-films` of the films; its
-time is scaled to all of them, and its answer must be ours. They take turns, round by round.
+time is scaled to all films, and its scores must equal ours. They take turns, round by round.
 
     python -m benchmarks.metrics                                      about a minute on 2 cores
     python -m benchmarks.metrics --out benchmarks/results/metrics.json
@@ -37,7 +37,7 @@ def make_film(name: str, shots: int, rng: np.random.Generator) -> FilmScores:
 
 
 def pair_by_pair(films: list[FilmScores], threshold: float = 0.5) -> dict[str, float]:
-    """recall@3s and mIoU in percent, as one writes them first."""
+    """recall@3s and mIoU in percent, written in the simplest way."""
     recalls, overlaps = [], []
     for film in films:
         truth = [i for i, label in enumerate(film.boundary.tolist()) if label == 1]
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=1500, help="of a film")
     parser.add_argument("--dim", type=int, default=2048, help="of a feature")
     parser.add_argument("--peer-films", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds after the one that warms up")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after a warm-up round")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
@@ -100,8 +100,8 @@ def main() -> None:
     times["pair by pair"] = [seconds * args.films / args.peer_films for seconds in times["pair by pair"]]
     print(f"{args.films} films of {args.shots} shots")
     for name, seconds in times.items():
-        judged = "" if name == "pair by pair" else f"   {'under' if median(seconds) < BAR else 'OVER'} {BAR:.0f} s"
-        print(f"{name:34s}{median(seconds):8.3f} s ({min(seconds):.3f}..{max(seconds):.3f}){judged}")
+        verdict = "" if name == "pair by pair" else f"   {'under' if median(seconds) < BAR else 'OVER'} {BAR:.0f} s"
+        print(f"{name:34s}{median(seconds):8.3f} s ({min(seconds):.3f}..{max(seconds):.3f}){verdict}")
     each = [theirs / mine for theirs, mine in zip(times["pair by pair"], times["scene metrics"], strict=True)]
     print(f"pair by pair / all scene metrics: {median(each):.0f} ({min(each):.0f}..{max(each):.0f})")
     if args.out:

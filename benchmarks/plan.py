@@ -1,7 +1,7 @@
-"""The plan of a run that no machine here could hold: 10^8 shots of 100,000 films, 256 GPUs on 32 machines.
+"""The plan of a run too large to try: 10^8 shots of 100,000 films, 256 GPUs on 32 machines.
 
-Every step is handed out to every process by the code that training uses, see `pipelines/simulate.py`: is every sample
-there exactly once, do processes get equal shares, and how much must a machine fetch whose cache holds two pools? Time
+Every step is assigned to every process by the code that training uses, see `pipelines/simulate.py`. Is every sample
+used exactly once, do processes get equal shares, and how much must a machine fetch if its cache holds two pools? Time
 and memory are of one core.
 
     python -m benchmarks.plan --out benchmarks/results/plan.json          a minute

@@ -137,7 +137,7 @@ def main() -> None:
         return f"{mean(values):6.1f}" + (f" +- {stdev(values):4.1f}" if len(values) > 1 else " " * 8)
 
     print(
-        f"AP in percent, mean and standard deviation of {len(args.seeds)} fine-tunings; {args.steps} steps, same {args.budget}"
+        f"AP in percent, mean and deviation of {len(args.seeds)} fine-tunings; {args.steps} steps, same {args.budget}"
     )
     print(f"{'':34s}" + "".join(f"{f'films {draw}':>15s}" for draw in args.draws) + f"{'all':>15s}")
     for name, draws in rows.items():

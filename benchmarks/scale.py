@@ -1,15 +1,15 @@
-"""What grows with the number of films, and what a loader needs of disk and network.
+"""What grows with the number of films, and what a loader needs from disk and network.
 
     films     a loader over 10, 100, 1,000 and 10,000 films: seconds to open and to the first batch, windows/s, memory
-              of the process, open files and threads. The films are links to one real shard, and the index says so.
-    order     the samples of a batch out of 1.6 M, 15 M and 100 M: milliseconds, and bytes held
-    pools     films in a batch, and what must be on disk and be fetched, for pools of 8 films to all: 1,100 films,
-              160 GB and 1.6 M shots as in MovieNet, film lengths log-normal
+              of the process, open files and threads. The films are links to one real shard.
+    order     the samples of a batch out of 1.6 M, 15 M and 100 M: milliseconds, and bytes of memory
+    pools     films in a batch, GB on disk and GB fetched, for pools of 8 films up to all: 1,100 films, 160 GB and 1.6 M
+              shots as in MovieNet, log-normal film lengths
     cold      2,000 key-frames that are not in the page cache: seconds, and bytes read from the disk for each byte asked
               for, by a store and by plain memory maps
-    python    milliseconds that plan, sampler, bytes and inputs of a step take, for 256 windows and for 32 of them
+    python    milliseconds of a step for plan, sampler, bytes and inputs, for 256 windows and for 32 of them
 
-Each loader runs in a process of its own; the sizes take turns, round by round.
+Each loader runs in its own process; the sizes take turns, round by round.
 
     python -m benchmarks.scale                   about five minutes on 2 cores
     python -m benchmarks.scale --out benchmarks/results/scale.json --plot docs/scale.svg
@@ -32,6 +32,8 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks import plots
+from pipelines import graph
 from pipelines.loader import WindowLoader
 from pipelines.plan import Plan, Pools
 from pipelines.store import Store
@@ -77,14 +79,14 @@ def multiply(index: ShardIndex, root: Path, films: int) -> Path:
 
 
 def memory() -> int:
-    """Bytes of this process alone, in memory; mapped files are the kernel's to take back."""
+    """Bytes of memory of this process, without mapped files, which the kernel can reclaim."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024
 
 
 def use(root: str, steps: int, threads: int) -> dict[str, float]:
-    """Open the set at `root` and go through some steps of a loader; run in a process of its own."""
-    from bassl_fast.methods import BaSSL  # here, as the seconds it takes are nobody's who opens a set
+    """Open the set at `root` and run some steps of a loader; call it in its own process."""
+    from bassl_fast.methods import BaSSL  # here, so that its import is not timed
 
     method = BaSSL(8, hidden=8, intermediate=8, heads=2, nce_hidden=8, nce_dim=8)
     before, started = memory(), time.perf_counter()
@@ -130,7 +132,7 @@ def growth(roots: dict[int, Path], rounds: int, steps: int, threads: int) -> dic
 
 
 def ordering(samples: int) -> dict[str, float]:
-    """What a batch of 256 out of so many takes."""
+    """Milliseconds and memory of a batch of 256 out of `samples`."""
     plan = Plan(samples, 256)
     tracemalloc.start()
     plan.batch(0, 0)
@@ -140,7 +142,7 @@ def ordering(samples: int) -> dict[str, float]:
 
 
 def milliseconds(action: Callable[[], object], times: int = 15) -> float:
-    """Median of processor time."""
+    """Median CPU time."""
     action()
     spent = []
     for _ in range(times):
@@ -161,7 +163,7 @@ def mixing(plan: Plan, shots: np.ndarray, steps: int = 100) -> float:
 
 
 def pooling(films: int = 1100, samples: int = 1_600_000, gb: float = 160, batch: int = 256) -> dict[str, dict]:
-    """By size of pool: films in a batch; GB of two pools; GB fetched an epoch if no more is kept than that."""
+    """By pool size: films in a batch; GB of two pools; GB fetched an epoch if only those are kept."""
     lengths = np.random.default_rng(0).lognormal(0, 0.4, films)
     shots = np.maximum(1, (lengths / lengths.sum() * samples).astype(np.int64))
     found = {}
@@ -187,9 +189,9 @@ def disk_bytes() -> int:
 
 
 def cold(index: ShardIndex, root: Path, rounds: int, copies: int = 60, frames: int = 2000) -> dict[str, dict]:
-    """Seconds and bytes read, for frames all over copies of the shard that the page cache was told to forget."""
+    """Seconds and bytes read, for frames spread over copies of the shard that are dropped from the page cache."""
     root = multiply(index, root, copies)
-    for path in root.glob("*.tar"):  # copies of their own, as links share their pages
+    for path in root.glob("*.tar"):  # real copies, as links share their pages
         data = path.read_bytes()
         path.unlink()
         path.write_bytes(data)
@@ -225,7 +227,7 @@ def cold(index: ShardIndex, root: Path, rounds: int, copies: int = 60, frames: i
 
 
 def python_side(index: ShardIndex, batch: int = 256, processes: int = 8) -> dict[str, dict[str, float]]:
-    """Milliseconds a step by part, for the only process and for one of several."""
+    """Milliseconds a step by part, for one process alone and for one of several."""
     from bassl_fast.methods import BaSSL
 
     method = BaSSL(8, hidden=8, intermediate=8, heads=2, nce_hidden=8, nce_dim=8)
@@ -233,7 +235,7 @@ def python_side(index: ShardIndex, batch: int = 256, processes: int = 8) -> dict
     for world_size in (1, processes):
         loader = WindowLoader(index, index.select(None), method.sample, SIZE, global_batch=batch, world_size=world_size)
         rows = loader.draw(0, 0)[1].views[: batch // world_size].ravel()
-        store, inputs = Store(index), loader._inputs
+        store, (_, inputs) = Store(index), graph.train_path(SIZE, gpu=False)
         jpegs = store.read(rows["frame"])
         parts = {
             "draw": milliseconds(lambda: loader.draw(0, 1)),  # noqa: B023
@@ -242,44 +244,6 @@ def python_side(index: ShardIndex, batch: int = 256, processes: int = 8) -> dict
         }
         found[f"{batch // world_size} of {batch} windows"] = {**parts, "all": sum(parts.values())}
     return found
-
-
-# --- The plot ---
-
-
-def plot(films: dict[int, dict[str, float]]) -> str:
-    """Each figure over the number of films, relative to that of the fewest, as an SVG document."""
-    names = ("open_s", "first_batch_s", "windows_per_s", "memory_mb", "open_files")
-    colours = ("#2a5a9b", "#c4622d", "#3d8b57", "#8a4fa0", "#77706a")
-    left, top, width, height = 60, 20, 420, 260
-    counts = sorted(films)
-    ratios = {name: [films[count][name] / films[counts[0]][name] for count in counts] for name in names}
-    low, high = (np.log10(bound([*ratios.values()], initial=1)) for bound in (np.min, np.max))
-    low, high = np.floor(low), max(1.0, np.ceil(high))
-
-    def at(i: int, ratio: float) -> str:
-        x = left + width * i / max(1, len(counts) - 1)
-        return f"{x:.1f} {top + height * (high - np.log10(ratio)) / (high - low):.1f}"
-
-    body = []
-    for power in range(int(low), int(high) + 1):
-        _, y = at(0, 10.0**power).split()
-        body.append(f'<path d="M{left} {y}h{width}" stroke="#ddd"/>')
-        body.append(f'<text x="{left - 8}" y="{float(y) + 4:.1f}" text-anchor="end">{10.0**power:g} x</text>')
-    for i, count in enumerate(counts):
-        x, _ = at(i, 1.0).split()
-        body.append(f'<text x="{x}" y="{top + height + 18}" text-anchor="middle">{count:,}</text>')
-    for n, (name, values) in enumerate(ratios.items()):
-        points = " ".join(at(i, ratio) for i, ratio in enumerate(values))
-        body.append(f'<polyline points="{points}" fill="none" stroke="{colours[n]}" stroke-width="2"/>')
-        first, last = films[counts[0]][name], films[counts[-1]][name]
-        label = f"{name.replace('_', ' ')}: {first:.3g} to {last:.3g}"
-        body.append(f'<text x="{left + width + 14}" y="{top + 14 + 20 * n}" fill="{colours[n]}">{label}</text>')
-    body.append(f'<text x="{left + width / 2}" y="{top + height + 36}" text-anchor="middle">films</text>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 240} {top + height + 44}" '
-        f'font-family="sans-serif" font-size="12">{"".join(body)}</svg>\n'
-    )
 
 
 def main() -> None:
@@ -313,7 +277,7 @@ def main() -> None:
         for row, figures in rows.items():
             print(f"{row!s:>28s}" + "".join(f"{figure:21.4g}" for figure in figures.values()))
     if args.plot:
-        args.plot.write_text(plot(result["films"]), encoding="utf-8")
+        plots.draw({"benchmark": "scale", "films": result["films"]}, args.plot)
     if args.out:
         from benchmarks.machine import machine
 

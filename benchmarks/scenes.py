@@ -1,11 +1,11 @@
 """`bassl-fast scenes` on a film of two hours: time and memory beyond the model.
 
-The film is one clip played again and again, its packets copied, so it costs nothing to make. The model is BaSSL's own
-size (ResNet-50, pictures of 224 pixels, contextual relation network of two layers), untrained: time and memory do not
-depend on what it learnt. Memory is that of the process at its peak: once after a minute of film, when models and
-buffers are there, and once after the whole film.
+The film is one clip repeated by copying its packets, which is cheap. The model has the size of BaSSL's (ResNet-50,
+images of 224 pixels, contextual relation network of two layers) and is untrained: time and memory do not depend on its
+weights. Memory is the peak of the process: once after a minute of film, when models and buffers are loaded, and once
+after the whole film.
 
-    python -m benchmarks.scenes                          a drawn film
+    python -m benchmarks.scenes                          a synthetic film
     python -m benchmarks.scenes --clip film.mp4 --out benchmarks/results/scenes.json
 """
 
@@ -29,34 +29,26 @@ from tests.videos import draw_video, loop_video
 
 PRETRAIN = {
     "data": {"global_batch": 8},
-    "encoder": {"class_path": "bassl_fast.encoders.ResNet", "init_args": {"depth": 50}},
     "method": {"class_path": "bassl_fast.methods.BaSSL", "init_args": {}},
     "optimiser": {"name": "lars", "lr": 0.3},
     "training": {"steps": 0},
 }
-
-
-VERBS = (
-    "draw films --films 2 --shots 12 --test 1",
-    "pack films shards",
-    "pretrain --config pretrain.yaml --data.shards shards --out run",
-    "extract run/last.ckpt shards features",
-    "finetune --data.features features --data.batch 4 --epochs 1 --pretrained run/last.ckpt --out scenes",
+VERBS = (  # {0}: the folder
+    "draw {0}/films --films 2 --shots 12 --test 1",
+    "pack {0}/films {0}/shards",
+    "pretrain --config {0}/pretrain.yaml --data.shards {0}/shards --out {0}/run",
+    "extract {0}/run/last.ckpt {0}/shards {0}/features",
+    "finetune --data.features {0}/features --data.batch 4 --epochs 1 --pretrained {0}/run/last.ckpt --out {0}/scenes",
 )
 
 
-def run(module: str, *argv: str, folder: Path) -> str:
-    """Standard output of a module of ours in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-m", module, *argv]
-    return subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def make_model(root: Path) -> None:
-    """An untrained model of the published size, made by the verbs: `scenes/best.ckpt`."""
-    (root / "pretrain.yaml").write_text(yaml.safe_dump(PRETRAIN))
+def make_model(root: Path, depth: int) -> None:
+    """An untrained model, made by the verbs: `scenes/best.ckpt`."""
+    encoder = {"class_path": "bassl_fast.encoders.ResNet", "init_args": {"depth": depth}}
+    (root / "pretrain.yaml").write_text(yaml.safe_dump(PRETRAIN | {"encoder": encoder}))
     for verb in VERBS:
-        run("bassl_fast.cli", *verb.split(), folder=root)
+        if cli.main(verb.format(root).split()):
+            raise SystemExit(f"{verb.format(root)}: failed, see above")
 
 
 def measure() -> dict[str, float]:
@@ -74,10 +66,19 @@ def measure() -> dict[str, float]:
     return found | {"report_bytes": Path("found/film/report.html").stat().st_size}
 
 
+def measure_apart(root: Path) -> dict[str, float]:
+    """`measure` in a process of its own, whose memory is then that of the command alone."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "benchmarks.scenes", "--measure"]
+    done = subprocess.run(command, cwd=root, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clip", type=Path, help="video to repeat; a drawn one if left out")
+    parser.add_argument("--clip", type=Path, help="video to repeat; left out, a synthetic one")
     parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--depth", type=int, default=50, help="of the ResNet")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -87,10 +88,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bassl-fast-scenes-") as scratch:
         root = Path(scratch)
         clip = args.clip or draw_video(root / "clip.mp4", [96, 60, 120, 84] * 4, size=(640, 360))
-        make_model(root)
+        make_model(root, args.depth)
         loop_video(clip, root / "minute.mp4", 60)
         loop_video(clip, root / "film.mp4", 3600 * args.hours)
-        found = json.loads(run("benchmarks.scenes", "--measure", folder=root).splitlines()[-1])
+        found = measure_apart(root)
     beyond = found["film_peak_bytes"] - found["minute_peak_bytes"]
     print(f"film of {found['duration']:.0f} s, {found['shots']} shots: {found['film_seconds']:.0f} s")
     print(
@@ -98,7 +99,7 @@ def main() -> None:
     )
     print(f"report of {found['report_bytes'] / 1e6:.1f} MB")
     if args.out:
-        settings = {"clip": args.clip.name if args.clip else "drawn", "hours": args.hours}
+        settings = {"clip": args.clip.name if args.clip else "drawn", "hours": args.hours, "depth": args.depth}
         report = {"benchmark": "scenes", "settings": settings, "machine": machine(), **found}
         args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

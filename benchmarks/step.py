@@ -1,12 +1,12 @@
 """Where does the time of a training step go?
 
-    data         waiting for the batch, which is made ahead beside the rest; and what making it takes alone
+    data         waiting for the batch, which is made in parallel with the rest; and the time to make it alone
     encoder      forward and backward
     CRN          forward and backward of its two passes, without and with a mask
     losses       heads, pseudo-boundary and losses, forward and backward
     optimiser    LARS
-Every part is waited for, so together they take a little longer than a step that is left alone. The switches of the
-encoder are then measured on whole steps, taking turns: plain, activation checkpointing, torch.compile.
+Every part is synchronised, so their sum is a little longer than a normal step. Options of the encoder are then measured
+on whole steps, taking turns: plain, activation checkpointing, torch.compile.
 
     python -m benchmarks.step                                         on a CPU: a few minutes on 2 cores
     python -m benchmarks.step --batch 64 --methods instance temporal shotcol bassl bassl+shotcol     on a GPU
@@ -107,7 +107,7 @@ class Training:
         self.update()
 
     def step_in_parts(self, batches: Iterator[dict[str, Tensor]]) -> dict[str, float]:
-        """The same step, cut by the chain rule where one part hands over to the next."""
+        """The same step, with the backward pass split by the chain rule at the borders of the parts."""
         watch = Watch()
         with watch("data"):
             batch = next(batches)
@@ -135,7 +135,7 @@ class Training:
 
 
 def open_data(args: argparse.Namespace, index: ShardIndex, method: Method) -> Iterator[dict[str, Tensor]]:
-    """Batches without end."""
+    """Endless batches."""
     loader = WindowLoader(
         index,
         index.select(None),
@@ -165,7 +165,7 @@ def measure_parts(args: argparse.Namespace, index: ShardIndex, method: str) -> t
 
 
 def measure_switches(args: argparse.Namespace, index: ShardIndex) -> dict[str, dict[str, float]]:
-    """Milliseconds of a whole step on one batch, median of rounds, and peak memory where there is a GPU to ask."""
+    """Milliseconds of a whole step on one batch, median of rounds, and peak memory on a GPU."""
     trainings = {switch: Training(args, args.methods[-1], switch) for switch in SWITCHES if switch in args.switches}
     batch = next(open_data(args, index, next(iter(trainings.values())).method))
     times: dict[str, list[float]] = {switch: [] for switch in trainings}
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=5 if gpu else 1, help="steps before (%(default)s)")
     parser.add_argument("--precision", default="auto", choices=("auto", "32-true", "bf16-mixed"))
     parser.add_argument("--threads", type=int, default=0, help="of the data pipeline; 0: all cores (%(default)s)")
-    parser.add_argument("--shards", type=Path, help="packed films; none: draw some")
+    parser.add_argument("--shards", type=Path, help="packed films; left out, synthetic ones")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -214,7 +214,7 @@ def main() -> None:
     device = torch.cuda.get_device_name() if gpu else "CPU"
     precision = hardware.precision(args.precision)
     print(
-        f"{device}, {precision}, ResNet-{args.depth}, {args.size} px, {args.batch} windows a step: ms (part of a step)"
+        f"{device}, {precision}, ResNet-{args.depth}, {args.size} px, {args.batch} windows a step: ms (share of a step)"
     )
     print(f"{'':14s}" + "".join(f"{column:>18s}" for column in PARTS) + f"{'step':>10s}{'batch alone':>14s}")
     for method, found in parts.items():

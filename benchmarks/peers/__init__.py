@@ -1,8 +1,8 @@
-"""Contestants of `benchmarks.loader`, one a file: what else feeds windows of shots to a trainer, each at its best.
+"""Contestants of `benchmarks.loader`, one a file: alternatives for feeding windows of shots to a trainer.
 
-All of them turn the same JPEGs into the same batches: float32 `[b, V, 3, S, S]`, normalised, every view cropped,
-resized, flipped, jittered and blurred by the same laws. Where a library can follow view rows it is given the rows that
-ours draws, and its pictures are ours to some decibels; where it draws for itself, its draws have the same laws.
+All turn the same JPEGs into the same batches: float32 `[b, V, 3, S, S]`, normalised, every view cropped, resized,
+flipped, jittered and blurred by the same augmentation. A library that can follow view rows gets the rows that ours
+draws, and its images equal ours up to some decibels; one that draws for itself draws from the same distributions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Work:
     Attributes:
         index: of the shards, all films of which are used.
         sampler: draws the view rows.
-        views: laws of the view rows, and their size S.
+        views: augmentation of the view rows, and their size S.
         batch: windows b a step.
         steps: steps of a round.
         threads: threads or worker processes that each may use.
@@ -50,9 +50,9 @@ class Contestant(Protocol):
 
     Attributes:
         name: in the table.
-        includes: what the time of a round holds and what it does not.
+        includes: what the time of a round includes and what it does not.
         torch_threads: of the process that takes the batches.
-        stretch: its rounds are so many times longer, for one that would be through too soon to be timed.
+        stretch: how many times longer its rounds are, for one too fast to be timed otherwise.
     """
 
     name: str
@@ -61,10 +61,10 @@ class Contestant(Protocol):
     stretch: int
 
     def round(self, number: int, rows: np.ndarray) -> Iterator[tuple[Tensor, np.ndarray | None]]:
-        """Batches of round `number`, from an empty queue, each with the view rows `[b, V]` it was made by.
+        """Batches of round `number`, from an empty queue, each with its view rows `[b, V]`.
 
         Args:
-            rows: `[steps, b, V]` to make, or `[steps, b, V, T]` of clips; one with an order of its own makes as many.
+            rows: `[steps, b, V]` to make, or `[steps, b, V, T]` of clips; one with its own order makes the same number.
 
         Yields:
             images `[b, V, 3, S, S]`, and rows or None if the library drew crop, flip or colour itself.

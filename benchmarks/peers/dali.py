@@ -1,6 +1,6 @@
-"""NVIDIA DALI as its manual has it: decode, random_resized_crop, color_twist, gaussian_blur, crop_mirror_normalize.
+"""NVIDIA DALI as in its manual: decode, random_resized_crop, color_twist, gaussian_blur, crop_mirror_normalize.
 
-Every view draws its own numbers, which a window could not use: its views must share them. The bytes come in as ours do.
+Every view draws its own numbers; in a window, views must share them. The bytes are read as in ours.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from . import Work
 
 
 @pipeline_def(enable_conditionals=True)
-def graph(source: Callable, laws: TrainViews):
+def graph(source: Callable, views: TrainViews):
     (jpegs,) = fn.external_source(source=source, num_outputs=1, dtype=types.UINT8, ndim=1)
     pictures = fn.decoders.image(jpegs)
-    size = (laws.size, laws.size)
-    pictures = fn.random_resized_crop(pictures, size=size, random_area=laws.area, random_aspect_ratio=laws.aspect)
-    if fn.random.coin_flip(probability=laws.jitter, dtype=types.BOOL):
+    size = (views.size, views.size)
+    pictures = fn.random_resized_crop(pictures, size=size, random_area=views.area, random_aspect_ratio=views.aspect)
+    if fn.random.coin_flip(probability=views.jitter, dtype=types.BOOL):
         pictures = fn.color_twist(
             pictures,
-            brightness=fn.random.uniform(range=(1 - laws.brightness, 1 + laws.brightness)),
-            contrast=fn.random.uniform(range=(1 - laws.contrast, 1 + laws.contrast)),
-            saturation=fn.random.uniform(range=(1 - laws.saturation, 1 + laws.saturation)),
-            hue=fn.random.uniform(range=(-360 * laws.hue, 360 * laws.hue)),
+            brightness=fn.random.uniform(range=(1 - views.brightness, 1 + views.brightness)),
+            contrast=fn.random.uniform(range=(1 - views.contrast, 1 + views.contrast)),
+            saturation=fn.random.uniform(range=(1 - views.saturation, 1 + views.saturation)),
+            hue=fn.random.uniform(range=(-360 * views.hue, 360 * views.hue)),
         )
-    if fn.random.coin_flip(probability=laws.blur, dtype=types.BOOL):
-        pictures = fn.gaussian_blur(pictures, sigma=fn.random.uniform(range=laws.sigma))
-    mirror = fn.random.coin_flip(probability=laws.flip)
+    if fn.random.coin_flip(probability=views.blur, dtype=types.BOOL):
+        pictures = fn.gaussian_blur(pictures, sigma=fn.random.uniform(range=views.sigma))
+    mirror = fn.random.coin_flip(probability=views.flip)
     return fn.crop_mirror_normalize(
         pictures, dtype=types.FLOAT, output_layout="HWC", mirror=mirror, mean=MEAN.tolist(), std=STD.tolist()
     )
 
 
 @pipeline_def(batch_size=1000, num_threads=1, device_id=None)
-def crops(height: int, width: int, laws: TrainViews):
+def crops(height: int, width: int, views: TrainViews):
     shape = types.Constant([height, width], dtype=types.INT64)
-    _, shape = fn.random_crop_generator(shape, random_area=laws.area, random_aspect_ratio=laws.aspect)
+    _, shape = fn.random_crop_generator(shape, random_area=views.area, random_aspect_ratio=views.aspect)
     return shape
 
 
@@ -67,7 +67,7 @@ class NaiveDali:
             self._stream = Stream(
                 Store(work.index),
                 requests,
-                lambda **kw: graph(laws=work.views, **kw),
+                lambda **kw: graph(views=work.views, **kw),
                 torch.device("cpu"),
                 batch_size=rows[0].size,
                 **kwargs,
@@ -78,7 +78,7 @@ class NaiveDali:
             yield images.view(*rows.shape[1:], *images.shape[1:]), None
 
     def crop_area(self) -> float:
-        """Mean part of the picture that the library's own draws keep."""
+        """Mean share of an image in the library's own crops."""
         film = self._work.index.sequences[0]
         height, width = int(film["height"]), int(film["width"])
         pipe = crops(height, width, self._work.views, seed=self._work.seed)

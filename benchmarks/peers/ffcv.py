@@ -1,6 +1,6 @@
 """FFCV: its file format, decoder with random crop, and flip, compiled by Numba; the rest in torch.
 
-Crop and flip are the library's own draws, jitter and blur follow the rows.
+Crop and flip are drawn by the library; jitter and blur follow the rows.
 
     apt-get install libturbojpeg0-dev libopencv-dev pkg-config && pip install ffcv
 """
@@ -30,7 +30,7 @@ from . import Work
 
 
 class AsFound(RGBImageField):
-    """JPEGs as they are; the library's field would decode them and encode them anew."""
+    """JPEGs unchanged; the library's own field would decode and re-encode them."""
 
     def encode(self, destination: np.ndarray, jpeg: np.ndarray, malloc: Callable) -> None:
         destination["mode"] = IMAGE_MODES["jpg"]
@@ -40,7 +40,7 @@ class AsFound(RGBImageField):
 
 
 class KeyFrames:
-    """What the writer reads: every key-frame, in the order of the index."""
+    """Data set for the writer: every key-frame, in the order of the index."""
 
     def __init__(self, index: ShardIndex) -> None:
         self.store = Store(index)
@@ -53,7 +53,7 @@ class KeyFrames:
 
 
 class Asked(TraversalOrder):
-    """The key-frames of a round, set from outside."""
+    """The key-frames of a round, set by the contestant."""
 
     def __init__(self, count: int) -> None:
         self.frames = np.zeros(count, np.uint64)
@@ -91,16 +91,16 @@ class Ffcv:
         for (pictures,), step in zip(self._loader, rows, strict=True):
             images = torch.empty(*step.shape, 3, *pictures.shape[1:3])
             windows = pictures.view(*step.shape, *pictures.shape[1:])
-            # A window a thread, so nobody waits for another inside torch.
+            # A window a thread, so that no thread waits for another inside torch.
             for _ in self._pool.map(colour_and_blur, windows, step, images):
                 pass
             yield images, None
 
     def _open(self, batch: int) -> Loader:
-        size, laws = (self._views.size,) * 2, self._views
+        size, views = (self._views.size,) * 2, self._views
         steps = [
-            RandomResizedCropRGBImageDecoder(size, scale=laws.area, ratio=laws.aspect),
-            RandomHorizontalFlip(laws.flip),
+            RandomResizedCropRGBImageDecoder(size, scale=views.area, ratio=views.aspect),
+            RandomHorizontalFlip(views.flip),
             ToTensor(),
         ]
         return Loader(
@@ -113,8 +113,8 @@ class Ffcv:
         )
 
     def crop_area(self) -> float:
-        """Mean part of the picture that the library's own draws keep."""
+        """Mean share of an image in the library's own crops."""
         height, width = int(self._film["height"]), int(self._film["width"])
-        laws = np.array(self._views.area), np.array(self._views.aspect)
-        areas = [h * w for _, _, h, w in (get_random_crop(height, width, *laws) for _ in range(1000))]
+        ranges = np.array(self._views.area), np.array(self._views.aspect)
+        areas = [h * w for _, _, h, w in (get_random_crop(height, width, *ranges) for _ in range(1000))]
         return float(np.mean(areas)) / (height * width)

@@ -1,4 +1,4 @@
-"""Ours, in float32 and in bfloat16; and what decoding alone would allow."""
+"""Ours, in float32 and bfloat16; and decoding alone, the limit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Ours:
         loader = open_loader(self._work, dtype=self.dtype)
         first = number * len(rows)
         loader.load_state_dict({"epoch": first // len(loader), "step": first % len(loader)})
-        # Iterated again, it goes on with the next epoch. It works ahead after the last batch that is asked for, too.
+        # Iterating again continues with the next epoch. It also works ahead of the last batch asked for.
         for made_by, batch in zip(rows, chain.from_iterable(repeat(loader)), strict=False):
             yield batch["images"], made_by
 

@@ -1,8 +1,8 @@
-"""torch DataLoader + PIL: how the reference feeds itself, with what makes it faster.
+"""torch DataLoader + PIL: the data path of the reference, optimised.
 
-A worker decodes each key-frame of a window once, then does every view as torchvision does on PIL pictures: crop and
-resize, flip, colour jitter (ImageEnhance; hue in HSV), Gaussian blur. Batches travel as uint8, a quarter of the bytes,
-and are normalised where they arrive.
+A worker decodes each key-frame of a window once, then makes every view as torchvision does from PIL images: crop and
+resize, flip, colour jitter (ImageEnhance; hue in HSV), Gaussian blur. Batches are sent as uint8, a quarter of the
+bytes, and normalised in the main process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COLOUR = {
 
 
 def view(picture: Image.Image, row: np.void, size: int, after: Image.Image | None = None) -> Image.Image:
-    """One view of a decoded key-frame by its row, but for the normalisation; `after` is the frame to subtract."""
+    """One view of a decoded key-frame by its row, without normalisation; `after` is the frame to subtract."""
     left, top = int(row["left"]), int(row["top"])
     if after is not None:
         picture = ImageChops.subtract(picture.convert("L"), after.convert("L"), 2, 128).convert("RGB")
@@ -57,7 +57,7 @@ def view(picture: Image.Image, row: np.void, size: int, after: Image.Image | Non
 
 
 def window(jpegs: dict[int, bytes], rows: np.ndarray, size: int) -> np.ndarray:
-    """uint8 `[..., size, size, 3]` of view rows `[...]`, given the JPEG of each key-frame row they name."""
+    """Images uint8 `[..., size, size, 3]` of view rows `[...]`, from the JPEG of each key-frame that they name."""
     pictures = {}
     for frame, jpeg in jpegs.items():
         pictures[frame] = Image.open(io.BytesIO(jpeg))
@@ -70,7 +70,7 @@ def window(jpegs: dict[int, bytes], rows: np.ndarray, size: int) -> np.ndarray:
 
 
 class Windows(Dataset):
-    """The views of a window or of clips, asked for by their rows `[V]` or `[V, T]`."""
+    """The views of a window `[V]` or of clips `[V, T]`, indexed by their rows."""
 
     def __init__(self, index: ShardIndex, size: int) -> None:
         self.store, self.size = Store(index), size
@@ -81,7 +81,7 @@ class Windows(Dataset):
 
 
 class Asked:
-    """Batch sampler of rows; they are set from outside, so that the workers stay up from round to round."""
+    """Batch sampler of rows; they are set from outside, so that the workers live from round to round."""
 
     rows: np.ndarray
 

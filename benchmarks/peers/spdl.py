@@ -18,10 +18,10 @@ from pipelines.store import Store
 
 from . import Work
 
-spdl.io.demux_config()  # loads FFmpeg, and fails here where there is none
+spdl.io.demux_config()  # loads FFmpeg; fails here without it
 
 FILTER = (
-    "crop={width}:{height}:{left}:{top}:exact=1,"  # else chroma planes move the crop to even pixels
+    "crop={width}:{height}:{left}:{top}:exact=1,"  # without exact, chroma planes move the crop to even pixels
     "scale={size}:{size}:flags=bilinear,format=pix_fmts=rgb24"
 )
 
@@ -29,7 +29,7 @@ FILTER = (
 class Spdl:
     name = "SPDL + torch"
     includes = "read, decode, view steps, normalise, starting its threads; not: drawing the rows"
-    torch_threads = 1  # it is the pipeline's threads that call torch
+    torch_threads = 1  # torch is called by the threads of the pipeline
     stretch = 1
 
     def __init__(self, work: Work) -> None:
@@ -39,7 +39,7 @@ class Spdl:
             work.views.size,
             work.threads,
         )
-        self._config = spdl.io.demux_config(format="jpeg_pipe")  # not to be guessed for each
+        self._config = spdl.io.demux_config(format="jpeg_pipe")  # so that it is not guessed for each image
 
     def round(self, number: int, rows: np.ndarray) -> Iterator[tuple[Tensor, np.ndarray]]:
         pipeline = (
@@ -55,7 +55,7 @@ class Spdl:
                 yield windows[0], made_by
 
     def _windows(self, rows: np.ndarray) -> Iterator[tuple[Tensor, int, np.ndarray]]:
-        """The batch a window belongs to, its place there, its rows."""
+        """For each window: its batch, its place in it, its rows."""
         for step in rows:
             images = torch.empty(*step.shape, 3, self._size, self._size)
             for place, views in enumerate(step):

@@ -1,5 +1,5 @@
-"""View steps in torch, for libraries that lack them. Faster than one would write them first: colour jitter in any order
-is one matrix a picture (as ours has it), and a few pictures at a time are blurred by one convolution an axis.
+"""View steps in torch, for libraries that lack them, optimised: colour jitter in any order is one matrix an image, as
+in ours, and a few images at a time are blurred by one convolution an axis.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pipelines.graph import MEAN, STD
 from pipelines.views import colour_matrices
 
-TOGETHER = 4  # pictures: more do not stay in the caches, and their memory is fetched anew each time
+TOGETHER = 4  # images: more do not fit in the CPU caches
 SCALE = torch.tensor(1 / STD, dtype=torch.float32).view(3, 1, 1)
 OFFSET = torch.tensor(-MEAN / STD, dtype=torch.float32).view(3, 1, 1)
 

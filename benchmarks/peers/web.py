@@ -1,8 +1,8 @@
-"""WebDataset + PIL: windows from films that are read through, shard by shard, and mixed in a buffer.
+"""WebDataset + PIL: windows from films that are read sequentially, shard by shard, and shuffled in a buffer.
 
-Every process draws shards at random, reads each as the tar it is, and slides the window of 17 shots along the film; a
-shuffle buffer holds windows as JPEG bytes. The rest is as in `pil.py`. The order is the library's; the view rows of
-each window are drawn beforehand.
+Every process draws shards at random, reads each as a tar, and slides the window of 17 shots along the film; a shuffle
+buffer holds windows as JPEG bytes. The rest is as in `pil.py`. The order is the library's; the view rows of each window
+are drawn beforehand.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Methods and networks of pictures and clips learn; `python -m benchmarks.learning` shows how much, in more steps."""
+"""Methods and networks for pictures and clips learn; `python -m benchmarks.learning` measures how much."""
 
 from __future__ import annotations
 
 from benchmarks.learning import MARGIN, MOTIONS, PICTURES, learn_clips, learn_pictures
 
 
-def test_methods_of_pictures_beat_the_encoder_that_they_began_with(tmp_path):
+def test_methods_of_pictures_beat_their_untrained_encoder(tmp_path):
     """In linear evaluation on photographs."""
     found = learn_pictures(tmp_path, list(PICTURES), steps=40, size=48)
     gains = {method: row["trained"] - row["untrained"] for method, row in found.items()}
@@ -13,7 +13,7 @@ def test_methods_of_pictures_beat_the_encoder_that_they_began_with(tmp_path):
 
 
 def test_a_network_of_clips_sees_motion(tmp_path):
-    """Twice what guessing gives, and more than untrained by as much. The other networks take the benchmark's time."""
+    """At least twice the score of guessing, and above untrained by that much. The benchmark runs the other networks."""
     row = learn_clips(tmp_path, ["X3D-M"], steps=40)["X3D-M"]
     guess = 100 / len(MOTIONS)
     assert row["trained"] >= max(2 * guess, row["untrained"] + guess), row

@@ -1,4 +1,4 @@
-"""The loader benchmark runs, and all its contestants do the same work."""
+"""The loader benchmark runs, and all its contestants make the same images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ from benchmarks import loader
 from shard_tools.packing.pack import pack
 from tests.films import write_film
 
-REQUIRED = ["pil", "web", "dali", "ours", "ours-bfloat16", "decode"]  # FFCV takes as long as all others to compile
+REQUIRED = [
+    "pil",
+    "web",
+    "dali",
+    "ours",
+    "ours-bfloat16",
+    "decode",
+]  # compiling FFCV takes as long as all others together
 
 
-def test_runs_and_all_make_the_same_pictures(tmp_path: Path) -> None:
+def test_runs_and_all_make_the_same_images(tmp_path: Path) -> None:
     cores = len(os.sched_getaffinity(0))
     for film in range(2):
         write_film(tmp_path / "films", f"tt{film}", shots=20, size=(96, 64), seed=film)
@@ -67,7 +74,7 @@ def test_makes_pictures_and_clips_as_its_peer_does(samples: str, monkeypatch, tm
     assert result["contestants"]["pil"]["pictures"]["psnr_db"] > 25
 
 
-def test_refuses_rounds_that_let_a_worker_idle(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_refuses_rounds_with_an_idle_worker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(sys, "argv", ["loader", "--threads", "2", "--steps", "3"])
     with pytest.raises(SystemExit):
         loader.main()

@@ -191,7 +191,7 @@ def test_dying_in_the_middle_of_an_upload_leaves_the_one_before(bucket: Path, pr
     with open(tmp_path / "last.ckpt", "wb") as file:
         file.truncate(120 << 20)
     code = (
-        "import sys; from pathlib import Path; from bassl_fast.run_folder import RunFolder\n"
+        "import sys; from pathlib import Path; from bassl_fast.runtime.run_folder import RunFolder\n"
         f"run = RunFolder('{S3}/dies'); (run.path / 'last.ckpt').symlink_to(sys.argv[1])\n"
         "print('begins', flush=True); run.publish(); print('ended', flush=True)"
     )
@@ -225,6 +225,6 @@ def test_a_checkpoint_is_fetched_once_and_anew_when_it_was_replaced(bucket: Path
     assert checkpoint.find(f"{S3}/c.ckpt") == first
     assert first.stat().st_ino == facts.st_ino
     (bucket / "c.ckpt").write_bytes(Path(project.finetuned).read_bytes())
-    assert checkpoint.load(f"{S3}/c.ckpt", "finetune")["recipe"]["verb"] == "finetune"
+    assert checkpoint.load(f"{S3}/c.ckpt", checkpoint.SCENES)["recipe"]["verb"] == "finetune"
     assert not first.exists()
     assert len([path for path in (tmp_path / "cache" / "files").rglob("*") if path.is_file()]) == 1

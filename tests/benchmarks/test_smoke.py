@@ -1,0 +1,160 @@
+"""Every benchmark runs at tiny sizes and has a `--help`.
+
+`benchmarks.loader` and `benchmarks.learning` have tests of their own, `benchmarks.failures` those of
+`tests/bassl_fast/training/test_failures.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from shard_tools.packing.pack import pack
+from tests.films import write_film
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+SCRIPTS = (
+    *("boundary", "costs", "failures", "finetune", "gpu", "knn", "learning", "loader", "metrics", "pack", "plan"),
+    *("plots", "quality", "scale", "scenes", "step"),
+)
+
+Run = Callable[..., None]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Runs a benchmark in this process, and afterwards restores what it sets."""
+    threads, environment = torch.get_num_threads(), dict(os.environ)
+
+    def main(name: str, *argv: object) -> None:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, argv)])
+        import_module(f"benchmarks.{name}").main()
+
+    yield main
+    torch.set_num_threads(threads)
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shards")
+    for film in range(2):
+        write_film(root / "films", f"tt{film}", shots=20, size=(96, 64), seed=film)
+    pack(root / "films", root / "shards")
+    return root / "shards"
+
+
+def read(path: Path, name: str) -> dict:
+    report = json.loads(path.read_text(encoding="utf-8"))
+    assert report["benchmark"] == name
+    assert {"settings", "machine"} <= report.keys()
+    return report
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help(name: str, run: Run, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit, match="0"):
+        run(name, "--help")
+    assert "usage:" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(find_spec("tslearn") is None, reason="needs tslearn, the peer of this benchmark")
+def test_boundary(run: Run, tmp_path: Path):
+    run("boundary", "--batch", 4, "--rounds", 1, "--repeats", 1, "--out", tmp_path / "out.json")
+    assert set(read(tmp_path / "out.json", "boundary")["equal"].values()) == {1.0}
+
+
+def test_costs_of_the_committed_results(run: Run, tmp_path: Path):
+    run("costs", RESULTS, "--out", tmp_path / "costs.json")
+    costs = json.loads((tmp_path / "costs.json").read_text())
+    assert {"views cpu-core", "key-frame", "read disk", "process", "pack", "fetch s3"} <= costs.keys()
+    assert {"value", "unit", "machine", "date", "command"} == costs["pack"].keys()
+
+
+def test_finetune(run: Run, tmp_path: Path):
+    sizes = ["--films", 2, "--shots", 40, "--dim", 16, "--batch", 16, "--step-batch", 8]
+    peer = ["--peer-films", 1, "--peer-batches", 2, "--workers", 1]
+    run("finetune", *sizes, *peer, "--rounds", 1, "--out", tmp_path / "out.json")
+    assert set(read(tmp_path / "out.json", "finetune")["ratios"]) == {"float32", "float16", "peer"}
+
+
+def test_gpu_on_a_cpu(run: Run, shards: Path, tmp_path: Path):
+    sizes = ["--windows", 2, "--size", 32, "--depth", 18, "--threads", 1, "--prefetch", 1, 2, "--steps", 1]
+    run("gpu", "--device", "cpu", "--shards", shards, *sizes, "--rounds", 1, "--out", tmp_path / "out.json")
+    report = read(tmp_path / "out.json", "gpu")
+    assert [(row["place"], row["prefetch"]) for row in report["loader"]] == [("cpu", 1), ("cpu", 2)]
+    assert report["training"]["views_per_s"] > 0
+
+
+def test_knn(run: Run, tmp_path: Path):
+    run("knn", "--shots", 60, "--films", 1, "--dim", 8, "--rounds", 1, "--out", tmp_path / "out.json")
+    assert read(tmp_path / "out.json", "knn")["ratio"]["median"] > 0
+
+
+def test_metrics(run: Run, tmp_path: Path):
+    sizes = ["--films", 3, "--shots", 60, "--dim", 8, "--peer-films", 2]
+    run("metrics", *sizes, "--rounds", 1, "--out", tmp_path / "out.json")
+    assert "kNN precision" in read(tmp_path / "out.json", "metrics")["seconds"]
+
+
+def test_pack(run: Run, tmp_path: Path):
+    sizes = ["--films", 1, "--copies", 1, "--workers", 1, "--pictures", 30, "--shots", 20_000]
+    run("pack", *sizes, "--indexed-pictures", 5000, "--rounds", 1, "--out", tmp_path / "out.json")
+    report = read(tmp_path / "out.json", "pack")
+    assert all(report[name]["ratios"] for name in ("pack folder", "pack zip", "pack pictures", "verify", "S3, cold"))
+    assert all(found["seconds"] > 0 for found in report["index"].values())
+
+
+def test_plan(run: Run, tmp_path: Path):
+    sizes = ["--films", 60, "--shots", 20, "--gpus", 4, "--gpus-per-node", 2, "--global-batch", 16, "--pools", 8]
+    run("plan", *sizes, "--out", tmp_path / "out.json")
+    (found,) = read(tmp_path / "out.json", "plan")["results"]
+    assert found["every_sample_once"]
+
+
+@pytest.mark.parametrize("name", ["loader", "quality", "scale"])
+def test_plots_of_the_committed_results(name: str, run: Run, tmp_path: Path):
+    for path in (tmp_path / "a.svg", tmp_path / "b.svg"):
+        run("plots", RESULTS / f"{name}.json", path)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    texts = "".join(ElementTree.parse(tmp_path / "a.svg").getroot().itertext())
+    assert {"loader": "4138, 9.1 x", "quality": "bassl+shotcol, new network", "scale": "open s: 0.013"}[name] in texts
+
+
+def test_quality(run: Run, tmp_path: Path):
+    sizes = ["--draws", 11, "--films", 4, "--shots", 60, "--steps", 1, "--seeds", 0, "--epochs", 1]
+    out = ["--out", tmp_path / "out.json", "--plot", tmp_path / "plot.svg"]
+    run("quality", *sizes, "--methods", "instance", *out)
+    assert read(tmp_path / "out.json", "quality")["ap"].keys() == {"chance", "untrained", "instance"}
+    assert "instance" in (tmp_path / "plot.svg").read_text()
+
+
+def test_scale(run: Run, tmp_path: Path):
+    sizes = ["--films", 1, 2, "--shots", 40, "--steps", 1, "--threads", 1]
+    out = ["--out", tmp_path / "out.json", "--plot", tmp_path / "plot.svg"]
+    run("scale", *sizes, "--rounds", 1, *out)
+    report = read(tmp_path / "out.json", "scale")
+    assert {"films", "order", "pools", "cold", "python"} <= report.keys()
+    assert all(parts["inputs"] >= 0 for parts in report["python"].values())
+    assert "windows per s" in (tmp_path / "plot.svg").read_text()
+
+
+def test_scenes(run: Run, tmp_path: Path):
+    run("scenes", "--hours", 0.02, "--depth", 18, "--out", tmp_path / "out.json")
+    assert read(tmp_path / "out.json", "scenes")["shots"] > 10
+
+
+def test_step(run: Run, shards: Path, tmp_path: Path):
+    sizes = ["--depth", 18, "--width", 8, "--size", 32, "--batch", 2, "--steps", 1, "--warm-up", 0, "--threads", 1]
+    run("step", *sizes, "--shards", shards, "--switches", "plain", "--out", tmp_path / "out.json")
+    assert read(tmp_path / "out.json", "step")["milliseconds"]["bassl"]["encoder"] > 0
