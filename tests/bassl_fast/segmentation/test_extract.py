@@ -95,9 +95,7 @@ def test_the_reference_layout_and_back(project: Project, tmp_path: Path, capsys)
     for name, features in arrays(project.features).items():
         np.testing.assert_array_equal(arrays(ours)[name], features)
     (theirs / "features.json").rename(theirs / "features.json.part")
-    assert "these features are unfinished" in refused(
-        capsys, "import-features", theirs, project.films, tmp_path / "o"
-    )
+    assert "these features are unfinished" in refused(capsys, "import-features", theirs, project.films, tmp_path / "o")
 
 
 def made_elsewhere(project: Project, root: Path) -> Path:
