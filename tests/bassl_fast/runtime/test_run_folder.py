@@ -1,4 +1,4 @@
-"""Runs, features and checkpoints behind an address: an S3 server, and what may happen to it."""
+"""Runs, features and checkpoints in remote storage: an S3 server, and its failures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ S3 = f"s3://{BUCKET}"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[tuple[Path, int]]:
-    """The folder that is the bucket, and the port."""
+    """The folder of the bucket, and the port."""
     folder = tmp_path_factory.mktemp("s3")
     (folder / BUCKET).mkdir()
     with s3_server(folder) as port:
@@ -49,7 +49,7 @@ def bucket(server, monkeypatch, tmp_path) -> Path:
 
 @pytest.fixture
 def proxy(server, bucket, monkeypatch) -> Iterator[Proxy]:
-    """A proxy that spoils what is written."""
+    """A proxy that spoils writes."""
     proxy = Proxy(server[1], lambda request: request.startswith((b"PUT", b"POST")))
     use_s3(monkeypatch, proxy.port)
     monkeypatch.setattr(remote, "_STALL", 1)
@@ -64,9 +64,7 @@ def argv(project: Project, tmp_path: Path) -> list[str]:
     return ["pretrain", "--config", str(tmp_path / "recipe.yaml"), "--data.shards", project.shards]
 
 
-def test_a_whole_project_behind_an_address_is_as_on_this_machine(
-    project: Project, bucket: Path, tmp_path: Path, capsys, monkeypatch
-):
+def test_a_whole_remote_project_equals_a_local_one(project: Project, bucket: Path, tmp_path: Path, capsys, monkeypatch):
     run, features, scenes = f"{S3}/all/run", f"{S3}/all/features", f"{S3}/all/scenes"
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "private"))
     (tmp_path / "private").mkdir()
@@ -102,7 +100,7 @@ def test_a_whole_project_behind_an_address_is_as_on_this_machine(
     gc.collect()
     assert not list((tmp_path / "private").iterdir())
 
-    # What is there is not written over, and what is not there is said.
+    # Existing runs are not overwritten, and missing files are reported.
     assert f"{run}/last.ckpt: this run exists" in refused(
         capsys, *["pretrain", "--config", project.config, "--data.shards", project.shards, "--out", run]
     )
@@ -120,7 +118,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_a_run_that_was_told_to_end_has_uploaded_and_goes_on_from_there(argv: list[str], bucket: Path, tmp_path: Path):
+def test_a_run_that_got_sigterm_has_uploaded_and_resumes(argv: list[str], bucket: Path, tmp_path: Path):
     argv += ["--training.steps", "60", "--training.checkpoint_steps", "1000", "--training.validate_every", "0"]
     broken = [*argv, "--out", f"{S3}/ended"]
     running = subprocess.Popen(
@@ -132,7 +130,7 @@ def test_a_run_that_was_told_to_end_has_uploaded_and_goes_on_from_there(argv: li
     running.send_signal(signal.SIGTERM)
     said, _ = running.communicate(timeout=300)
     assert running.returncode == 0
-    ended = int(re.search(r"s3://films/ended/last.ckpt: ended by SIGTERM at step (\d+) of 60", said)[1])
+    ended = int(re.search(r"s3://films/ended/last.ckpt: stopped by SIGTERM at step (\d+) of 60", said)[1])
     assert torch.load(bucket / "ended" / "last.ckpt", weights_only=True)["global_step"] == ended
     summary = json.loads((bucket / "ended" / "summary.json").read_text())
     assert (summary["ended"], summary["step"], summary["restarts"]) == ("SIGTERM", ended, 0)
@@ -158,7 +156,7 @@ def test_of_two_processes_one_writes(argv: list[str], bucket: Path):
     assert len(list((bucket / "two" / "tensorboard").glob("events*"))) == 1
 
 
-def test_a_server_that_is_away_for_a_while_is_waited_for(bucket: Path, proxy: Proxy, tmp_path: Path):
+def test_an_upload_waits_for_a_server_that_is_away(bucket: Path, proxy: Proxy, tmp_path: Path):
     run = RunFolder(f"{S3}/away")
     (run.path / "last.ckpt").write_bytes(b"new")
     proxy.faults.extend(["refuse", "busy", "cut", "refuse"])
@@ -167,7 +165,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(bucket: Path, proxy: Pr
     assert (bucket / "away" / "last.ckpt").read_bytes() == b"new"
 
 
-def test_what_cannot_be_copied_in_time_is_an_error_and_stays_here(bucket: Path, proxy: Proxy, monkeypatch):
+def test_an_upload_that_fails_is_an_error_and_keeps_the_local_files(bucket: Path, proxy: Proxy, monkeypatch):
     monkeypatch.setattr(remote.attempt, "__defaults__", (0.5,))
     (bucket / "lost").mkdir()
     (bucket / "lost" / "last.ckpt").write_bytes(b"earlier")
@@ -184,8 +182,8 @@ def test_what_cannot_be_copied_in_time_is_an_error_and_stays_here(bucket: Path, 
     assert (kept / "last.ckpt").read_bytes() == b"new"
 
 
-def test_dying_in_the_middle_of_an_upload_leaves_the_one_before(bucket: Path, proxy: Proxy, tmp_path: Path):
-    """A checkpoint goes in parts; when the process is killed, a part of it is under way."""
+def test_a_process_killed_in_an_upload_leaves_the_previous_checkpoint(bucket: Path, proxy: Proxy, tmp_path: Path):
+    """A checkpoint is uploaded in parts; the process is killed during one of them."""
     (bucket / "dies").mkdir()
     (bucket / "dies" / "last.ckpt").write_bytes(b"earlier")
     with open(tmp_path / "last.ckpt", "wb") as file:
@@ -197,7 +195,7 @@ def test_dying_in_the_middle_of_an_upload_leaves_the_one_before(bucket: Path, pr
     )
     begun, killed = threading.Event(), threading.Event()
     proxy.spoils = lambda request: b"partNumber" in request[:300] and (begun.set() or killed.wait(240)) and False
-    proxy.faults.append("none")  # only then it is asked
+    proxy.faults.append("none")  # without a fault `spoils` is not called
     uploading = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "last.ckpt")], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -210,15 +208,17 @@ def test_dying_in_the_middle_of_an_upload_leaves_the_one_before(bucket: Path, pr
     assert [path.name for path in (bucket / "dies").iterdir()] == ["last.ckpt"]
 
 
-def test_wrong_keys_and_no_bucket_are_one_line_before_the_work(argv: list[str], bucket: Path, monkeypatch, capsys):
+def test_wrong_keys_and_a_missing_bucket_are_one_line_before_the_work(
+    argv: list[str], bucket: Path, monkeypatch, capsys
+):
     assert "s3://nowhere/run/config.yaml: no such bucket" in refused(capsys, *argv, "--out", "s3://nowhere/run")
-    assert "http://example.org/run: can only be read" in refused(capsys, *argv, "--out", "http://example.org/run")
+    assert "http://example.org/run: http addresses are read-only" in refused(capsys, *argv, "--out", "http://example.org/run")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
     assert "s3://films/run/last.ckpt: no permission; set the keys" in refused(capsys, *argv, "--out", f"{S3}/run")
 
 
-def test_a_checkpoint_is_fetched_once_and_anew_when_it_was_replaced(bucket: Path, project: Project, tmp_path: Path):
+def test_a_checkpoint_is_fetched_once_and_again_when_it_was_replaced(bucket: Path, project: Project, tmp_path: Path):
     (bucket / "c.ckpt").write_bytes(Path(project.pretrained).read_bytes())
     first = checkpoint.find(f"{S3}/c.ckpt")
     facts = first.stat()

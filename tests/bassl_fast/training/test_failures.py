@@ -43,7 +43,7 @@ def test_a_killed_process_costs_the_steps_since_the_last_save_and_not_a_bit(faul
     assert 1 <= found.again <= SAVED_EVERY
     assert found.stopped < 30 + SLOW
     assert "another process ended or cannot be reached" in found.reason
-    assert "--resume goes on" in found.reason
+    assert "continue with --resume" in found.reason
 
 
 def test_fewer_processes_go_on_with_the_same_batches(faults: Project, rng: random.Random):
@@ -97,7 +97,7 @@ def test_processes_that_do_not_see_the_same_checkpoint_are_refused(faults: Proje
 def test_resume_without_a_checkpoint_begins(faults: Project, capsys: pytest.CaptureFixture):
     options = faults.options("first", "--resume", "--training.steps", "1")
     assert cli.main(["pretrain", *options]) == 0
-    assert "first/last.ckpt: no such checkpoint yet, so this run begins" in capsys.readouterr().out
+    assert "first/last.ckpt: no checkpoint yet, the run starts from the beginning" in capsys.readouterr().out
     assert cli.main(["pretrain", *options]) == 0
     assert "first/last.ckpt: finished already, at step 1" in capsys.readouterr().out
 

@@ -100,7 +100,7 @@ def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(project: Project, tmp_pat
     said, complaints = running.communicate(timeout=120)
     assert (running.returncode, complaints) == (0, "")
     last = said.splitlines()[-1]
-    ended = int(re.search(r"last.ckpt: ended by SIGTERM at step (\d+) of 12 and saved; go on with --resume", last)[1])
+    ended = int(re.search(r"last.ckpt: stopped by SIGTERM at step (\d+) of 12 and saved; continue with --resume", last)[1])
     assert 2 <= ended < 12
     assert cli.main([*broken, "--resume"]) == 0
     assert cli.main([*argv, "--out", str(tmp_path / "straight")]) == 0
