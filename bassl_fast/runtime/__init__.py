@@ -1,0 +1,1 @@
+"""Where a run happens: hardware, processes, engines, the folder it writes to."""

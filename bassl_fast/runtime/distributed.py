@@ -1,4 +1,4 @@
-"""Reductions over processes that also work with one.
+"""Reductions over processes, which also work with one.
 
         process 0   [z0 z1]  \
                               >  gather  ->  [z0 z1 z2 z3] on both, gradients flow back to their owner
@@ -37,10 +37,10 @@ def own_process_group() -> Iterator[None]:
 
 
 def gather(rows: Tensor) -> Tensor:
-    """Rows `[B, ...]` of all processes as `[W * B, ...]`, in order of rank, with gradient.
+    """Rows `[B, ...]` of all W processes as `[W * B, ...]`, in order of rank, with gradient.
 
-    Every process computes the same loss of these rows. Each sends a gradient to their owner, which adds up W of them,
-    and the mean over processes, which DDP takes, makes that the gradient of the one loss.
+    Every process computes the same loss from these rows. The owner of a row sums its W gradients; DDP then averages
+    over processes, which gives the gradient of that one loss.
     """
     return rows if world_size() == 1 else _Gather.apply(rows)
 
@@ -66,7 +66,7 @@ def total(values: Tensor) -> Tensor:
 
 
 def any_process(flags: list[bool], device: torch.device) -> list[bool]:
-    """Each of the flags, raised if it is on any process; `device` is where processes talk to each other from."""
+    """Each flag is true if it is true on any process; `device` is that of the process group."""
     return flags if world_size() == 1 else (total(torch.tensor(flags, dtype=torch.int32, device=device)) > 0).tolist()
 
 
@@ -80,15 +80,14 @@ def gather_objects(mine: Any) -> list[Any]:
 
 
 def lost_process(error: RuntimeError) -> str:
-    """In a few words, if `error` says that another process is gone or silent, what it says; else ""."""
+    """The short reason if `error` says that another process ended or does not answer; else ""."""
     gloo = re.search(r"/gloo/\S+\] (.+?)(?:\. This is typically|\. The remote|$)", str(error))
     return gloo[1] if gloo else str(error).partition("\n")[0] if isinstance(error, dist.DistError) else ""
 
 
 def global_mean(sum_: Tensor, count: Tensor) -> Tensor:
-    """Sum over count, where the count is taken over all processes.
+    """Sum over count, with the count over all processes.
 
-    Scaled so that the mean over processes, which DDP takes of gradients, is the mean over all counted things, however
-    unevenly they fall on the processes.
+    Scaled so that DDP's mean over processes is the mean over all counted items, however they are spread over processes.
     """
     return sum_ * world_size() / total(count)

@@ -1,4 +1,4 @@
-"""What there is to run on."""
+"""Device, precision and processes of this run."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def device() -> torch.device:
 @cache
 @rank_zero_only
 def say_device() -> None:
-    """Say in one line, once, when there is no GPU."""
+    """Print one line, once, if there is no GPU."""
     if not torch.cuda.is_available():
         print(f"no GPU found: running on the CPU ({torch.get_num_threads()} threads)", flush=True)
 
 
 def precision(wanted: Precision) -> str:
-    """Lightning's name of the precision; "auto" is bfloat16 where the hardware multiplies it, else float32.
+    """Lightning's name of the precision; "auto" is bfloat16 if the hardware computes in it, else float32.
 
     Raises:
         ConfigError: float16 without a GPU.
@@ -47,13 +47,13 @@ def precision(wanted: Precision) -> str:
 
 
 def autocast(name: str) -> torch.autocast:
-    """The context in which an encoder computes in a precision, by Lightning's name of it; on the device there is."""
+    """Context in which an encoder computes in a precision, by Lightning's name of it, on `device()`."""
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(name)
     return torch.autocast(device().type, half, enabled=half is not None)
 
 
 def launched() -> tuple[int, int] | None:
-    """Processes a machine and machines, as torchrun or srun started them; None where neither did."""
+    """Processes a machine and machines, as started by torchrun or srun; None without them."""
     if torch.distributed.is_torchelastic_launched():  # before SLURM: srun may have started torchrun
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         return local, int(os.environ["WORLD_SIZE"]) // local
@@ -64,44 +64,44 @@ def launched() -> tuple[int, int] | None:
 
 
 def restarts() -> bool:
-    """Whether torchrun starts processes again that failed (--max-restarts)."""
+    """Whether torchrun restarts failed processes (--max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0
 
 
 @rank_zero_only
 def say_restarts() -> None:
-    """Say in one line when processes that torchrun starts again would meet the addresses of those before.
+    """Print one line if processes that torchrun restarts would find the addresses of the previous ones.
 
-    Its processes share a store with it that outlives them (https://github.com/pytorch/pytorch/issues/135712).
+    torchrun shares a store with its processes that outlives them (https://github.com/pytorch/pytorch/issues/135712).
     """
     if restarts() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         print("torchrun --max-restarts: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or a restart may fail", flush=True)
 
 
 def strategy(devices: int | str, nodes: int, timeout: float) -> Strategy | str:
-    """How Lightning shares the work: several processes stop if they wait for each other longer than `timeout` minutes.
+    """Lightning's strategy; several processes stop when they wait for each other longer than `timeout` minutes.
 
     Args:
-        devices: processes of this machine; "auto" is one for each of its GPUs.
+        devices: processes of this machine; "auto" is one a GPU.
         nodes: machines.
     """
     local = max(1, torch.cuda.device_count()) if devices == "auto" else int(devices)
     if local * nodes == 1:
         return "auto"
-    # DDP lays its buckets out anew after the first step of a start, but not if it looks for unused parameters. In which
-    # order more than two processes are added up depends on the place in the bucket: on CPUs, where all else is the same
-    # bits, a run that was resumed would differ in the last of them from one that was not.
+    # DDP rebuilds its buckets after the first step of a start, unless it looks for unused parameters. The order in
+    # which more than two processes are summed depends on the position in a bucket, so on CPUs, where all else is
+    # bit-exact, a resumed run would differ in the last bits from one that was never stopped.
     return DDPStrategy(timeout=timedelta(minutes=timeout), find_unused_parameters=not torch.cuda.is_available())
 
 
 def cluster() -> list[ClusterEnvironment]:
-    """Plugins that tell Lightning who starts the processes, where it would guess wrong.
+    """Plugins that tell Lightning how the processes are started, in cases that it detects wrongly.
 
-    Under SLURM it would requeue the job by itself, into a folder of its own; and it would take a job of one task, which
-    may use all GPUs of its machine, for one process.
+    Under SLURM it would requeue the job itself, into its own folder; and it would run a job of one task, which may use
+    all GPUs of its machine, as one process.
 
     Raises:
-        ConfigError: tasks were asked for in a way that does not say how many a machine has.
+        ConfigError: the SLURM options do not say how many tasks a machine has.
     """
     if torch.distributed.is_torchelastic_launched() or not SLURMEnvironment.detect():
         return []
@@ -112,5 +112,5 @@ def cluster() -> list[ClusterEnvironment]:
 
 
 def threads(wanted: int, processes: int = 1) -> int:
-    """CPU threads of a data pipeline; 0 takes the share of the cores that one of `processes` on this machine has."""
+    """CPU threads of a data pipeline; 0 divides the cores among the `processes` of this machine."""
     return wanted or max(1, len(os.sched_getaffinity(0)) // processes)

@@ -1,9 +1,9 @@
-"""The folder that a run writes to, and files beside others, on this machine or behind an address.
+"""The folder that a run writes to, local or remote.
 
-    run -> folder of this machine -> publish -> s3://...
+    run -> local folder -> publish -> s3://...
 
-Behind an address a run works in a private folder of this machine, and what changed there is copied file by file: an
-object store shows a file when all of it has come, so whatever fails, the checkpoint before stays whole.
+For a remote folder the run works in a private local folder, and what changed there is copied file by file. An object
+store shows a file only when its upload is complete, so after any failure the previous checkpoint is still whole.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RunFolder:
         out: folder or address.
 
     Attributes:
-        path: folder of this machine to write to.
+        path: local folder to write to.
 
     Raises:
         RemoteError: an address that cannot be written to.
@@ -45,15 +45,15 @@ class RunFolder:
             self._clear = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def where(self, name: str) -> str:
-        """Path or address of a file, for whoever looks for it later."""
+        """Final path or address of a file."""
         return f"{self.out}/{name}"
 
     def has(self, name: str) -> bool:
-        """Whether the run has left such a file, now or earlier."""
+        """Whether the run has such a file, from now or earlier."""
         return (self.path / name).exists() if self._place is None else self._place.size(name) is not None
 
     def bring(self, pattern: str, folder: str = "") -> None:
-        """Have the files of `folder` that an earlier run left, by their names, below `path`."""
+        """Fetch the files of `folder` from an earlier run whose names match `pattern` to below `path`."""
         if self._place is None:
             return
         to = self.path / folder
@@ -66,10 +66,10 @@ class RunFolder:
             list(pool.map(fetch, files(self.where(folder).rstrip("/"), pattern)))
 
     def replace(self, folder: str, last: str) -> None:
-        """Move a folder to the place of what has its name there; nothing to do on this machine.
+        """Replace the remote folder of this name by the local one; does nothing for a local run.
 
         Args:
-            last: its file without which it is not valid: the old one goes first, the new one comes last.
+            last: the file that makes the folder valid: the old one is deleted first, the new one written last.
 
         Raises:
             RemoteError: it cannot be copied in time.
@@ -88,10 +88,10 @@ class RunFolder:
         shutil.rmtree(self.path / folder)
 
     def publish(self) -> None:
-        """Copy what changed since the last time, checkpoints last; nothing to do on this machine.
+        """Copy what changed since the last call, checkpoints last; does nothing for a local run.
 
         Raises:
-            RemoteError: it cannot be copied in time; the folder of this machine is kept.
+            RemoteError: it cannot be copied in time; the local folder is kept.
         """
         if self._place is None:
             return
@@ -114,7 +114,7 @@ def folder_of(file: str | Path) -> str:
 
 
 def files(folder: str | Path, pattern: str) -> list[str]:
-    """Paths or addresses of the files of a folder whose names match, in order; none if there is no such folder."""
+    """Paths or addresses of the files of a folder whose names match, sorted; empty if there is no such folder."""
     if not is_remote(folder):
         return sorted(map(str, Path(folder).glob(pattern)))
     try:
