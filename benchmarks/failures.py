@@ -263,8 +263,8 @@ def terminated(project: Project, out: str, rng: random.Random) -> Outcome:
     saved = project.checkpoint(out)["global_step"]
     again = Run.start(torchrun(2) + options)
     assert again.wait() == 0, again.text
-    said = next(line for _, line in run.lines if "ended by SIGTERM" in line)
-    stopped = run.said("ended by SIGTERM")[0][0] - project.broken_at(out)
+    said = next(line for _, line in run.lines if "stopped by SIGTERM" in line)
+    stopped = run.said("stopped by SIGTERM")[0][0] - project.broken_at(out)
     return Outcome(step, max(0, step - saved), stopped, None, difference(project, out, 2), said)
 
 
