@@ -98,6 +98,21 @@ def train(trainer: Trainer, batches: Iterator[dict[str, torch.Tensor]], steps: i
     return (time.perf_counter() - started) / steps, waited / steps
 
 
+def training(trainer: Trainer, loader: WindowLoader, steps: int, rounds: int) -> dict[str, float]:
+    """Training with the loader against training on one batch that stays on the device, taking turns."""
+    stream = endless(loader)
+    batch = next(stream)
+    resident = itertools.repeat({name: rows.to(trainer.device) for name, rows in batch.items()})
+    train(trainer, resident, 3), train(trainer, stream, 3)  # warms up
+    found = [(train(trainer, stream, steps), train(trainer, resident, steps)) for _ in range(rounds)]
+    views = batch["images"].shape[:2].numel()
+    return {
+        "views_per_s": median(views / step for (step, _), _ in found),
+        "of_compute_alone": median(alone / step for (step, _), (alone, _) in found),
+        "waiting_for_data": median(wait / step for (step, wait), _ in found),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=Path, help="packed films; left out, synthetic ones")
@@ -138,27 +153,15 @@ def main() -> None:
         best = max(sweep, key=lambda row: row["views_per_s"])
 
         trainer = Trainer(method, ResNet(args.depth), device, args.windows)
-        stream = endless(open_loader(best["place"], best["threads"], best["prefetch"]))
-        batch = next(stream)
-        resident = itertools.repeat({name: rows.to(device) for name, rows in batch.items()})
-        train(trainer, resident, 3), train(trainer, stream, 3)
-        rounds = [
-            (train(trainer, stream, args.steps), train(trainer, resident, args.steps)) for _ in range(args.rounds)
-        ]
-    views = batch["images"].shape[:2].numel()
+        loader = open_loader(best["place"], best["threads"], best["prefetch"])
+        found = {"loader": best, **training(trainer, loader, args.steps, args.rounds)}
     result = {
         "benchmark": "gpu",
         "machine": machine() | {"gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None},
         "settings": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
         "loader": sweep,
-        "training": {
-            "loader": best,
-            "views_per_s": median(views / step for (step, _), _ in rounds),
-            "of_compute_alone": median(alone / step for (step, _), (alone, _) in rounds),
-            "waiting_for_data": median(wait / step for (step, wait), _ in rounds),
-        },
+        "training": found,
     }
-    found = result["training"]
     print(f"training, {args.windows} windows: {found['views_per_s']:.0f} views/s, {found['of_compute_alone']:.3f} of "
           f"compute alone, {100 * found['waiting_for_data']:.2f} % of a step waiting for data")  # fmt: skip
     if args.out:
