@@ -1,9 +1,9 @@
-"""Does a training process always end cleanly? It starts processes under load and counts how they ended.
+"""Does a training process always exit cleanly? Starts processes under load and counts how they exit.
 
     python -m benchmarks.exits --starts 200
 
-A thread that calls Python after the interpreter is gone kills its process by a signal, seldom and on busy machines. Each
-start trains two steps on two processes with batches under way, and ends; busy loops take the cores meanwhile.
+A thread that calls Python after the interpreter has shut down kills its process with a signal, rarely and on busy
+machines. Each start trains two steps on two processes with prefetched batches; busy loops load the cores.
 """
 
 from __future__ import annotations

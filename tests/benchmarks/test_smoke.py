@@ -23,7 +23,20 @@ from tests.films import write_film
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SCRIPTS = (
-    *("boundary", "costs", "failures", "finetune", "gpu", "knn", "learning", "loader", "metrics", "pack", "plan"),
+    *(
+        "boundary",
+        "costs",
+        "exits",
+        "failures",
+        "finetune",
+        "gpu",
+        "knn",
+        "learning",
+        "loader",
+        "metrics",
+        "pack",
+        "plan",
+    ),
     *("plots", "quality", "scale", "scenes", "step"),
 )
 
@@ -79,6 +92,13 @@ def test_costs_of_the_committed_results(run: Run, tmp_path: Path):
     costs = json.loads((tmp_path / "costs.json").read_text())
     assert {"views cpu-core", "key-frame", "read disk", "process", "pack", "fetch s3"} <= costs.keys()
     assert {"value", "unit", "machine", "date", "command"} == costs["pack"].keys()
+
+
+def test_exits(run: Run, tmp_path: Path):
+    with pytest.raises(SystemExit) as ended:
+        run("exits", "--starts", 2, "--load", 1, "--out", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["ended"] == {"clean": 2}
+    assert not ended.value.code
 
 
 def test_finetune(run: Run, tmp_path: Path):
