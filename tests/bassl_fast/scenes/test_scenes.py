@@ -257,7 +257,7 @@ def test_checkpoints_that_do_not_fit(project: Project, film_file: Path, tmp_path
     def said(*argv: object) -> str:
         return refused(capsys, "scenes", film_file, "--out", tmp_path / "out", *argv)
 
-    wrong = "a checkpoint of `bassl-fast pretrain` or `bassl-fast train` or `bassl-fast import-checkpoint`; this needs one of"
+    wrong = "a checkpoint of `bassl-fast pretrain` or `bassl-fast train` or `bassl-fast import-checkpoint`; this needs"
     assert wrong in said("--checkpoint", project.pretrained)
     assert "no such checkpoint" in said("--checkpoint", tmp_path / "none.ckpt")
     assert "give one of them" in said()
