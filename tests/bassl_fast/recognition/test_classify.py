@@ -227,7 +227,7 @@ def test_what_cannot_be_is_refused(trained: Path, shards: Path, frames: Path, tm
     broken["state_dict"]["method.classifier.weight"][:] = float("nan")
     torch.save(broken, tmp_path / "nan.ckpt")
     assert "is not finite" in said("classify", tmp_path / "nan.ckpt", shards)
-    assert "is what is looked for" in said("retrieve", trained, shards, "--query", "train")
+    assert "is the query too" in said("retrieve", trained, shards, "--query", "train")
     assert "frames 3: ResNet takes images" in said("info", "--model", "ResNet", "--frames", 3)
 
 
