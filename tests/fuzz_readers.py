@@ -620,7 +620,7 @@ def read_note(folder: Path) -> None:
     if found is not None:  # what `write_index` asks of it
         assert found.frames.dtype == fmt.FRAME
         assert len(found.shots) == found.sequences["shots"].sum()
-        assert isinstance(found.bytes, int)
+        assert isinstance(found.size, int)
 
 
 # --- lists of clips ---

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def scenes_from_boundaries(boundary: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(boundary[:-1])]).astype(np.int32)
 
 
-def _int32(value: object) -> int:
+def _int32(value: Any) -> int:
     number = int(value)
     if not -(2**31) <= number < 2**31:
         raise ValueError(f"{number} is out of range")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from shard_tools.errors import ShardError, SourceError
 from shard_tools.shards import format as fmt
 from shard_tools.sources import keyframe_folder
 from shard_tools.sources.detect import Reading, open_layout
-from shard_tools.sources.films import annotations as annotations_folder
+from shard_tools.sources.films import annotations_folder
 from shard_tools.sources.source import Source
 from shard_tools.storage.output import PARTS, Place, open_place
 from shard_tools.storage.remote import absolute, is_remote
@@ -78,7 +78,7 @@ def write_index(place: Place, source: Source, packed: list[PackedShard], labels:
     """
     rows = np.concatenate([shard.sequences for shard in packed])
     sequences = np.zeros(len(rows), fmt.sequence_dtype([bytes(rows.dtype["name"].itemsize)], source.kind))
-    for column in rows.dtype.names:
+    for column in rows.dtype.names or ():
         sequences[column] = rows[column]
     each = [len(shard.sequences) for shard in packed]
     sequences["shard"] = np.repeat(np.arange(len(packed)), each)
@@ -89,7 +89,7 @@ def write_index(place: Place, source: Source, packed: list[PackedShard], labels:
     if source.kind == fmt.FILMS:
         sequences["split"] = [known.split.encode() for known in labels]
         shots = np.empty(int(rows["shots"].sum()), fmt.SHOT)
-        for column in fmt.SHOT.names:
+        for column in fmt.SHOT.names or ():
             shots[column] = np.concatenate([getattr(known, column) for known in labels])
     else:
         sequences["split"] = np.repeat([shard.split.encode() for shard in source.shards], each)
@@ -109,7 +109,7 @@ def write_index(place: Place, source: Source, packed: list[PackedShard], labels:
         **({} if source.kind == fmt.FILMS else {"classes": source.classes, "reading": source.reading}),
         "index": index,
         "shards": [
-            {"name": f"{shard.name}.tar", "bytes": shard.bytes, "sha256": shard.sha256, "frames": len(shard.frames)}
+            {"name": f"{shard.name}.tar", "bytes": shard.size, "sha256": shard.sha256, "frames": len(shard.frames)}
             for shard in packed
         ],
     }
@@ -164,6 +164,7 @@ def pack(
     job = Job(found.kind, check == "decode", recheck)
     films = found.kind == fmt.FILMS
     with ExitStack() as stack:
+        labels_of: Callable[[PackedShard], ShotLabels] | None
         if not films:
             labels_of = None
         elif found.labels is not None:

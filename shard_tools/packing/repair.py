@@ -107,6 +107,8 @@ def _packed(name: str, kind: str, fingerprint: str, path: Path) -> PackedShard |
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 parts = _MEMBERS[kind].fullmatch(member.name)
+                if parts is None:
+                    return None
                 shots = counts.setdefault(parts["name"], {})
                 picture = data[member.offset_data : member.offset_data + member.size]
                 if not shots:
@@ -115,7 +117,7 @@ def _packed(name: str, kind: str, fingerprint: str, path: Path) -> PackedShard |
                 if int(parts["image"] or 0) != shots.setdefault(shot, 0):
                     return None
                 shots[shot] += 1
-                frames.append((member.offset_data, member.size, zlib.crc32(picture)))
+                frames.append((member.offset_data, member.size, zlib.crc32(picture.data)))
         if any(len(set(shots.values())) > 1 for shots in counts.values()):
             return None
         rows = [
@@ -126,5 +128,5 @@ def _packed(name: str, kind: str, fingerprint: str, path: Path) -> PackedShard |
     except (tarfile.TarError, ValueError, TypeError, BasslFastError, OSError):
         return None
     numbers = np.array([shot for shots in counts.values() for shot in shots], np.int64)
-    sha256 = hashlib.sha256(data).hexdigest()
+    sha256 = hashlib.sha256(data.data).hexdigest()
     return PackedShard(name, fingerprint, len(data), sha256, sequences, numbers, np.array(frames, fmt.FRAME))

@@ -40,7 +40,8 @@ def copy_sequence(sequence: Sequence, writer: ShardWriter, job: Job) -> tuple[by
     """
     kind, fix, noun = job.kind, _FIXES[job.kind], fmt.NOUNS[job.kind]
     size_of = picture_size if kind == fmt.FILMS else any_picture_size
-    size, count = None, 0
+    size: tuple[int, int] | None = None
+    count = 0
     for shot, images in zip(sequence.shots.tolist(), sequence.images, strict=True):
         for k, image in enumerate(images):
             data = image.read()
@@ -56,6 +57,8 @@ def copy_sequence(sequence: Sequence, writer: ShardWriter, job: Job) -> tuple[by
                 raise SourceError(f"{image.name}: cannot be decoded ({fault}); {fix}")
             writer.add(fmt.member_name(sequence.name, shot, k, kind), data)
             count += 1
+    if size is None:
+        raise SourceError(f"{sequence.name}: a {noun} without images; remove it")
     shots = len(sequence.shots)
     if count > shots * fmt.MOST_IMAGES:
         raise SourceError(
@@ -82,8 +85,13 @@ def begin_shard(shard: SourceShard, place: Place, job: Job = Job()) -> Callable[
                 f"{place.uri}/{tar}: not of this pack, so it is not overwritten; choose another folder or move it away"
             )
         done = PackedShard.load(shard.name, note)
-        whole = done and done.source == scan.fingerprint and place.size(idx) is not None and size == done.bytes
-        if whole and (not job.recheck or place.sha256(tar) == done.sha256):
+        if (
+            done
+            and done.source == scan.fingerprint
+            and place.size(idx) is not None
+            and size == done.size
+            and (not job.recheck or place.sha256(tar) == done.sha256)
+        ):
             return lambda: done
         place.delete(tar)
     with ExitStack() as stack:

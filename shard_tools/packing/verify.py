@@ -86,9 +86,9 @@ def verify(
     return faults
 
 
-def _faults_anywhere(root: str, call: str, decode: Decode, shard: int) -> tuple[int, list[str], int]:
+def _faults_anywhere(root: str, call: str, decode: Decode, shard: int) -> tuple[int, list[str], float]:
     """The shard, its faults and the bytes read, on any machine that can read `root`."""
-    read: list[int] = []
+    read: list[float] = []
     return shard, list(shard_faults(_opened(root, call), shard, decode, read.append)), sum(read)
 
 
@@ -110,7 +110,7 @@ def shard_faults(index: ShardIndex, shard: int, decode: Decode, progress: Progre
     data = opened.data
     digest = hashlib.sha256()
     for start in range(0, len(data), _BLOCK):
-        digest.update(data[start : start + _BLOCK])
+        digest.update(data[start : start + _BLOCK].data)
         if progress:
             progress(min(_BLOCK, len(data) - start))
     changed = digest.hexdigest() != facts["sha256"]
@@ -156,7 +156,7 @@ def _crc_faults(index: ShardIndex, shard: int, data: np.ndarray) -> list[str]:
     found, (first, rows) = [], _frames(index, shard)
     starts, lengths = rows["offset"].tolist(), rows["size"].tolist()
     for i, (start, size, crc) in enumerate(zip(starts, lengths, rows["crc32"].tolist(), strict=True)):
-        if zlib.crc32(data[start : start + size]) != crc:
+        if zlib.crc32(data[start : start + size].data) != crc:
             found.append(_line(index, first + i, "differs from the index (crc32); the index is of another shard"))
     return found
 
@@ -170,7 +170,7 @@ def _member_faults(index: ShardIndex, shard: int, data: np.ndarray) -> list[str]
         end = stop + len(fmt.padding(size))
         if stop > len(data):
             found.append(_line(index, first + i, f"cut off, the shard ends at byte {len(data)}"))
-        elif zlib.crc32(data[start:stop]) != row["crc32"]:
+        elif zlib.crc32(data[start:stop].data) != row["crc32"]:
             found.append(_line(index, first + i, "bytes differ from the index (crc32)"))
         elif data[start - tarfile.BLOCKSIZE : start].tobytes() != fmt.tar_header(member, size):
             found.append(_line(index, first + i, "its tar header differs"))

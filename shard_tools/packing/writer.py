@@ -7,7 +7,7 @@ import io
 import json
 import os
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class PackedShard:
 
     name: str
     source: str  # fingerprint of the files it was made from
-    bytes: int
+    size: int  # bytes
     sha256: str
     sequences: np.ndarray  # [N], see `sequence_rows`
     shots: np.ndarray  # [S] shot numbers
@@ -35,7 +35,7 @@ class PackedShard:
     def note(self) -> bytes:
         """The fields as bytes that `load` reads."""
         buffer = io.BytesIO()
-        facts = json.dumps({"source": self.source, "bytes": self.bytes, "sha256": self.sha256})
+        facts = json.dumps({"source": self.source, "bytes": self.size, "sha256": self.sha256})
         np.savez(buffer, facts=np.array(facts), sequences=self.sequences, shots=self.shots, frames=self.frames)
         return buffer.getvalue()
 
@@ -83,8 +83,9 @@ class ShardWriter:
     def __init__(self, path: Path) -> None:
         self.path, self.bytes = path, 0
         self._file, self._digest = open(path, "wb", buffering=0), hashlib.sha256()  # noqa: SIM115 (see __exit__)
-        self._thread, self._pending = ThreadPoolExecutor(1), None
-        self._parts, self._written = [], 0
+        self._thread, self._written = ThreadPoolExecutor(1), 0
+        self._pending: Future[None] | None = None
+        self._parts: list[Buffer] = []
         self._rows: list[tuple[int, int, int]] = []
 
     def __enter__(self) -> ShardWriter:
@@ -114,15 +115,18 @@ class ShardWriter:
 
     def settle(self) -> tuple[np.ndarray, str]:
         """Wait until all is on disk; returns rows `[F]` of FRAME and the sha256 of the file."""
-        self._pending.result()
+        self._wait()
         os.fsync(self._file.fileno())
         return np.array(self._rows, fmt.FRAME), self._digest.hexdigest()
 
     def _hand_over(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
+        self._wait()
         self._pending = self._thread.submit(self._write, self._parts)
         self._parts, self._written = [], self.bytes
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
 
     def _write(self, parts: list[Buffer]) -> None:
         # In one piece: a thread that takes Python's lock for every part slows the reader down.

@@ -65,7 +65,9 @@ def sequence_dtype(names: Iterable[bytes], kind: str = FILMS) -> np.dtype:
 
 def columns_of(dtype: np.dtype) -> list[tuple] | None:
     """Names and types of the columns of an array; the column `name` may have any width."""
-    return dtype.names and [(name, "S" if name == "name" else dtype[name].str) for name in dtype.names]
+    if not dtype.names:
+        return None
+    return [(name, "S" if name == "name" else dtype[name].str) for name in dtype.names]
 
 
 def member_name(name: str, shot: int, image: int, kind: str = FILMS) -> str:
@@ -163,5 +165,5 @@ def npy_bytes(array: np.ndarray) -> bytes:
 
 def npz_bytes(**arrays: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stubs: one could be `allow_pickle`
     return buffer.getvalue()

@@ -144,7 +144,7 @@ class ShardIndex:
         root = Path(root)
         manifest = _read_manifest(root)
         columns = {FRAMES: FRAME, SEQUENCES: sequence_dtype([], manifest.kind), SHOTS: SHOT}
-        arrays = (_open_array(root / name, columns[name], *manifest.arrays[name]) for name in ARRAYS)
+        arrays: Iterator[Any] = (_open_array(root / name, columns[name], *manifest.arrays[name]) for name in ARRAYS)
         index = cls(manifest.kind, manifest.classes, root, address, cache, manifest.shards, *arrays)
         index._check()
         if check_shards:
@@ -213,7 +213,9 @@ class ShardIndex:
             if self.cache
             else {shard["name"]: _size(self.root / shard["name"]) for shard in self.shards}
         )
-        for shard in self.shards if sizes is not None else ():  # None: checked on arrival
+        if sizes is None:
+            return  # checked on arrival
+        for shard in self.shards:
             path, size = f"{self.address}/{shard['name']}", sizes.get(shard["name"])
             if size is None:
                 yield f"{path}: shard missing; copy it here or pack again"

@@ -18,7 +18,7 @@ _SEGMENT = struct.Struct(">BBHBHH").unpack_from
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
 
 
-def picture_size(data: bytes, name: str, fix: str = "extract this key-frame again") -> tuple[int, int]:
+def picture_size(data: bytes | memoryview, name: str, fix: str = "extract this key-frame again") -> tuple[int, int]:
     """(height, width) in pixels of the JPEG `data`.
 
     Checks that the stream starts and ends as a JPEG does and that its tables are there, so a file cut anywhere is found
@@ -53,7 +53,7 @@ def picture_size(data: bytes, name: str, fix: str = "extract this key-frame agai
     raise SourceError(f"{name}: broken JPEG header (no picture size or no scan); {fix}")
 
 
-def any_picture_size(data: bytes, name: str, fix: str) -> tuple[int, int]:
+def any_picture_size(data: bytes | memoryview, name: str, fix: str) -> tuple[int, int]:
     """(height, width) in pixels of a JPEG or PNG, whatever its file name.
 
     ImageNet holds a PNG and JPEGs in CMYK under names of JPEGs; DALI decodes all of them, so they are kept. A JPEG with
@@ -65,7 +65,7 @@ def any_picture_size(data: bytes, name: str, fix: str) -> tuple[int, int]:
     """
     if data[:8] == _PNG:
         height, width = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
-        if not data.endswith(_PNG_END) or not 0 < height < 1 << 16 or not 0 < width < 1 << 16:
+        if data[-len(_PNG_END) :] != _PNG_END or not 0 < height < 1 << 16 or not 0 < width < 1 << 16:
             raise SourceError(f"{name}: truncated PNG ({len(data)} bytes); {fix}")
         return height, width
     try:

@@ -38,7 +38,7 @@ class Rows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, key: Any) -> np.ndarray | np.void:
+    def __getitem__(self, key: Any) -> Any:
         """A row, or rows `[...]` by slice or integers `[...]`."""
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))

@@ -122,7 +122,7 @@ def _listed(root: Path, listing: Listing) -> dict[str, list[Clip]]:
     clips: dict[str, dict[str, Clip]] = {}
     missing: list[str] = []
     seen: dict[str, str] = {}
-    bases: dict[str, tuple[Path, str | None]] = {}
+    bases: dict[str, tuple[Path, str]] = {}
     for entry in listing.clips:
         parts = entry.path.split("/")
         if any(part in ("", ".", "..") or "\0" in part for part in parts):
@@ -220,7 +220,8 @@ def _scan_clips(fps: float, short_side: int, clips: list[Clip], _: str) -> Scan:
 
 def _clip(clip: Clip, frames: list[str] | None, fps: float, short_side: int) -> Sequence:
     if frames is None:
-        images = (Keyframe(clip.path, lambda jpeg=jpeg: jpeg) for jpeg in clip_frames(clip.path, fps, short_side))
+        jpegs = clip_frames(clip.path, fps, short_side)
+        images = (Keyframe(clip.path, partial(bytes, jpeg)) for jpeg in jpegs)
     else:
         images = (Keyframe(path, partial(read_file, path)) for path in frames)
     return Sequence(clip.name, ONE_SHOT, (images,))

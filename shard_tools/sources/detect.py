@@ -101,8 +101,9 @@ def open_layout(
 
 
 def _open_clips(request: Request) -> Source | None:
-    source, annotations, reading, folder = request.source, request.annotations, request.reading, request.folder
-    if not _may_be(CLIPS, request):
+    source, annotations, reading = request.source, request.annotations, request.reading
+    folder = _folder_of(CLIPS, request)
+    if folder is None:
         return None
     where = source if annotations is None else annotations
     listing = None if is_remote(where) else find_lists(Path(where), reading.split_id)
@@ -115,8 +116,9 @@ def _open_clips(request: Request) -> Source | None:
 
 
 def _open_pictures(request: Request) -> Source | None:
-    source, reading, folder = request.source, request.reading, request.folder
-    if not _may_be(PICTURES, request) or (reading.layout is None and _kind(folder) != PICTURES):
+    source, reading = request.source, request.reading
+    folder = _folder_of(PICTURES, request)
+    if folder is None or (reading.layout is None and _kind(folder) != PICTURES):
         return None
     for name in ("short_side", "fps", "split_id"):
         if getattr(reading, name) != getattr(Reading, name):
@@ -130,8 +132,8 @@ def _open_films(request: Request) -> Source:
     return Source(FILMS, open_source(request.source), [], 0.0, {})
 
 
-def _may_be(kind: str, request: Request) -> bool:
-    """Whether the source is a local folder that the user did not declare to be of another kind.
+def _folder_of(kind: str, request: Request) -> Path | None:
+    """The source, if it is a local folder that the user did not declare to be of another kind.
 
     Raises:
         SourceError: the user declared this kind, and the source is not a local folder.
@@ -140,7 +142,7 @@ def _may_be(kind: str, request: Request) -> bool:
         if is_remote(request.source):
             raise SourceError(f"{request.source}: {kind} are packed from a local folder; copy it to this machine")
         raise SourceError(f"{request.source}: no such folder; give the one that holds the {kind}")
-    return request.folder is not None and request.reading.layout in (None, kind)
+    return request.folder if request.reading.layout in (None, kind) else None
 
 
 # Tried in this order; films come last, so whatever is wrong with an unknown folder is said in terms of films.

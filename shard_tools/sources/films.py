@@ -64,7 +64,7 @@ def _scan_folder(folder: Path) -> Scan:
 
 
 @contextmanager
-def annotations(source: str | Path, given: str | Path | None = None) -> Iterator[Path]:
+def annotations_folder(source: str | Path, given: str | Path | None = None) -> Iterator[Path]:
     """The folder that holds `anno/` and `scene318/`: the one given, the source itself, or the folder of the zip.
 
     Remote annotations are copied to a temporary folder.
@@ -90,6 +90,6 @@ def annotations(source: str | Path, given: str | Path | None = None) -> Iterator
             (Path(folder) / part).mkdir(parents=True)
             for entry in entries:
                 if entry.name.endswith((".ndjson", ".txt")):
-                    data = attempt(f"{where}/{part}/{entry.name}", lambda entry=entry: fs.cat_file(entry.path))
+                    data = attempt(f"{where}/{part}/{entry.name}", partial(fs.cat_file, entry.path))
                     (Path(folder) / part / entry.name).write_bytes(data)
         yield Path(folder)

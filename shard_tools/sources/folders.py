@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -133,7 +134,8 @@ class ShardCutter:
     """Cuts a run of items into shards of about `SHARD` bytes."""
 
     def __init__(self, split: str) -> None:
-        self._split, self._parts, self._room = split, [], 0
+        self._split, self._room = split, 0
+        self._parts: list[tuple[list, list[int], Any]] = []  # items, labels, sha256 of what is known of them
 
     def add(self, item: object, label: int, size: int, known: str = "") -> None:
         """Append an item of `size` bytes; `known` goes into the fingerprint of its shard."""

@@ -39,7 +39,8 @@ def open_pictures(root: Path) -> Source:
 
 
 def _add_class(cut: ShardCutter, folder: Path, name: str, label: int) -> None:
-    where, known = str(folder), {}
+    where = str(folder)
+    known: dict[str, tuple[str, int, int]] = {}  # stem -> file, bytes, time
     with os.scandir(folder) as entries:
         for entry in entries:
             file = entry.name

@@ -75,7 +75,8 @@ def _scan_remote_folder(film: str, where: str) -> Scan:
         data = attempt(where, lambda: fs.cat(paths, on_error="raise"))
         data = data if isinstance(data, dict) else {paths[0]: data}
         return shots, [
-            [Keyframe(f"{where}/{name}", partial(data.get, entries[name].path)) for name in images] for images in names
+            [Keyframe(f"{where}/{name}", partial(data.__getitem__, entries[name].path)) for name in images]
+            for images in names
         ]
 
     return film_scan(film, digest(_remote_facts(entries[name]) for images in names for name in images), keyframes)

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
@@ -53,7 +54,8 @@ EXPOSURE_DRIFT = 0.25  # the same over scenes, from first to last shot of a scen
 WHITE_JITTER = 0.08  # standard deviation over shots of the log gain of each colour channel
 MOTION = 10.0  # pixels between two key-frames of a shot, as a standard deviation
 
-Rng, Array = np.random.Generator, np.ndarray
+Rng: TypeAlias = np.random.Generator
+Array: TypeAlias = np.ndarray
 
 SCRIPT, PALETTE, SET, CAMERA, SHOT = range(5)  # parts of a film, each with its own random numbers
 CAMERAS = 4  # at most, in a set
@@ -149,7 +151,7 @@ def _tint(grey: Image.Image, dark: Array, light: Array) -> Image.Image:
 # --- Sets and their cast ---
 
 # An object is a stack of shapes, in fractions of its width and height: the first plain, the others textured.
-SHAPES = (
+SHAPES: tuple[tuple[tuple[Any, ...], ...], ...] = (
     (("ellipse", 0.3, 0.0, 0.7, 0.33), ("rounded_rectangle", 0.12, 0.3, 0.88, 1.0)),  # a person
     (("rectangle", 0.0, 0.3, 1.0, 0.4), ("rectangle", 0.06, 0.4, 0.94, 1.0)),  # a chest
     (("rectangle", 0.45, 0.3, 0.55, 1.0), ("polygon", 0.3, 0.0, 0.7, 0.0, 1.0, 0.4, 0.0, 0.4)),  # a lamp
@@ -188,9 +190,9 @@ def _film_set(rng: Rng, palette: Array) -> FilmSet:
     panorama.paste(_texture(rng, width, height - horizon).point(lambda v: v * 0.6), (0, horizon))
     pen = ImageDraw.Draw(panorama)
     for _ in range(rng.integers(3, 8)):  # doors, windows, posts
-        x, w, h = rng.uniform(0, width), rng.uniform(12, 120), rng.uniform(60, 200)
+        left, w, h = rng.uniform(0, width), rng.uniform(12, 120), rng.uniform(60, 200)
         foot = horizon - rng.choice([0, 40])
-        pen.rectangle((x, foot - h, x + w, foot), int(rng.integers(256)), int(rng.integers(256)), 4)
+        pen.rectangle((left, foot - h, left + w, foot), int(rng.integers(256)), int(rng.integers(256)), 4)
     angle, fall, tint = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.6), rng.uniform(0.88, 1, 3)
     y, x = np.ogrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
     lit = 1 - fall * (0.5 + 0.35 * (x * np.cos(angle) + y * np.sin(angle)))
@@ -262,7 +264,8 @@ def _script(rng: Rng, shots: int) -> Script:
             rows.append((scene, film_set, palettes[film_set], camera))
         scene += 1
     seconds = np.clip(rng.lognormal(1.1, 0.5, shots), *SHOT_SECONDS)
-    return Script(*np.array(rows[:shots]).T, np.rint(seconds * FPS).astype(np.int32))
+    frames = np.rint(seconds * FPS).astype(np.int32)
+    return Script(*np.array(rows[:shots]).T, frames)  # type: ignore[call-arg]  # four columns
 
 
 def _labels(script: Script, split: str) -> ShotLabels:

@@ -50,7 +50,9 @@ def in_tar(data: Buffer, where: str) -> Keyframes:
             raise SourceError(f"{where}: member {name!r} appears twice; make the tar again")
         found[file] = view[start : start + size]
     shots, names = keyframe_folder.arrange_keyframes(where, found)
-    return shots, [[Keyframe(f"{where}: {name}", partial(found.get, name)) for name in images] for images in names]
+    return shots, [
+        [Keyframe(f"{where}: {name}", partial(found.__getitem__, name)) for name in images] for images in names
+    ]
 
 
 def _members(view: memoryview, where: str) -> list[tuple[str, int | None, int]]:
@@ -76,7 +78,8 @@ def _plain_members(view: memoryview) -> tuple[list[tuple[str, int | None, int]] 
 
     tarfile takes longer to read the headers of small files than the kernel takes to read the files themselves.
     """
-    at, members = 0, []
+    at = 0
+    members: list[tuple[str, int | None, int]] = []
     while at + tarfile.BLOCKSIZE <= len(view):
         header = bytes(view[at : at + tarfile.BLOCKSIZE])
         if header[0] == 0:

@@ -14,7 +14,7 @@ from typing import Any
 
 from shard_tools.errors import SourceError
 
-from .source import Keyframes, Scan, SourceShard, digest, film_scan
+from .source import Buffer, Keyframes, Scan, SourceShard, digest, film_scan
 from .tar_films import in_tar
 
 _MOST_UNPACKED = 100  # times its compressed size; JPEGs hardly shrink, so more is a zip bomb
@@ -51,7 +51,7 @@ def _scan_zipped(where: str, open_file: Callable[[], Any], member: zipfile.ZipIn
         try:
             with open_file() as file:
                 if member.compress_type == zipfile.ZIP_STORED and isinstance(file, io.BufferedReader):
-                    data = _stored(file, member)
+                    data: Buffer = _stored(file, member)
                 else:
                     if member.file_size > _MOST_UNPACKED * member.compress_size:
                         raise ValueError(f"claims to unpack {member.compress_size} bytes to {member.file_size}")

@@ -131,7 +131,7 @@ def _fetch(url: str, part: Path, note: Path, timeout: float, bar: _Bar) -> bool:
     try:
         answer = _request(url, here, known, timeout)
     except urllib.error.HTTPError as error:
-        if error.code != 416 or not here:
+        if error.code != 416 or not here or not known:
             raise
         # No bytes beyond those here: the part is whole, or the file changed.
         if here == known["total"]:
@@ -159,7 +159,7 @@ def _fetch(url: str, part: Path, note: Path, timeout: float, bar: _Bar) -> bool:
 def _request(url: str, here: int, known: dict[str, Any] | None, timeout: float) -> HTTPResponse:
     """Ask for the file from byte `here` on, if it is still the `known` version."""
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
-    if here:
+    if here and known:
         request.add_header("Range", f"bytes={here}-")
         if known["version"] and not known["version"].startswith("W/"):  # a weak ETag allows no ranges
             request.add_header("If-Range", known["version"])

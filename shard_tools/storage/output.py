@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -56,7 +56,7 @@ class Place(Protocol):
     def clear(self) -> None:
         """Delete what only a running pack needs."""
 
-    def writing(self) -> contextmanager:
+    def writing(self) -> AbstractContextManager[None]:
         """Held by one process at a time, where locks exist."""
 
     def join(self) -> None:

@@ -184,7 +184,7 @@ def listing(uri: str) -> list[Entry]:
     return entries
 
 
-def sizes(uri: str) -> dict[str, int] | None:
+def sizes(uri: str) -> dict[str, int | None] | None:
     """Name -> bytes of the files in a remote folder; None over http, where listings have no sizes.
 
     Raises:

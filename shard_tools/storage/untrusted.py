@@ -68,7 +68,7 @@ class TarHeader(tarfile.TarInfo):
     """For `tarfile.open(tarinfo=...)`: refuses headers that would make tarfile read too much, or loop forever."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> TarHeader:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> TarHeader:
         header = super().frombuf(buf, encoding, errors)
         if header.size < 0 or (header.type in _EXTENDED and header.size > _LARGEST_HEADER):
             raise ValueError(f"a header of {header.name!r} claims {header.size} bytes")

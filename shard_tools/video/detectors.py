@@ -57,7 +57,8 @@ class _SceneDetect:
         self._reformatter = load_library("av.video.reformatter").VideoReformatter()
         self._finder = getattr(self._library, name)()
         self.lag = self._finder.event_buffer_length
-        self._seen, self._size = 0, None
+        self._seen = 0
+        self._size: tuple[int, ...] | None = None
 
     def push(self, shown: Shown) -> Iterable[int]:
         pixels = self._reformatter.reformat(shown.frame, format="bgr24").to_ndarray()

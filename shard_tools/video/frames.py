@@ -53,7 +53,7 @@ def read_header(film: Path | str) -> Header:
         SourceError: not a readable file, or no video stream that can be decoded.
     """
     with open_video(film) as container:
-        stream = container.streams.best("video")
+        stream = video_stream(container)
         rate = stream.average_rate or stream.guessed_rate or Fraction(FPS)
         return Header((container.duration or 0) / 1e6, Fraction(rate), stream.codec_context.name)
 
@@ -72,7 +72,7 @@ def decode(film: Path | str, progress: Progress | None = None) -> Iterator[Shown
     """
     held: Shown | None = None
     with open_video(film) as container:
-        stream = container.streams.best("video")
+        stream = video_stream(container)
         stream.thread_type = "AUTO"
         pixel_aspect = float(stream.sample_aspect_ratio or 1)
         step = 1 / float(stream.average_rate or FPS)
@@ -110,7 +110,7 @@ def _frames(film: Path | str, container: InputContainer, stream: VideoStream) ->
         if packet.pts is not None and packet.stream.type in ("video", "audio"):
             reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream_index == stream.index:
-            yield from packet.decode()
+            yield from packet.decode()  # type: ignore[misc]  # only frames of video
     # A container cut at the edge of a packet ends without an error: only its header shows that there was more.
     declared = (container.duration or 0) / 1e6
     if reached < declared - max(1.0, 0.01 * declared):
@@ -141,6 +141,11 @@ def open_video(film: Path | str) -> Iterator[InputContainer]:
         raise SourceError(
             f"{film}: not a video, or a broken one ({error.strerror}); fetch it again or re-encode it with ffmpeg"
         ) from None
+
+
+def video_stream(container: InputContainer) -> VideoStream:
+    """The video of a container from `open_video`."""
+    return container.streams.best("video")  # type: ignore[return-value]  # checked there
 
 
 def _local(path: Path) -> str:

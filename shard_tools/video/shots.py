@@ -77,7 +77,7 @@ def cut_shots(film: Path | str, cutter: Cutter, progress: Progress | None = None
         yield from settled(max(0, len(waiting) - 1 - cutter.lag))
     cuts.update(cutter.finish())
     yield from settled(len(waiting))
-    yield shot.close(shown.end, draw)
+    yield shot.close(shown.end, draw)  # type: ignore[union-attr]  # there is one, as a film has frames
 
 
 def ticks(start: float, end: float) -> tuple[int, int]:
