@@ -239,7 +239,7 @@ def test_folder_refusals(tmp_path):
         extract_folder(source, source, join="all")
     with pytest.raises(ConfigError, match="split"):
         extract_folder(source, tmp_path / "out", join="all", split="tset")
-    with pytest.raises(SourceError, match="no files"):
+    with pytest.raises(SourceError, match="without files"):
         extract_film([], tmp_path, "all")
     extract_film([source / "a b.mp4"], tmp_path, "a")
     with pytest.raises(SourceError, match="there already"):
