@@ -88,7 +88,7 @@ class Clips:
         """
         if self.seconds is None and self.stride is None:
             return
-        fps = index.sequences["fps"][films] if "fps" in index.sequences.dtype.names else np.zeros(len(films))
+        fps = index.sequences["fps"][films] if "fps" in (index.sequences.dtype.names or ()) else np.zeros(len(films))
         if len(unknown := films[~(fps > 0)]):
             raise ShardError(
                 f"{index.address}: frames/s of {index.films[unknown[0]]} are unknown ({len(unknown)} of {len(films)}), "
@@ -99,15 +99,20 @@ class Clips:
         length = centers.frames_per_shot[:, None]
         if self.segments:
             return of_segments(length, self.frames, place)
-        if self.seconds is None and self.stride is None:
-            return of_span(np.zeros_like(place, np.int64), length, self.frames)
-        rate = np.broadcast_to(centers.fps, centers.film.shape)[:, None]
-        if not (rate > 0).all():
-            unknown = centers.film[np.flatnonzero(~(rate[:, 0] > 0))[0]]
-            raise ShardError(f"video number {unknown}: its frames/s are unknown, and this clip sampling needs them")
         if self.seconds is not None:
-            return of_seconds(length, rate, self.frames, self.seconds, place)
-        return of_stride(length, rate, self.frames, self.stride, place)
+            return of_seconds(length, _rate(centers), self.frames, self.seconds, place)
+        if self.stride is not None:
+            return of_stride(length, _rate(centers), self.frames, self.stride, place)
+        return of_span(np.zeros_like(place, np.int64), length, self.frames)
+
+
+def _rate(centers: Centers) -> np.ndarray:
+    """Frames/s `[B, 1]`. Raises: ShardError if one is unknown."""
+    rate = np.broadcast_to(centers.fps, centers.film.shape)[:, None]
+    if not (rate > 0).all():
+        unknown = centers.film[np.flatnonzero(~(rate[:, 0] > 0))[0]]
+        raise ShardError(f"video number {unknown}: its frames/s are unknown, and this clip sampling needs them")
+    return rate
 
 
 def of_span(first: np.ndarray, length: np.ndarray, frames: int) -> np.ndarray:

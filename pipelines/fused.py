@@ -85,7 +85,7 @@ def view(crop, row, size: int, bfloat16: bool, following=None):
     )
 
 
-def _address(function: str) -> int:
+def _address(function: str) -> int | None:
     return ctypes.cast(getattr(library(), function), ctypes.c_void_p).value
 
 

@@ -48,13 +48,15 @@ def train_path(
         mean, std: of the channels, as of `TrainViews`.
         clips: rows may have `difference`; the JPEGs of `views.following` then follow those of the rows.
     """
-    mean, std = 255 * np.array(mean), 255 * np.array(std)
+    grey_mean, grey_std = 255 * np.array(mean), 255 * np.array(std)
+    inputs: Callable
     if not gpu and fused.library():
         make_graph = fused_clip_graph if clips else fused_graph
-        inputs = partial(fused_inputs, mean=mean, std=std)
+        inputs = partial(fused_inputs, mean=grey_mean, std=grey_std)
         make_graph = partial(make_graph, size=size, bfloat16=bfloat16)
     else:
-        make_graph, inputs = partial(train_graph, size=size, gpu=gpu, mean=mean, std=std, clips=clips), train_inputs
+        make_graph = partial(train_graph, size=size, gpu=gpu, mean=grey_mean, std=grey_std, clips=clips)
+        inputs = train_inputs
     return make_graph, partial(clip_inputs, inputs=inputs) if clips else inputs
 
 
@@ -192,7 +194,7 @@ def test_graph(source: Callable[[], tuple], views: TestViews, gpu: bool):
     return _normalise(images, 255 * np.array(views.mean), 255 * np.array(views.std))
 
 
-test_inputs.__test__ = test_graph.__test__ = False  # for pytest: not tests
+test_inputs.__test__ = test_graph.__test__ = False  # type: ignore[attr-defined]  # for pytest: not tests
 
 
 def _decode_region(jpeg, anchor, shape, device: str):

@@ -31,8 +31,10 @@ def view_jpegs(
             yield Request(store.put(some), regions, partial(test_inputs, views, regions, np.full(len(some), 0.5)))
 
     make_graph = partial(test_graph, views=views, gpu=device.type == "cuda")
-    pipe = {"batch_size": batch, "num_threads": threads, "prefetch_queue_depth": 2}
-    for _, images in Stream(store, requests(), make_graph, device, **pipe):
+    stream = Stream(
+        store, requests(), make_graph, device, batch_size=batch, num_threads=threads, prefetch_queue_depth=2
+    )
+    for _, images in stream:
         yield images
 
 

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 from weakref import proxy
 
 import numpy as np
@@ -100,13 +101,14 @@ class WindowLoader:
         self._ahead = _AHEAD if pools is None else self.plan.pool_steps
         _warn_of_small_cache(index, films, pool)
         self.epoch = self.step = 0  # of the next batch
-        self._mine, self._world_size = process_slice(global_batch, rank, world_size), world_size
+        self._mine: slice | np.ndarray = process_slice(global_batch, rank, world_size)
+        self._world_size = world_size
         self._device, self._dtype = torch.device(device), dtype
         self._size, self._mean, self._std = size, mean, std
         self._max_broken = max_broken
         self._substitutes = Substitutes(self._store, device_id(self._device)) if max_broken else None
         self._views = self._replaced = 0  # since the processes last added up
-        self._kwargs = {"num_threads": threads, "prefetch_queue_depth": prefetch}
+        self._kwargs: dict[str, Any] = {"num_threads": threads, "prefetch_queue_depth": prefetch}
         self._streams: dict[int, Stream] | None = None  # by the size of their views
         self._stream_at, self._process = (0, 0), 0
 
@@ -172,7 +174,7 @@ class WindowLoader:
         self._stream_at, self._streams = self._after(epoch, step), streams
         centers = self._table[samples]
         rest = {"film": centers.film, "position": centers.position, **drawn.extras}
-        if "label" in self.index.sequences.dtype.names:
+        if "label" in (self.index.sequences.dtype.names or ()):
             rest["label"] = self.index.sequences["label"][centers.film].astype(np.int64)
         return images | {
             name: torch.from_numpy(np.ascontiguousarray(rows)).to(self._device) for name, rows in rest.items()
@@ -195,9 +197,10 @@ class WindowLoader:
         streams = {}
         for size, rows in self._by_size(drawn[self._mine]).items():
             make_graph, _ = self._path(size, rows)
-            kwargs = {"substitutes": self._substitutes, "batch_size": rows.size, **self._kwargs}
             requests = self._requests(epoch, step, size)
-            streams[size] = Stream(self._store, requests, make_graph, self._device, **kwargs)
+            streams[size] = Stream(
+                self._store, requests, make_graph, self._device, self._substitutes, batch_size=rows.size, **self._kwargs
+            )
         return streams
 
     def _path(self, size: int, rows: np.ndarray) -> tuple[Callable, Callable]:

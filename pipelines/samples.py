@@ -47,7 +47,8 @@ class Drawn:
 
     def __getitem__(self, samples: slice | np.ndarray) -> Drawn:
         """What was drawn for some of the samples."""
-        extras, small = ({name: rows[samples] for name, rows in part.items()} for part in (self.extras, self.small))
+        extras = {name: rows[samples] for name, rows in self.extras.items()}
+        small = {size: rows[samples] for size, rows in self.small.items()}
         return Drawn(self.views[samples], extras, small)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,11 @@ class ShotLoader:
         self._views, self._clips, self._count, self._batch = views, clips, count, batch
         clips.spaced(self._table[np.empty(0, np.int64)], count)  # raises if it cannot work
         clips.check(index, films)
-        self._kwargs = {"batch_size": batch * clips.frames, "num_threads": threads, "prefetch_queue_depth": prefetch}
+        self._kwargs: dict[str, Any] = {
+            "batch_size": batch * clips.frames,
+            "num_threads": threads,
+            "prefetch_queue_depth": prefetch,
+        }
 
     @property
     def views_a_shot(self) -> int:
@@ -87,7 +92,7 @@ class ShotLoader:
             clip, crop = np.divmod(view, self._views.crops)
             centers = self._table[shot]
             numbers = self._clips.spaced(centers, self._count)[np.arange(len(shot)), clip]
-            regions = np.zeros(numbers.shape, VIEW)
+            regions: np.ndarray = np.zeros(numbers.shape, VIEW)
             regions["frame"] = centers.frames(centers.position[:, None], numbers)
             regions["height"], regions["width"] = centers.height[:, None], centers.width[:, None]
             regions, places = regions.ravel(), np.repeat(self._views.places[crop], self._clips.frames)

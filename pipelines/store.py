@@ -8,7 +8,7 @@ import weakref
 import zlib
 from collections import OrderedDict
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Store:
 
     def _differing(self, frames: np.ndarray, crc32: np.ndarray, pictures: list[np.ndarray]) -> list[int]:
         bytes_, bits = frames >> 3, np.uint8(1) << (frames & 7).astype(np.uint8)
-        differing = {}
+        differing: dict[int, None] = {}
         for i in np.flatnonzero(self._checked[bytes_] & bits == 0).tolist():
             if zlib.crc32(pictures[i]) == crc32[i]:
                 self._checked[bytes_[i]] |= bits[i]
@@ -94,7 +94,8 @@ class Store:
             if len(self._open) >= self._mapped:
                 self._release()
             opened = open_shard(self.index, shard, self._release)
-            found = self._open[shard] = _Mapped(opened, np.asarray(opened.data), opened.data.base)
+            pages: Any = opened.data.base
+            found = self._open[shard] = _Mapped(opened, np.asarray(opened.data), pages)
         self._open.move_to_end(shard)
         return found
 

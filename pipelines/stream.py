@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakMethod
 
 import numpy as np
@@ -16,7 +16,6 @@ import torch
 from shard_tools.counters import count
 from shard_tools.errors import PictureError
 
-from .store import Store
 from .substitutes import Substitutes, undecodable
 
 
@@ -35,6 +34,14 @@ class Request:
     regions: np.ndarray
     inputs: Callable[[list[np.ndarray]], tuple]
     tag: Any = None
+
+
+class Pictures(Protocol):
+    """What a stream reads from, see `Store`."""
+
+    def read(self, frames: np.ndarray) -> list[np.ndarray]: ...
+
+    def describe(self, frame: int, fault: str) -> str: ...
 
 
 class Stream:
@@ -57,7 +64,7 @@ class Stream:
 
     def __init__(
         self,
-        store: Store,
+        store: Pictures,
         requests: Iterator[Request],
         make_graph: Callable,
         device: torch.device,
@@ -76,7 +83,7 @@ class Stream:
         self._in_flight: deque[tuple[Request, np.ndarray]] = deque()  # with the key-frames shown
         self._feeding = False
         feed = WeakMethod(self._feed)  # no cycle, so that threads and maps end with the stream, without the collector
-        self._pipe = self._make_graph(source=lambda: feed()())
+        self._pipe = self._make_graph(source=lambda: feed()())  # type: ignore[misc]  # called while the stream lives
         self._pipe.build()
         # DALI 2 counts references to an output; on a GPU it cannot know when a kernel is done with it.
         self._owned = self._device.type == "cpu" and getattr(self._pipe, "exec_dynamic", False)
@@ -134,9 +141,11 @@ class Stream:
         for request, shown in self._in_flight:
             faults = undecodable(self._store.read(shown), request.regions, self._device_id)
             broken = {int(shown[at]): f"cannot be decoded ({fault})" for at, fault in faults.items()}
-            if broken and self._substitutes is None:
+            if not broken:
+                continue
+            if self._substitutes is None:
                 raise PictureError(self._store.describe(*next(iter(broken.items())))) from None
-            if broken and self._substitutes.add_undecodable(broken):
+            if self._substitutes.add_undecodable(broken):
                 break
         else:
             raise error

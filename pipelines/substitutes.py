@@ -76,7 +76,7 @@ class Substitutes:
 
     def _in_order(self, frame: int) -> Iterator[int]:
         """The key-frame, the others of its shot, then those of the other shots of the film, nearest first."""
-        film = self._store.index.sequences[int(self._store.films_of(frame))]
+        film = self._store.index.sequences[int(self._store.films_of(np.array([frame]))[0])]
         first, shots, images = (int(film[name]) for name in ("first_frame", "shots", "frames_per_shot"))
         shot, image = divmod(frame - first, images)
         for distance in range(shots):

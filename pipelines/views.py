@@ -193,7 +193,8 @@ def _draw_crop(
     tries = (*height.shape, _TRIES)
     full_h, full_w = height[..., None], width[..., None]
     area = full_h * full_w * rng.uniform(*augmentation.area, tries)
-    aspect = np.exp(rng.uniform(*np.log(augmentation.aspect), tries))
+    low, high = np.log(augmentation.aspect)
+    aspect = np.exp(rng.uniform(low, high, tries))
     h, w = np.rint(np.sqrt(area / aspect)), np.rint(np.sqrt(area * aspect))
     fits = (h > 0) & (h <= full_h) & (w > 0) & (w <= full_w)
     first = fits.argmax(-1)[..., None]
@@ -213,7 +214,7 @@ def _draw_crop(
 def _draw_square(
     rng: np.random.Generator, augmentation: TrainViews, height: np.ndarray, width: np.ndarray, rows: np.ndarray
 ) -> None:
-    low, high = augmentation.short_side
+    low, high = augmentation.short_side  # type: ignore[misc]  # not None here
     if augmentation.inverse:
         short_side = 1 / rng.uniform(1 / high, 1 / low, height.shape)
     else:
