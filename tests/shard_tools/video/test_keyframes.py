@@ -242,7 +242,7 @@ def test_folder_refusals(tmp_path):
     with pytest.raises(SourceError, match="without files"):
         extract_film([], tmp_path, "all")
     extract_film([source / "a b.mp4"], tmp_path, "a")
-    with pytest.raises(SourceError, match="there already"):
+    with pytest.raises(SourceError, match="already exists"):
         extract_film([source / "a b.mp4"], tmp_path, "a")
 
 
