@@ -45,7 +45,7 @@ def read_foreign(path: Path) -> Any:
 
 class _Called(type):
     def __call__(cls, *_: Any) -> _Skipped:
-        return object.__new__(cls)
+        return object.__new__(cls)  # type: ignore[arg-type]
 
 
 class _Skipped(metaclass=_Called):
@@ -55,7 +55,7 @@ class _Skipped(metaclass=_Called):
     with items or attributes, returns an empty dictionary.
     """
 
-    def __new__(cls, *_: Any) -> OrderedDict:
+    def __new__(cls, *_: Any) -> OrderedDict:  # type: ignore[misc]
         return OrderedDict()
 
     def __setstate__(self, state: Any) -> None:

@@ -98,7 +98,8 @@ def _unpack(archive: Path, scratch: Path) -> None:
                 if member.isreg() and name.name in (CONFIG, *MODELS):
                     if (scratch / name.name).exists():
                         raise CheckpointError(f"{archive}: holds {name.name} twice; unpack it and give one folder")
-                    with tar.extractfile(member) as packed, open(scratch / name.name, "wb") as file:
+                    packed: Any = tar.extractfile(member)
+                    with packed, open(scratch / name.name, "wb") as file:
                         shutil.copyfileobj(packed, file)
     except CheckpointError:
         raise
@@ -208,7 +209,8 @@ def _released(state: dict[str, Tensor], source: str) -> tuple[dict[str, Any], st
         method["init_args"] |= _of_clips(encoder, method["init_args"].get("classes"))
     with torch.device("meta"):
         network, task = new_model(encoder, method, source)
-    section, expected = section_of(network, task), [f"method.{key}" for key in task.state_dict()]
+    section = section_of(network, task)
+    expected = [f"method.{key}" for key in task.state_dict()]  # type: ignore[union-attr]
     kind = method["class_path"].rpartition(".")[2]
     if missing := [key for key in expected if key not in state]:
         more = f" and {len(missing) - 3} more" * (len(missing) > 3)
@@ -233,7 +235,7 @@ def _encoder(state: dict[str, Tensor], source: str) -> dict[str, Any]:
         state.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.tensor(0))
     found = {name.removeprefix("encoder."): value.shape for name, value in state.items() if name.startswith("encoder.")}
     width = next(iter(found.get("conv1.weight", ())), 1) or 1
-    candidates = [
+    candidates: list[tuple[Any, dict[str, Any]]] = [
         *((ResNet, {"depth": depth, "width": width}) for depth in (18, 34, 50, 101)),
         *((ResNet3D, {"depth": depth}) for depth in (18, 50)),
         *((X3D, {"size": size}) for size in ("M", "L")),

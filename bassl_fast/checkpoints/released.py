@@ -76,7 +76,9 @@ def renamed(raw: Mapping[str, Any]) -> dict[str, Tensor] | None:
     if isinstance(raw.get("online_network_state_dict"), Mapping):
         parts = ("online_network", "target_network", "predictor", "evaluator")
         found = {part: raw.get(f"{part}_state_dict") for part in parts}
-        weights = {f"{part}.{key}": w for part, of in found.items() if isinstance(of, Mapping) for key, w in of.items()}
+        weights: Mapping[str, Any] = {
+            f"{part}.{key}": w for part, of in found.items() if isinstance(of, Mapping) for key, w in of.items()
+        }
     else:
         weights = next((raw[key] for key in ("state_dict", "model_state") if isinstance(raw.get(key), Mapping)), raw)
     weights = {key: value for key, value in weights.items() if isinstance(key, str) and isinstance(value, Tensor)}

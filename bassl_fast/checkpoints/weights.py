@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -14,13 +14,15 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from shard_tools.errors import BasslFastError, CheckpointError
 
+Modules = TypeVar("Modules", bound=tuple[nn.Module | None, ...])
+
 
 def fill(
-    make: Callable[[], tuple[nn.Module | None, ...]],
+    make: Callable[[], Modules],
     state: dict[str, torch.Tensor],
     prefixes: tuple[str, ...],
     path: str | Path,
-) -> tuple[nn.Module | None, ...]:
+) -> Modules:
     """The modules that `make` builds, each loaded with the tensors under its prefix.
 
     They are first built without memory and compared with the weights, because a damaged file may describe a model of
