@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         if debug:
             sys.stderr.write(masked(traceback.format_exc()))
-        return _fail(masked(f"{where}{error.strerror or error}{_FIXES.get(error.errno, '')}"))
+        return _fail(masked(f"{where}{error.strerror or error}{_FIXES.get(error.errno or 0, '')}"))
     except Exception:  # a bug; its traceback may quote an address
         print(masked(traceback.format_exc()), file=sys.stderr)
         return 1

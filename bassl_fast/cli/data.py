@@ -6,6 +6,7 @@ import errno
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from json import dumps as to_json
 from pathlib import Path
@@ -127,7 +128,7 @@ def pack(
                 annotations=annotations,
                 check=check,
                 recheck=recheck,
-                reading=Reading(FILMS) if videos else reading,
+                reading=Reading("films") if videos else reading,
                 each=each,
             )
     for film, missing in list(gaps.items())[:10]:
@@ -168,7 +169,7 @@ def _videos(source: str, scratch: Path, annotations: str | None, reading: Readin
     (scratch / "videos").mkdir()
     for entry in tqdm(videos, desc="fetch", unit="file", disable=None):
         to = scratch / "videos" / entry.name
-        attempt(f"{source}/{entry.name}", lambda entry=entry, to=to: fetch(fs, entry.path, to, entry.size))
+        attempt(f"{source}/{entry.name}", partial(fetch, fs, entry.path, to, entry.size))
     return scratch / "videos"
 
 
@@ -211,7 +212,7 @@ def verify(
     print(f"{masked(shards)}: whole ({_summary(ShardIndex.open(shards))})")
 
 
-def _verify(shards: str, decode: str, workers: int, each: engines.Nodes | None) -> list[str]:
+def _verify(shards: str, decode: verifying.Decode, workers: int, each: engines.Nodes | None) -> list[str]:
     with tqdm(desc="verify", unit="B", unit_scale=True, disable=None) as bar:
         faults = verifying.verify(shards, decode, workers, bar.update, each)
     for fault in faults:
@@ -284,7 +285,7 @@ def _facts(index: ShardIndex) -> dict[str, Any]:
             "shots a film": _histogram(rows["shots"]),
         }
     labels = rows["label"]
-    facts = {kind: len(rows)}
+    facts: dict[str, Any] = {kind: len(rows)}
     if kind == CLIPS:
         rates = [f"{rate:g}" if rate else "unknown" for rate in np.unique(rows["fps"]).tolist()]
         facts |= {"frames": len(index.frames), "frames a second": rates}

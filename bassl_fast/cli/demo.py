@@ -112,7 +112,7 @@ def compare(recipe: dict[str, Any], root: Path, source: str) -> tuple[list[dict[
                 aps = score_seeds(section, features, root / name.replace(" ", "-"), recipe["seeds"], source)
             rows.append({"name": name, "AP": (mean(aps.values()), stdev(aps.values()) if len(aps) > 1 else 0.0)})
             if name == "pretrained":
-                shown = sorted(aps, key=aps.get)[len(aps) // 2]
+                shown = sorted(aps, key=aps.__getitem__)[len(aps) // 2]
     return rows, shown
 
 
@@ -164,7 +164,7 @@ def read_recipe(path: str) -> dict[str, Any]:
     return recipe
 
 
-def make_films(root: Path, synthetic: dict[str, int], videos: str | None) -> None:
+def make_films(root: Path, synthetic: dict[str, Any], videos: str | None) -> None:
     """Write key-frames and annotations of synthetic films, the held-out ones replaced by `videos` if given."""
     if videos is None:
         draw_films(root, **synthetic)
