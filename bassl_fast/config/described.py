@@ -30,7 +30,7 @@ class Described:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = _remembering(cls.__init__)
+            cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
 
 
 def _remembering(init: Callable) -> Callable:

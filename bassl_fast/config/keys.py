@@ -71,13 +71,15 @@ def _check_class(value: dict[str, Any], source: str, path: str) -> None:
 
 def fields_of(base: type, argument: str) -> set[str]:
     """Fields of the dataclasses that subclasses of `base` take as `argument`."""
-    hints = (typing.get_type_hints(kind.__init__).get(argument) for kind in subclasses(base))
+    hints = (typing.get_type_hints(kind.__init__).get(argument) for kind in subclasses(base))  # type: ignore[misc]
     return {field.name for hint in hints if (kind := _dataclass_in(hint)) is not None for field in fields(kind)}
 
 
 def _dataclass_in(hint: Any) -> type | None:
     """The dataclass in a type hint: `D`, `D | None` or `tuple[D, ...]`."""
-    return next((kind for kind in (hint, *typing.get_args(hint)) if is_dataclass(kind)), None)
+    return next(
+        (kind for kind in (hint, *typing.get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None
+    )
 
 
 def _check_fields(kind: type, value: Any, source: str, where: str) -> None:

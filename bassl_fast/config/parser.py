@@ -48,7 +48,8 @@ def make_parser(function: Callable, positional: bool = False, for_help: bool = F
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, formatter_class=_Help, **kwargs)
     parser.add_argument("--config", action="config", help="YAML file; its keys are the options below.")
     parser.add_function_arguments(function, skip={"recipe"}, as_positional=positional, fail_untyped=True)
-    for action in parser._actions:
+    actions: list[Any] = parser._actions
+    for action in actions:
         if not action.option_strings and getattr(action, "_typehint", None) == list[str]:
             action.nargs, action._typehint, action.metavar = "+", str, action.dest.rstrip("s").upper()
     return parser
@@ -205,8 +206,8 @@ def _explained(message: str, parser: ArgumentParser) -> str:
     if match := re.search(r"^(\w+): unrecognized arguments: --([\w.]+)", line):
         option, of = f"--{match[1]}.{match[2]}", match[2].partition(".")[0]
         bases = {base for name, base in _class_options(parser).items() if name == f"--{match[1]}"}
-        known = {f"--{match[1]}.{of}.{name}" for base in bases for name in fields_of(base, of)}
-        return f"unknown option {option}{nearest(option, known) if known else ''}"
+        options = {f"--{match[1]}.{of}.{name}" for base in bases for name in fields_of(base, of)}
+        return f"unknown option {option}{nearest(option, options) if options else ''}"
     if match := re.search(r"^(\w+): .*?module '([\w.]+)' has no attribute '(\w+)'", line):
         classes = [name for name, thing in vars(importlib.import_module(match[2])).items() if inspect.isclass(thing)]
         return f"{match[1]}: no class '{match[3]}' in {match[2]}{nearest(match[3], classes)}"

@@ -11,7 +11,8 @@ from shard_tools.errors import ConfigError
 
 def subclasses(base: type) -> Iterable[type]:
     """All direct and indirect subclasses of a class."""
-    for kind in base.__subclasses__():
+    kinds: list[type] = base.__subclasses__()
+    for kind in kinds:
         yield kind
         yield from subclasses(kind)
 
