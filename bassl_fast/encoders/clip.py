@@ -50,8 +50,8 @@ def conv(
     inputs: int, outputs: int, kernel: tuple[int, int, int] = (1, 1, 1), stride: int = 1, groups: int = 1
 ) -> nn.Conv3d:
     """Convolution without bias that keeps the clip length and strides only in space; `kernel` is (T, H, W)."""
-    padding = tuple(k // 2 for k in kernel)
-    return nn.Conv3d(inputs, outputs, kernel, (1, stride, stride), padding, groups=groups, bias=False)
+    time, height, width = (k // 2 for k in kernel)
+    return nn.Conv3d(inputs, outputs, kernel, (1, stride, stride), (time, height, width), groups=groups, bias=False)
 
 
 def start_from_scratch(network: nn.Module) -> None:

@@ -86,6 +86,11 @@ class ResNet(Encoder):
         ConfigError: another depth, or a width below 1.
     """
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, depth: int = 50, width: int = 64, activation_checkpointing: bool = False) -> None:
         super().__init__()
         self._activation_checkpointing = activation_checkpointing
@@ -150,7 +155,8 @@ class ResNet(Encoder):
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """Freeze the running statistics of batch normalisation while a batch is recomputed."""
     norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta, batches = [norm.momentum for norm in norms], [norm.num_batches_tracked.clone() for norm in norms]
+    momenta = [norm.momentum for norm in norms]
+    batches = [norm.num_batches_tracked.clone() for norm in norms]  # type: ignore[union-attr]  # all track them
     for norm in norms:
         norm.momentum = 0.0
     try:
@@ -158,4 +164,4 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
     finally:  # torch exits by an exception as soon as it has what it needs
         for norm, momentum, count in zip(norms, momenta, batches, strict=True):
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
+            norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]

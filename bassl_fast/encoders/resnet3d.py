@@ -19,6 +19,8 @@ _TEMPORAL_KERNELS = (1, 1, 3, 3)
 class _Block(nn.Module):
     """Two or three convolutions and a shortcut."""
 
+    conv_c: nn.Conv3d | None
+
     def __init__(self, inputs: int, outputs: int, temporal: int, stride: int, bottleneck: bool) -> None:
         super().__init__()
         if bottleneck:
@@ -44,7 +46,8 @@ class _Block(nn.Module):
         y = self.norm_b(self.conv_b(y))
         if self.conv_c is not None:
             y = self.norm_c(self.conv_c(torch.relu(y)))
-        return torch.relu(y + (x if self.shortcut_conv is None else self.shortcut_norm(self.shortcut_conv(x))))
+        shortcut = x if self.shortcut_conv is None else self.shortcut_norm(self.shortcut_conv(x))  # type: ignore[misc]
+        return torch.relu(y + shortcut)
 
 
 class ResNet3D(ClipEncoder):
@@ -56,6 +59,11 @@ class ResNet3D(ClipEncoder):
     Raises:
         ConfigError: another depth.
     """
+
+    stage1: nn.Sequential
+    stage2: nn.Sequential
+    stage3: nn.Sequential
+    stage4: nn.Sequential
 
     def __init__(self, depth: int = 18) -> None:
         super().__init__()

@@ -33,6 +33,10 @@ class VoV3D(ClipEncoder):
     """
 
     dim = 2048
+    stage2: nn.Sequential
+    stage3: nn.Sequential
+    stage4: nn.Sequential
+    stage5: nn.Sequential
 
     def __init__(self, size: Literal["M", "M-2020", "L"] = "M") -> None:
         super().__init__()
@@ -90,7 +94,8 @@ class TemporalOSA(nn.Module):
             y = unit(y)
             gathered.append(y)
         y = self.c_bn(self.c(torch.cat(gathered, 1)))
-        return torch.relu(y + (x if self.shortcut is None else self.shortcut_bn(self.shortcut(x))))
+        shortcut = x if self.shortcut is None else self.shortcut_bn(self.shortcut(x))  # type: ignore[misc]
+        return torch.relu(y + shortcut)
 
 
 class FactorisedUnit(nn.Module):

@@ -28,6 +28,10 @@ class X3D(ClipEncoder):
     """
 
     dim = 2048
+    stage2: nn.Sequential
+    stage3: nn.Sequential
+    stage4: nn.Sequential
+    stage5: nn.Sequential
 
     def __init__(self, size: Literal["M", "L"] = "M") -> None:
         super().__init__()
@@ -100,7 +104,8 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu(self.a_bn(self.a(x)))
         y = self.c_bn(self.c(F.silu(self.se(self.b_bn(self.b(y))))))
-        return torch.relu(y + (x if self.shortcut is None else self.shortcut_bn(self.shortcut(x))))
+        shortcut = x if self.shortcut is None else self.shortcut_bn(self.shortcut(x))  # type: ignore[misc]
+        return torch.relu(y + shortcut)
 
 
 class Head(nn.Module):
