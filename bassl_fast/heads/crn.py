@@ -89,8 +89,9 @@ class ContextualRelationNetwork(Described, nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.5 * module.in_features**-0.5)
         nn.init.normal_(self.position.weight, std=0.2)
-        for layer in self.layers:
-            layer.key.weight.copy_(layer.query.weight)
+        for module in self.modules():
+            if isinstance(module, TransformerLayer):
+                module.key.weight.copy_(module.query.weight)
 
     def forward(self, shots: Tensor, mask: Tensor | None = None) -> Tensor:
         """Contextual features `[B, T + 1, hidden]`; index 0 is the leading token, shot t is at t + 1.
