@@ -122,7 +122,7 @@ class BaSSL(Method):
         """The enabled losses, from features `[B, T, D]` of the dense views and NCE embeddings of all views."""
         found = {}
         if self.finds_boundary:
-            nce_sparse, nce_dense = nce[:, :2], nce[:, len(self.sparse) :]
+            nce_sparse, nce_dense = nce[:, :2], nce[:, len(self.sparse) :]  # type: ignore[index]  # see `forward`
             boundary = pseudo_boundary(nce_sparse, nce_dense)
             first = (
                 torch.arange(dense.shape[1], device=boundary.device) <= boundary[:, None]
@@ -141,11 +141,11 @@ class BaSSL(Method):
 
     def _shot_scene_matching(self, sparse: Tensor, dense: Tensor, first: Tensor) -> Tensor:
         """The first shot should match the mean of the first group, the last shot that of the second (section 3.3.1)."""
-        loss = 0.0
+        losses = []
         for i, group in enumerate((first, ~first)):
             scene = F.normalize((dense * group[..., None]).sum(1), dim=-1)
-            loss = loss + info_nce(sparse[:, i], scene, self.temperature) / 2
-        return loss
+            losses.append(info_nce(sparse[:, i], scene, self.temperature) / 2)
+        return losses[0] + losses[1]
 
     def _contextual_group_matching(self, contextual: Tensor, first: Tensor, u_own: Tensor, u_other: Tensor) -> Tensor:
         """Is a shot in the same group as the centre? Asked of one shot that is and one that is not (section 3.3.2)."""

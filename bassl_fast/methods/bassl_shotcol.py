@@ -23,7 +23,7 @@ class BaSSLShotCoL(BaSSL):
     def trains_nce(self) -> bool:
         return True
 
-    def losses(self, dense: Tensor, nce: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, dense: Tensor, nce: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
         centre = len(self.sparse) - 1
         found = shotcol(nce[:, centre], nce[:, centre + 1 :], self.temperature)
         return super().losses(dense, nce, batch) | {"shotcol": found}

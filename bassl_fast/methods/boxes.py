@@ -105,6 +105,7 @@ def draw_boxes(
 
 def _draw(rng: np.random.Generator, recipe: Boxes, extent: np.ndarray) -> np.ndarray:
     """One box (x, y, w, h) `[n, 4]` within each `extent` `[n, 2]`; at most as large as its grid cell."""
+    offset: list[np.ndarray] | list[int]
     if recipe.grid:
         lines = [rng.integers(1, extent[:, axis] // recipe.least + 1) for axis in (0, 1)]
         cell = [extent[:, axis] / lines[axis] for axis in (0, 1)]

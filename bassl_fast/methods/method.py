@@ -27,6 +27,7 @@ class Method(Described, nn.Module, ABC):
     views: TrainViews
     classes: int | None = None  # of its `classifier`, if it has one
     clips: Clips | None = None  # how clips are sampled from a video, if it takes clips
+    classifier: nn.Linear  # if it has classes
 
     def attach(self, encoder: Encoder) -> None:
         """Called once, before weights are loaded: create what depends on the encoder, such as a momentum copy of it."""

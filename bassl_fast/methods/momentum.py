@@ -11,6 +11,7 @@ import copy
 import math
 from abc import abstractmethod
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from pipelines.views import TrainViews
 from shard_tools.errors import ConfigError
 
 from .method import Method
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class MomentumMethod(Method):
@@ -102,7 +105,7 @@ def mlp(*sizes: int, hidden_bias: bool = False, last_norm: bool = False) -> nn.S
     return nn.Sequential(*layers)
 
 
-def follower(network: nn.Module) -> nn.Module:
+def follower(network: Network) -> Network:
     """A copy of `network` that takes no gradient."""
     return copy.deepcopy(network).requires_grad_(False)
 

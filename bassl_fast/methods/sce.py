@@ -175,6 +175,9 @@ class KeyQueue(nn.Module):
         size: number K of keys.
     """
 
+    keys: Tensor
+    at: Tensor
+
     def __init__(self, dim: int, size: int) -> None:
         super().__init__()
         if size < 1:

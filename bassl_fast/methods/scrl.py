@@ -40,6 +40,8 @@ class SCRL(BYOL):
         ConfigError: views too small for a box, or an encoder other than ResNet.
     """
 
+    target_encoder: ResNet
+
     def __init__(
         self,
         dim: int,
@@ -67,7 +69,7 @@ class SCRL(BYOL):
         boxes, common = draw_boxes(rng, self.boxes, views[:, 0], views[:, 1], self.views.size)
         return Drawn(views, {"boxes": boxes, "common": common})
 
-    def embed(self, encoder: ResNet, batch: dict[str, Tensor]) -> Tensor:
+    def embed(self, encoder: ResNet, batch: dict[str, Tensor]) -> Tensor:  # type: ignore[override]  # see `attach`
         """Features `[b, 2 + 2, K, D]` of the boxes: by the encoder, then by the target encoder."""
         images, boxes = batch["images"].flatten(0, 1), batch["boxes"].flatten(0, 1)
         with torch.no_grad():
