@@ -197,7 +197,7 @@ def per_film(films: Sequence[FilmScores], threshold: float = 0.5) -> list[dict[s
     rows = []
     for film in films:
         truth, predicted = film.boundary == 1, film.predicted(threshold) & film.labelled
-        row = {
+        row: dict[str, str | int | float] = {
             "film": film.film,
             "shots": int(film.labelled.sum()),
             "boundaries": int(truth.sum()),
