@@ -46,8 +46,8 @@ def outputs_of(
         CheckpointError: an output is not finite.
     """
     device = hardware.device()
-    kwargs = {"count": clips, "batch": batch, "device": device, "threads": hardware.threads(threads)}
-    loader = ShotLoader(index, samples, views, sampling or Clips(1), **kwargs)
+    threads, sampled = hardware.threads(threads), sampling or Clips(1)
+    loader = ShotLoader(index, samples, views, sampled, count=clips, batch=batch, device=device, threads=threads)
     network = network.eval().to(device)
     with (
         hardware.autocast(hardware.precision(precision)),

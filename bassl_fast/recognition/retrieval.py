@@ -67,7 +67,7 @@ def retrieve(
         raise ConfigError(f"{shards}: a set of films; `bassl-fast extract` makes features of their shots")
     if query == bank:
         raise ConfigError(f"bank {bank}: is the query too, so the nearest is itself; choose another split, or null")
-    sampling = clip_sampling or (model.method and model.method.clips)
+    sampling = clip_sampling or (model.method.clips if model.method else None)
     _check_sampling(checkpoint, model.encoder, index, sampling, clips)
     views = views_like(model.views, crops, size, short_side)
     splits = dict.fromkeys([query, *([] if bank is None else [bank])])
@@ -78,8 +78,13 @@ def retrieve(
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for split in splits:
         samples = index.select(split)
-        kwargs = {"clips": clips, "precision": precision, "batch": batch, "threads": threads}
-        features = outputs_of(model.encoder, index, samples, views, sampling, **kwargs)
+        features = outputs_of(
+            *(model.encoder, index, samples, views, sampling),
+            clips=clips,
+            precision=precision,
+            batch=batch,
+            threads=threads,
+        )
         rows = index.sequences[samples]
         arrays = {"name": rows["name"], "label": rows["label"], "feature": features.numpy()}
         write_arrays(folder, f"features-{split}.npz", arrays)
