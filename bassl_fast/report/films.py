@@ -38,7 +38,7 @@ class FilmPage:
     film: str
     thumbnails: Sequence[bytes]
     scores: FilmScores
-    shot_numbers: Sequence[int] | None = None
+    shot_numbers: Sequence[int] | np.ndarray | None = None
     seconds: np.ndarray | None = None
     ends: Sequence[int] | None = None
     shortest: float = 0.0
