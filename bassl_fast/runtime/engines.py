@@ -57,7 +57,7 @@ def cluster(engine: Engine, address: str | None = None, gpu: bool = False) -> It
         import ray
     except ImportError:
         raise MissingDependency("engine ray: Ray is not installed; pip install 'bassl-fast[ray]'") from None
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     try:
         if address is None:
             ray.init("local", include_dashboard=False, object_store_memory=_OBJECTS, **quiet)
@@ -92,8 +92,13 @@ class Nodes:
         # Enough for every node to have a next item; not all at once, as there may be 100,000.
         self._ahead = max(64, int(4 * sum(has.get("CPU", 1) for has in owned)))
         # max_calls 0 keeps a process for the next item; by default Ray ends those that had a GPU.
-        options = {"num_cpus": self.cpus, "num_gpus": int(bool(shares)), "max_calls": 0, "max_retries": RETRIES}
-        self._task = ray.remote(**options)(_work)
+        options: dict[str, Any] = {
+            "num_cpus": self.cpus,
+            "num_gpus": int(bool(shares)),
+            "max_calls": 0,
+            "max_retries": RETRIES,
+        }
+        self._task: Any = ray.remote(**options)(_work)
 
     def __call__(
         self, function: Callable[[Item], Result], items: Iterable[Item], name: Callable[[Item], str] = str

@@ -41,7 +41,8 @@ class RunFolder:
         self._place: RemotePlace | None = None
         self._copied: dict[str, tuple[int, int]] = {}
         if is_remote(out):
-            self._place, self.path = open_place(out), Path(tempfile.mkdtemp(prefix="bassl-fast-"))
+            self._place = open_place(out)  # type: ignore[assignment]  # remote
+            self.path = Path(tempfile.mkdtemp(prefix="bassl-fast-"))
             self._clear = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def where(self, name: str) -> str:
@@ -74,17 +75,18 @@ class RunFolder:
         Raises:
             RemoteError: it cannot be copied in time.
         """
-        if self._place is None:
+        place = self._place
+        if place is None:
             return
         paths = {
             path.relative_to(self.path).as_posix(): path for path in (self.path / folder).rglob("*") if path.is_file()
         }
         last = f"{folder}/{last}"
-        self._place.delete(last)
+        place.delete(last)
         with ThreadPoolExecutor(_AT_A_TIME) as pool:
-            list(pool.map(self._place.delete, set(self._place.tree(folder)) - paths.keys()))
-            list(pool.map(lambda name: self._place.copy(paths[name], name), paths.keys() - {last}))
-        self._place.copy(paths[last], last)
+            list(pool.map(place.delete, set(place.tree(folder)) - paths.keys()))
+            list(pool.map(lambda name: place.copy(paths[name], name), paths.keys() - {last}))
+        place.copy(paths[last], last)
         shutil.rmtree(self.path / folder)
 
     def publish(self) -> None:
