@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
 from operator import itemgetter
@@ -156,6 +157,7 @@ def _run(job: _Job, sources: dict[str, str], each: engines.Nodes | None) -> list
     finished, seconds = [], 0.0
     with tqdm(total=sum(durations.values()), disable=None, bar_format=_BAR) as bar:
         todo = [(name, sources[name]) for name in durations]
+        done: Iterable[tuple[str, str | Exception]]
         if each is None:
             done = (_one(job, detector, *film, run, bar) for film in todo)
         else:
@@ -173,7 +175,9 @@ def _run(job: _Job, sources: dict[str, str], each: engines.Nodes | None) -> list
 
 
 def _detector(model: _Model) -> SceneDetector:
-    return SceneDetector.from_checkpoint(*model) if model.checkpoint else SceneDetector.baseline()
+    if not model.checkpoint:
+        return SceneDetector.baseline()
+    return SceneDetector.from_checkpoint(model.checkpoint, model.encoder, model.batch, model.threads)
 
 
 _kept_detector = lru_cache(maxsize=1)(_detector)
@@ -201,7 +205,7 @@ def _one(
             film = detector.regroup(replace(outputs.read_film(folder, earlier), source=source), **job.grouping)
         else:
             film = detector(source, **job.grouping, **job.shots, progress=progress)
-        kept = bool(earlier) and (earlier["made_by"], earlier["asked"]) == (made_by, asked)
+        kept = bool(earlier and (earlier["made_by"], earlier["asked"]) == (made_by, asked))
         if not kept:
             write_results(folder, film, made_by, asked)
             run.replace(name, SCENES)
@@ -228,7 +232,8 @@ def _name_films(films: list[str]) -> dict[str, str]:
 
 def _durations(sources: dict[str, str]) -> tuple[dict[str, float], dict[str, Exception]]:
     """Seconds of the films that can be opened, and the errors of the others."""
-    durations, broken = {}, {}
+    durations: dict[str, float] = {}
+    broken: dict[str, Exception] = {}
     for name, source in sources.items():
         try:
             durations[name] = read_header(source).duration

@@ -14,7 +14,7 @@ from PIL import Image
 from shard_tools.errors import ConfigError
 from shard_tools.progress import Progress
 from shard_tools.storage.remote import is_remote
-from shard_tools.video.detectors import make_cutter
+from shard_tools.video.detectors import Detector, make_cutter
 from shard_tools.video.frames import read_header
 from shard_tools.video.keyframes import QUALITY, film_name
 from shard_tools.video.shot_list import ListedShots, read_shot_list
@@ -95,7 +95,7 @@ class SceneDetector:
         scenes: int | None = None,
         min_scene: float = 0.0,
         shots: str | Path | None = None,
-        shot_detector: str = "adaptive",
+        shot_detector: Detector = "adaptive",
         progress: Progress | None = None,
     ) -> FilmScenes:
         """The shots of a film grouped in scenes.
@@ -165,7 +165,7 @@ class ColourChange:
 
     method = "baseline: change of colour between neighbouring shots; nothing was learnt"
     made_by: dict[str, Any] = {"baseline": "colour change"}  # noqa: RUF012
-    threshold = None
+    threshold: float | None = None
     threshold_from = "mean plus one standard deviation of this film's scores"
 
     def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:

@@ -33,12 +33,15 @@ class Network:
         hardware.say_device()
         self._device = hardware.device()
         self._model = model.eval().to(self._device)
-        self._encoder = network.eval().to(self._device, memory_format=network.memory_format)
+        self._encoder = network.eval().to(self._device, memory_format=network.memory_format)  # type: ignore[call-overload]  # torch's stubs
         self._views = TestViews(**state["model"]["views"])
         self._batch, self._threads = batch, hardware.threads(threads)
         self.method = f"model {checkpoint}"
-        self.made_by = {"checkpoint_sha256": sha256(checkpoint), "encoder_sha256": state["checkpoint_sha256"]}
-        self.threshold = float(state["threshold"])
+        self.made_by: dict[str, Any] = {
+            "checkpoint_sha256": sha256(checkpoint),
+            "encoder_sha256": state["checkpoint_sha256"],
+        }
+        self.threshold: float | None = float(state["threshold"])
         self.threshold_from = f"best F1 on the {state['threshold_from']} films"
 
     @torch.inference_mode()

@@ -85,7 +85,8 @@ def write_results(folder: Path, film: FilmScenes, made_by: dict[str, Any], asked
 def _page(film: FilmScenes) -> FilmPage:
     seconds = np.array([(shot.start, shot.end) for shot in film.shots])
     unknown = np.full(len(film.shots), -1)
-    scores = FilmScores(film.name, [shot.probability for shot in film.shots], unknown, unknown, unknown)
+    probability = np.array([shot.probability for shot in film.shots])
+    scores = FilmScores(film.name, probability, unknown, unknown, unknown)
     thumbnails = [jpeg for shot in film.shots for jpeg in shot.keyframes]
     return FilmPage(
         film.name, thumbnails, scores, seconds=seconds, ends=film.ends, shortest=film.shortest, rate=film.rate

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shard_tools.errors import SourceError
-from shard_tools.video.frames import EPSILON, load_library, open_video
+from shard_tools.video.frames import EPSILON, load_library, open_video, video_stream
 from shard_tools.video.keyframes import VIDEO_SUFFIXES
 
 from .film import FilmScenes
@@ -44,7 +44,7 @@ def split_film(film: FilmScenes, folder: Path) -> None:
 
 
 def _copy(container: InputContainer, start: float, end: float, target: Path) -> None:
-    video = container.streams.best("video")
+    video = video_stream(container)
     sources = [video, *(stream for stream in container.streams.audio if stream.codec_context is not None)]
     zero = float((video.start_time or 0) * video.time_base)  # time 0 of the film, on the container's clock
     end = zero + end - EPSILON
@@ -60,7 +60,7 @@ def _copy(container: InputContainer, start: float, end: float, target: Path) -> 
             if float(packet.dts * packet.time_base) >= end:
                 going_on.discard(packet.stream_index)
             elif begun and (of_video or _time(packet) >= begin * video.time_base):
-                _shift(packet, begin * video.time_base)
+                _shift(packet, begin * video.time_base)  # type: ignore[arg-type]
                 packet.stream = copies[packet.stream_index]
                 out.mux(packet)
 
