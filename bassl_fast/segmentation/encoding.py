@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -121,7 +121,7 @@ def _encode(
     """Write the features of `films`; yield for each: film, number of key-frames, seconds by activity."""
     device = hardware.device()
     views = TestViews(**{name: value for name, value in provenance["transform"].items() if name != "split"})
-    encoder = encoder.eval().to(device, memory_format=encoder.memory_format)
+    encoder = encoder.eval().to(device, memory_format=encoder.memory_format)  # type: ignore[call-overload]  # torch's stubs
     loader = FilmLoader(index, np.array(films, np.int64), views, batch=batch, device=device, threads=threads)
     found: list[Tensor] = []
     clock = _Clock()
@@ -173,7 +173,8 @@ def _follow(
     quiet: bool,
 ) -> None:
     """Show progress, and finally print how the time was spent."""
-    shots, keyframes, spent = index.sequences["shots"].astype(int), 0, Counter()
+    shots, keyframes = index.sequences["shots"].astype(int), 0
+    spent: Counter[str] = Counter()
     with tqdm(total=shots[films].sum(), desc="extract", unit="shot", disable=quiet or None) as bar:
         bar.update(shots[films].sum() - shots[todo].sum())
         for film, count, seconds in done:
@@ -189,11 +190,12 @@ class _Clock:
     """Adds up time by activity."""
 
     def __init__(self) -> None:
-        self._spent, self._last, self.runs = Counter(), time.perf_counter(), False
+        self._spent: dict[str, float] = defaultdict(float)
+        self._last, self.runs = time.perf_counter(), False
 
     def take(self) -> dict[str, float]:
         """Seconds by activity since the last call."""
-        spent, self._spent = dict(self._spent), Counter()
+        spent, self._spent = dict(self._spent), defaultdict(float)
         return spent
 
     def lap(self, name: str | None) -> None:

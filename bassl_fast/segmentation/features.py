@@ -96,7 +96,7 @@ class FeatureSet:
         with ThreadPoolExecutor(_FETCHERS if is_remote(self.root) else 1) as pool:
             return list(pool.map(self._film, chosen))
 
-    def _film(self, row: np.ndarray) -> Film:
+    def _film(self, row: np.void) -> Film:
         name, first, count = row["name"].decode(), int(row["first_shot"]), int(row["shots"])
         path = f"{self.root}/{name}.npy"
         try:
@@ -118,7 +118,7 @@ def _check(provenance: Any, sequences: np.ndarray, shots: np.ndarray) -> None:
     if not isinstance(provenance["dim"], int) or provenance["dtype"] not in ("float16", "float32"):
         raise ValueError(f"{PROVENANCE}: dim {provenance['dim']!r} and dtype {provenance['dtype']!r}")
     for name, array, columns in ((SEQUENCES, sequences, sequence_dtype([])), (SHOTS, shots, SHOT)):
-        known = columns_of(columns)
+        known = columns_of(columns) or []
         if array.ndim != 1 or (columns_of(array.dtype) or [])[: len(known)] != known:
             raise ValueError(f"{name} has unexpected columns")
     check_text(Path(SEQUENCES), sequences)
@@ -184,7 +184,7 @@ def import_features(source: str, annotations: str, features: str, checkpoint: st
         known = movienet.labels_of_film(anno, folder.name, numbers, labelled)
         row["name"], row["split"], row["shots"] = folder.name.encode(), known.split.encode(), len(numbers)
         rows = np.zeros(len(numbers), SHOT)
-        for column in SHOT.names:
+        for column in SHOT.names or ():
             rows[column] = getattr(known, column)
         labels.append(rows)
         out.write(f"{folder.name}.npy", npy_bytes(array))

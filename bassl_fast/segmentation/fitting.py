@@ -158,10 +158,10 @@ def _network(dim: int, pretrained: str | None, new_crn: bool, crn: CRN) -> Conte
     """The network to start from."""
     if pretrained is None:
         return ContextualRelationNetwork(dim, **asdict(crn))
-    method = load_model(pretrained).method
-    if not hasattr(method, "crn"):
+    trained = getattr(load_model(pretrained).method, "crn", None)
+    if trained is None:
         raise CheckpointError(f"{pretrained}: has no contextual relation network; leave --pretrained out")
-    network = make(describe(method.crn)) if new_crn else method.crn
+    network = make(describe(trained)) if new_crn else trained
     return network.requires_grad_(True)  # some methods leave parts of it frozen
 
 
@@ -191,7 +191,7 @@ def _load_sets(feature_set: FeatureSet, data: Data, best_epoch: BestEpoch, shots
     chooser = None if val is None or best_epoch == "last" else ("val", val)
     if best_epoch == "test_as_the_reference_does":
         test = windows(TEST)
-        if not _has_boundary(test):
+        if test is None or not _has_boundary(test):
             raise FeatureError(f"{data.features}: split '{TEST}' has no labelled boundary to choose the epoch with")
         chooser = TEST, test
     return Sets(train, val, chooser)
@@ -244,7 +244,8 @@ class Finetuning(pl.LightningModule):
         self.model = model
         # Not modules or buffers: Lightning must neither move nor save the features.
         self.data, self._batches, self._optimiser, self._epochs = (train, chooser), batches, optimiser, epochs
-        self.best_ap, self.best_epoch, self.best = -1.0, epochs - 1, None
+        self.best_ap, self.best_epoch = -1.0, epochs - 1
+        self.best: dict[str, Any] | None = None
 
     def configure_optimizers(self) -> dict:
         plan = self._batches.plan
@@ -280,7 +281,7 @@ def _linear_layer_alone(
     def fixed(windows: Windows) -> Windows:
         return Windows(windows.films, windows.each(model.represent), shots=1)
 
-    probe = SceneBoundary(None, model.crn.hidden)
+    probe = SceneBoundary(None, model.head.in_features)
     probe.head = model.head
     chooser = sets.chooser and (sets.chooser[0], fixed(sets.chooser[1]))
     return Finetuning(probe, fixed(sets.train), chooser, batches, optimiser, epochs)
