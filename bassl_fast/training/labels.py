@@ -17,7 +17,7 @@ def labels_of(index: ShardIndex, samples: np.ndarray, classes: int | None = None
     Raises:
         ConfigError: the shards hold films, a sample has no class, or the number of classes differs.
     """
-    if "label" not in index.sequences.dtype.names:
+    if "label" not in (index.sequences.dtype.names or ()):
         raise ConfigError(f"{index.address}: a set of films, whose shots have no classes; use a set of images or clips")
     labels, there = index.sequences["label"][samples].astype(np.int64), len(index.classes)
     if unlabelled := int((labels < 0).sum()):

@@ -51,7 +51,8 @@ class Pretraining(pl.LightningModule):
         facts: dict[str, Any],
     ) -> None:
         super().__init__()
-        self.encoder, self.method = encoder.to(memory_format=encoder.memory_format), method
+        self.encoder = encoder.to(memory_format=encoder.memory_format)  # type: ignore[call-overload]  # torch's stubs
+        self.method = method
         method.attach(self.encoder)
         self._optimiser, self._make_loader = optimiser, make_loader
         self._global_batch, self._seed, self._facts = global_batch, seed, facts
@@ -113,7 +114,7 @@ class Pretraining(pl.LightningModule):
 
     def _refuse(self, mine_is_finite: bool, films: Tensor) -> None:
         """Raise on every process, naming the films of those whose loss is not finite."""
-        names = self._batches.index.films
+        names = self._batches.index.films  # type: ignore[union-attr]
         mine = [] if mine_is_finite else [names[film] for film in films.tolist()]
         found = sorted(set(chain.from_iterable(gather_objects(mine))))
         raise TrainingError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class LARS(torch.optim.Optimizer):
             weights = [p for p in group["params"] if p.grad is not None]
             if not weights:
                 continue
-            grads = [p.grad for p in weights]
+            grads: list[Tensor] | tuple[Tensor, ...] = [p.grad for p in weights]
             decay = group["weight_decay"]
             if group["adapt"]:
                 weight_norms, grad_norms = torch._foreach_norm(weights), torch._foreach_norm(grads)
@@ -106,7 +107,8 @@ def split_parameters(
             exempt names with `bn` or `bias` (`downsample.1.weight` and LayerNorm are decayed), VoV3D names with `bn`
             (`layers.0.a.1` and `layers.0.c.1` are decayed). "norms" and "vectors" (norms and biases) go by type.
     """
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     owners = dict(module.named_modules())
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -157,7 +159,8 @@ def build_optimiser(recipe: Optimiser, modules: nn.Module, global_batch: int, to
     """Optimiser and per-step schedule of `modules`, as Lightning's `configure_optimizers` returns them."""
     lr = recipe.lr * (global_batch / recipe.lr_batch if recipe.lr_batch else 1)
     decayed, free = split_parameters(modules, recipe.exempt)
-    groups = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    optimiser: torch.optim.Optimizer
     if recipe.name == "lars":
         groups[1] |= {"adapt": False, "lr_twice": recipe.lr_twice}
         optimiser = LARS(groups, lr, recipe.momentum, recipe.weight_decay)

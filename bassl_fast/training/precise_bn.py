@@ -45,5 +45,6 @@ class PreciseNorm(Callback):
             if world_size() > 1:
                 for norm in (m for m in module.encoder.modules() if isinstance(m, _BatchNorm)):
                     for statistic in (norm.running_mean, norm.running_var):
-                        statistic.copy_(total(statistic) / world_size())
+                        if statistic is not None:
+                            statistic.copy_(total(statistic) / world_size())
             module.encoder.train()

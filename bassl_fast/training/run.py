@@ -90,7 +90,7 @@ def run_training(
         _start_from(network, initial_encoder)
     task = method(network.dim)
     check_data(task, index, films, training)
-    facts = {
+    facts: dict[str, Any] = {
         "model": section_of(network, task),
         "resume": _shared(data, optimiser, training, seed),
         "recipe": recipe or {},
@@ -268,7 +268,7 @@ def make_trainer(
             devices=devices,
             num_nodes=nodes,
             strategy=hardware.strategy(devices, nodes, training.timeout_minutes),
-            precision=precision,
+            precision=precision,  # type: ignore[arg-type]  # one of `Precision`
             max_steps=total_steps,
             max_epochs=-1,
             accumulate_grad_batches=training.accumulate,

@@ -82,11 +82,11 @@ class NearestNeighbours(Measure):
                 hits += hits.new_tensor([found.get(k, 0.0) * n for k, n in zip(KS, counts, strict=True)])
         module.encoder.train()
         rates = (total(hits) / total(asked)).tolist()
-        found = {f"val/precision@{k}": rate for k, rate in zip(KS, rates, strict=True) if rate == rate}  # NaN: no query
+        named = {f"val/precision@{k}": rate for k, rate in zip(KS, rates, strict=True) if rate == rate}  # NaN: no query
         for logger in trainer.loggers:
-            logger.log_metrics(found, step=trainer.global_step - 1)
+            logger.log_metrics(named, step=trainer.global_step - 1)
         if trainer.is_global_zero:
-            shown = "  ".join(f"@{name.partition('@')[2]} {rate:.1f}" for name, rate in found.items())
+            shown = "  ".join(f"@{name.partition('@')[2]} {rate:.1f}" for name, rate in named.items())
             tqdm.write(f"step {trainer.global_step}: nearest-neighbour precision in percent  {shown}")
 
 
