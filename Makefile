@@ -50,13 +50,16 @@ programs:
 # Tests start processes that share the cores: a thread that waits must not spin. None sees a GPU: training in pytest's
 # own process would take all of them, and Lightning would start pytest again on each.
 test quick: export OMP_WAIT_POLICY = passive
+test quick: export OMP_NUM_THREADS = 1
 test quick: export CUDA_VISIBLE_DEVICES =
+# The files of tests are divided among as many processes as there are cores.
+PYTEST := $(BIN)/python -m pytest -n $(shell nproc) --dist loadfile
 test: $(VENV)/.built programs
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 quick: $(VENV)/.built
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-gpu: $(VENV)/.built
 	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} $(BIN)/python -m pytest -m gpu
