@@ -13,7 +13,7 @@ module that is only imported decorates the function with `register("outputs", "s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -68,7 +68,7 @@ def provides(module: str) -> bool:
     return any(point.module.split(".")[0] == top for group in GROUPS for point in _points(group))
 
 
-def import_modules(names: list[str]) -> None:
+def import_modules(names: Iterable[str]) -> None:
     """Import what `--import` named.
 
     Raises:

@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -51,17 +52,18 @@ def usage() -> str:
     )
 
 
-def run(argv: list[str]) -> None:
+def run(argv: list[str], modules: Sequence[str] = ()) -> None:
     """Run one verb.
+
+    Args:
+        argv: the verb and its options.
+        modules: those that `--import` named.
 
     Raises:
         BasslFastError: anything the user can fix.
     """
     from bassl_fast import config
 
-    argv, modules = _split_imports(argv)
-    if not argv:
-        raise ConfigError("--import: no verb follows; see `bassl-fast --help`")
     name, rest = verb_of(argv), argv[1:]
     if name not in VERBS:
         raise ConfigError(f"no verb '{name}'{config.nearest(name, VERBS)}")
@@ -81,14 +83,21 @@ def run(argv: list[str]) -> None:
 
 
 def _split_imports(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The arguments without `--import MODULE`, and the modules."""
+    """The arguments without `--import MODULE`, and the modules.
+
+    Raises:
+        ConfigError: an `--import` without a module.
+    """
     rest, modules, words = [], [], iter(argv)
     for word in words:
         option, equals, value = word.partition("=")
-        if option == "--import":
-            modules.append(value if equals else next(words, ""))
-        else:
+        if option != "--import":
             rest.append(word)
+            continue
+        module = value if equals else next(words, "")
+        if not module or module.startswith("-"):
+            raise ConfigError("--import: no module follows; write --import MODULE")
+        modules.append(module)
     return rest, modules
 
 
@@ -98,14 +107,15 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings to developers; it reads this when imported
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
-    if not argv or argv[0] in _HELP:
-        print(usage())
-        return 0 if argv else 2
-    if argv[0] == "--version":
-        print(f"bassl-fast {installed_version()}")
-        return 0
     try:
-        run(argv)
+        argv, modules = _split_imports(argv)
+        if not argv or argv[0] in _HELP:
+            print(usage())
+            return 0 if argv else 2
+        if argv[0] == "--version":
+            print(f"bassl-fast {installed_version()}")
+            return 0
+        run(argv, modules)
     except BasslFastError as error:
         if debug:
             sys.stderr.write(masked(traceback.format_exc()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -146,6 +147,6 @@ VERBS = {
 
 
 def verb_of(argv: list[str]) -> str:
-    """Name of the verb in `argv`; `info --model` is a verb of its own."""
-    both = " ".join([argv[0], *(word.partition("=")[0] for word in argv[1:2])])
+    """Name of the verb in `argv`; `info --model`, also as `info --model.help`, is a verb of its own."""
+    both = " ".join([argv[0], *(re.split("[=.]", word)[0] for word in argv[1:2])])
     return both if both in VERBS else argv[0]

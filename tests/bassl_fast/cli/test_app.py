@@ -1,0 +1,55 @@
+"""The console command before and around its verbs: `--import`, `--help`, `--version`, Ctrl-C."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bassl_fast import cli
+from bassl_fast.cli import app, verbs
+from tests.refused import refused
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of a module that prints when it is imported."""
+    name = f"tried_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text("print('imported')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+@pytest.mark.parametrize("spelling", [["--import", "{}"], ["--import={}"]])
+def test_import_may_precede_what_is_no_verb(spelling: list[str], module: str, capsys):
+    argv = [word.format(module) for word in spelling]
+    assert cli.main([*argv, "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: bassl-fast VERB")
+    assert cli.main([*argv, "--version"]) == 0
+    assert capsys.readouterr().out == f"bassl-fast {app.installed_version()}\n"
+    assert cli.main(argv) == 2
+    assert capsys.readouterr().out.startswith("usage: bassl-fast VERB")
+
+
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_import_may_be_anywhere(place: int, module: str, tmp_path: Path, capsys):
+    argv = ["draw", str(tmp_path / "films"), "--films=1", "--shots=2", "--test=0"]
+    assert cli.main([*argv[:place], f"--import={module}", *argv[place:]]) == 0
+    assert capsys.readouterr().out == "imported\n"
+
+
+@pytest.mark.parametrize("argv", [["info", "shards", "--import"], ["--import"], ["--import="], ["--import", "--help"]])
+def test_import_without_a_module(argv: list[str], capsys):
+    assert refused(capsys, *argv) == "bassl-fast: --import: no module follows; write --import MODULE"
+
+
+def test_ctrl_c_after_an_import_says_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    (tmp_path / "stopped.py").write_text("raise KeyboardInterrupt\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert cli.main(["--import", "stopped", "pack", "films", "shards"]) == 130
+    assert capsys.readouterr().err == "bassl-fast: interrupted; the same command resumes\n"
+
+
+@pytest.mark.parametrize("option", ["--model", "--model=X3D", "--model.help"])
+def test_a_network_is_a_verb_of_its_own(option: str):
+    assert verbs.verb_of(["info", option]) == "info --model"
