@@ -6,7 +6,8 @@
     [(0.0, 12.5), (12.5, 40.0)]
 
 What a notebook needs is here, and imported when it is first asked for: some of it needs torch or DALI, which take
-seconds. Doors: the names below, and the command line, `bassl-fast --help`.
+seconds. The command line is `bassl-fast --help`. Imports go from here to `pipelines` and `shard_tools`, never back;
+`docs/design.md` lists the rooms.
 """
 
 from __future__ import annotations

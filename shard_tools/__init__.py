@@ -2,5 +2,5 @@
 
 A shard is a POSIX tar of JPEG bytes, one per film, beside an index of where every key-frame is.
 Needs numpy, tqdm, Pillow and webdataset (PyAV and PySceneDetect for videos); knows neither DALI nor torch.
-Door: `packing.pack.pack` writes shards, `shards.index.ShardIndex` opens them.
+Read `shards.format` first; `packing.pack.pack` writes shards, `shards.index.ShardIndex` opens them.
 """

@@ -1,6 +1,8 @@
 """Configuration: a function's signature is the schema; YAML files and `--a.b value` fill it.
 
-Use `make_parser`, then `parse` (a command line) or `parse_dict`, then `call`.
+Use `make_parser`, then `parse` (a command line) or `parse_dict`, then `call`. Read `parser` first.
+`described` turns a model into class path and arguments for its checkpoint, and builds it again.
+Imports no other room of `bassl_fast`.
 """
 
 from .parser import as_dict, call, make_parser, parse, parse_dict, run

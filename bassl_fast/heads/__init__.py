@@ -1,4 +1,7 @@
-"""Heads: networks on the features of many shots. A new one is a file here and a section of a config."""
+"""Heads: networks on the features of many shots; so far the contextual relation network (`crn`).
+
+Imports `config`; methods and segmentation import this room.
+"""
 
 from .crn import ContextualRelationNetwork
 

@@ -1,1 +1,6 @@
-"""Metrics: pure functions from predictions and labels to percent."""
+"""Metrics: pure functions from predictions and labels to percent.
+
+Read `scenes` first: its table `METRICS` is what `evaluate` prints. The other modules score classifiers (`accuracy`),
+retrieval (`retrieval`) and the features of shots (`neighbours`).
+Imports no other room of `bassl_fast`.
+"""

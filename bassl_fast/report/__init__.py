@@ -2,5 +2,5 @@
 
     films, scores  ->  tables.py, plots.py, films.py  ->  report.html.jinja  ->  report.html
                        (the data of the page)             (its HTML)            + report.css, report.js
-Door: `page.write_report`.
+Read `page` first: its `write_report` is all that other rooms call. Imports metrics; scenes and segmentation import it.
 """

@@ -2,7 +2,8 @@
 
     film  ->  shots, key-frames  ->  features  ->  probability a shot  ->  scenes  ->  files
               shard_tools.video      detector                              film        results (outputs, sheet, split)
-Doors: `SceneDetector` from Python, `bassl-fast scenes` (`command`).
+Read `detector` first (`SceneDetector`), then `command` (`bassl-fast scenes`). `outputs.FORMATS` lists the files.
+Imports segmentation, checkpoints and report; only `cli` imports this room.
 """
 
 from .detector import SceneDetector
