@@ -49,14 +49,15 @@ def stage(name: str) -> Iterator[None]:
     print(f"   {time.monotonic() - started:.0f} s", flush=True)
 
 
-def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(RECIPE)) -> dict[str, Any]:
+def demo(films: str | None = None, out: str = "demo", recipe_file: str | None = None) -> dict[str, Any]:
     """Draw films, pack, pretrain, extract, fine-tune, evaluate, report; print the APs and return them.
 
     Args:
         films: folder of video files, joined into one held-out film whose scenes are the files. It is also pretrained
             on, without labels, as BaSSL does with its test films. If left out, synthetic films are held out.
         out: new folder for everything.
-        recipe_file: YAML file with the sections draw, pretrain, finetune and seeds.
+        recipe_file: YAML file with the sections draw, pretrain, finetune and seeds; if left out, the demo's own,
+            `configs/demo.yaml`.
 
     Raises:
         ConfigError: `out` exists.
@@ -67,7 +68,8 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
         raise ConfigError(f"{root}: exists; delete it or choose another --out")
     if films is not None and len(video.list_videos(Path(films))) < 2:
         raise SourceError(f"{films}: one video has no join to find; put two or more there")
-    recipe = read_recipe(recipe_file)
+    source = str(RECIPE) if recipe_file is None else recipe_file
+    recipe = read_recipe(source)
     started = time.monotonic()
     with stage("draw films" + (f" and cut those in {films} into shots" if films else "")):
         make_films(root / "films", recipe["draw"], films)
@@ -78,7 +80,7 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str = str(REC
     if films:
         recipe["pretrain"]["data"]["split"] = None
 
-    rows, shown = compare(recipe, root, recipe_file)
+    rows, shown = compare(recipe, root, source)
     rows = [{"name": "chance", "AP": (100 * mean(held_out), 0.0)}, *rows]
     write_atomically(root / "comparison.json", json.dumps(rows).encode())
     with stage("report of the seed of median AP"):

@@ -43,7 +43,7 @@ def plan(
     cache_gib: float = 256.0,
     memory_gib: float = 0.0,
     price: float | None = None,
-    costs: str = str(COSTS),
+    costs: str | None = None,
     simulate: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def plan(
         cache_gib: cache per machine, as in $BASSL_FAST_CACHE_GIB.
         memory_gib: memory per machine that can hold shards, which are then read from disk only once.
         price: per GPU hour, in any currency.
-        costs: JSON file of unit costs; if left out, those measured for the README.
+        costs: JSON file of unit costs from `python -m benchmarks.costs`; if left out, those that come with bassl-fast.
         simulate: also replay one epoch film by film and count what each machine fetches.
         seed: of film lengths and order in the simulation.
 
@@ -77,7 +77,7 @@ def plan(
     counts |= {"cores": cores, "views": views, "epochs": epochs, "pool": 1 if pool is None else pool}
     _check(counts, gpus, gpus_per_node, cache_gib, memory_gib, price)
     check_seed(seed)
-    known, samples = Costs(Path(costs)), films * shots
+    known, samples = Costs(COSTS if costs is None else Path(costs)), films * shots
     if global_batch > samples:
         raise ConfigError(f"global_batch {global_batch}: there are only {samples} samples; choose fewer")
     order = Plan(samples, global_batch, seed)

@@ -24,7 +24,7 @@ from shard_tools.errors import ConfigError, masked
 from shard_tools.storage.untrusted import one_line
 
 from .keys import check_keys, fields_of
-from .spelling import class_name, nearest
+from .spelling import class_name, class_names, nearest
 from .yaml_file import read_yaml
 
 _UNION = "Does not validate against any of the Union subtypes"  # jsonargparse's message, also around our own errors
@@ -41,9 +41,10 @@ def make_parser(function: Callable, positional: bool = False, for_help: bool = F
         positional: whether required arguments have no `--`.
         for_help: the parser will only print help; skips importing classes, which takes seconds.
     """
+    takes_class = [name for name, hint in function.__annotations__.items() if str(hint).startswith("Callable")]
     if for_help:
-        function = _without_classes(function)
-    elif any(str(hint).startswith("Callable") for hint in function.__annotations__.values()):
+        function = _without_classes(function, takes_class)
+    elif takes_class:
         plugins.load_classes()
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, formatter_class=_Help, **kwargs)
     parser.add_argument("--config", action="config", help="YAML file; its keys are the options below.")
@@ -52,28 +53,31 @@ def make_parser(function: Callable, positional: bool = False, for_help: bool = F
     for action in actions:
         if not action.option_strings and getattr(action, "_typehint", None) == list[str]:
             action.nargs, action._typehint, action.metavar = "+", str, action.dest.rstrip("s").upper()
+        if for_help and action.dest in takes_class:
+            option = f"--{action.dest}.help"
+            action.help += f" `{option}` lists the classes, `{option} NAME` shows the arguments of one."
     return parser
 
 
-def _without_classes(function: Callable) -> Callable:
-    """A copy of `function` in which arguments that take a class are typed as text."""
+def _without_classes(function: Callable, takes_class: list[str]) -> Callable:
+    """A copy of `function` in which the arguments `takes_class` are typed as text."""
     function = inspect.unwrap(function)
     copy = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
     copy.__doc__, copy.__module__, copy.__qualname__ = function.__doc__, function.__module__, function.__qualname__
-    hints = function.__annotations__.items()
-    copy.__annotations__ = {name: "str" if str(hint).startswith("Callable") else hint for name, hint in hints}
+    copy.__annotations__ = function.__annotations__ | dict.fromkeys(takes_class, "str")
     copy.__annotations__ = typing.get_type_hints(copy)  # now no hint names a class
     return copy
 
 
 def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
-    """Resolve `argv` and the YAML files it names.
+    """Resolve `argv` and the YAML files it names; `--encoder.help` prints the classes and exits.
 
     Raises:
         ConfigError: one line that names the wrong key and the nearest known one.
     """
     argv = list(_spelt_out(parser, argv))
     _check_options(parser, argv)
+    _list_classes(parser, argv)
     for path in _config_files(argv):
         check_keys(_known(parser), read_yaml(path), path)
     try:
@@ -162,6 +166,14 @@ def _class_options(parser: ArgumentParser) -> dict[str, type]:
         option: getattr(action, "_typehint", None) for action in parser._actions for option in action.option_strings
     }
     return {option: typing.get_args(hint)[1] for option, hint in hints.items() if typing.get_origin(hint) is Callable}
+
+
+def _list_classes(parser: ArgumentParser, argv: list[str]) -> None:
+    """If `argv` ends in `--encoder.help`, print the classes and exit; jsonargparse would show the base class."""
+    for option, base in _class_options(parser).items():
+        if option.endswith(".help") and argv[-1:] == [option]:
+            print(f"{', '.join(class_names(base))}; `{option} NAME` shows the arguments of one")
+            parser.exit()
 
 
 def _config_files(argv: list[str]) -> Iterable[str]:

@@ -17,8 +17,14 @@ def subclasses(base: type) -> Iterable[type]:
         yield from subclasses(kind)
 
 
-def _is_abstract(kind: type) -> bool:
-    return any(getattr(value, "__isabstractmethod__", False) for value in vars(kind).values())
+def is_abstract(kind: type) -> bool:
+    """Whether a class lacks a method that a base declares abstract; `inspect.isabstract` sees only subclasses of ABC."""
+    return any(getattr(getattr(kind, name, None), "__isabstractmethod__", False) for name in dir(kind))
+
+
+def class_names(base: type) -> list[str]:
+    """Names of the subclasses of `base` that can be built."""
+    return sorted({kind.__name__ for kind in subclasses(base) if not is_abstract(kind)}, key=str.lower)
 
 
 def class_name(base: type, word: str) -> str:
@@ -33,7 +39,7 @@ def class_name(base: type, word: str) -> str:
     def letters(name: str) -> str:
         return re.sub(r"\W|_", "", name).lower()
 
-    names = {letters(kind.__name__): kind.__name__ for kind in subclasses(base) if not _is_abstract(kind)}
+    names = {letters(name): name for name in class_names(base)}
     if letters(word) not in names:
         raise ConfigError(f"no {base.__name__.lower()} '{word}'{nearest(word, names)}")
     return names[letters(word)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,35 @@ def test_ctrl_c_after_an_import_says_how_to_resume(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("option", ["--model", "--model=X3D", "--model.help"])
 def test_a_network_is_a_verb_of_its_own(option: str):
     assert verbs.verb_of(["info", option]) == "info --model"
+
+
+@pytest.mark.parametrize("verb", ["plan", "demo"])
+def test_help_names_no_path_of_the_installation(verb: str, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([verb, "--help"])
+    shown = "".join(capsys.readouterr().out.split())
+    assert str(Path(cli.__file__).parents[2]) not in shown
+    assert {"plan": "ifleftout,thosethatcomewithbassl-fast", "demo": "`configs/demo.yaml`"}[verb] in shown
+
+
+def test_help_says_how_to_list_classes_and_imports_none():
+    code = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules))\n"
+    code += "from bassl_fast import cli; cli.main(['pretrain', '--help'])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert "`--method.help` lists the classes, `--method.help NAME` shows" in " ".join(shown.split())
+    assert shown.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("argv", "names"),
+    [
+        (["pretrain", "--encoder.help"], "ResNet, ResNet3D, VoV3D, X3D;"),
+        (["pretrain", "--method.help"], "BaSSL, BaSSLShotCoL, BYOL,"),
+        (["info", "--model.help"], "ResNet, ResNet3D, VoV3D, X3D;"),
+    ],
+)
+def test_the_classes_are_listed(argv: list[str], names: str, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(argv)
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith(names)
