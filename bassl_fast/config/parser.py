@@ -24,7 +24,7 @@ from shard_tools.errors import ConfigError, masked
 from shard_tools.storage.untrusted import one_line
 
 from .keys import check_keys, fields_of
-from .spelling import class_name, class_names, nearest
+from .spelling import class_name, class_names, is_abstract, nearest
 from .yaml_file import read_yaml
 
 _UNION = "Does not validate against any of the Union subtypes"  # jsonargparse's message, also around our own errors
@@ -81,9 +81,11 @@ def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
     for path in _config_files(argv):
         check_keys(_known(parser), read_yaml(path), path)
     try:
-        return parser.parse_args(argv)
+        config = parser.parse_args(argv)
     except ArgumentError as error:
         raise ConfigError(_explained(str(error), parser)) from None
+    _check_values(parser, config.as_dict())
+    return config
 
 
 def parse_dict(parser: ArgumentParser, config: dict[str, Any], source: str) -> Namespace:
@@ -199,6 +201,22 @@ def _check_options(parser: ArgumentParser, argv: list[str]) -> None:
         of_class = any(option.startswith(f"{k}.") for k in _class_options(parser))
         if option.startswith("--") and option not in known and not of_class:
             raise ConfigError(f"unknown option {option}{nearest(option, known)}")
+
+
+def _check_values(parser: ArgumentParser, values: dict[str, Any], prefix: str = "") -> None:
+    """Raises: ConfigError for a class that cannot be built."""
+    for name, value in values.items():
+        if isinstance(value, dict) and "class_path" in value:
+            _check_class(f"{prefix}{name}", value["class_path"])
+        elif isinstance(value, dict):
+            _check_values(parser, value, f"{prefix}{name}.")
+
+
+def _check_class(option: str, class_path: str) -> None:
+    """Raises: ConfigError if it is only a base of other classes."""
+    module, _, name = class_path.rpartition(".")
+    if is_abstract(kind := getattr(importlib.import_module(module), name)):
+        raise ConfigError(f"{option}: {class_path} is a base class; choose one of {', '.join(class_names(kind))}")
 
 
 def _explained(message: str, parser: ArgumentParser) -> str:

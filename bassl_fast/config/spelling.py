@@ -18,7 +18,7 @@ def subclasses(base: type) -> Iterable[type]:
 
 
 def is_abstract(kind: type) -> bool:
-    """Whether a class lacks a method that a base declares abstract; `inspect.isabstract` sees only subclasses of ABC."""
+    """Whether a class lacks a method that a base declares abstract; `inspect.isabstract` needs ABC for that."""
     return any(getattr(getattr(kind, name, None), "__isabstractmethod__", False) for name in dir(kind))
 
 
