@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
 
 import numpy as np
 
@@ -143,13 +142,12 @@ def train_graph(
     source: Callable[[], tuple],
     size: int,
     gpu: bool,
-    decode: Literal["cpu", "mixed"] = "mixed",
     mean: np.ndarray = MEAN,
     std: np.ndarray = STD,
     clips: bool = False,
 ):
-    """Training views `[N, size, size, 3]` float32; on a GPU, `decode` selects the decoder."""
-    integer, real, decoder = types.INT32, types.FLOAT, decode if gpu else "cpu"
+    """Training views `[N, size, size, 3]` float32."""
+    integer, real, decoder = types.INT32, types.FLOAT, "mixed" if gpu else "cpu"
     inputs = fn.external_source(
         source=source,
         num_outputs=12 if clips else 10,
@@ -159,14 +157,10 @@ def train_graph(
     )
     jpeg, anchor, shape, pixel, mean_colour, constant, window, sigma, solarize, flip = inputs[:10]
     images = _decode_region(jpeg, anchor, shape, decoder)
-    if gpu and decode == "cpu":
-        images = images.gpu()
     if clips:
         after, difference = inputs[10:]
         if difference > 0:
             following = _decode_region(after, anchor, shape, decoder)
-            if gpu and decode == "cpu":
-                following = following.gpu()
             images = _resize(images, size, dtype=real) - _resize(following, size, dtype=real)
             images = _colour(images, pixel, mean_colour, constant)
         else:
