@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bassl_fast.config.choices import Precision
-from bassl_fast.encoders.inference import mean_over_views
+from bassl_fast.encoders.apply import mean_over_views
 from bassl_fast.runtime import hardware
 from bassl_fast.runtime.run_folder import RunFolder
 from pipelines.clip_sampling import Clips

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
-from bassl_fast.encoders.inference import mean_over_views, shot_features
+from bassl_fast.encoders.apply import mean_over_views, shot_features
 from bassl_fast.methods import Classifier
 from bassl_fast.metrics.accuracy import TOP, hits
 from bassl_fast.metrics.neighbours import KS, knn_precision, neighbours_asked

@@ -1,4 +1,4 @@
-"""Encoders applied to a loader, outside training."""
+"""Apply an encoder to all batches of a loader, outside training."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from bassl_fast.encoders import Encoder
 from pipelines.loader import FilmLoader
 from pipelines.shot_loader import ShotLoader
 from shard_tools.shards.index import ShardIndex
 
-from .encoder import for_encoder
+from .encoder import Encoder, for_encoder
 
 
 def shot_features(encoder: Encoder, loader: FilmLoader, index: ShardIndex) -> Iterator[tuple[int, Tensor]]:
