@@ -94,7 +94,7 @@ def strategy(devices: int | str, nodes: int, timeout: float) -> Strategy | str:
     return DDPStrategy(timeout=timedelta(minutes=timeout), find_unused_parameters=not torch.cuda.is_available())
 
 
-def cluster() -> list[ClusterEnvironment]:
+def launch_plugins() -> list[ClusterEnvironment]:
     """Plugins that tell Lightning how the processes are started, in cases that it detects wrongly.
 
     Under SLURM it would requeue the job itself, into its own folder; and it would run a job of one task, which may use

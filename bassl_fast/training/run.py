@@ -281,7 +281,7 @@ def make_trainer(
             log_every_n_steps=every,
             num_sanity_val_steps=0,
             sync_batchnorm=torch.cuda.is_available(),
-            plugins=[WholeCheckpoints(run), *hardware.cluster()],
+            plugins=[WholeCheckpoints(run), *hardware.launch_plugins()],
         )
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())}") from None
