@@ -204,12 +204,16 @@ def _check_options(parser: ArgumentParser, argv: list[str]) -> None:
 
 
 def _check_values(parser: ArgumentParser, values: dict[str, Any], prefix: str = "") -> None:
-    """Raises: ConfigError for a class that cannot be built."""
+    """Raises: ConfigError for an empty text (an unset shell variable), or a class that cannot be built."""
     for name, value in values.items():
+        option = f"{prefix}{name}"
+        if "" in (value if isinstance(value, list) else [value]):
+            dashes = "--" * any(f"--{option}" in action.option_strings for action in parser._actions)
+            raise ConfigError(f"{dashes}{option}: the value is empty (an unset shell variable?); give one")
         if isinstance(value, dict) and "class_path" in value:
-            _check_class(f"{prefix}{name}", value["class_path"])
+            _check_class(option, value["class_path"])
         elif isinstance(value, dict):
-            _check_values(parser, value, f"{prefix}{name}.")
+            _check_values(parser, value, f"{option}.")
 
 
 def _check_class(option: str, class_path: str) -> None:

@@ -175,7 +175,7 @@ def _run(job: _Job, sources: dict[str, str], each: engines.Nodes | None) -> list
 
 
 def _detector(model: _Model) -> SceneDetector:
-    if not model.checkpoint:
+    if model.checkpoint is None:
         return SceneDetector.baseline()
     return SceneDetector.from_checkpoint(model.checkpoint, model.encoder, model.batch, model.threads)
 

@@ -87,3 +87,26 @@ def test_the_classes_are_listed(argv: list[str], names: str, capsys):
         cli.main(argv)
     assert stop.value.code == 0
     assert capsys.readouterr().out.startswith(names)
+
+
+@pytest.mark.parametrize(
+    ("argv", "option"),
+    [
+        (["scenes", "film.mp4", "--checkpoint", ""], "--checkpoint"),
+        (["scenes", "film.mp4", "--baseline", "--out="], "--out"),
+        (["scenes", "film.mp4", "", "--baseline"], "films"),
+        (["pack", "", "shards"], "source"),
+        (["pack", "films", ""], "destination"),
+        (["pack", "films", "shards", "--annotations", ""], "--annotations"),
+        (["extract", "", "shards", "features"], "pretrained"),
+        (["evaluate", "best.ckpt", "features", "--notes", ""], "--notes"),
+        (["finetune", "--data.features", ""], "--data.features"),
+        (["demo", "--films", ""], "--films"),
+        (["plan", "--costs", ""], "--costs"),
+    ],
+)
+def test_an_empty_value_names_its_option(argv: list[str], option: str, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    said = refused(capsys, *argv)
+    assert said == f"bassl-fast: {option}: the value is empty (an unset shell variable?); give one"
+    assert not list(tmp_path.iterdir())
