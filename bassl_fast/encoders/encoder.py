@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from bassl_fast.config.described import Described
 from pipelines.views import IMAGENET_MEAN, IMAGENET_STD
 
 
-class Encoder(Described, nn.Module):
+class Encoder(Described, nn.Module, ABC):
     """Turns normalised images `[N, 3, H, W]` into features `[N, dim]`.
 
     A new encoder is a file with a subclass that sets `dim`; a config names it by its class path.
@@ -18,6 +20,10 @@ class Encoder(Described, nn.Module):
     dim: int
     mean, std = IMAGENET_MEAN, IMAGENET_STD  # the normalisation of published weights
     memory_format = torch.channels_last  # of the weights in training; fast on GPUs
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Features `[N, dim]` of normalised images `[N, 3, H, W]`."""
 
     def of_shots(self, images: Tensor) -> Tensor:
         """Features `[N, dim]` float32 of shots: the mean over their key-frames `[N, K, 3, H, W]`.

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from shard_tools.errors import ConfigError
 
-from .clip import ClipEncoder, conv, start_from_scratch
-from .x3d import Head, SqueezeExcite, Stem
+from .clip import conv
+from .staged import Head, SqueezeExcite, StagedEncoder, Stem
 
 # size -> (blocks per stage, units per block, inner channels of a unit in the first stage). "M-2020" is M as first
 # published.
@@ -22,8 +22,8 @@ _SHAPES = {
 }
 
 
-class VoV3D(ClipEncoder):
-    """Clips `[N, 3, T, H, W]` -> features `[N, 2048]`. Every stage halves height and width; the length is kept.
+class VoV3D(StagedEncoder):
+    """Clips `[N, 3, T, H, W]` -> features `[N, 2048]`; every stage is of `TemporalOSA` blocks.
 
     Args:
         size: M, M-2020 (the smaller of its two published shapes) or L.
@@ -32,37 +32,19 @@ class VoV3D(ClipEncoder):
         ConfigError: another size.
     """
 
-    dim = 2048
-    stage2: nn.Sequential
-    stage3: nn.Sequential
-    stage4: nn.Sequential
-    stage5: nn.Sequential
-
     def __init__(self, size: Literal["M", "M-2020", "L"] = "M") -> None:
-        super().__init__()
         if size not in _SHAPES:
             raise ConfigError(f"VoV3D size {size}: choose one of {', '.join(_SHAPES)}")
         blocks, units, inner = _SHAPES[size]
         inputs = inner // 2
-        self.stem = Stem(inputs)
-        for stage, count in enumerate(blocks, 2):
+        stem, stages = Stem(inputs), []
+        for count in blocks:
             outputs = inner // 2
             first = TemporalOSA(inputs, inner, outputs, units, stride=2)
             rest = [TemporalOSA(outputs, inner, outputs, units, stride=1) for _ in range(count - 1)]
-            setattr(self, f"stage{stage}", nn.Sequential(first, *rest))
+            stages.append(nn.Sequential(first, *rest))
             inputs, inner = outputs, 2 * inner
-        self.head = Head(inputs, inner // 2, self.dim)
-        start_from_scratch(self)
-        for module in self.modules():
-            if isinstance(module, TemporalOSA):
-                nn.init.zeros_(module.c_bn.weight)
-
-    def maps(self, clips: Tensor) -> Tensor:
-        x = self.stage3(self.stage2(self.stem(clips)))
-        return self.head(self.stage5(self.stage4(x)))
-
-    def features(self, maps: Tensor, window: int | None = None) -> Tensor:
-        return torch.relu(self.head.lin_5(super().features(maps, window)))
+        super().__init__(stem, stages, Head(inputs, inner // 2, self.dim))
 
 
 class TemporalOSA(nn.Module):
