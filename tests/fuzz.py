@@ -204,8 +204,7 @@ def peak() -> int:
 
 @contextmanager
 def bounded(scratch: Path) -> Iterator[None]:
-    """A bomb must find no more memory than the machine can spare, an endless loop an end; temporary files are looked
-    for in `scratch`."""
+    """Limit memory and time, so that a bomb or an endless loop ends; temporary files go to `scratch`."""
 
     def stop(*_: Any) -> None:
         raise Hang(f"more than {SECONDS} s")

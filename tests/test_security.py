@@ -234,7 +234,7 @@ def test_a_film_behind_a_signed_address(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("bucket", ["", "a", "my bucket", "-films", "films-", "a/../b", "x" * 300, "films\n"])
-def test_a_bucket_that_cannot_be(bucket):
+def test_an_impossible_bucket_name(bucket):
     with pytest.raises(RemoteError, match="is not the name of a bucket"):
         remote.filesystem(f"s3://{bucket}/shards" if bucket != "a/../b" else "s3://../b")
 
@@ -242,7 +242,7 @@ def test_a_bucket_that_cannot_be(bucket):
 @pytest.mark.parametrize(
     "endpoint", ["localhost:9000", "ftp://host", "http://", "http://host:port", "https://host:99999"]
 )
-def test_an_endpoint_that_cannot_be(endpoint, monkeypatch):
+def test_an_impossible_endpoint(endpoint, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     with pytest.raises(ConfigError, match="not the address of a server; write http"):
         remote.filesystem("s3://films/shards")

@@ -1,4 +1,4 @@
-"""The built wheel in an environment of its own: nothing of the checkout is on its path."""
+"""The built wheel in a new environment: nothing of the checkout is on its path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny videos made on the fly: every shot is a texture of its own."""
+"""Tiny videos made on the fly: every shot has its own texture."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def join_videos(files: list[Path], path: Path, size: tuple[int, int] = (160, 90)
 
 
 def loop_video(clip: Path, path: Path, seconds: float) -> Path:
-    """A film of `seconds` at least: the pictures of `clip` again and again, copied, not encoded anew."""
+    """A film of at least `seconds`: `clip` repeated, its packets copied without re-encoding."""
     with av.open(str(clip)) as source, av.open(str(path), "w") as out:
         video = source.streams.video[0]
         copy = out.add_stream_from_template(video)

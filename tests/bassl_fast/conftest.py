@@ -1,4 +1,4 @@
-"""A tiny project: drawn films, shards, checkpoint, features, fine-tuned model; made once by the verbs themselves."""
+"""A tiny project: synthetic films, shards, checkpoint, features, fine-tuned model; made once by the verbs."""
 
 from __future__ import annotations
 

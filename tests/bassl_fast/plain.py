@@ -1,4 +1,4 @@
-"""An encoder without batch normalisation: what it says of a picture does not depend on the pictures beside it."""
+"""An encoder without batch normalisation: its output for an image does not depend on the rest of the batch."""
 
 from __future__ import annotations
 

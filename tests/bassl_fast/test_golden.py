@@ -85,7 +85,7 @@ def small_shot_level(kind: type[Method]) -> Method:
 
 
 def golden_batch(arrays: dict[str, np.ndarray]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Shot features that want a gradient, and a batch by which the first candidate is taken wherever one is drawn."""
+    """Shot features that require a gradient, and a batch whose picks always take the first candidate."""
     x = torch.from_numpy(arrays["x"]).requires_grad_()
     return x, {"mask": torch.from_numpy(arrays["mask"]).bool(), "pick": torch.zeros(len(x), 3)}
 
@@ -149,7 +149,7 @@ def test_what_is_built_is_used_and_gets_a_gradient_whatever_is_on(kind: type[BaS
         assert not wanting, on
         ssm, cgm, pp, msm = on
         assert hasattr(method, "crn") == (cgm or pp or msm)
-        # The NCE head finds the pseudo-boundary; without one, and without a loss of its own, there is no head.
+        # The NCE head also finds the pseudo-boundary, so it is there if any loss needs one or the other.
         assert hasattr(method, "head_nce") == (ssm or cgm or pp or kind is BaSSLShotCoL)
         frozen = {name.split(".")[0] for name, p in method.named_parameters() if not p.requires_grad}
         assert frozen <= {"head_nce", "crn"}

@@ -71,7 +71,7 @@ def test_evaluate_writes_scores_metrics_and_a_report(project: Project, tmp_path:
     assert "tt9000002" in page
 
 
-def test_pretraining_is_deterministic_and_resumes_bit_for_bit(project: Project, tmp_path: Path, monkeypatch, capsys):
+def test_pretraining_is_deterministic_and_resumes_bit_exactly(project: Project, tmp_path: Path, monkeypatch, capsys):
     """Ten steps over an epoch's end (8 steps), stopped at step 5 and again at 9: the weights of a run without stops."""
     argv = ["pretrain", "--config", project.config, "--data.shards", project.shards, "--training.steps", "10"]
     argv += ["--training.checkpoint_steps", "1"]

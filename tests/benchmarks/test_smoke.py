@@ -1,6 +1,6 @@
 """Every benchmark runs at tiny sizes and has a `--help`.
 
-`benchmarks.loader` and `benchmarks.learning` have tests of their own, `benchmarks.failures` those of
+`benchmarks.loader` and `benchmarks.learning` have their own tests, `benchmarks.failures` those of
 `tests/bassl_fast/training/test_failures.py`.
 """
 

@@ -1,4 +1,4 @@
-"""Three tiny films, drawn and packed once, and a sampler small enough to run in milliseconds."""
+"""Three tiny synthetic films, packed once, and a sampler small enough to run in milliseconds."""
 
 from __future__ import annotations
 

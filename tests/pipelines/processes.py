@@ -1,6 +1,6 @@
 """Loaders in real processes: as a program, it starts the processes of each case and prints what they saw as JSON.
 
-A program of its own, as a process that has used DALI, as that of the tests has, must not be forked.
+A separate program, because a process that has used DALI, like that of the tests, must not be forked.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def fork_while_in_use(case: Case) -> str:
 
 
 def run_apart(cases: list[Case]) -> dict:
-    """What `run` answers for each of `cases`, and `fork_while_in_use` for the first, from a program of their own."""
+    """What `run` answers for each of `cases`, and `fork_while_in_use` for the first, from a separate program."""
     command = [sys.executable, "-m", "tests.pipelines.processes", json.dumps([asdict(case) for case in cases])]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE, text=True, timeout=300)

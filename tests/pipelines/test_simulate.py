@@ -52,7 +52,7 @@ class Forgetful(Plan):
         return np.where(batch == 7, 8, batch)
 
 
-def test_a_sample_left_out_is_seen():
+def test_a_sample_left_out_is_detected():
     shots = np.full(10, 100)
     found = simulate(Forgetful(1000, 64), shots, shots, 8, 1, 1e9)
     assert (found.samples, found.distinct) == (1000, 999)

@@ -144,8 +144,8 @@ def test_grey_and_solarize_have_their_rates():
     assert not draw()["solarize"].any()
 
 
-def test_recipes_without_grey_or_solarize_draw_what_they_did_before_there_were_any():
-    """The numbers of a picture, in the order in which they always were drawn; the next number is not touched."""
+def test_recipes_without_grey_or_solarize_draw_what_they_drew_before_these_existed():
+    """The numbers of a picture, in the original order of drawing; no further number is drawn."""
     ours, theirs = np.random.default_rng(5), np.random.default_rng(5)
     augmentation, sides = TrainViews(), (np.full(50, 240), np.full(50, 428))
     rows = draw_groups(ours, augmentation, *sides)

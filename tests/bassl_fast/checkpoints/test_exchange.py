@@ -45,7 +45,7 @@ def reference_weights(shapes: dict[str, list[int]], drop: tuple[str, ...] = ()) 
 
 
 def small_shapes() -> dict[str, list[int]]:
-    """Of a reference checkpoint with a small encoder and network: the same names, other sizes."""
+    """Weights of a reference checkpoint with a small encoder and network: the same names, other sizes."""
     shapes = {f"shot_encoder.{name}": list(value.shape) for name, value in ResNet(18, width=4).state_dict().items()}
     sizes = {2048: 32, 768: 16, 1536: 32, 3072: 24, 128: 8}
     for key, (_, shape) in FULL.items():
@@ -216,7 +216,7 @@ def test_a_pickle_that_would_run_code_is_refused(released, tmp_path: Path, capsy
     assert not (tmp_path / "ours.ckpt").exists()
 
 
-def test_what_training_left_beside_the_weights_is_passed_over(released, tmp_path: Path, monkeypatch):
+def test_objects_beside_the_weights_are_skipped(released, tmp_path: Path, monkeypatch):
     """Classes of packages that are not installed, as Lightning 1.3 pickles them: a callback's, the configuration's."""
     module = types.ModuleType("omegaconf.dictconfig")
 
@@ -311,7 +311,7 @@ def test_files_that_cannot_be_imported(project: Project, released, tmp_path: Pat
 
 
 def of_shapes(keys: dict[str, tuple[str, list[int]]], prefix: str) -> dict[str, torch.Tensor]:
-    """Tensors of a published list of keys, any numbers, each key after `prefix`."""
+    """Random tensors for a published list of keys, each key after `prefix`."""
     draw = torch.Generator().manual_seed(0)
     return {
         prefix + key: torch.rand(shape, generator=draw) if dtype == "float32" else torch.zeros(shape, dtype=torch.int64)

@@ -51,10 +51,10 @@ def test_a_config_reads_as_published(name: str):
     method = arguments.method(8)
     views = [method.views, method.second, *getattr(method, "small", ())]
     assert len(views) == len(RECIPES[name])
-    for laws, published in zip(views, RECIPES[name], strict=True):
-        assert {key: value for key, value in asdict(laws).items() if key in published} == published
-        assert laws.aspect == pytest.approx((3 / 4, 4 / 3))
-        assert laws.short_side is None
+    for recipe, published in zip(views, RECIPES[name], strict=True):
+        assert {key: value for key, value in asdict(recipe).items() if key in published} == published
+        assert recipe.aspect == pytest.approx((3 / 4, 4 / 3))
+        assert recipe.short_side is None
     if name == "sce_clips":
         assert method.clips == Clips(8, seconds=2.56)
         assert method.difference == 0.2
@@ -67,7 +67,7 @@ def films(many: int, frames: int = 3) -> Centers:
 
 
 @pytest.mark.parametrize("kind", [SCE, BYOL, SCRL])
-def test_each_view_is_drawn_by_its_own_laws(kind: type):
+def test_each_view_has_its_own_augmentation(kind: type):
     first, second = (TrainViews(size=64, blur=b, solarize=s) for b, s in ((1.0, 0.0), (0.1, 0.2)))
     views = kind(8, first, second=second, **TINY).sample(films(MANY), np.random.default_rng(0)).views
     assert views.shape == (MANY, 2)
@@ -90,11 +90,11 @@ def test_small_views_have_their_own_size_area_and_key_frame():
     assert np.abs(np.corrcoef(every["frame"].T.astype(float))[~np.eye(5, dtype=bool)]).max() < 7 / MANY**0.5
 
 
-@pytest.mark.parametrize("law", [Clips(4, seconds=1.5), Clips(3), Clips(4, segments=True)])
-def test_clips_of_a_shot_share_their_augmentation(law: Clips):
-    method = SCE(8, TrainViews(size=32, grayscale=0.2, solarize=0.2), clips=law, **TINY)
+@pytest.mark.parametrize("clips", [Clips(4, seconds=1.5), Clips(3), Clips(4, segments=True)])
+def test_clips_of_a_shot_share_their_augmentation(clips: Clips):
+    method = SCE(8, TrainViews(size=32, grayscale=0.2, solarize=0.2), clips=clips, **TINY)
     views = method.sample(films(50, frames=40), np.random.default_rng(0)).views
-    assert views.shape == (50, 2, law.frames)
+    assert views.shape == (50, 2, clips.frames)
     for name in set(VIEW.names) - {"frame"}:
         assert (views[name] == views[name][..., :1]).all(), name
     inside = views["frame"] - (100 + 5 * 40)
@@ -112,14 +112,14 @@ def test_a_part_of_the_clips_shows_differences():
     assert abs(np.corrcoef(shown[..., 0].T)[0, 1]) < 7 / MANY**0.5
 
 
-def test_key_frames_of_a_shot_train_an_encoder_of_clips(project: Project):
+def test_key_frames_of_a_shot_train_a_clip_encoder(project: Project):
     """From shards of films: two clips of three key-frames, one step of SCE."""
     torch.manual_seed(0)
     index, encoder = ShardIndex.open(project.shards), ResNet3D(18)
-    laws, small = TrainViews(size=32, **GREYS), TrainViews(size=16, **GREYS)
-    method = SCE(encoder.dim, laws, small=(small,), clips=Clips(3), **TINY, queue=16)
+    views, small = TrainViews(size=32, **GREYS), TrainViews(size=16, **GREYS)
+    method = SCE(encoder.dim, views, small=(small,), clips=Clips(3), **TINY, queue=16)
     method.attach(encoder)
-    loader = WindowLoader(index, index.select(None), method.sample, 32, global_batch=4, mean=laws.mean, std=laws.std)
+    loader = WindowLoader(index, index.select(None), method.sample, 32, global_batch=4, mean=views.mean, std=views.std)
     batch = next(iter(loader))
     assert batch["images"].shape == (4, 2, 3, 3, 32, 32)
     assert batch["images_16"].shape == (4, 1, 3, 3, 16, 16)

@@ -21,7 +21,7 @@ SLOWFAST_ENCODERS = {
     "vov3d_m_seed": (VoV3D, "M-2020"),
     "vov3d_l": (VoV3D, "L"),
 }
-# Multiply-accumulates in 1e9, 16 frames at 224 and 256 pixels, 400 classes; of X3D-L at 256 known to two digits.
+# Multiply-accumulates in 1e9, 16 frames at 224 and 256 pixels, 400 classes; X3D-L at 256 is known to two digits.
 GIGA_MACS = {
     "x3d_m": (4.732, 6.186),
     "x3d_l": (9.163, 11.97),
@@ -122,7 +122,7 @@ def test_a_picture_is_a_clip_of_one_frame(kind: type[ClipEncoder]):
     assert (features[0] - features[1]).abs().max() > 0
 
 
-def test_sizes_that_are_not_there():
+def test_unknown_sizes_are_refused():
     for make in (lambda: ResNet3D(34), lambda: X3D("S"), lambda: VoV3D("XL")):
         with pytest.raises(ConfigError, match="choose one of"):
             make()

@@ -10,7 +10,7 @@ from shard_tools.errors import ConfigError
 
 
 def train_step(encoder: ResNet) -> int:
-    """Forward and backward of one batch; bytes kept from the one for the other, but for the weights."""
+    """Forward and backward of one batch; bytes kept for the backward pass, without the weights."""
     kept, weights = {}, {p.data_ptr() for p in encoder.parameters()}
     pictures = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 

@@ -1,7 +1,7 @@
-"""The laws of what BaSSL draws for a sample: key-frames, augmentations of its two groups, masks, picks.
+"""Distributions of what BaSSL draws for a sample: key-frames, augmentations of its two groups, masks, picks.
 
-Chi-square statistics fail for one seed in 10,000 where the law holds, other bounds (Hoeffding's) for one in a billion.
-The seeds are fixed, so a test that passes goes on passing.
+A correct sampler fails a chi-square test for one seed in 10,000, the other bounds (Hoeffding's) for one in a billion.
+The seeds are fixed, so a test that passes once always passes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bassl_fast.methods import BaSSL
 from pipelines.samples import Centers, Drawn
 from pipelines.views import VIEW
 from tests.pipelines.test_plan import assert_uniform
-from tests.pipelines.test_views import assert_uniform as assert_uniform_law
+from tests.pipelines.test_views import assert_uniform as assert_uniform_within
 from tests.pipelines.test_views import bound
 
 MANY, T, RATE = 20_000, 17, 0.15
@@ -31,7 +31,7 @@ def drawn() -> Drawn:
     return method.sample(centers, np.random.default_rng(0))
 
 
-def test_one_of_three_key_frames_is_drawn_for_every_shot_alone(drawn: Drawn):
+def test_one_of_three_key_frames_is_drawn_for_each_shot_independently(drawn: Drawn):
     shot, image = np.divmod(drawn.views["frame"][:, 2:], 3)
     assert (shot == np.arange(500 - 8, 500 + 9)).all()
     assert_uniform(np.bincount((image + 3 * np.arange(T)).ravel(), minlength=3 * T), 3 * T)
@@ -58,8 +58,8 @@ def test_a_group_shares_its_augmentation_and_two_groups_are_independent(drawn: D
 def test_sigma_is_drawn_for_every_blurred_view(drawn: Drawn):
     for group in (drawn.views[:, :2], drawn.views[:, 2:]):
         blurred = group["blur"][group["blur"][:, 0] > 0]
-        assert_uniform_law(blurred[:, 0], 0.1, 2.0)
-        assert_uniform_law(blurred[:, -1], 0.1, 2.0)
+        assert_uniform_within(blurred[:, 0], 0.1, 2.0)
+        assert_uniform_within(blurred[:, -1], 0.1, 2.0)
         assert abs(np.corrcoef(blurred[:, 0], blurred[:, -1])[0, 1]) < 6.1 / np.sqrt(len(blurred))
 
 
@@ -78,6 +78,6 @@ def test_a_shot_is_masked_at_the_rate_and_one_always_is(drawn: Drawn):
 def test_picks_are_uniform_and_independent(drawn: Drawn):
     pick = drawn.extras["pick"]
     for column in pick.T:
-        assert_uniform_law(column, 0.0, 1.0)
+        assert_uniform_within(column, 0.0, 1.0)
     cells = (pick * 4).astype(int) @ [16, 4, 1]
     assert_uniform(np.bincount(cells, minlength=64), 64)

@@ -1,4 +1,4 @@
-"""What each method looks at: the shots, key-frames and augmentations of its views."""
+"""The shots, key-frames and augmentations of the views of each method."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build(kind: type[Method]) -> Method:
     return kind(8, **small, **({"hidden": 8, "intermediate": 8, "heads": 2} if issubclass(kind, BaSSL) else {}))
 
 
-def looked_at(kind: type[Method], where: Centers, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def sampled(kind: type[Method], where: Centers, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shots `[B, V]`, key-frames of them `[B, V]`, and the view rows."""
     views = build(kind).sample(where, np.random.default_rng(seed)).views
     inside = views["frame"] - where.first_frame[:, None]
@@ -55,7 +55,7 @@ WINDOW = np.arange(12, 29)
     ],
 )
 def test_the_shots_of_a_sample_and_one_key_frame_of_each(kind: type[Method], shots: list[int]):
-    found, key_frame, _ = looked_at(kind, centers([20] * 64, [100] * 64))
+    found, key_frame, _ = sampled(kind, centers([20] * 64, [100] * 64))
     assert (found == shots).all()
     for shot in set(shots):  # all views of a shot are of one key-frame, any of the three
         of_shot = key_frame[:, np.array(shots) == shot]
@@ -74,7 +74,7 @@ def test_the_shots_of_a_sample_and_one_key_frame_of_each(kind: type[Method], sho
     ],
 )
 def test_sparse_and_dense_views_have_an_augmentation_each(kind: type[Method], groups: list[int]):
-    *_, views = looked_at(kind, centers([20] * 8, [100] * 8))
+    *_, views = sampled(kind, centers([20] * 8, [100] * 8))
     first, second = np.split(views, [groups[0]], axis=1)
     assert [first.shape[1], second.shape[1]] == groups
     for group in (first, second):
@@ -86,7 +86,7 @@ def test_sparse_and_dense_views_have_an_augmentation_each(kind: type[Method], gr
 
 def test_temporal_pairs_a_shot_with_another_within_eight():
     """Uniform over the shots of the film within reach, and never itself (which the reference pairs it with)."""
-    found, key_frame, _ = looked_at(Temporal, centers([20] * 3200, [100] * 3200))
+    found, key_frame, _ = sampled(Temporal, centers([20] * 3200, [100] * 3200))
     assert (found[:, 0] == 20).all()
     counts = np.bincount(found[:, 1], minlength=29)
     assert set(np.flatnonzero(counts)) == set(WINDOW) - {20}
@@ -103,7 +103,7 @@ def test_a_neighbour_at_the_ends_of_a_film(position: int, shots: int, reach: ran
     assert set(neighbour(many, np.full(400, shots), 8, np.random.default_rng(0))) == set(reach)
 
 
-def test_shotcol_finds_the_most_like_shot_without_the_centre_and_without_gradient_to_the_others():
+def test_shotcol_finds_the_most_similar_shot_without_the_centre_and_without_gradient_to_the_others():
     dense = torch.nn.functional.normalize(torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
     dense[0, 4] = dense[0, 2]  # the centre's like
     dense.requires_grad_()
@@ -125,7 +125,7 @@ def test_every_config_builds_the_method_it_is_named_after(path: Path):
     assert arguments.optimiser.name == "lars"
 
 
-def test_there_is_one_of_each():
+def test_every_method_has_a_config():
     names = {
         "instance",
         "temporal",
@@ -151,7 +151,7 @@ def test_a_method_goes_by_its_name_on_the_command_line(name: str):
 
 
 def test_the_example_of_the_docs_trains_and_its_features_can_be_extracted(project: Project, tmp_path, monkeypatch):
-    """`docs/tutorials/adding-a-method.md` as it stands: a file that is put beside the others, and a config."""
+    """`docs/tutorials/adding-a-method.md` verbatim: its file is put beside the others, with its config."""
     text = (ROOT / "docs" / "tutorials" / "adding-a-method.md").read_text()
     for language, name in (("python", "order.py"), ("yaml", "order.yaml")):
         (code,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)

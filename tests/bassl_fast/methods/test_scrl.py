@@ -22,7 +22,7 @@ SIZE = 224
 
 
 class Replay:
-    """A generator that answers what was drawn, and checks what is asked."""
+    """A generator that replays recorded draws and checks the requests for them."""
 
     def __init__(self, given: dict[str, torch.Tensor]) -> None:
         draws = (given[f"draw_{key}"].tolist() for key in ("value", "low", "high"))
@@ -64,7 +64,7 @@ def random_views(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("name", ["plain", "grid_iou", "jitter", "grid_exhausted", "grid_border"])
 def test_boxes(name: str):
     given = arrays(f"scrl_boxes_{name}")
-    laws = Boxes(
+    recipe = Boxes(
         int(given["boxes_per_image"]),
         int(given["min_size"]),
         float(given["iou_threshold"]),
@@ -74,8 +74,8 @@ def test_boxes(name: str):
     first, second = (rows_of(given[f"view{k}"].numpy()) for k in (1, 2))
     replay, found = Replay(given), []
     for i in range(len(first)):  # one at a time, as they were drawn
-        boxes, common = draw_boxes(replay, laws, first[i : i + 1], second[i : i + 1], int(given["input_size"]))
-        rows = np.full((2, laws.count, 1), [[[i]], [[i + len(first)]]], np.float32)
+        boxes, common = draw_boxes(replay, recipe, first[i : i + 1], second[i : i + 1], int(given["input_size"]))
+        rows = np.full((2, recipe.count, 1), [[[i]], [[i + len(first)]]], np.float32)
         if common[0]:
             found.append(np.concatenate([rows, boxes[0]], -1))
     assert not replay.draws
@@ -84,7 +84,7 @@ def test_boxes(name: str):
         close(torch.from_numpy(np.concatenate([boxes[k] for boxes in found])), given[f"boxes{k + 1}"], atol=1e-4)
 
 
-def test_boxes_of_many_pictures_are_those_of_each():
+def test_boxes_of_many_pictures_equal_those_of_each_alone():
     first, second = random_views(60)
     together, common = draw_boxes(Middle(), Boxes(3), first, second, SIZE)
     assert 10 < common.sum() < 60
@@ -241,7 +241,7 @@ def test_pictures_without_a_common_box_count_for_nothing():
         assert all(p.grad is not None and not p.grad.any() for p in module.parameters())
 
 
-def test_an_encoder_without_maps_of_pictures_is_refused():
+def test_an_encoder_without_feature_maps_is_refused():
     with pytest.raises(ConfigError, match="SCRL needs feature maps of images, and ResNet3D has none; use ResNet"):
         SCRL(512, hidden=8, outputs=8).attach(ResNet3D(18))
     with pytest.raises(ConfigError, match=r"boxes\.least 32: must be below the size of a view, 32"):

@@ -1,4 +1,4 @@
-"""Pictures and clips by the verbs: train, classify, retrieve; what cannot be is refused."""
+"""Pictures and clips by the verbs: train, classify, retrieve; impossible options are refused."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "last.ckpt"
 
 
-def test_a_video_is_judged_by_the_mean_of_all_its_views(trained: Path, shards: Path, tmp_path: Path, capsys):
+def test_a_video_is_scored_by_the_mean_of_all_its_views(trained: Path, shards: Path, tmp_path: Path, capsys):
     """Against the views one by one, whatever the batch that they come in."""
     options = ["--clips", "1", "--crops", "3", "--size", "40", "--short_side", "40", "--out", str(tmp_path)]
     assert cli.main(["classify", str(trained), str(shards), *options, "--batch", "5", "--precision", "32-true"]) == 0
@@ -119,7 +119,7 @@ def test_validation_is_what_classify_says_with_one_view(trained: Path, shards: P
     )
 
 
-def test_a_validation_that_was_cut_off_is_made_up_for(shards: Path, tmp_path: Path, monkeypatch):
+def test_a_validation_that_was_interrupted_is_repeated(shards: Path, tmp_path: Path, monkeypatch):
     def stop(*_):
         raise ConfigError("stopped by the test")
 
@@ -150,7 +150,7 @@ def test_linear_evaluation_leaves_the_encoder_as_it_was(trained: Path, shards: P
 
 
 def test_precise_statistics_are_means_over_training_batches(shards: Path, tmp_path: Path):
-    """Of the whole first epoch here, with the weights that saw it: a rate of nothing changes none."""
+    """Of the whole first epoch here, with the weights that saw it: a learning rate of zero changes none."""
     options = ["--optimiser.lr", "1e-12", "--training.precise_bn", "4", "--training.checkpoint_steps", "4"]
     assert cli.main(argv("train", CLIPS, shards, tmp_path / "run", *options)) == 0
     model = load_model(tmp_path / "run/last.ckpt")
@@ -168,7 +168,7 @@ def test_precise_statistics_are_means_over_training_batches(shards: Path, tmp_pa
     torch.testing.assert_close(saved, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_online_evaluation_trains_a_classifier_beside(frames: Path, tmp_path: Path):
+def test_online_evaluation_trains_a_classifier_on_the_side(frames: Path, tmp_path: Path):
     """Methods without labels learn the same with it."""
     heads = {"hidden": 16, "outputs": 8, "views": VIEWS}
     for method, extra in (("BYOL", {}), ("SCE", {"queue": 16}), ("SCRL", {"boxes": {"least": 16}})):
@@ -201,7 +201,7 @@ def test_retrieval_is_the_recall_of_the_features_it_writes(trained: Path, shards
     assert json.loads((tmp_path / "recall.json").read_text()) == pytest.approx(expected)
 
 
-def test_what_cannot_be_is_refused(trained: Path, shards: Path, frames: Path, tmp_path: Path, capsys):
+def test_impossible_options_are_refused(trained: Path, shards: Path, frames: Path, tmp_path: Path, capsys):
     def said(*words: object) -> str:
         return refused(capsys, *words)
 
@@ -216,8 +216,8 @@ def test_what_cannot_be_is_refused(trained: Path, shards: Path, frames: Path, tm
     assert "the whole shot is one clip" in said("classify", trained, shards, "--clips", 10)
     assert "clips 0: must be at least 1" in said("classify", trained, shards, "--clips", 0)
     assert "a set of images, and this classifier takes clips" in said("classify", trained, frames)
-    laws = argv("train", CLIPS, shards, tmp_path / "a", "--method.clips", "{frames: 4, seconds: 1, stride: 2}")
-    assert "clips: seconds 1.0, stride 2.0, segments False: give one of them, and null" in said(*laws)
+    both = argv("train", CLIPS, shards, tmp_path / "a", "--method.clips", "{frames: 4, seconds: 1, stride: 2}")
+    assert "clips: seconds 1.0, stride 2.0, segments False: give one of them, and null" in said(*both)
     assert "crops 2: choose 1 or 3" in said("classify", trained, shards, "--crops", 2)
     assert "size 0 must be within [8," in said("classify", trained, shards, "--size", 0)
     clips_for_pictures = CLIPS | {"encoder": PICTURES["encoder"]}
@@ -246,7 +246,7 @@ def test_info_tells_what_a_network_costs(words: list[str], numbers: list[str], c
     assert all(number in said for number in numbers), said
 
 
-def test_an_encoder_of_clips_takes_pictures_too(frames: Path, tmp_path: Path):
+def test_a_clip_encoder_takes_pictures_too(frames: Path, tmp_path: Path):
     recipe = PICTURES | {"encoder": CLIPS["encoder"]}
     assert cli.main(argv("train", recipe, frames, tmp_path / "run")) == 0
     assert cli.main(["classify", str(tmp_path / "run/last.ckpt"), str(frames)]) == 0

@@ -1,4 +1,4 @@
-"""Ray: a real cluster of three nodes on this machine, one of which is killed at work."""
+"""Ray: a real cluster of three nodes on this machine, one of which is killed while it works."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def packed_by(engine: list[str], source: Path, out: Path) -> dict[str, str]:
 
 
 def output(*argv: object, code: int = 0) -> str:
-    """Standard output of a verb in a process of its own."""
+    """Standard output of a verb run in a new process."""
     command = [sys.executable, "-m", "bassl_fast.cli", *map(str, argv)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stderr
@@ -104,7 +104,7 @@ def output(*argv: object, code: int = 0) -> str:
 
 
 def test_pack_and_verify_on_a_cluster_that_loses_a_node(nodes: Cluster, tmp_path: Path):
-    """The same shards, and not a line on stdout that is not ours: Ray reports the death of the node there."""
+    """The same shards, and only our lines on stdout, where Ray would report the death of the node."""
     films = {f"f{i:02d}": 150 for i in range(16)}
     source = write_set(tmp_path / "source", films, {"f03": "test"})
     shards = tmp_path / "ray"

@@ -212,7 +212,9 @@ def test_wrong_keys_and_a_missing_bucket_are_one_line_before_the_work(
     argv: list[str], bucket: Path, monkeypatch, capsys
 ):
     assert "s3://nowhere/run/config.yaml: no such bucket" in refused(capsys, *argv, "--out", "s3://nowhere/run")
-    assert "http://example.org/run: http addresses are read-only" in refused(capsys, *argv, "--out", "http://example.org/run")
+    assert "http://example.org/run: http addresses are read-only" in refused(
+        capsys, *argv, "--out", "http://example.org/run"
+    )
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
     assert "s3://films/run/last.ckpt: no permission; set the keys" in refused(capsys, *argv, "--out", f"{S3}/run")

@@ -211,13 +211,13 @@ def test_a_stream_without_a_picture(tmp_path: Path, capsys):
     assert "none.mkv: a video stream without pictures" in line
 
 
-def test_a_codec_nobody_reads(tmp_path: Path, capsys):
+def test_an_unknown_codec(tmp_path: Path, capsys):
     source = draw_video(tmp_path / "film.avi", [24])
     source.write_bytes(source.read_bytes().replace(b"FMP4", b"QQQQ"))
     assert "no decoder for its video" in refused(capsys, "scenes", source, "--baseline", "--out", tmp_path / "out")
 
 
-def test_a_folder_one_may_not_write_to(film_file: Path, tmp_path: Path, capsys):
+def test_a_folder_without_write_permission(film_file: Path, tmp_path: Path, capsys):
     if os.geteuid():
         pytest.skip("needs root, to be somebody else for a moment")
     # Imports all that the command needs, as another user may not be allowed to read the interpreter's folder.
@@ -288,7 +288,7 @@ def test_checkpoints_that_do_not_fit(project: Project, film_file: Path, tmp_path
         (["--min-scenes", "1"], "unknown option --min_scenes; did you mean '--min_scene'?"),
     ],
 )
-def test_options_that_cannot_be(film_file: Path, tmp_path: Path, capsys, options, said):
+def test_impossible_options(film_file: Path, tmp_path: Path, capsys, options, said):
     assert said in refused(capsys, "scenes", film_file, "--baseline", "--out", tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""Features: by one process or several, in our layout and the reference's, and from where they came."""
+"""Features: by one process or several, in our layout and the reference's, and their provenance."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_reference_layout_and_back(project: Project, tmp_path: Path, capsys)
     assert feature.dtype == np.float32
     np.testing.assert_array_equal(feature, arrays(project.features)["tt9000001"][3])
 
-    # A stopped run goes on: what is there stays, what is not is made.
+    # A stopped run resumes: finished files stay, missing ones are made.
     kept = theirs / "tt9000000" / "shot_0000.npy"
     shutil.rmtree(theirs / "tt9000001")
     before = kept.stat().st_mtime_ns
@@ -99,7 +99,7 @@ def test_the_reference_layout_and_back(project: Project, tmp_path: Path, capsys)
 
 
 def made_elsewhere(project: Project, root: Path) -> Path:
-    """Features as the reference's own code leaves them: files, and nothing that says of what."""
+    """Features as the reference's own code leaves them: files without provenance."""
     for film, features in arrays(project.features).items():
         (root / film).mkdir(parents=True)
         for shot, feature in enumerate(features):

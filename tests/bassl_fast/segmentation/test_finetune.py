@@ -82,7 +82,7 @@ def test_a_frozen_network_stays_as_it_was_and_its_head_learns(project: Project, 
     method = load_model(project.pretrained).method
     for name, weight in method.crn.state_dict().items():
         assert torch.equal(state["state_dict"][f"crn.{name}"], weight), name
-    # What was trained on outputs computed once is the whole model: it scores films as it was judged.
+    # The head was trained on outputs computed once; the whole model scores films exactly as validation did.
     with open(tmp_path / "s" / "metrics.csv", newline="") as file:
         aps = [float(row["val/ap"]) for row in csv.DictReader(file) if row["val/ap"]]
     films, _ = score(tmp_path / "s" / "best.ckpt", project.features, "val")
@@ -103,7 +103,7 @@ def test_a_linear_probe_is_logistic_regression_of_the_centre_shot(project: Proje
 
 
 def test_a_linear_probe_finds_what_is_linear():
-    """On features that tell the answer, as they are in float16."""
+    """On features that contain the answer, in float16."""
     torch.manual_seed(0)
     labels = torch.randint(0, 2, (64,))
     rows = np.zeros(64, SHOT)

@@ -46,14 +46,14 @@ def test_a_killed_process_costs_the_steps_since_the_last_save_and_not_a_bit(faul
     assert "continue with --resume" in found.reason
 
 
-def test_fewer_processes_go_on_with_the_same_batches(faults: Project, rng: random.Random):
-    """Only the order in which gradients and losses are added up differs, which the optimiser carries on."""
+def test_fewer_processes_resume_with_the_same_batches(faults: Project, rng: random.Random):
+    """Only the order differs in which gradients and losses are summed, and the optimiser carries that on."""
     found = failures.fewer(faults, "fewer", rng)
     assert 0 < found.apart < 1e-5
     assert faults.checkpoint("fewer")["data"] == faults.checkpoint(faults.undisturbed(4))["data"]
 
 
-def test_a_process_killed_while_it_saves_leaves_the_checkpoint_before(faults: Project, rng: random.Random):
+def test_a_process_killed_while_it_saves_leaves_the_previous_checkpoint(faults: Project, rng: random.Random):
     found = failures.saving(faults, "saving", rng)
     assert found.apart == 0
     assert found.again == SAVED_EVERY  # the save that failed was the one of this step
@@ -77,7 +77,7 @@ def test_a_network_that_is_gone_for_longer_stops_both_sides_in_time_and_they_sta
 
 
 def test_processes_that_do_not_see_the_same_checkpoint_are_refused(faults: Project):
-    """As when --out is a folder of each machine's own."""
+    """As when --out is a local folder on each machine."""
     shutil.copytree(faults.root / faults.undisturbed(2), faults.root / "own-0")
     state = faults.checkpoint("own-0")
     state["global_step"] -= 1  # not finished yet, nor as Lightning counts
@@ -94,7 +94,7 @@ def test_processes_that_do_not_see_the_same_checkpoint_are_refused(faults: Proje
     assert "the processes begin at different steps" in run.text, run.text
 
 
-def test_resume_without_a_checkpoint_begins(faults: Project, capsys: pytest.CaptureFixture):
+def test_resume_without_a_checkpoint_starts(faults: Project, capsys: pytest.CaptureFixture):
     options = faults.options("first", "--resume", "--training.steps", "1")
     assert cli.main(["pretrain", *options]) == 0
     assert "first/last.ckpt: no checkpoint yet, the run starts from the beginning" in capsys.readouterr().out
@@ -103,7 +103,7 @@ def test_resume_without_a_checkpoint_begins(faults: Project, capsys: pytest.Capt
 
 
 def test_restarts_by_torchrun_resume(faults: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    """Also where a process does not know that it is one that was started again: its machine is new."""
+    """Also where a process cannot know that it was restarted, because its machine is new."""
     options = ["pretrain", *faults.options("again", "--training.steps", "1")]
     assert [cli.main(options), cli.main(options)] == [0, 1]
     assert "this run exists" in capsys.readouterr().err
@@ -129,7 +129,7 @@ def test_restarts_by_torchrun_resume(faults: Project, monkeypatch: pytest.Monkey
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ""),
     ],
 )
-def test_a_lost_process_is_told_from_a_defect(error: RuntimeError, said: str):
+def test_a_lost_process_is_distinguished_from_a_bug(error: RuntimeError, said: str):
     assert lost_process(error) == said
 
 
@@ -138,7 +138,7 @@ def test_a_lost_process_is_told_from_a_defect(error: RuntimeError, said: str):
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Programs that write down how they were called: `srun` calls what it is given, as on every machine of a job."""
+    """Programs that record how they were called; `srun` also runs what it is given, as on every machine of a job."""
     note = f'printf "%s\\n" "$(basename "$0") $*" >> {tmp_path}/told\n'
     programs = {"torchrun": "sleep 2 & wait $!", "scontrol": 'echo "$(hostname)"', "srun": 'shift; exec "$@"'}
     for name, does in programs.items():
@@ -179,6 +179,6 @@ def test_the_slurm_job_saves_and_is_queued_again_before_its_time_is_up(told: Pat
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1"])
-def test_a_timeout_of_nothing_is_refused(faults: Project, capsys: pytest.CaptureFixture, minutes: str):
+def test_a_timeout_that_is_not_positive_is_refused(faults: Project, capsys: pytest.CaptureFixture, minutes: str):
     assert cli.main(["pretrain", *faults.options("none", "--training.timeout_minutes", minutes)]) == 1
     assert "training.timeout_minutes" in capsys.readouterr().err

@@ -74,7 +74,7 @@ def test_two_processes_train_as_one(argv: list[str], tmp_path: Path, starter: li
 def test_a_loss_that_is_not_finite_on_one_process_stops_all(argv: list[str], tmp_path: Path):
     recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
     recipe["encoder"]["class_path"] = "tests.bassl_fast.plain.BreaksOnOneProcess"
-    # No loss that all processes share: the first one would not notice by itself.
+    # A loss that the processes do not share, so process 0 would not notice alone.
     local = {"shot_scene_matching": False, "contextual_group_matching": False, "masked_shot_modelling": False}
     recipe["method"] = {"class_path": "bassl_fast.methods.BaSSL"}
     recipe["method"]["init_args"] = PRETRAIN["method"]["init_args"] | local
@@ -85,7 +85,7 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_all(argv: list[str], tmp
     assert "bassl-fast: loss is nan at step 1 (films tt900000" in done.stderr
 
 
-def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(project: Project, tmp_path: Path):
+def test_sigterm_saves_and_the_run_resumes_bit_exactly(project: Project, tmp_path: Path):
     """Told to end in the middle of an epoch and of a step of two micro-batches: the weights of a run without stops."""
     argv = ["pretrain", "--config", project.config, "--data.shards", project.shards, "--training.accumulate", "2"]
     argv += ["--training.steps", "12", "--training.checkpoint_steps", "1000"]
@@ -100,7 +100,9 @@ def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(project: Project, tmp_pat
     said, complaints = running.communicate(timeout=120)
     assert (running.returncode, complaints) == (0, "")
     last = said.splitlines()[-1]
-    ended = int(re.search(r"last.ckpt: stopped by SIGTERM at step (\d+) of 12 and saved; continue with --resume", last)[1])
+    ended = int(
+        re.search(r"last.ckpt: stopped by SIGTERM at step (\d+) of 12 and saved; continue with --resume", last)[1]
+    )
     assert 2 <= ended < 12
     assert cli.main([*broken, "--resume"]) == 0
     assert cli.main([*argv, "--out", str(tmp_path / "straight")]) == 0
@@ -112,7 +114,7 @@ def test_sigterm_saves_and_the_run_goes_on_bit_for_bit(project: Project, tmp_pat
 
 
 def same(mine: Any, theirs: Any, where: str) -> None:
-    """Bit for bit."""
+    """Bit-identical."""
     if isinstance(mine, torch.Tensor):
         assert torch.equal(mine, theirs), where
     elif isinstance(mine, dict):

@@ -1,4 +1,4 @@
-"""Runs of methods with a momentum encoder, and of encoders of clips: trained, stopped, gone on with, extracted."""
+"""Runs of methods with a momentum encoder, and of clip encoders: trained, stopped, resumed, extracted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_stopped_run_goes_on_bit_for_bit(name: str, project: Project, tmp_path: Path, monkeypatch):
+def test_a_stopped_run_resumes_bit_exactly(name: str, project: Project, tmp_path: Path, monkeypatch):
     method = {"class_path": f"bassl_fast.methods.{name}", "init_args": METHODS[name]}
     argv = command(project, tmp_path, {"method": method})
     argv += ["--training.steps", "4", "--training.checkpoint_steps", "2", "--training.validate_every", "0"]
@@ -72,7 +72,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(name: str, project: Project, tmp_path
 
 
 @pytest.mark.parametrize("name", ["Instance", "BYOL"])
-def test_an_encoder_of_clips_sees_all_key_frames_of_a_shot(name: str, project: Project, tmp_path: Path, monkeypatch):
+def test_a_clip_encoder_sees_all_key_frames_of_a_shot(name: str, project: Project, tmp_path: Path, monkeypatch):
     arguments = {"Instance": {"nce_hidden": 8, "views": {"size": 32}}, "BYOL": METHODS["BYOL"]}[name]
     method = {"class_path": f"bassl_fast.methods.{name}", "init_args": arguments}
     encoder = {"class_path": "bassl_fast.encoders.X3D", "init_args": {"size": "M"}}

@@ -60,7 +60,7 @@ def test_validation_is_the_precision_of_extracted_features_and_leaves_the_traini
         assert float(found[f"val/precision@{k}"]) == pytest.approx(value)
 
 
-def test_a_run_that_goes_on_from_the_end_of_an_epoch_validates_it(argv: list[str], tmp_path: Path, monkeypatch):
+def test_a_run_resumed_at_the_end_of_an_epoch_validates_it(argv: list[str], tmp_path: Path, monkeypatch):
     whole_step = Pretraining.training_step
 
     def stopping_step(self, batch, batch_idx):
@@ -101,7 +101,7 @@ def test_the_gradient_is_clipped_to_its_norm(argv: list[str], tmp_path: Path):
     assert 1e-5 < clipped <= 1e-3
 
 
-def test_a_compiled_encoder_trains_alike(argv: list[str], tmp_path: Path):
+def test_a_compiled_encoder_trains_the_same(argv: list[str], tmp_path: Path):
     for name in ("true", "false"):
         assert cli.main([*argv, "--training.compile", name, "--out", str(tmp_path / name)]) == 0
     plain = weights(tmp_path / "false")
@@ -116,7 +116,7 @@ def loader(project: Project, kind: type[WindowLoader] = InterleavedLoader, **opt
 
 
 def test_a_micro_batch_is_a_slice_of_the_global_batch_for_any_number_of_processes(project: Project):
-    """Whatever it is made of, and in whatever parts: the same rows, views and draws."""
+    """Images and all other rows, in one part or several."""
     whole = next(iter(loader(project, WindowLoader)))
     for world_size in (1, 2, 4):
         parts = [
@@ -160,7 +160,7 @@ def test_what_cannot_work_is_refused(argv: list[str], tmp_path: Path, capsys, op
 
 
 def test_training_starts_from_another_encoder(project: Project, tmp_path: Path, capsys):
-    """As from ImageNet weights. The method's own layers are those of a run without, for the seed is."""
+    """As from ImageNet weights. The method's own layers equal those of a run without it: the seed is the same."""
     argv = ["pretrain", "--config", project.config, "--data.shards", project.shards, "--training.steps", "0"]
     runs = {"fresh": [], "other": ["--seed", "1"], "started": ["--initial_encoder", str(tmp_path / "other/last.ckpt")]}
     for name, options in runs.items():
@@ -170,7 +170,7 @@ def test_training_starts_from_another_encoder(project: Project, tmp_path: Path, 
     for name, value in started.items():
         assert torch.equal(value, (other if name.startswith("encoder.") else fresh)[name])
 
-    # The file is needed once: neither to go on nor to build the model.
+    # The file is needed only once: neither resuming nor building the model reads it again.
     (tmp_path / "other/last.ckpt").unlink()
     assert cli.main([*argv, *runs["started"], "--resume", "--out", str(tmp_path / "started")]) == 0
     assert cli.main(["extract", str(tmp_path / "started/last.ckpt"), project.shards, str(tmp_path / "features")]) == 0
