@@ -66,20 +66,10 @@ def draw_boxes(
     common = (high > low).all(1) & (extent > recipe.least).all(1)
 
     low, corner, scale, least, extent = (a[common] for a in (low, corner, scale, least, extent))
-    flip = views["flip"][common]
+    zoom, shift, flip = scale / least[:, None], (low[:, None] - corner) * scale, views["flip"][common]
 
-    def to_view(box: np.ndarray, k: int, rows: np.ndarray) -> np.ndarray:
-        """Boxes (x, y, w, h) of the common part `[n, ..., 4]` as (x1, y1, x2, y2) in view `k`."""
-        zoom, shift = scale[rows, k] / least[rows], (low[rows] - corner[rows, k]) * scale[rows, k]
-        wide = (len(rows), *[1] * (box.ndim - 2), 2)
-        start = box[..., :2] * zoom.reshape(wide) + shift.reshape(wide)
-        end = start + box[..., 2:] * zoom.reshape(wide)
-        turned = flip[rows, k].reshape(wide[:-1])
-        start[..., 0], end[..., 0] = (
-            np.where(turned, size - end[..., 0], start[..., 0]),
-            np.where(turned, size - start[..., 0], end[..., 0]),
-        )
-        return np.concatenate([start, end], -1)
+    def to_view(boxes: np.ndarray, k: int, rows: np.ndarray) -> np.ndarray:
+        return _in_view(boxes, zoom[rows, k], shift[rows, k], flip[rows, k], size)
 
     everyone = np.arange(len(extent))
     drawn = np.zeros((len(extent), recipe.count, 4))
@@ -101,6 +91,24 @@ def draw_boxes(
     boxes = np.zeros((len(common), 2, recipe.count, 4), np.float32)
     boxes[common] = np.stack([placed, partner.clip(0, size)], 1)
     return boxes, common
+
+
+def _in_view(boxes: np.ndarray, zoom: np.ndarray, shift: np.ndarray, flip: np.ndarray, size: int) -> np.ndarray:
+    """Boxes (x, y, w, h) of the common part `[n, ..., 4]` as (x1, y1, x2, y2) in pixels of a view of `size`.
+
+    Args:
+        zoom, shift: `[n, 2]` per axis, from the common part to the view.
+        flip: `[n]` whether the view is flipped.
+    """
+    wide = (len(boxes), *[1] * (boxes.ndim - 2), 2)
+    start = boxes[..., :2] * zoom.reshape(wide) + shift.reshape(wide)
+    end = start + boxes[..., 2:] * zoom.reshape(wide)
+    turned = flip.reshape(wide[:-1])
+    start[..., 0], end[..., 0] = (
+        np.where(turned, size - end[..., 0], start[..., 0]),
+        np.where(turned, size - start[..., 0], end[..., 0]),
+    )
+    return np.concatenate([start, end], -1)
 
 
 def _draw(rng: np.random.Generator, recipe: Boxes, extent: np.ndarray) -> np.ndarray:
