@@ -8,11 +8,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from bassl_fast.config.described import Described
-from bassl_fast.encoders import Encoder
+from bassl_fast.encoders import ClipEncoder, Encoder
 from bassl_fast.encoders.encoder import for_encoder
 from pipelines.clip_sampling import Clips
 from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews
+from shard_tools.errors import ConfigError
 
 
 class Method(Described, nn.Module, ABC):
@@ -30,7 +31,15 @@ class Method(Described, nn.Module, ABC):
     classifier: nn.Linear  # if it has classes
 
     def attach(self, encoder: Encoder) -> None:
-        """Called once, before weights are loaded: create what depends on the encoder, such as a momentum copy of it."""
+        """Called once, before weights are loaded: create what depends on the encoder, such as a momentum copy of it.
+
+        Raises:
+            ConfigError: clips for an image encoder.
+        """
+        if self.clips is not None and not isinstance(encoder, ClipEncoder):
+            raise ConfigError(
+                f"method.clips: {type(encoder).__name__} takes images; use ResNet3D, X3D or VoV3D, or leave it out"
+            )
 
     @abstractmethod
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:

@@ -44,6 +44,7 @@ class MomentumMethod(Method):
 
     def attach(self, encoder: Encoder) -> None:
         """Create the target network, a copy of the current encoder and projector, and the classifier."""
+        super().attach(encoder)
         self.target_encoder, self.target_projector = follower(encoder), follower(self.projector)
         if self.classes is not None:
             self.classifier = nn.Linear(encoder.dim, self.classes)

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bassl_fast.encoders import ClipEncoder, Encoder
+from bassl_fast.encoders import Encoder
 from bassl_fast.encoders.encoder import for_encoder
 from bassl_fast.runtime.distributed import gather, world_size
 from pipelines.clip_sampling import Clips, show_differences
@@ -98,13 +98,6 @@ class SCE(MomentumMethod):
     def small_sizes(self) -> list[int]:
         """Sizes of the small views, each once."""
         return list(dict.fromkeys(view.size for view in self.small))
-
-    def attach(self, encoder: Encoder) -> None:
-        if self.clips is not None and not isinstance(encoder, ClipEncoder):
-            raise ConfigError(
-                f"method.clips: {type(encoder).__name__} takes images; use ResNet3D, X3D or VoV3D, or leave it out"
-            )
-        super().attach(encoder)
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
         """Two views `[B, 2]` of the centre shot, or two clips `[B, 2, T]`, and the small views by size."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bassl_fast.encoders import ClipEncoder, Encoder
+from bassl_fast.encoders import Encoder
 from bassl_fast.encoders.encoder import for_encoder
 from pipelines.clip_sampling import Clips
 from pipelines.samples import Centers, Drawn
@@ -55,10 +55,7 @@ class Supervised(Method):
         nn.init.zeros_(self.classifier.bias)
 
     def attach(self, encoder: Encoder) -> None:
-        if self.clips is not None and not isinstance(encoder, ClipEncoder):
-            raise ConfigError(
-                f"method.clips: {type(encoder).__name__} takes images; use ResNet3D, X3D or VoV3D, or leave it out"
-            )
+        super().attach(encoder)
         encoder.requires_grad_(not self.frozen)
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:

@@ -9,41 +9,14 @@ import numpy as np
 from torch import Tensor
 
 from pipelines.samples import Centers, Drawn
-from pipelines.views import TrainViews, draw_clips
-from shard_tools.errors import ConfigError
+from pipelines.views import draw_clips
 
 from .losses import info_nce
-from .method import Method, Projection
+from .nearby import NearbyShot
 
 
-class Temporal(Method):
-    """A shot and one nearby are the positive pair; all other shots of the global batch are negatives.
-
-    Args:
-        dim: size D of a shot feature.
-        views: augmentation of the training views.
-        radius: largest distance of the neighbour, in shots.
-        nce_hidden, nce_dim: hidden and output size of the NCE head.
-        temperature: of InfoNCE.
-
-    Raises:
-        ConfigError: a radius below 1.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        views: TrainViews = TrainViews(),
-        radius: int = 8,
-        nce_hidden: int = 2048,
-        nce_dim: int = 128,
-        temperature: float = 0.1,
-    ) -> None:
-        super().__init__()
-        if radius < 1:
-            raise ConfigError(f"method.radius {radius}: must be at least 1")
-        self.views, self.radius, self.temperature = views, radius, temperature
-        self.head_nce = Projection(dim, nce_hidden, nce_dim)
+class Temporal(NearbyShot):
+    """The positive of a shot is one that is drawn from those nearby. Arguments are those of `NearbyShot`."""
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
         """Views `[B, 2]` of the centre shot and of its neighbour."""

@@ -1,0 +1,47 @@
+"""The base class of methods whose positive is a nearby shot."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+
+from pipelines.samples import Centers, Drawn
+from pipelines.views import TrainViews
+from shard_tools.errors import ConfigError
+
+from .method import Method, Projection
+
+
+class NearbyShot(Method):
+    """A shot and another one nearby are the positive pair; all other shots of the global batch are negatives.
+
+    Args:
+        dim: size D of a shot feature.
+        views: augmentation of the training views.
+        radius: largest distance of the other shot from the centre, in shots.
+        nce_hidden, nce_dim: hidden and output size of the NCE head.
+        temperature: of InfoNCE.
+
+    Raises:
+        ConfigError: a radius below 1.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        views: TrainViews = TrainViews(),
+        radius: int = 8,
+        nce_hidden: int = 2048,
+        nce_dim: int = 128,
+        temperature: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if radius < 1:
+            raise ConfigError(f"method.radius {radius}: must be at least 1")
+        self.views, self.radius, self.temperature = views, radius, temperature
+        self.head_nce = Projection(dim, nce_hidden, nce_dim)
+
+    @abstractmethod
+    def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
+        """Views of the centre shot, then of the shots that can be its positive."""
