@@ -19,7 +19,7 @@ from shard_tools.errors import CheckpointError, ConfigError, masked
 from shard_tools.shards.format import CLIPS, PICTURES
 from shard_tools.shards.index import ShardIndex
 
-from .inference import outputs_of, views_like, write_arrays, write_scores
+from .testing import Testing, views_like, write_arrays, write_scores
 
 
 @torch.inference_mode()
@@ -75,17 +75,8 @@ def classify(
     labels = labels_of(index, samples, method.classes)
     views = views_like(model.views, crops, size, short_side)
     hardware.say_device()
-    probability = outputs_of(
-        Classifier(model.encoder, method),
-        index,
-        samples,
-        views,
-        method.clips,
-        clips=clips,
-        precision=precision,
-        batch=batch,
-        threads=threads,
-    )
+    testing = Testing(views, method.clips, clips, precision, batch, threads)
+    probability = testing.outputs(Classifier(model.encoder, method), index, samples)
     correct = hits(probability, torch.from_numpy(labels)).tolist()
     found = {f"top{k}": 100 * count / len(samples) for k, count in zip(TOP, correct, strict=True)}
     folder = RunFolder(f"{folder_of(checkpoint)}/classify-{split}" if out is None else out)

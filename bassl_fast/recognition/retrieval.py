@@ -18,7 +18,7 @@ from shard_tools.errors import ConfigError, masked
 from shard_tools.shards.format import CLIPS, FILMS
 from shard_tools.shards.index import ShardIndex
 
-from .inference import outputs_of, views_like, write_arrays, write_scores
+from .testing import Testing, views_like, write_arrays, write_scores
 
 
 @torch.inference_mode()
@@ -70,6 +70,7 @@ def retrieve(
     sampling = clip_sampling or (model.method.clips if model.method else None)
     _check_sampling(checkpoint, model.encoder, index, sampling, clips)
     views = views_like(model.views, crops, size, short_side)
+    testing = Testing(views, sampling, clips, precision, batch, threads)
     splits = dict.fromkeys([query, *([] if bank is None else [bank])])
     for split in splits if bank is not None else ():
         labels_of(index, index.select(split))
@@ -78,13 +79,7 @@ def retrieve(
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for split in splits:
         samples = index.select(split)
-        features = outputs_of(
-            *(model.encoder, index, samples, views, sampling),
-            clips=clips,
-            precision=precision,
-            batch=batch,
-            threads=threads,
-        )
+        features = testing.outputs(model.encoder, index, samples)
         rows = index.sequences[samples]
         arrays = {"name": rows["name"], "label": rows["label"], "feature": features.numpy()}
         write_arrays(folder, f"features-{split}.npz", arrays)

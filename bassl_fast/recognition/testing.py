@@ -1,8 +1,9 @@
-"""A network over the test views of images or videos, and what both verbs of this room share."""
+"""Test a network on the views of images or videos: what `classify` and `retrieve` share."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,40 +24,47 @@ from shard_tools.shards.index import ShardIndex
 from shard_tools.storage.atomic import write_atomically
 
 
-def outputs_of(
-    network: nn.Module,
-    index: ShardIndex,
-    samples: np.ndarray,
-    views: TestViews,
-    sampling: Clips | None,
-    *,
-    clips: int,
-    precision: Precision,
-    batch: int,
-    threads: int,
-) -> Tensor:
-    """Outputs `[N, ...]` float32 of `network` for the images or videos `samples` `[N]`, on the CPU.
+@dataclass(frozen=True)
+class Testing:
+    """How a network is tested: the views of each image or video, and how they are computed.
 
-    Args:
+    Attributes:
         views: size and crops of a view.
         sampling: which frames make a clip; None for images.
-        clips, precision, batch, threads: as of `classify`.
-
-    Raises:
-        CheckpointError: an output is not finite.
+        clips: clips K of each video.
+        precision, batch, threads: as of `classify`.
     """
-    device = hardware.device()
-    threads, sampled = hardware.threads(threads), sampling or Clips(1)
-    loader = ShotLoader(index, samples, views, sampled, count=clips, batch=batch, device=device, threads=threads)
-    network = network.eval().to(device)
-    with (
-        hardware.autocast(hardware.precision(precision)),
-        tqdm(total=len(samples) * loader.views_a_shot, desc="views", unit="view", disable=None) as bar,
-    ):
-        outputs = mean_over_views(network, loader, sampling is not None, bar.update).cpu()
-    if not torch.isfinite(outputs).all():
-        raise CheckpointError("an output of the network is not finite; try --precision 32-true, or train it again")
-    return outputs
+
+    views: TestViews
+    sampling: Clips | None
+    clips: int
+    precision: Precision
+    batch: int
+    threads: int
+
+    def outputs(self, network: nn.Module, index: ShardIndex, samples: np.ndarray) -> Tensor:
+        """Outputs `[N, ...]` float32 of `network` for the images or videos `samples` `[N]`, on the CPU.
+
+        Raises:
+            CheckpointError: an output is not finite.
+        """
+        device = hardware.device()
+        loader = ShotLoader(
+            *(index, samples, self.views, self.sampling or Clips(1)),
+            count=self.clips,
+            batch=self.batch,
+            device=device,
+            threads=hardware.threads(self.threads),
+        )
+        network = network.eval().to(device)
+        with (
+            hardware.autocast(hardware.precision(self.precision)),
+            tqdm(total=len(samples) * loader.views_a_shot, desc="views", unit="view", disable=None) as bar,
+        ):
+            outputs = mean_over_views(network, loader, self.sampling is not None, bar.update).cpu()
+        if not torch.isfinite(outputs).all():
+            raise CheckpointError("an output of the network is not finite; try --precision 32-true, or train it again")
+        return outputs
 
 
 def views_like(trained: TestViews, crops: int, size: int | None, short_side: int | None) -> TestViews:
