@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from shard_tools.annotations import movienet
+from shard_tools.annotations.labels import ShotLabels, scenes_from_boundaries
 
 
 @lru_cache(maxsize=4096)
@@ -50,17 +51,15 @@ def write_film(
     return folder
 
 
-def make_labels(
-    shots: int | Iterable[int], split: str = "train", scene: int = 3, frames: int = 48
-) -> movienet.ShotLabels:
+def make_labels(shots: int | Iterable[int], split: str = "train", scene: int = 3, frames: int = 48) -> ShotLabels:
     """Labels of shots that each last `frames` frames, with a new scene every `scene` shots."""
     numbers = np.array(range(shots) if isinstance(shots, int) else list(shots), np.int64)
     index = np.arange(len(numbers))
     boundary = ((index + 1) % scene == 0).astype(np.int8)
     boundary[-1:] = 0
     start = (numbers * frames).astype(np.int32)
-    scenes = movienet.scenes_from_boundaries(boundary)
-    return movienet.ShotLabels(numbers, boundary, scenes, start, start + np.int32(frames - 1), split)
+    scenes = scenes_from_boundaries(boundary)
+    return ShotLabels(numbers, boundary, scenes, start, start + np.int32(frames - 1), split)
 
 
 def write_set(

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from shard_tools.annotations.movienet import FPS
+from shard_tools.annotations.labels import FPS
 from shard_tools.errors import FeatureError
 
 NEAR_SHOTS = 5  # recall@3s: a predicted boundary counts within this many shots ...

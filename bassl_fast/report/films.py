@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from bassl_fast.metrics.scenes import FilmScores
-from shard_tools.annotations.movienet import FPS
+from shard_tools.annotations.labels import FPS
 from shard_tools.errors import FeatureError, PictureError
 
 HEIGHTS = ((2000, 180), (4000, 120), (math.inf, 90))  # images on the page, at most -> their height in pixels

@@ -1,18 +1,14 @@
 """The MovieNet folder layout: where key-frames, labels and shot times are, how they are read and written.
 
-    <root>/240P_frames/<film>/shot_%04d_img_%d.jpg     key-frames, 240 pixels high
-    <root>/anno/anno.{train,val,test,...}.ndjson       one line a shot: video_id, shot_id, num_shot, boundary_label
-    <root>/anno/vid2idx.json                           film -> integer
-    <root>/scene318/shot_movie318/<film>.txt           one line a shot: start end key key key   (frames at 24/s)
-
-A boundary label is 1 for the last shot of a scene, 0 for any other shot, -1 for an unlabelled shot. The last shot of a
-film is labelled 0, as in MovieNet: the end of a film is not a boundary to find.
+<root>/240P_frames/<film>/shot_%04d_img_%d.jpg     key-frames, 240 pixels high
+<root>/anno/anno.{train,val,test,...}.ndjson       one line a shot: video_id, shot_id, num_shot, boundary_label
+<root>/anno/vid2idx.json                           film -> integer
+<root>/scene318/shot_movie318/<film>.txt           one line a shot: start end key key key   (frames at 24/s)
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +17,12 @@ import numpy as np
 from shard_tools.errors import SourceError
 from shard_tools.storage.untrusted import one_line, parse_json, read_lines
 
+from .labels import ShotLabels, scenes_from_boundaries
+
 FRAMES_DIR = "240P_frames"
 SPLITS = ("train", "val", "test")
-FPS = 24.0
 _SIXTHS = (1, 3, 5)  # where in a shot its key-frames are
 KEYFRAMES_PER_SHOT = len(_SIXTHS)
-
-
-@dataclass(frozen=True)
-class ShotLabels:
-    """Annotations of the shots of one film. Arrays have one row per shot, in order.
-
-    Attributes:
-        shot: `[S]` int, shot numbers as in the file names.
-        boundary: `[S]` int8, 1 = last shot of its scene, 0 = not, -1 = unlabelled.
-        scene: `[S]` int32, index of the scene in its film, -1 = unlabelled.
-        start, end: `[S]` int32, first and last frame of the shot at 24 frames a second, -1 = unknown.
-        split: "train", "val", "test", or "" for none.
-    """
-
-    shot: np.ndarray
-    boundary: np.ndarray
-    scene: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    split: str = ""
 
 
 def keyframe_name(shot: int, image: int) -> str:
@@ -55,13 +32,6 @@ def keyframe_name(shot: int, image: int) -> str:
 def keyframe_positions(first: int, last: int) -> list[int]:
     """Frame numbers of the key-frames of a shot of frames `first` to `last`: its 1/6, 3/6 and 5/6 points."""
     return [first + (last - first) * sixth // 6 for sixth in _SIXTHS]
-
-
-def scenes_from_boundaries(boundary: np.ndarray) -> np.ndarray:
-    """Scene index `[S]` of every shot from boundary labels `[S]`; all -1 if a label is missing."""
-    if len(boundary) == 0 or (boundary < 0).any():
-        return np.full(len(boundary), -1, np.int32)
-    return np.concatenate([[0], np.cumsum(boundary[:-1])]).astype(np.int32)
 
 
 def _int32(value: Any) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from shard_tools.annotations import movienet
-from shard_tools.annotations.movienet import ShotLabels
+from shard_tools.annotations.labels import ShotLabels
 from shard_tools.errors import ShardError, SourceError
 from shard_tools.shards import format as fmt
 from shard_tools.sources import keyframe_folder

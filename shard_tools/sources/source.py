@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from shard_tools.annotations.movienet import ShotLabels
+from shard_tools.annotations.labels import ShotLabels
 from shard_tools.errors import SourceError
 
 Buffer = bytes | memoryview

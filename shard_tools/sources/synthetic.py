@@ -22,14 +22,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from shard_tools.annotations.movienet import (
-    FPS,
-    FRAMES_DIR,
-    KEYFRAMES_PER_SHOT,
-    ShotLabels,
-    keyframe_name,
-    write_annotations,
-)
+from shard_tools.annotations.labels import FPS, ShotLabels
+from shard_tools.annotations.movienet import FRAMES_DIR, KEYFRAMES_PER_SHOT, keyframe_name, write_annotations
 from shard_tools.errors import SourceError
 from shard_tools.progress import Progress
 

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from shard_tools.annotations.movienet import FPS
+from shard_tools.annotations.labels import FPS
 from shard_tools.errors import ConfigError
 
 from .frames import Shown, load_library

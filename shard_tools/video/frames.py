@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from shard_tools.annotations.movienet import FPS
+from shard_tools.annotations.labels import FPS
 from shard_tools.errors import MissingDependency, SourceError
 from shard_tools.progress import Progress
 from shard_tools.storage.remote import attempt, filesystem, is_remote

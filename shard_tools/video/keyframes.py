@@ -13,14 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from shard_tools.annotations.movienet import (
-    FRAMES_DIR,
-    SPLITS,
-    ShotLabels,
-    keyframe_name,
-    scenes_from_boundaries,
-    write_annotations,
-)
+from shard_tools.annotations.labels import ShotLabels, scenes_from_boundaries
+from shard_tools.annotations.movienet import FRAMES_DIR, SPLITS, keyframe_name, write_annotations
 from shard_tools.errors import ConfigError, SourceError
 from shard_tools.progress import Progress
 

@@ -16,7 +16,8 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from shard_tools.annotations.movienet import FPS, keyframe_positions
+from shard_tools.annotations.labels import FPS
+from shard_tools.annotations.movienet import keyframe_positions
 from shard_tools.progress import Progress
 
 from .detectors import Cutter

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shard_tools.annotations import movienet
-from shard_tools.annotations.movienet import ShotLabels
+from shard_tools.annotations.labels import ShotLabels, scenes_from_boundaries
 from shard_tools.errors import SourceError
 from shard_tools.sources import keyframe_folder
 from tests.films import make_labels, write_film, write_set
@@ -47,7 +47,7 @@ def test_any_labels_are_read_back_as_written(data):
     boundary = np.array(data.draw(st.lists(st.integers(-1, 1), min_size=len(shots), max_size=len(shots))), np.int8)
     start = np.array(data.draw(st.lists(st.integers(0, 2**30), min_size=len(shots), max_size=len(shots))), np.int32)
     split = data.draw(st.sampled_from(movienet.SPLITS))
-    expected = ShotLabels(shots, boundary, movienet.scenes_from_boundaries(boundary), start, start + 9, split)
+    expected = ShotLabels(shots, boundary, scenes_from_boundaries(boundary), start, start + 9, split)
     with tempfile.TemporaryDirectory() as folder:
         movienet.write_annotations(Path(folder), {"f": expected})
         assert_same(read_back(Path(folder), "f", shots), expected)
@@ -76,13 +76,6 @@ def test_shots_beyond_the_files_have_unknown_labels(tmp_path):
     assert labels.boundary.tolist() == [0, 0, -1]
     assert labels.start.tolist() == [48, 96, -1]
     assert labels.scene.tolist() == [-1, -1, -1]
-
-
-@pytest.mark.parametrize(
-    ("boundary", "scene"), [([], []), ([0, 1, 0, 1, 0], [0, 0, 1, 1, 2]), ([1, 1], [0, 1]), ([0, -1, 1], [-1] * 3)]
-)
-def test_scenes_count_the_boundaries_before_a_shot(boundary, scene):
-    assert movienet.scenes_from_boundaries(np.array(boundary, np.int8)).tolist() == scene
 
 
 GOOD = '{"video_id": "f", "shot_id": "0000", "boundary_label": 0}\n'

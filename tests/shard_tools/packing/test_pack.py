@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from shard_tools.annotations import movienet
+from shard_tools.annotations.labels import ShotLabels
 from shard_tools.errors import ShardError, SourceError
 from shard_tools.packing.pack import pack
 from shard_tools.shards import format as fmt
@@ -567,7 +568,7 @@ def test_a_source_may_bring_its_own_labels(source, packed, tmp_path, monkeypatch
     for number, film in enumerate(of_files.films):
         shots = of_files.shots_of(number)["shot"].astype(int)
         ones = np.ones(len(shots), np.int32)
-        labels[film] = movienet.ShotLabels(shots, ones.astype(np.int8), 5 * ones, 7 * ones, 9 * ones, "val")
+        labels[film] = ShotLabels(shots, ones.astype(np.int8), 5 * ones, 7 * ones, 9 * ones, "val")
 
     def opener(request: detect.Request) -> Source:
         return Source(fmt.FILMS, open_source(request.source), [], 0.0, {}, labels)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from shard_tools.annotations import movienet
+from shard_tools.annotations.labels import FPS, ShotLabels
 from shard_tools.errors import SourceError
 from shard_tools.sources import keyframe_folder
 from shard_tools.sources import synthetic as draw
@@ -27,7 +28,7 @@ def drawn(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def films(drawn) -> dict[str, tuple[list[list[Path]], movienet.ShotLabels]]:
+def films(drawn) -> dict[str, tuple[list[list[Path]], ShotLabels]]:
     annotations, films = movienet.read_labels(drawn), {}
     for folder in sorted((drawn / movienet.FRAMES_DIR).iterdir()):
         numbers, keyframes = keyframe_folder.list_keyframes(folder)
@@ -113,7 +114,7 @@ def test_labels_agree(films):
         assert labels.scene[0] == 0
         assert labels.start[0] == 0
         assert (labels.start[1:] == labels.end[:-1] + 1).all()
-        seconds = (labels.end - labels.start + 1) / movienet.FPS
+        seconds = (labels.end - labels.start + 1) / FPS
         assert seconds.min() >= draw.SHOT_SECONDS[0]
         assert seconds.max() <= draw.SHOT_SECONDS[1]
 
