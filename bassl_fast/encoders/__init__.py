@@ -1,6 +1,6 @@
 """Encoders: images or clips -> features. A new one is a file with a subclass of `Encoder`, imported below.
 
-Read `encoder` first (`clip` for clips), then `resnet`. `inference` runs an encoder over a loader.
+Read `encoder` first (`clip` for clips), then `resnet`. `apply` runs an encoder over a loader.
 Imports `config` and the loaders of `pipelines`; knows no method and no training.
 """
 

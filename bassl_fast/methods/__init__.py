@@ -1,7 +1,7 @@
 """Training methods: one file each, read top to bottom; a subclass of `Method` that a config names.
 
 Read `method` first, then `instance`, the shortest. A new one is a file, imported below, and a config.
-`losses`, `pseudo_boundary`, `window`, `momentum` and `boxes` are shared by several methods.
+`losses`, `nearby`, `pseudo_boundary`, `window`, `momentum` and `boxes` are shared by several methods.
 Imports heads, encoders and runtime, and `pipelines` for the views; knows no trainer.
 """
 
