@@ -57,18 +57,10 @@ def encode_films(
     address: str | None,
 ) -> str:
     """See `extract`."""
-    if layout == "reference" and dtype != "float32":
-        raise ConfigError(f"dtype {dtype}: the reference reads float32; leave out --dtype")
-    if layout == "reference" and is_remote(features):
-        raise ConfigError(
-            "layout reference: one file per shot needs a local folder; give a path, or leave out --layout"
-        )
+    _check_layout(layout, dtype, features)
     model, index = load_model(pretrained), ShardIndex.open(shards)
-    if index.kind != FILMS:
-        raise ShardError(f"{shards}: a set of {index.kind}; use `bassl-fast retrieve` for these")
+    _check_films(index, shards)
     chosen = index.select(split)
-    for name in {Path(array).stem for array in (SEQUENCES, SHOTS)} & set(index.films):
-        raise FeatureError(f"{shards}: a film named {name} would overwrite {name}.npy; rename it and pack again")
     where = index.address if index.cache else str(index.root.resolve())
     provenance = {
         "dim": model.encoder.dim,
@@ -107,6 +99,24 @@ def encode_films(
             _finish(index, chosen, place, provenance)
         _barrier()
     return features
+
+
+def _check_layout(layout: Layout, dtype: str, features: str) -> None:
+    """Raises: ConfigError for what the layout of the reference does not allow."""
+    if layout == "reference" and dtype != "float32":
+        raise ConfigError(f"dtype {dtype}: the reference reads float32; leave out --dtype")
+    if layout == "reference" and is_remote(features):
+        raise ConfigError(
+            "layout reference: one file per shot needs a local folder; give a path, or leave out --layout"
+        )
+
+
+def _check_films(index: ShardIndex, shards: str) -> None:
+    """Raises: ShardError for a set of other samples; FeatureError for a film named like a file of ours."""
+    if index.kind != FILMS:
+        raise ShardError(f"{shards}: a set of {index.kind}; use `bassl-fast retrieve` for these")
+    for name in {Path(array).stem for array in (SEQUENCES, SHOTS)} & set(index.films):
+        raise FeatureError(f"{shards}: a film named {name} would overwrite {name}.npy; rename it and pack again")
 
 
 def _encode(
