@@ -21,6 +21,7 @@ class ClipEncoder(Encoder):
     memory_format = torch.channels_last_3d
 
     def forward(self, clips: Tensor) -> Tensor:
+        """Features `[N, dim]` of normalised clips or images."""
         return self.features(self.maps(_as_clips(clips))).flatten(1)
 
     def of_shots(self, images: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from pipelines.views import IMAGENET_MEAN, IMAGENET_STD
 class Encoder(Described, nn.Module, ABC):
     """Turns normalised images `[N, 3, H, W]` into features `[N, dim]`.
 
-    A new encoder is a file with a subclass that sets `dim`; a config names it by its class path.
+    A new encoder is a file with a subclass that sets `dim`; a config names it by its class path. Features are in the
+    precision of the surrounding autocast.
     """
 
     dim: int

@@ -71,7 +71,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(Encoder):
-    """Images `[N, 3, H, W]` -> features `[N, dim]`; 512-d for depth 18 and 34, 2048-d for 50 and 101.
+    """Images `[N, 3, H, W]` -> features `[N, dim]` (table 1 of the paper); 512-d for depth 18 and 34, else 2048-d.
 
     Kaiming initialisation, except that the last BN gamma of every block is zero, so that a block starts as its shortcut
     (Goyal et al., arXiv:1706.02677, section 5.1).

@@ -51,7 +51,7 @@ class _Block(nn.Module):
 
 
 class ResNet3D(ClipEncoder):
-    """Clips `[N, 3, T, H, W]` -> features `[N, dim]`; 512-d for depth 18, 2048-d for 50.
+    """Clips `[N, 3, T, H, W]` -> features `[N, dim]`; 512-d for depth 18, 2048-d for 50. Initialised as `ResNet`.
 
     Args:
         depth: 18 or 50.

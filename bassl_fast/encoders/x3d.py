@@ -19,7 +19,7 @@ _EXPANSION = 2.25
 
 
 class X3D(StagedEncoder):
-    """Clips `[N, 3, T, H, W]` -> features `[N, 2048]`, as in table 1 of the paper.
+    """Clips `[N, 3, T, H, W]` -> features `[N, 2048]`.
 
     Args:
         size: M or L.

@@ -106,7 +106,7 @@ class BaSSL(Method):
         return self.ssm
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
-        """Views `[B, S + T]`, sparse then dense; `mask` `[B, T]`; `pick` `[B, 3]`, uniform, to choose shots by."""
+        """Views `[B, S + T]`, sparse then dense; `mask` `[B, T]` bool; `pick` `[B, 3]` float32, uniform, see `pick`."""
         views = draw_window(centers, rng, self.views, self.radius, self.sparse)
         mask = rng.random((len(views), 2 * self.radius + 1)) < self.mask_rate
         fallback = rng.integers(0, mask.shape[1], len(mask))
@@ -114,19 +114,18 @@ class BaSSL(Method):
         return Drawn(views, {"mask": mask, "pick": rng.random((len(mask), 3), dtype=np.float32)})
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The enabled losses, from features `[B, S + T, D]`, `mask` `[B, T]` and `pick` `[B, 3]`."""
+        """The enabled losses, from features `[b, S + T, D]`, `mask` `[b, T]` and `pick` `[b, 3]`."""
         nce = self.head_nce(features) if self.finds_boundary or self.trains_nce else None
         return self.losses(features[:, len(self.sparse) :], nce, batch)
 
     def losses(self, dense: Tensor, nce: Tensor | None, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The enabled losses, from features `[B, T, D]` of the dense views and NCE embeddings of all views."""
+        """The enabled losses, from features `[b, T, D]` of the dense views and NCE embeddings `[b, S + T, E]`."""
         found = {}
         if self.finds_boundary:
             nce_sparse, nce_dense = nce[:, :2], nce[:, len(self.sparse) :]  # type: ignore[index]  # see `forward`
             boundary = pseudo_boundary(nce_sparse, nce_dense)
-            first = (
-                torch.arange(dense.shape[1], device=boundary.device) <= boundary[:, None]
-            )  # [B, T], of the first group
+            shot = torch.arange(dense.shape[1], device=boundary.device)
+            first = shot <= boundary[:, None]  # [b, T], shots of the first group
         if self.ssm:
             found["ssm"] = self._shot_scene_matching(nce_sparse, nce_dense, first)
         if self.cgm or self.pp:
@@ -148,7 +147,7 @@ class BaSSL(Method):
         return losses[0] + losses[1]
 
     def _contextual_group_matching(self, contextual: Tensor, first: Tensor, u_own: Tensor, u_other: Tensor) -> Tensor:
-        """Is a shot in the same group as the centre? Asked of one shot that is and one that is not (section 3.3.2)."""
+        """Classify one shot of the centre's group and one of the other: same group or not (section 3.3.2)."""
         rows = torch.arange(len(contextual), device=contextual.device)
         z = F.normalize(contextual.float(), dim=-1)
         center = self.radius
@@ -162,7 +161,7 @@ class BaSSL(Method):
         return F.cross_entropy(self.head_cgm(torch.cat(pairs)).float(), labels)
 
     def _pseudo_boundary_prediction(self, contextual: Tensor, boundary: Tensor, u: Tensor) -> Tensor:
-        """Is a shot the pseudo-boundary? Asked of the one that is and of one other (section 3.3.3)."""
+        """Classify the pseudo-boundary and one other shot: boundary or not (section 3.3.3)."""
         rows = torch.arange(len(contextual), device=contextual.device)
         others = torch.ones(contextual.shape[:2], dtype=torch.bool, device=contextual.device)
         others[rows, boundary] = False
@@ -182,11 +181,11 @@ def _masked_shot_head(hidden: int, dim: int) -> nn.Sequential:
 
 
 def pick(candidates: Tensor, u: Tensor) -> Tensor:
-    """Index `[B]` of one candidate per row: number floor(u * count) of the row's candidates.
+    """Index `[b]` int64 of one candidate per row: number floor(u * count) of the row's candidates.
 
     Args:
-        candidates: `[B, T]` bool, at least one per row.
-        u: `[B]` uniform numbers in [0, 1).
+        candidates: `[b, T]` bool, at least one per row.
+        u: `[b]` uniform numbers in [0, 1).
     """
     order = candidates.cumsum(1)
     wanted = (u * order[:, -1]).floor().long().clamp(max=order[:, -1] - 1) + 1

@@ -17,13 +17,16 @@ class BaSSLShotCoL(BaSSL):
 
     @property
     def sparse(self) -> list[int]:
+        """As in `BaSSL`, and the centre."""
         return [*super().sparse, self.radius]
 
     @property
     def trains_nce(self) -> bool:
+        """Always: the loss of `ShotCoL` does."""
         return True
 
     def losses(self, dense: Tensor, nce: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+        """As in `BaSSL`, and that of `ShotCoL`."""
         centre = len(self.sparse) - 1
         found = shotcol(nce[:, centre], nce[:, centre + 1 :], self.temperature)
         return super().losses(dense, nce, batch) | {"shotcol": found}

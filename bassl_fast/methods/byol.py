@@ -82,5 +82,5 @@ class BYOL(MomentumMethod):
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distance `[...]` of L2-normalised `a` and `b` `[..., D]`: 2 - 2 cos."""
+    """Squared distance `[...]` float32 of L2-normalised `a` and `b` `[..., D]`: 2 - 2 cos (equation 2)."""
     return 2 - 2 * F.cosine_similarity(a.float(), b.float(), dim=-1)

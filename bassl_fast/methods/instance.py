@@ -45,6 +45,6 @@ class Instance(Method):
         return Drawn(np.concatenate(pair, axis=1))
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """InfoNCE of features `[B, 2, D]`."""
+        """InfoNCE of features `[b, 2, D]`."""
         nce = self.head_nce(features)
         return {"instance": info_nce(nce[:, 0], nce[:, 1], self.temperature)}

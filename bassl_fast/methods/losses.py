@@ -15,7 +15,7 @@ def info_nce(anchor: Tensor, positive: Tensor, temperature: float = 0.1) -> Tens
     Each of the 2N embeddings is the anchor once; its partner is the positive, the other 2N - 2 are negatives.
 
     Args:
-        anchor, positive: `[B, D]` L2-normalised; rows of the same number are partners.
+        anchor, positive: `[b, D]` float32, L2-normalised, of this process; rows of the same number are partners.
         temperature: divides the cosines.
     """
     z = torch.cat([gather(anchor), gather(positive)]).float()
@@ -27,13 +27,13 @@ def info_nce(anchor: Tensor, positive: Tensor, temperature: float = 0.1) -> Tens
 
 
 def shotcol(sparse: Tensor, dense: Tensor, temperature: float = 0.1) -> Tensor:
-    """InfoNCE of the centre shot and the most similar shot of its window (ShotCoL; Chen et al., arXiv:2104.13537).
+    """InfoNCE of the centre shot and the most similar shot of its window (ShotCoL; arXiv:2104.13537, section 3).
 
     Similarity is the cosine to the dense view of the centre; no gradient flows through the choice.
 
     Args:
-        sparse: `[B, D]` L2-normalised embeddings of the centre's sparse view.
-        dense: `[B, T, D]` L2-normalised embeddings of the window, its centre at T // 2.
+        sparse: `[b, D]` L2-normalised embeddings of the centre's sparse view.
+        dense: `[b, T, D]` L2-normalised embeddings of the window, its centre at T // 2.
         temperature: of InfoNCE.
     """
     centre, rows = dense.shape[1] // 2, torch.arange(len(dense), device=dense.device)
@@ -44,11 +44,11 @@ def shotcol(sparse: Tensor, dense: Tensor, temperature: float = 0.1) -> Tensor:
 
 
 def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Class-balanced cross-entropy: the boundaries of a batch weigh as much in total as its other shots.
+    """Class-balanced cross-entropy: the boundaries of a batch have the same total weight as its other shots.
 
     Args:
-        logits: `[B, 2]`.
-        labels: `[B]` 0 or 1.
+        logits: `[N, 2]`.
+        labels: `[N]` int64, 0 or 1.
     """
     loss = F.cross_entropy(logits.float(), labels, reduction="none")
     positive = (labels == 1).to(loss.dtype)

@@ -23,6 +23,9 @@ class Method(Described, nn.Module, ABC):
     `sample` draws all random numbers about the data, for the global batch; `forward` draws none. Every parameter that
     requires a gradient must get one in every step. A contextual relation network is kept as `crn`: fine-tuning starts
     from it.
+
+    Shapes: B samples in the global batch, b of them in this process, V views of a sample, T frames of a clip, D numbers
+    in a feature. Features are in the precision of training, losses are float32.
     """
 
     views: TrainViews
@@ -43,10 +46,13 @@ class Method(Described, nn.Module, ABC):
 
     @abstractmethod
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
-        """View rows `[B, V]` (clips: `[B, V, T]`) and other random numbers for the centre shots of a global batch."""
+        """Rows `[B, V]` of `VIEW` (clips: `[B, V, T]`) and other random numbers for the shots of a global batch."""
 
     def embed(self, encoder: Encoder, batch: dict[str, Tensor]) -> Tensor:
-        """Features for `forward` from `batch["images"]`; by default `[b, V, D]`, all views in one pass."""
+        """Features for `forward` from `batch["images"]` `[b, V, 3, H, W]` (clips: `[b, V, T, 3, H, W]`).
+
+        By default `[b, V, D]`, of all views in one pass.
+        """
         images = batch["images"]
         return encoder(for_encoder(images.flatten(0, 1))).unflatten(0, images.shape[:2])
 
@@ -55,7 +61,7 @@ class Method(Described, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Losses by name, from the features of `embed` and their batch; training minimises the sum."""
+        """Losses by name, scalars, from the features of `embed` and their batch; training minimises the sum."""
 
 
 class Projection(nn.Sequential):
@@ -65,5 +71,5 @@ class Projection(nn.Sequential):
         super().__init__(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
     def forward(self, features: Tensor) -> Tensor:
-        """`[..., inputs]` -> L2-normalised `[..., outputs]`."""
+        """`[..., inputs]` -> L2-normalised `[..., outputs]` float32."""
         return nn.functional.normalize(super().forward(features).float(), dim=-1)

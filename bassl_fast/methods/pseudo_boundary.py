@@ -8,15 +8,15 @@ from torch import Tensor
 
 @torch.no_grad()
 def pseudo_boundary(sparse: Tensor, dense: Tensor) -> Tensor:
-    """Last shot of the first group, `[B]` in 0..T-2, for windows of T shots.
+    """Last shot of the first group, `[b]` int64 in 0..T-2, for windows of T shots.
 
     Dynamic time warping of two sparse embeddings onto T dense ones, with cost 1 - cosine, has T - 1 possible paths, one
     per split k. The best maximises sum_{t<=k} s_first.d_t + sum_{t>k} s_last.d_t: up to a constant, the prefix sum of
     (s_first - s_last).d_t. So the search is one argmax; the first maximum wins.
 
     Args:
-        sparse: `[B, 2, D]` L2-normalised embeddings of the first and the last shot.
-        dense: `[B, T, D]` L2-normalised embeddings of all shots.
+        sparse: `[b, 2, D]` L2-normalised embeddings of the first and the last shot.
+        dense: `[b, T, D]` L2-normalised embeddings of all shots.
     """
     difference = (sparse[:, 0] - sparse[:, 1]).float()
     with torch.autocast(dense.device.type, enabled=False):  # half precision would tie neighbouring splits

@@ -1,7 +1,7 @@
 """SCE: similarity contrastive estimation (Denize et al., arXiv:2111.14585; of videos arXiv:2212.11187).
 
-A view of a shot learns to be as similar to other shots as a momentum encoder finds another view of that shot: in the
-target distribution the positive has weight lambda, the other shots share the rest by their similarity.
+The encoder learns to reproduce, from one view of a shot, how similar a momentum encoder finds another view of it to all
+other shots. In that target distribution the positive has weight lambda; other shots share the rest by similarity.
 
 centre, centre           2 views of a shot, each with its own key-frame and augmentation   V = 2
 centre, ..., centre      plus small views, which are trained but are never targets         V = 2 + 4
@@ -200,13 +200,13 @@ class KeyQueue(nn.Module):
 def similarities(
     query: Tensor, key: Tensor, others: Tensor, own: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosines `[B, M]` of queries and of keys with the same M keys, and the column `[B]` of the positive.
+    """Cosines `[b, M]` of queries and of keys with the same M keys, and the column `[b]` of the positive.
 
     Args:
-        query, key: `[B, D]` L2-normalised; key i is the positive of query i.
+        query, key: `[b, D]` float32, L2-normalised; key i is the positive of query i.
         others: `[D, K]` L2-normalised columns to compare with. Without `own` the positive is put in front (M = K + 1),
             and the key's cosine with itself counts as 0 (docs/explanation/fidelity.md).
-        own: `[B]` column of `others` that holds the key itself; the key is not compared with it.
+        own: `[b]` int64, column of `others` that holds the key itself; the key is not compared with it.
     """
     if own is not None:
         return query @ others, (key @ others).scatter(1, own[:, None], float("-inf")), own

@@ -17,7 +17,7 @@ from .window import draw_window
 
 
 class ShotCoL(NearbyShot):
-    """The positive of a shot is the most similar shot of the window around it.
+    """The positive of a shot is the most similar shot of the window around it (section 3).
 
     This is the form BaSSL (arXiv:2201.05277) compares with: no momentum encoder, no queue of negatives. Arguments are
     those of `NearbyShot`; the window has 2 * `radius` + 1 shots.
@@ -28,6 +28,6 @@ class ShotCoL(NearbyShot):
         return Drawn(draw_window(centers, rng, self.views, self.radius, sparse=[self.radius]))
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """InfoNCE of features `[B, 1 + T, D]`."""
+        """InfoNCE of features `[b, 1 + T, D]`, T shots of the window."""
         nce = self.head_nce(features)
         return {"shotcol": shotcol(nce[:, 0], nce[:, 1:], self.temperature)}

@@ -75,12 +75,12 @@ class Supervised(Method):
             return encoder(images)
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The loss, from features `[b, D]` and `label` `[b]`."""
+        """The loss, from features `[b, D]` and `label` `[b]` int64."""
         return {"cross_entropy": F.cross_entropy(self.classifier(self.dropout(features)).float(), batch["label"])}
 
 
 class Classifier(nn.Module):
-    """An encoder and a method's classifier, for inference: images -> probabilities `[N, classes]`.
+    """An encoder and a method's classifier, for inference: images -> probabilities `[N, classes]` float32.
 
     An image larger than the training size is classified in every window of that size (`Encoder.in_windows`): softmax in
     each, then the mean, as in SlowFast's recipes.

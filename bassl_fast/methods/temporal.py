@@ -29,7 +29,7 @@ class Temporal(NearbyShot):
         return Drawn(np.concatenate(pair, axis=1))
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """InfoNCE of features `[B, 2, D]`."""
+        """InfoNCE of features `[b, 2, D]`."""
         nce = self.head_nce(features)
         return {"temporal": info_nce(nce[:, 0], nce[:, 1], self.temperature)}
 

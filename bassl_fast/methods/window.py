@@ -1,4 +1,4 @@
-"""Views of a window of shots, for BaSSL and ShotCoL."""
+"""Views of a window of shots, which BaSSL and ShotCoL share."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from pipelines.windows import dense_window
 def draw_window(
     centers: Centers, rng: np.random.Generator, augmentation: TrainViews, radius: int, sparse: Sequence[int]
 ) -> np.ndarray:
-    """View rows `[B, S + T]`: S sparse shots, then the T = 2 * radius + 1 shots of the dense window.
+    """Rows `[B, S + T]` of `VIEW`: S sparse shots, then the T = 2 * radius + 1 shots of the dense window.
 
     One key-frame is drawn per shot; the sparse and the dense view of a shot show the same one. Sparse views share one
     augmentation, dense views another (BaSSL, arXiv:2201.05277).
 
     Args:
+        centers: the centre shots `[B]`.
+        rng: draws the key-frames, then the augmentations of both groups, then their blurs.
+        augmentation: of the views.
+        radius: shots on either side of the centre.
         sparse: positions of the S shots in the window.
     """
     window = dense_window(centers.position, centers.shots, radius)
