@@ -24,7 +24,7 @@ from shard_tools.errors import ConfigError, masked
 from shard_tools.storage.untrusted import one_line
 
 from .keys import check_keys, fields_of
-from .spelling import class_name, class_names, is_abstract, nearest
+from .spelling import class_name, class_names, nearest
 from .yaml_file import read_yaml
 
 _UNION = "Does not validate against any of the Union subtypes"  # jsonargparse's message, also around our own errors
@@ -219,7 +219,7 @@ def _check_values(parser: ArgumentParser, values: dict[str, Any], prefix: str = 
 def _check_class(option: str, class_path: str) -> None:
     """Raises: ConfigError if it is only a base of other classes."""
     module, _, name = class_path.rpartition(".")
-    if is_abstract(kind := getattr(importlib.import_module(module), name)):
+    if inspect.isabstract(kind := getattr(importlib.import_module(module), name)):
         raise ConfigError(f"{option}: {class_path} is a base class; choose one of {', '.join(class_names(kind))}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 from collections.abc import Iterable
 
@@ -17,14 +18,9 @@ def subclasses(base: type) -> Iterable[type]:
         yield from subclasses(kind)
 
 
-def is_abstract(kind: type) -> bool:
-    """Whether a class lacks a method that a base declares abstract; `inspect.isabstract` needs ABC for that."""
-    return any(getattr(getattr(kind, name, None), "__isabstractmethod__", False) for name in dir(kind))
-
-
 def class_names(base: type) -> list[str]:
     """Names of the subclasses of `base` that can be built."""
-    return sorted({kind.__name__ for kind in subclasses(base) if not is_abstract(kind)}, key=str.lower)
+    return sorted({kind.__name__ for kind in subclasses(base) if not inspect.isabstract(kind)}, key=str.lower)
 
 
 def class_name(base: type, word: str) -> str:
