@@ -13,43 +13,89 @@ module that is only imported decorates the function with `register("outputs", "s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache, partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from .errors import ConfigError
+from .errors import BasslFastError, ConfigError
 from .storage.untrusted import one_line
 
-GROUPS = ("encoders", "methods", "metrics", "outputs", "sources")
-_registered: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
-Thing = TypeVar("Thing")
+CLASSES = ("encoders", "methods")
+FUNCTIONS = ("metrics", "outputs", "sources")
+_registered: dict[str, dict[str, Callable]] = {group: {} for group in FUNCTIONS}
+_imported: dict[str, None] = {}  # modules that `--import` named, in order
+Thing = TypeVar("Thing", bound=Callable)
 
 
 def register(group: str, name: str) -> Callable[[Thing], Thing]:
     """Decorator that adds a function to a group under a name.
 
     Raises:
-        ConfigError: no such group.
+        ConfigError: no such group, or another function has the name. A function that is defined again, as in a
+            notebook, replaces itself.
     """
-    if group not in GROUPS:
-        raise ConfigError(f"plug-in group '{group}': choose one of {', '.join(GROUPS)}")
+    if group not in FUNCTIONS:
+        raise ConfigError(f"plug-in group '{group}': choose one of {', '.join(FUNCTIONS)}")
 
     def add(thing: Thing) -> Thing:
+        _refuse_second(group, name, _registered[group].get(name), thing)
         _registered[group][name] = thing
         return thing
 
     return add
 
 
-def found(group: str) -> dict[str, Any]:
-    """Name -> object of all plug-ins of a group: those of installed packages and those registered.
+def functions(group: str, ours: Collection[str] = ()) -> dict[str, Callable]:
+    """Name -> function of all plug-ins of a group: those of installed packages and those registered.
+
+    A function that fails raises a `ConfigError` that names its plug-in; our own errors pass through.
+
+    Args:
+        group: one of `FUNCTIONS`.
+        ours: names that a plug-in must not take.
 
     Raises:
-        ConfigError: a plug-in cannot be imported.
+        ConfigError: a plug-in cannot be imported, or its name is taken.
     """
-    return {point.name: _load(point) for point in _points(group)} | _registered[group]
+    found: dict[str, Callable] = {}
+    loaded = [(point.name, _load(point)) for point in _points(group)]
+    for name, function in (*loaded, *_registered[group].items()):
+        if not callable(function):
+            raise ConfigError(f"plug-in {name}: {function!r} is not a function; declare it as module:function")
+        if name in ours:
+            raise ConfigError(
+                f"plug-in {name} of {_origin(function)}: bassl-fast has its own {name}; rename the plug-in"
+            )
+        _refuse_second(group, name, found.get(name), function)
+        found[name] = function
+    return {name: partial(_call, name, function) for name, function in found.items()}
+
+
+def _refuse_second(group: str, name: str, first: Callable | None, second: Callable) -> None:
+    """Raises: ConfigError if two functions have the same name."""
+    if first is not None and _origin(first) != _origin(second):
+        raise ConfigError(
+            f"plug-in {name} of {_origin(second)}: {_origin(first)} has the same name in {group}; rename or remove one"
+        )
+
+
+def _origin(function: Callable) -> str:
+    """Module and name of a function."""
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+
+
+def _call(name: str, function: Callable, *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except BasslFastError:
+        raise
+    except Exception as error:  # whatever the plug-in does
+        raise ConfigError(
+            f"plug-in {name} of {_origin(function)}: failed ({type(error).__name__}: {one_line(error)}); fix or "
+            "remove it (--debug shows where)"
+        ) from error
 
 
 def load_classes() -> None:
@@ -58,14 +104,15 @@ def load_classes() -> None:
     Raises:
         ConfigError: one cannot be imported.
     """
-    for group in ("encoders", "methods"):
-        found(group)
+    for group in CLASSES:
+        for point in _points(group):
+            _load(point)
 
 
 def provides(module: str) -> bool:
     """Whether an installed plug-in stands for `module`: the user chose its package, so it may be imported."""
     top = module.split(".")[0]
-    return any(point.module.split(".")[0] == top for group in GROUPS for point in _points(group))
+    return any(point.module.split(".")[0] == top for group in (*CLASSES, *FUNCTIONS) for point in _points(group))
 
 
 def import_modules(names: Iterable[str]) -> None:
@@ -77,8 +124,18 @@ def import_modules(names: Iterable[str]) -> None:
     for name in names:
         try:
             import_module(name)
+        except BasslFastError:
+            raise
         except Exception as error:  # whatever the module does when it is imported
-            raise ConfigError(f"--import {name}: cannot be imported ({one_line(error)}); check the name") from None
+            raise ConfigError(
+                f"--import {name}: cannot be imported ({one_line(error)}); check the name and PYTHONPATH"
+            ) from error
+        _imported[name] = None
+
+
+def imported() -> tuple[str, ...]:
+    """The modules that `--import` named, for processes on other machines."""
+    return tuple(_imported)
 
 
 @lru_cache
@@ -89,8 +146,10 @@ def _points(group: str) -> tuple[EntryPoint, ...]:
 def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
+    except BasslFastError:
+        raise
     except Exception as error:  # whatever the package does when it is imported
         package = point.dist.name if point.dist else point.module
         raise ConfigError(
             f"plug-in {point.name} of {package}: cannot be imported ({one_line(error)}); update or uninstall it"
-        ) from None
+        ) from error

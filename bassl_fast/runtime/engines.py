@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from bassl_fast.config.choices import Engine
+from shard_tools import plugins
 from shard_tools.errors import BasslFastError, ConfigError, EngineError, MissingDependency
 
 WAIT = 20.0  # seconds to wait for a cluster to answer
@@ -115,8 +116,8 @@ class Nodes:
         """
         import ray
 
-        left = iter(items)
-        waiting = {self._task.remote(function, item): item for item in islice(left, self._ahead)}
+        left, modules = iter(items), plugins.imported()
+        waiting = {self._task.remote(modules, function, item): item for item in islice(left, self._ahead)}
         try:
             while waiting:
                 (done, *_), _ = ray.wait(list(waiting))
@@ -132,15 +133,16 @@ class Nodes:
                         f"{name(item)}: its node or process died {RETRIES + 1} times ({type(error).__name__}), perhaps "
                         "out of memory; run the command again with more memory a core"
                     ) from None
-                waiting |= {self._task.remote(function, more): more for more in islice(left, 1)}
+                waiting |= {self._task.remote(modules, function, more): more for more in islice(left, 1)}
                 yield result
         finally:
             for task in waiting:
                 ray.cancel(task, force=True)
 
 
-def _work(function: Callable[[Item], Result], item: Item) -> Result:
+def _work(modules: Iterable[str], function: Callable[[Item], Result], item: Item) -> Result:
     _die_with_the_node()
+    plugins.import_modules(modules)
     return function(item)
 
 

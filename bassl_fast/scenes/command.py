@@ -84,6 +84,7 @@ def scenes(
         raise ConfigError(f"shots: the list of one film, but there are {len(sources)} films; give one film at a time")
     # What is missing is reported before the long work.
     outputs.load_otio()
+    exports = sorted(outputs.formats())
     cut_by: dict[str, Any] = {"shot_detector": shot_detector}
     if shots is None:
         make_cutter(shot_detector)
@@ -93,7 +94,7 @@ def scenes(
     grouping = {"threshold": threshold, "scenes": scenes, "min_scene": min_scene}
     job = _Job(
         _Model(checkpoint, encoder, batch, threads),
-        *(out, cut_by, {"shots": shots, "shot_detector": shot_detector}, grouping, split),
+        *(out, cut_by, {"shots": shots, "shot_detector": shot_detector}, grouping, split, exports),
     )
     with engines.cluster(engine, address, gpu=True) as each:
         return _run(job, sources, each)
@@ -124,6 +125,7 @@ class _Job(NamedTuple):
     Attributes:
         shots: how shots are found, as options of `SceneDetector`.
         cut_by: the same, as recorded in the results.
+        exports: names of the files of `outputs.formats`.
     """
 
     model: _Model
@@ -132,6 +134,7 @@ class _Job(NamedTuple):
     shots: dict[str, Any]
     grouping: dict[str, Any]
     split: bool
+    exports: list[str]
 
     def anywhere(self, threads: int) -> _Job:
         """The same job for a process with another working folder, with `threads` unless a number was given."""
@@ -184,6 +187,13 @@ _kept_detector = lru_cache(maxsize=1)(_detector)
 
 
 def _one_anywhere(job: _Job, film: tuple[str, str]) -> tuple[str, str | Exception]:
+    """`_one` on a node of a cluster.
+
+    Raises:
+        ConfigError: the node lacks a plug-in, or has one more.
+    """
+    if differ := set(job.exports) ^ set(outputs.formats()):
+        raise ConfigError(f"plug-in {min(differ)}: not on every node of the cluster; install or remove it there")
     return _one(job, _kept_detector(job.model), *film, RunFolder(job.out))
 
 
@@ -195,7 +205,7 @@ def _one(
     if bar is not None:
         bar.set_description(name)
         progress = bar.update
-    asked = {**job.grouping, "split": job.split}
+    asked = {**job.grouping, "split": job.split, "exports": job.exports}
     try:
         made_by = {"film": identity(source), **job.cut_by, **detector.model.made_by}
         run.bring(SCENES, name)

@@ -14,12 +14,14 @@ from typing import Any
 
 from shard_tools import plugins
 from shard_tools.annotations.movienet import KEYFRAMES_PER_SHOT, keyframe_name
-from shard_tools.errors import MissingDependency, SourceError, masked
+from shard_tools.errors import ConfigError, MissingDependency, SourceError, masked
 from shard_tools.storage.remote import is_remote
+from shard_tools.storage.untrusted import is_plain_name
 
 from .film import FilmScenes, Scene, SceneShot, clock, timecode
 
 KEYFRAMES = "keyframes"  # folder of the key-frames, named as in MovieNet
+_OTHER_RESULTS = {KEYFRAMES, "sheets", "clips", "report.html", "scenes.json"}  # besides `FORMATS`, see results.py
 _COLUMNS = (
     *("scene", "start", "end", "start_timecode", "end_timecode"),
     *("first_frame", "last_frame", "first_shot", "last_shot", "probability"),
@@ -179,9 +181,30 @@ FORMATS: dict[str, Callable[[FilmScenes], str]] = {  # file name -> its text
 }
 
 
+def formats() -> dict[str, Callable[[FilmScenes], str]]:
+    """`FORMATS` and those of plug-ins: file name -> function from a film to its text.
+
+    Raises:
+        ConfigError: a plug-in cannot be imported, or its name is taken or not that of a file.
+    """
+    others = plugins.functions("outputs", ours=_OTHER_RESULTS | FORMATS.keys())
+    for name in others:
+        if not is_plain_name(name):
+            raise ConfigError(f"plug-in {name!r} of outputs: its name is not that of a file; rename it")
+    return FORMATS | others
+
+
 def exports(film: FilmScenes) -> dict[str, str]:
-    """File name -> text of every format, those of plug-ins among them."""
-    return {name: text_of(film) for name, text_of in (FORMATS | plugins.found("outputs")).items()}
+    """File name -> text of every format, those of plug-ins among them.
+
+    Raises:
+        ConfigError: a plug-in fails, or returns something other than text.
+    """
+    texts = {name: text_of(film) for name, text_of in formats().items()}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise ConfigError(f"plug-in {name}: returned {type(text).__name__}, not text; fix or remove it")
+    return texts
 
 
 def _file_name(film: FilmScenes) -> str:

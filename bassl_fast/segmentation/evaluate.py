@@ -28,6 +28,8 @@ from .features import FeatureSet
 from .model import load_finetuned
 from .windows import Windows
 
+_SUMMARY = {"split", "threshold", "threshold_from", "best_epoch_from", "reference_quirks"}  # also in metrics.json
+
 
 def score(finetuned: str | Path, features: str | Path, split: str | None) -> tuple[list[FilmScores], dict[str, Any]]:
     """Boundary probabilities of the films of `split`, and the checkpoint's state.
@@ -80,6 +82,7 @@ def evaluate(
         CheckpointError, FeatureError: one cannot be used, or they do not belong together.
     """
     folder = RunFolder(f"{folder_of(finetuned)}/evaluate-{split}" if out is None else out)
+    more = plugins.functions("metrics", ours=_SUMMARY | metrics.METRICS.keys())  # a broken one fails before the work
     films, state = score(finetuned, features, split)
     feature_set = FeatureSet.open(features)
     numbers = {film.name: film.shots["shot"] for film in feature_set.films(split)}
@@ -91,7 +94,7 @@ def evaluate(
     if not 0 <= threshold <= 1:
         raise ConfigError(f"threshold {threshold}: must be a probability, within 0..1")
     out_dir = folder.path
-    found = metrics.scene_metrics(films, threshold, reference_quirks, more=plugins.found("metrics"))
+    found = metrics.scene_metrics(films, threshold, reference_quirks, more)
     (out_dir / "scores").mkdir(parents=True, exist_ok=True)
     for film in films:
         _write_scores(out_dir / "scores" / f"{film.film}.csv", film, numbers[film.film], threshold)

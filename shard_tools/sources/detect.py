@@ -96,8 +96,17 @@ def open_layout(
         SourceError: nothing there in a known layout, or two layouts fit.
     """
     request = Request(source, annotations, reading, workers, quiet)
-    others = plugins.found("sources").values() if reading.layout is None else ()
-    return next(found for opener in (*others, *OPENERS) if (found := opener(request)) is not None)
+    if (source_of_plugin := open_by_plugin(request)) is not None:
+        return source_of_plugin
+    return next(found for opener in OPENERS if (found := opener(request)) is not None)
+
+
+def open_by_plugin(request: Request) -> Source | None:
+    """The source, from the first plug-in that knows it; none is asked if the user gives the layout."""
+    if request.reading.layout is not None:
+        return None
+    openers = plugins.functions("sources").values()
+    return next((found for opener in openers if (found := opener(request)) is not None), None)
 
 
 def _open_clips(request: Request) -> Source | None:

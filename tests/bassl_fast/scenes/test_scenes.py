@@ -20,6 +20,7 @@ import torch
 from bassl_fast import SceneDetector, cli
 from bassl_fast.scenes import detector, film
 from bassl_fast.segmentation.features import FeatureSet
+from shard_tools import plugins
 from tests.bassl_fast.conftest import Project
 from tests.browser import open_browser
 from tests.films import digests
@@ -114,6 +115,38 @@ def test_a_changed_film_or_another_detector_is_done_again(film_file: Path, tmp_p
     draw_video(mine, [24, 24])
     assert scenes(*argv) == 0
     assert [shot["first_frame"] for shot in document(tmp_path / "out" / "film")["shots"]] == [0, 24]
+
+
+def test_finished_films_get_the_export_of_another_plug_in(film_file: Path, tmp_path: Path, monkeypatch, capsys):
+    argv = [film_file, "--baseline", "--out", tmp_path]
+    assert scenes(*argv) == 0
+    monkeypatch.setattr(detector, "cut_shots", None)  # decoding now fails
+    registered = plugins._registered["outputs"]
+    monkeypatch.setitem(registered, "count.txt", lambda film: f"{len(film.scenes)}\n")
+    assert scenes(*argv) == 0
+    assert (tmp_path / "film" / "count.txt").read_text() == f"{len(document(tmp_path / 'film')['scenes'])}\n"
+    assert "(unchanged)" not in capsys.readouterr().out
+    assert scenes(*argv) == 0
+    assert "(unchanged)" in capsys.readouterr().out
+    monkeypatch.delitem(registered, "count.txt")
+    assert scenes(*argv) == 0
+    assert not (tmp_path / "film" / "count.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["scenes.csv", "report.html", "sheets", "../film.txt"])
+def test_a_plug_in_may_not_take_a_name_of_ours(name: str, film_file: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setitem(plugins._registered["outputs"], name, lambda film: "")
+    said = refused(capsys, "scenes", film_file, "--baseline", "--out", tmp_path / "out")
+    assert f"plug-in {name} of " in said.replace("'", "")
+    assert "rename" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plug_in_that_returns_no_text(film_file: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setitem(plugins._registered["outputs"], "count.txt", lambda film: len(film.scenes))
+    said = refused(capsys, "scenes", film_file, "--baseline", "--out", tmp_path)
+    assert said == "bassl-fast: plug-in count.txt: returned int, not text; fix or remove it"
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupted_run_keeps_what_is_finished(film_file: Path, tmp_path: Path):
