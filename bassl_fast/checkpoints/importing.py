@@ -25,6 +25,7 @@ from shard_tools.storage.untrusted import TarHeader, one_line, parse_json, tar_m
 from . import checkpoint, released
 from .exporting import SAFETENSORS
 from .foreign import read_foreign
+from .migrate import migrated
 from .model import from_state, full_section, new_model, section_of
 from .reference import METHODS, rename
 
@@ -48,8 +49,6 @@ def import_weights(source: str, out: str, method: str | None) -> str:
         else:
             state, what = _reference(weights, method or _method_of(config_file), source)
         imported = {"file": masked(absolute(source)), "sha256": checkpoint.sha256(path)}
-    # Like a finished run; it cannot be resumed, because it names no shards.
-    state |= {"global_step": 0, "total_steps": 0, "manifest_sha256": ""}
     state["recipe"] = {"verb": "import-checkpoint", "source": imported["file"], "method": method}
     state["imported"] = imported
     from_state(state, source)
@@ -135,7 +134,7 @@ def _content(path: Path, source: str) -> dict[str, Any]:
             ) from None
     else:
         state = read_foreign(path)
-    if isinstance(state, dict) and ("recipe" in state or ("model" in state and "state_dict" in state)):
+    if migrated(state, source) is not None:
         raise CheckpointError(f"{source}: already a checkpoint of bassl-fast; use it as it is")
     return state if isinstance(state, dict) else {}
 

@@ -30,11 +30,13 @@ def migrated(state: Any, path: str | Path) -> dict[str, Any] | None:
         if not isinstance(recipe, dict) or "verb" not in recipe:
             return None
         try:
-            return _from_1(state, recipe)
+            return _from_1(state, recipe, path)
         except (KeyError, TypeError, AttributeError):
             raise CheckpointError(f"{path}: its recipe is damaged; copy it again") from None
     model = state["model"]
-    version = model.get("version") if isinstance(model, dict) else None
+    if not (isinstance(model, dict) and ("version" in model or "kind" in model)):  # weights under this name
+        return None
+    version = model.get("version")
     if not isinstance(version, int) or version < VERSION:
         raise CheckpointError(f"{path}: its section `model` is damaged; copy it again")
     if version > VERSION:
@@ -44,10 +46,10 @@ def migrated(state: Any, path: str | Path) -> dict[str, Any] | None:
     return state
 
 
-def _from_1(state: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
+def _from_1(state: dict[str, Any], recipe: dict[str, Any], path: str | Path) -> dict[str, Any]:
     if recipe["verb"] == "finetune":
         trained_on = {"features": recipe.get("data", {}).get("features"), "pretrained": recipe.get("pretrained")}
-        return state | {"model": _scenes_from_1(state), "trained_on": trained_on}
+        return state | {"model": _scenes_from_1(state, path), "trained_on": trained_on}
     if recipe["verb"] != "pretrain":
         return state | {"model": {"version": VERSION, "kind": recipe["verb"]}}
     encoder, method = recipe["encoder"], recipe.get("method")
@@ -58,16 +60,20 @@ def _from_1(state: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
     if "optimiser" in recipe:
         data, training = recipe["data"], recipe["training"]
         found["resume"] = {
-            "data": {key: data.get(key) for key in ("split", "global_batch", "pool")},
-            "training": {key: training.get(key) for key in ("epochs", "steps", "clip", "accumulate")},
+            "data": {key: data[key] for key in ("split", "global_batch", "pool") if key in data},
+            "training": {key: training[key] for key in ("epochs", "steps", "clip", "accumulate") if key in training},
             "optimiser": recipe["optimiser"],
             "seed": recipe["seed"],
         }
     return found
 
 
-def _scenes_from_1(state: dict[str, Any]) -> dict[str, Any]:
+def _scenes_from_1(state: dict[str, Any], path: str | Path) -> dict[str, Any]:
     crn, encoder = state["crn"], state["encoder"]
+    if crn is not None and crn.get("pooling", "center") != "center":
+        raise CheckpointError(
+            f"{path}: its network pools by {crn['pooling']!r}, which is no longer supported; fine-tune again"
+        )
     shape = None if crn is None else {key: value for key, value in crn.items() if key != "pooling"}
     return {
         "version": VERSION,
@@ -75,5 +81,5 @@ def _scenes_from_1(state: dict[str, Any]) -> dict[str, Any]:
         "head": None if shape is None else {"class_path": _CRN, "init_args": shape},
         "dim": state["dim"],
         "views": state["views"],
-        "encoder": None if encoder is None else _from_1(encoder, encoder["recipe"]),
+        "encoder": None if encoder is None else _from_1(encoder, encoder["recipe"], path),
     }

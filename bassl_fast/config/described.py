@@ -13,13 +13,16 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from shard_tools import plugins
 from shard_tools.errors import ConfigError
+from shard_tools.storage.untrusted import one_line
 
 from .parser import instantiate
 
 Description = dict[str, Any]
+Made = TypeVar("Made")
 
 
 class Described:
@@ -72,22 +75,51 @@ def class_path(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def make(description: Description, *given: Any) -> Any:
-    """Build the object of a description.
+def make(description: Description, base: type[Made], *given: Any) -> Made:
+    """Build the object of a description, which may be from a file of unknown origin.
 
     Args:
+        base: class of the object; nothing but its concrete subclasses is built.
         given: the leading arguments that the description leaves out.
 
     Raises:
         ConfigError: no such class, or it does not take the arguments.
     """
-    path = str(description.get("class_path"))
+    if not isinstance(description, dict):
+        raise ConfigError(f"description of the {base.__name__.lower()}: expected keys, got {description!r:.50}")
+    kind = _find(str(description.get("class_path")), base)
+    arguments = description.get("init_args") or {}
+    if _names_class(arguments):
+        raise ConfigError(f"{kind.__name__}: an argument names another class; arguments are plain values")
+    return instantiate(kind, arguments, given)
+
+
+def _find(path: str, base: type[Made]) -> type[Made]:
+    """The class of a path.
+
+    A file must not choose what is imported. Searched are modules beside `base`, those of installed plug-ins, and those
+    that are imported already.
+    """
     module, _, name = path.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError, TypeError):
-        raise ConfigError(f"class '{path}': cannot be imported; install its package, or --import its module") from None
-    return instantiate(kind, description.get("init_args") or {}, given)
+    package, _, last = module.rpartition(".")
+    ours = package == base.__module__.rpartition(".")[0] and last.isidentifier()
+    if module not in sys.modules and (ours or plugins.provides(module)):
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever a plug-in does when it is imported
+            raise ConfigError(f"class {path}: its module cannot be imported ({one_line(error)})") from None
+    if module not in sys.modules:
+        raise ConfigError(f"needs class {path}; if you trust it, name its module: --import {module}")
+    kind = getattr(sys.modules[module], "__dict__", {}).get(name)
+    if not (inspect.isclass(kind) and issubclass(kind, base)) or inspect.isabstract(kind):
+        raise ConfigError(f"{path} cannot be built as {base.__name__}; name a concrete subclass")
+    return kind
+
+
+def _names_class(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "class_path" in value or any(map(_names_class, value.values()))
+    return isinstance(value, list | tuple) and any(map(_names_class, value))
 
 
 def _plain(value: Any, name: str) -> Any:

@@ -28,12 +28,12 @@ from bassl_fast.runtime.quiet import quieten
 from bassl_fast.runtime.run_folder import RunFolder
 from bassl_fast.training.optim import build_optimiser
 from bassl_fast.training.options import Optimiser
-from bassl_fast.training.progress import progress
-from bassl_fast.training.run import loggers
+from bassl_fast.training.progress import loggers, progress_callbacks
 from pipelines.plan import Plan
 from pipelines.rng import check_seed
 from pipelines.views import TestViews
 from shard_tools.errors import CheckpointError, ConfigError, FeatureError, RemoteError, masked
+from shard_tools.storage.atomic import write_atomically
 
 from .features import FeatureSet
 from .model import SceneBoundary, section_of
@@ -92,7 +92,7 @@ def fit(
     hardware.say_device()
 
     run.path.mkdir(parents=True, exist_ok=True)
-    (run.path / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    write_atomically(run.path / "config.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())
     run.publish()  # fails here, before the long work, if `out` cannot be written
     if freeze_crn:
         module = _linear_layer_alone(model, sets, batches, optimiser, epochs)
@@ -161,7 +161,7 @@ def _network(dim: int, pretrained: str | None, new_crn: bool, crn: CRN) -> Conte
     trained = getattr(load_model(pretrained).method, "crn", None)
     if trained is None:
         raise CheckpointError(f"{pretrained}: has no contextual relation network; leave --pretrained out")
-    network = make(describe(trained)) if new_crn else trained
+    network = make(describe(trained), ContextualRelationNetwork) if new_crn else trained
     return network.requires_grad_(True)  # some methods leave parts of it frozen
 
 
@@ -288,7 +288,7 @@ def _linear_layer_alone(
 
 
 def _trainer(run: RunFolder, epochs: int, steps: int) -> pl.Trainer:
-    bar, callbacks = progress()
+    bar, callbacks = progress_callbacks()
     return pl.Trainer(
         accelerator="auto",
         devices=1,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bassl_fast.checkpoints import checkpoint
 from bassl_fast.checkpoints.migrate import VERSION
-from bassl_fast.checkpoints.model import check_class, plain_views
+from bassl_fast.checkpoints.model import plain_views
 from bassl_fast.checkpoints.weights import fill
 from bassl_fast.config.described import describe, make
 from bassl_fast.heads import ContextualRelationNetwork
@@ -71,11 +71,10 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
     """
     state = checkpoint.load(path, checkpoint.SCENES)
     section = state["model"]
-    check_class(section.get("head"), path)
 
     def build() -> tuple[SceneBoundary]:
         try:
-            head = None if section["head"] is None else make(section["head"])
+            head = None if section["head"] is None else make(section["head"], ContextualRelationNetwork)
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
         return (SceneBoundary(head, section["dim"]),)

@@ -1,13 +1,15 @@
-"""Progress of a training run, on a terminal or in a log file."""
+"""Progress of a training run: on a terminal, in a log file, and as curves."""
 
 from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 
 class LogLines(Callback):
@@ -31,6 +33,11 @@ class LogLines(Callback):
             )
 
 
-def progress() -> tuple[bool, list[Callback]]:
+def progress_callbacks() -> tuple[bool, list[Callback]]:
     """Whether to show a bar, and the callbacks: a bar on a terminal, a few lines elsewhere."""
     return (True, [TQDMProgressBar()]) if sys.stderr.isatty() else (False, [LogLines()])
+
+
+def loggers(folder: Path) -> list[CSVLogger | TensorBoardLogger]:
+    """Curves as `metrics.csv` and for TensorBoard."""
+    return [CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="tensorboard")]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from bassl_fast.checkpoints import checkpoint
 from bassl_fast.checkpoints.model import full_section, section_of
@@ -45,6 +43,7 @@ from shard_tools.errors import (
 )
 from shard_tools.shards.format import FILMS, MANIFEST
 from shard_tools.shards.index import ShardIndex
+from shard_tools.storage.atomic import write_atomically
 from shard_tools.storage.cache import local_file
 
 from .accumulate import InterleavedLoader
@@ -54,11 +53,12 @@ from .module import Pretraining
 from .monitor import Watch, write_summary
 from .options import Data, Optimiser, Training
 from .precise_bn import PreciseNorm
-from .progress import progress
+from .progress import loggers, progress_callbacks
 from .validation import Accuracy, NearestNeighbours
 
 LAST = "last.ckpt"
 CURVES = "metrics.csv"
+CONFIG = "config.yaml"
 
 
 def run_training(
@@ -191,15 +191,16 @@ def _check_same(path: str, earlier: dict[str, Any], now: dict[str, Any], index: 
     """Raises: CheckpointError if the options or shards differ from those the run started with."""
     if "resume" not in earlier:
         raise CheckpointError(f"{path}: not written by a training run; choose another --out")
-    # Arguments added to the program since the run started are compared by their defaults.
+    # Options added to the program since the run started are compared by their defaults.
     held = full_section(earlier["model"]["encoder"], earlier["model"]["method"], path)
     pairs = {name: (held[name], now["model"][name]) for name in ("encoder", "method")}
-    for section, values in now["resume"].items():
-        was = earlier["resume"].get(section)
-        if section in ("data", "training"):
-            pairs |= {f"{section}.{key}": (was.get(key), value) for key, value in values.items()}
-        else:
-            pairs[section] = was, values
+    before, after = earlier["resume"], now["resume"]
+    defaults = _shared(Data(""), Optimiser(), Training(), 0)
+    for section in ("data", "training"):
+        was = defaults[section] | before[section]
+        pairs |= {f"{section}.{key}": (was[key], value) for key, value in after[section].items()}
+    pairs["optimiser"] = defaults["optimiser"] | before["optimiser"], after["optimiser"]
+    pairs["seed"] = before["seed"], after["seed"]
     for name, (was, is_now) in pairs.items():
         if was != is_now:
             raise CheckpointError(f"{path}: was trained with another {name}; resume with its config.yaml")
@@ -261,7 +262,7 @@ def make_trainer(
     """
     processes, machines = hardware.launched() or ("auto", 1)
     devices, nodes = training.devices or processes, training.nodes or machines
-    bar, lines = progress()
+    bar, lines = progress_callbacks()
     try:
         return pl.Trainer(
             accelerator="auto",
@@ -287,11 +288,6 @@ def make_trainer(
         raise ConfigError(f"training: {' '.join(str(error).split())}") from None
 
 
-def loggers(folder: Path) -> list[CSVLogger | TensorBoardLogger]:
-    """Curves as `metrics.csv` and for TensorBoard."""
-    return [CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="tensorboard")]
-
-
 def _validation(index: ShardIndex, task: Method, steps: int, threads: int) -> list[Callback]:
     """Validation callbacks, if there are labelled "val" samples."""
     films = np.flatnonzero(index.sequences["split"] == b"val")
@@ -313,7 +309,7 @@ def _begin(run: RunFolder, recipe: dict[str, Any] | None, resume: bool) -> None:
     curves = run.path / CURVES
     if curves.is_file():  # Lightning starts a new file
         curves.rename(run.path / f"metrics-{len(list(run.path.glob('metrics-*.csv'))):03d}.csv")
-    (run.path / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    write_atomically(run.path / CONFIG, yaml.safe_dump(recipe, sort_keys=False).encode())
     run.publish()
 
 

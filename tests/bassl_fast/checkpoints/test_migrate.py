@@ -87,7 +87,7 @@ def test_a_finished_run_of_version_1_is_recognised_by_resume(tmp_path: Path, cap
     [
         ({"version": VERSION + 1, "kind": "encoder"}, "upgrade bassl-fast"),
         ({"kind": "encoder"}, "is damaged"),
-        (5, "is damaged"),
+        (5, "not a checkpoint of bassl-fast"),
     ],
 )
 def test_other_versions_are_one_line(tmp_path: Path, capsys, section: object, said: str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -304,6 +305,33 @@ def test_a_checkpoint_does_not_make_us_import_strangers(project: Project, tmp_pa
     torch.save(state, tmp_path / "stranger.ckpt")
     said = refused(capsys, "extract", tmp_path / "stranger.ckpt", project.shards, tmp_path / "features")
     assert "if you trust it, name its module: --import stranger" in said
+
+
+@pytest.mark.parametrize(
+    ("class_path", "arguments"),
+    [
+        ("subprocess.Popen", {"args": ["touch", "MARK"]}),
+        ("bassl_fast.runtime.run_folder.RunFolder", {"out": "MARK"}),
+        ("pathlib.Path.touch", {}),
+        ("bassl_fast.methods.BaSSL", {}),
+        ("bassl_fast.encoders.x/../../stranger.Encoder", {}),
+        (
+            "bassl_fast.encoders.ResNet",
+            {"depth": {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "MARK"]}}},
+        ),
+    ],
+)
+def test_a_checkpoint_builds_nothing_but_models(
+    project: Project, tmp_path: Path, capsys, class_path: str, arguments: dict
+):
+    mark = tmp_path / "mark"
+    state = torch.load(project.pretrained, weights_only=True)
+    section = json.loads(json.dumps({"class_path": class_path, "init_args": arguments}).replace("MARK", str(mark)))
+    state["model"]["encoder"] = section
+    torch.save(state, tmp_path / "evil.ckpt")
+    said = refused(capsys, "extract", tmp_path / "evil.ckpt", project.shards, tmp_path / "features")
+    assert "evil.ckpt: " in said
+    assert not mark.exists()
 
 
 def test_a_config_that_is_none(project: Project, tmp_path: Path, capsys):
