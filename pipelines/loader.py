@@ -89,7 +89,7 @@ class WindowLoader:
         pool: int | None = None,
         max_broken: float = 0.0,
     ) -> None:
-        _check_positive(threads=threads, prefetch=prefetch)
+        check_positive(threads=threads, prefetch=prefetch)
         if dtype not in (torch.float32, torch.bfloat16):
             raise ConfigError(f"dtype {dtype}: choose torch.float32 or torch.bfloat16")
         if not 0 <= max_broken <= 1:
@@ -251,7 +251,7 @@ class FilmLoader:
         threads: int = 2,
         prefetch: int = 2,
     ) -> None:
-        _check_positive(batch=batch, threads=threads, prefetch=prefetch)
+        check_positive(batch=batch, threads=threads, prefetch=prefetch)
         self._index, self._films, self._views, self._batch = index, films, views, batch
         self._store, self._device = Store(index), torch.device(device)
         most = max([batch, *index.sequences["frames_per_shot"][films].tolist()])
@@ -297,7 +297,8 @@ def _warn_of_small_cache(index: ShardIndex, films: np.ndarray, pool: int | None)
         )
 
 
-def _check_positive(**values: int) -> None:
+def check_positive(**values: int) -> None:
+    """Raises: ConfigError that names the first value below 1."""
     for name, value in values.items():
         if value < 1:
             raise ConfigError(f"{name} {value}: must be at least 1")

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from shard_tools.errors import ConfigError
 from shard_tools.shards.index import ShardIndex
 
 from . import graph
 from .clip_sampling import Clips
+from .loader import check_positive
 from .samples import ShotTable
 from .store import Store
 from .stream import Request, Stream
@@ -58,9 +58,7 @@ class ShotLoader:
         threads: int = 2,
         prefetch: int = 2,
     ) -> None:
-        for name, value in {"count": count, "batch": batch, "threads": threads, "prefetch": prefetch}.items():
-            if value < 1:
-                raise ConfigError(f"{name} {value}: must be at least 1")
+        check_positive(count=count, batch=batch, threads=threads, prefetch=prefetch)
         self._table, self._store, self._device = ShotTable(index, films), Store(index), torch.device(device)
         self._views, self._clips, self._count, self._batch = views, clips, count, batch
         clips.spaced(self._table[np.empty(0, np.int64)], count)  # raises if it cannot work
