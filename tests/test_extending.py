@@ -14,6 +14,8 @@ import pytest
 from tests.films import picture
 from tests.videos import draw_video
 
+pytestmark = pytest.mark.slow
+
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 # Everything in one process: each start would import torch and Lightning again.
 SCRIPT = """
@@ -96,6 +98,10 @@ def test_a_module_that_is_only_imported(package: Path, work: Path):
     done = python(*argv, cwd=work, path=package)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"film: \d scenes\n", (work / "tried" / "film" / "scenes.txt").read_text())
+    pytest.importorskip("ray")  # the nodes import it too
+    done = python(*argv[:-1], "cluster", "--engine", "ray", cwd=work, path=package)
+    assert done.returncode == 0, done.stderr
+    assert (work / "cluster" / "film" / "scenes.txt").is_file()
     done = python(*argv[:3], "absent", *argv[4:], cwd=work, path=package)
     assert done.returncode == 1
     assert "--import absent: cannot be imported (No module named 'absent'); check the name" in done.stderr

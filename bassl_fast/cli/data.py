@@ -25,7 +25,7 @@ from shard_tools.packing import verify as verifying
 from shard_tools.shards.format import CLIPS, FILMS, MANIFEST, PICTURES
 from shard_tools.shards.index import ShardIndex
 from shard_tools.sources import synthetic as drawing
-from shard_tools.sources.detect import Reading, has_lists
+from shard_tools.sources.detect import Reading, Request, has_lists, open_by_plugin
 from shard_tools.storage import download as downloading
 from shard_tools.storage.atomic import write_atomically
 from shard_tools.storage.download import File
@@ -104,39 +104,59 @@ def pack(
     reading = Reading(layout, split_id, short_side, fps)
     packing.refuse_finished(open_place(destination))  # before the long work
     with tempfile.TemporaryDirectory(prefix="bassl-fast-") as scratch, _room(scratch):
-        if (videos := _videos(source, Path(scratch), annotations, reading)) is None:
-            for name, value in (("join", join), ("split", split), ("detector", detector)):
-                if value is not None:
-                    raise ConfigError(f"--{name} is for films from videos, and {source} holds none; leave it out")
+        videos = _videos(source, Path(scratch), annotations, reading)
+        if videos is None:
+            _refuse_options_of_videos(source, join=join, split=split, detector=detector)
         elif engine != "local":
             raise ConfigError(
                 f"engine {engine}: {source} holds videos, whose shots are found on this machine; leave it out"
             )
         else:
-            where, source, keyframes = source.rstrip("/"), "", Path(scratch) / "keyframes"
-            try:
-                seconds = sum(video.duration(path) for path in video.list_videos(videos))
-                with tqdm(total=round(seconds), desc="shots and key-frames", unit="s", disable=None) as bar:
-                    video.extract_folder(videos, keyframes, join, split or "test", detector or "adaptive", bar.update)
-            except SourceError as error:  # it names the local copy of remote videos
-                raise SourceError(str(error).replace(str(videos), where)) from None
+            keyframes = Path(scratch) / "keyframes"
+            _extract_keyframes(source, videos, keyframes, join, split or "test", detector or "adaptive")
+            source, reading = str(keyframes), Reading("films")
         with engines.cluster(engine, address) as each:
             gaps = packing.pack(
-                source or keyframes,
+                source,
                 destination,
                 workers,
                 annotations=annotations,
                 check=check,
                 recheck=recheck,
-                reading=Reading("films") if videos else reading,
+                reading=reading,
                 each=each,
             )
-    for film, missing in list(gaps.items())[:10]:
+    _print_gaps(gaps)
+    print(f"shards: {masked(destination)} ({_summary(ShardIndex.open(destination))})")
+
+
+def _refuse_options_of_videos(source: str, **given: str | None) -> None:
+    """Raises: ConfigError if an option is given that is only for videos."""
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"--{name} is for films from videos, and {source} holds none; leave it out")
+
+
+def _extract_keyframes(source: str, videos: Path, to: Path, join: str | None, split: str, detector: Detector) -> None:
+    """Write the key-frames of a folder of videos, the copy of `source`, with a progress bar.
+
+    Raises:
+        SourceError: a video cannot be read; the message names `source`.
+    """
+    try:
+        seconds = sum(video.duration(path) for path in video.list_videos(videos))
+        with tqdm(total=round(seconds), desc="shots and key-frames", unit="s", disable=None) as bar:
+            video.extract_folder(videos, to, join, split, detector, bar.update)
+    except SourceError as error:
+        raise SourceError(str(error).replace(str(videos), source.rstrip("/"))) from None
+
+
+def _print_gaps(gaps: dict[str, list[range]], most: int = 10) -> None:
+    for film, missing in list(gaps.items())[:most]:
         numbers = (f"{run.start}" if len(run) == 1 else f"{run.start}-{run.stop - 1}" for run in missing)
         print(f"{film}: no key-frames of shots {', '.join(numbers)}")
-    if len(gaps) > 10:
-        print(f"... and gaps in {len(gaps) - 10} more films")
-    print(f"shards: {masked(destination)} ({_summary(ShardIndex.open(destination))})")
+    if len(gaps) > most:
+        print(f"... and gaps in {len(gaps) - most} more films")
 
 
 @contextmanager
@@ -151,19 +171,21 @@ def _room(folder: str) -> Iterator[None]:
 
 
 def _videos(source: str, scratch: Path, annotations: str | None, reading: Reading) -> Path | None:
-    """The folder of video files, copied to `scratch` if remote; None if `source` is something else."""
+    """The folder of video files, copied to `scratch` if remote; None if `source` is something else, or a plug-in's."""
     if reading.layout not in (None, FILMS) or has_lists(source, annotations):
         return None
+    request = Request(source, annotations, reading)
     if not is_remote(source):
         folder = Path(source)
         if not folder.is_dir() or (folder / FRAMES_DIR).is_dir():
             return None
-        return folder if any(path.suffix.lower() in video.VIDEO_SUFFIXES for path in folder.iterdir()) else None
+        holds_videos = any(path.suffix.lower() in video.VIDEO_SUFFIXES for path in folder.iterdir())
+        return folder if holds_videos and open_by_plugin(request) is None else None
     try:
         videos = [entry for entry in listing(source) if Path(entry.name).suffix.lower() in video.VIDEO_SUFFIXES]
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if not videos:
+    if not videos or open_by_plugin(request) is not None:
         return None
     fs, _ = filesystem(source)
     (scratch / "videos").mkdir()

@@ -13,8 +13,15 @@ import numpy as np
 import pytest
 
 from bassl_fast import cli
+from shard_tools import plugins
+from shard_tools.shards.format import FILMS
+from shard_tools.sources.detect import Request
+from shard_tools.sources.films import open_source
+from shard_tools.sources.source import Source
 from tests.films import digests, small_disk, write_set
 from tests.servers import BUCKET, Proxy, s3_server, use_s3
+
+pytestmark = pytest.mark.slow
 
 av = pytest.importorskip("av")
 pytest.importorskip("scenedetect")
@@ -180,6 +187,22 @@ def served(tmp_path_factory, clips) -> Iterator[tuple[Path, int]]:
 def bucket(served, monkeypatch) -> Path:
     use_s3(monkeypatch, served[1])
     return served[0]
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_a_plug_in_is_asked_before_a_folder_is_taken_for_videos(where, clips, bucket, tmp_path, monkeypatch, capsys):
+    write_set(tmp_path / "films", {"mine": 2})
+
+    def opener(request: Request) -> Source:
+        assert str(request.source) == source
+        return Source(FILMS, open_source(tmp_path / "films"), [], 0.0, {})
+
+    source = str(clips) if where == "here" else VIDEOS
+    monkeypatch.setitem(plugins._registered["sources"], "mine", opener)
+    annotations = ["--annotations", str(tmp_path / "films")]
+    assert cli.main(["pack", source, str(tmp_path / "dst"), *annotations]) == 0
+    assert "(1 films, 2 shots" in capsys.readouterr().out
+    assert "holds none" in refused(capsys, "pack", source, tmp_path / "other", "--split", "val")
 
 
 def test_remote_videos_pack_as_local_ones_from_and_to_an_address(bucket, packed, tmp_path):

@@ -18,9 +18,12 @@ from bassl_fast.segmentation.evaluate import score
 from bassl_fast.segmentation.features import FeatureSet, Film
 from bassl_fast.segmentation.model import SceneBoundary, load_finetuned
 from bassl_fast.segmentation.windows import Windows
+from shard_tools import plugins
 from shard_tools.shards.format import SHOT
 from tests.bassl_fast.conftest import Project
 from tests.refused import refused
+
+pytestmark = pytest.mark.slow
 
 TUNE = ["--epochs", "3", "--data.batch", "8", "--optimiser.lr", "1e-2", "--optimiser.lr_batch", "0"]
 TUNE += ["--crn.hidden", "16", "--crn.intermediate", "32"]
@@ -155,3 +158,12 @@ def test_the_numbers_of_the_reference_by_its_rules(project: Project, tmp_path: P
     assert 'id="films"' in page
     assert expected["miou"] != scene_metrics(films, 0.5)["miou"]
     assert "threshold 2.0: must be a probability, within 0..1" in refused(capsys, *argv, "--threshold", "2")
+
+
+def test_a_metric_with_a_name_of_ours_is_refused_before_films_are_scored(project: Project, monkeypatch, capsys):
+    for name in ("ap", "threshold"):
+        with monkeypatch.context() as context:
+            context.setitem(plugins._registered["metrics"], name, lambda films, threshold: 0.0)
+            said = refused(capsys, "evaluate", "none.ckpt", project.features)
+            assert f"plug-in {name} of " in said
+            assert f"bassl-fast has its own {name}; rename the plug-in" in said
