@@ -111,8 +111,8 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (BOMB, "holds more than 10000 values"),
-        ("data: &d {shards: *d}\n", "holds more than 10000 values"),
+        (BOMB, "expands to more than 10000 values"),
+        ("data: &d {shards: *d}\n", "expands to more than 10000 values"),
         ("data: " + "[" * 100_000, "more than 100 brackets in a line"),
         ("data: " + "{a: " * 2000, "not YAML"),
         ("seed: !!python/object/apply:os.abort []\n", "not YAML"),
