@@ -85,15 +85,18 @@ def plan(
     size = known.get("key-frame")
     total = None if size is None else size * samples * keyframes
     run = _Run(films, shots, keyframes, gpus, gpus_per_node, order, share, share * views, pool, total, cache_gib * _GIB)
-
-    print(f"films     {films:,} of {shots:,} shots: {samples:,} shots, {samples * keyframes:,} key-frames")
-    print(
-        f"steps     {order.steps:,} per epoch of {global_batch:,} windows, {share:,} per GPU; {order.padding:,} "
-        "windows are used twice to fill the last step"
-    )
-    for line in [*_storage(run, source == "s3"), *_memory(run, known)]:
+    for line in [*_work(run), *_storage(run, source == "s3"), *_memory(run, known)]:
         print(line)
     resources = _resources(run, known, gpu, cores, encoder, memory_gib * _GIB, source == "s3")
+    limits = _print_limits(resources, epochs, gpus, price)
+    print("costs     " + ("\n          ".join(map(str, known.used.values())) or "none is known"))
+    if simulate:
+        _simulate(run, total or float(samples))
+    return {"steps": order.steps, "bytes": total, "fetched": run.fetched, **limits}
+
+
+def _print_limits(resources: dict[str, _Resource], epochs: int, gpus: int, price: float | None) -> dict[str, Any]:
+    """Print the time each resource takes, which one limits the run, and what the run costs; return the same."""
     print(f"time of one epoch (of all {epochs} epochs) if this resource alone limited it:")
     for name, resource in resources.items():
         print(f"  {name:10s}{resource.line(epochs)}")
@@ -108,11 +111,7 @@ def plan(
         amount = "unknown" if cost is None else f"{'at least ' if missing else ''}{cost:,.2f}"
         length = "unknown" if hours is None else f"{hours:,.1f} h"
         print(f"cost      {amount}, {gpus} GPUs for {length} at {price:g} per hour")
-    print("costs     " + ("\n          ".join(map(str, known.used.values())) or "none is known"))
-    if simulate:
-        _simulate(run, total or float(samples))
-    found = {"steps": order.steps, "bytes": total, "fetched": run.fetched, "seconds": times, "unknown": missing}
-    return found | {"limit": limit, "hours": hours, "cost": cost}
+    return {"seconds": times, "unknown": missing, "limit": limit, "hours": hours, "cost": cost}
 
 
 def _check(
@@ -177,6 +176,15 @@ class _Resource(NamedTuple):
     def line(self, epochs: int) -> str:
         whole = "" if self.seconds is None else f" ({in_time(self.seconds * epochs)})"
         return f"{in_time(self.seconds)}{whole}" + (unknown(self.seconds, self.benchmark) or f", {self.remark}")
+
+
+def _work(run: _Run) -> list[str]:
+    order, frames = run.order, run.order.samples * run.keyframes
+    return [
+        f"films     {run.films:,} of {run.shots:,} shots: {order.samples:,} shots, {frames:,} key-frames",
+        f"steps     {order.steps:,} per epoch of {order.global_batch:,} windows, {run.share:,} per GPU; "
+        f"{order.padding:,} windows are used twice to fill the last step",
+    ]
 
 
 def _storage(run: _Run, remote: bool) -> list[str]:
