@@ -21,6 +21,8 @@ from tests.films import picture, write_set
 from tests.servers import BUCKET, http_server, s3_server, use_s3
 from tests.shard_tools.sources.test_clips import make_frames, write_ucf
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 TOP = sorted(ROOT.glob("*.md"))
 PAGES = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]

@@ -10,6 +10,8 @@ from shard_tools.errors import ShardError
 from tests.fuzz import Fuzz, Watch, bounded, fuzz
 from tests.fuzz_readers import READERS, Reader
 
+pytestmark = pytest.mark.slow
+
 
 def test_readers_end_in_errors_of_ours_whatever_they_are_given(tmp_path):
     found = fuzz(2500, tmp_path, first_seed=1)

@@ -14,6 +14,8 @@ import pytest
 
 from tests.videos import draw_video
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 # One process: it packs synthetic films, plans a run, and finds the scenes of a film.
 SCRIPT = """

@@ -84,7 +84,9 @@ def _options(protocol: str) -> dict[str, Any]:
     """Timeouts: those of the libraries are minutes, or none."""
     if protocol == "s3":
         once = {"connect_timeout": _STALL, "read_timeout": _STALL, "retries": {"max_attempts": 0}}
-        return {"config_kwargs": once}
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        # fsspec reuses a file system with the same options, so the server must be one of them.
+        return {"config_kwargs": once, "endpoint_url": endpoint or None}
     if protocol in ("http", "https"):
         import aiohttp
 

@@ -25,6 +25,8 @@ from shard_tools.shards.index import ShardIndex
 
 from .conftest import PRETRAIN, Project
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_run_leaves_its_resolved_config_and_curves(project: Project):
     config = yaml.safe_load((Path(project.run) / "config.yaml").read_text())

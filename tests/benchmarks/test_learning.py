@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.learning import MARGIN, MOTIONS, PICTURES, learn_clips, learn_pictures
+
+pytestmark = pytest.mark.slow
 
 
 def test_methods_of_pictures_beat_their_untrained_encoder(tmp_path):

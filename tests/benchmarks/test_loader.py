@@ -16,6 +16,8 @@ from benchmarks import loader
 from shard_tools.packing.pack import pack
 from tests.films import write_film
 
+pytestmark = pytest.mark.slow
+
 REQUIRED = [
     "pil",
     "web",

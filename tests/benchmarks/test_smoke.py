@@ -21,6 +21,8 @@ import torch
 from shard_tools.packing.pack import pack
 from tests.films import write_film
 
+pytestmark = pytest.mark.slow
+
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SCRIPTS = (
     *(

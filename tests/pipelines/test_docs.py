@@ -9,6 +9,8 @@ import torch
 
 from shard_tools.shards.index import ShardIndex
 
+pytestmark = pytest.mark.slow
+
 TEXT = (Path(__file__).parents[2] / "docs" / "how-to" / "loader.md").read_text(encoding="utf-8")
 
 

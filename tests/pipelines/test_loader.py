@@ -22,6 +22,8 @@ from shard_tools.shards.index import ShardIndex
 from .conftest import FILMS, SHOTS, SIZE, STEPS, Batch, MakeLoader, assert_all_equal, sample
 from .reference import eval_view, psnr, train_view
 
+pytestmark = pytest.mark.slow
+
 
 def pixels(images: torch.Tensor) -> np.ndarray:
     """Normalised `[..., 3, H, W]` back to 0..255 `[..., H, W, 3]`."""

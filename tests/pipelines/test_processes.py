@@ -16,6 +16,8 @@ from tests.servers import BUCKET, use_s3
 from .conftest import flip_byte
 from .processes import Case, digests, open_loader, run_apart
 
+pytestmark = pytest.mark.slow
+
 STEPS = 4  # 31 shots in batches of 8
 EQUAL = {
     "spawned": {"world_size": 2, "start": "spawn", "threads": 3},

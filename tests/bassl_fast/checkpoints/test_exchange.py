@@ -31,6 +31,8 @@ from tests.golden_seeds import facts
 from tests.golden_weights import GOLDEN
 from tests.refused import refused
 
+pytestmark = pytest.mark.slow
+
 FULL = json.loads((GOLDEN / "pretrain_bassl_state_dict_keys.json").read_text())
 
 

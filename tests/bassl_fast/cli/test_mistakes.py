@@ -20,6 +20,8 @@ from bassl_fast.cli.verbs import VERBS
 from tests.bassl_fast.conftest import PRETRAIN, Project
 from tests.refused import refused
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def films(project: Project, tmp_path: Path) -> Path:

@@ -14,6 +14,8 @@ from shard_tools.errors import ConfigError
 from tests.golden_seeds import arrays, close, facts, ours_of
 from tests.golden_weights import fill
 
+pytestmark = pytest.mark.slow
+
 SLOWFAST_ENCODERS = {
     "x3d_m": (X3D, "M"),
     "x3d_l": (X3D, "L"),

@@ -20,6 +20,8 @@ from bassl_fast.methods.scrl import SCRL
 from pipelines.samples import Centers
 from pipelines.views import TrainViews
 
+pytestmark = pytest.mark.slow
+
 BATCH, SIZE, STEPS = 8, 32, 3
 METHODS = {
     "sce": lambda dim: SCE(dim, TrainViews(size=SIZE), hidden=16, outputs=8, queue=32),

@@ -18,6 +18,8 @@ from shard_tools.errors import ConfigError
 from tests.golden_seeds import arrays, close, facts, ours_of
 from tests.golden_weights import fill, tensor
 
+pytestmark = pytest.mark.slow
+
 SIZE = 224
 
 

@@ -31,6 +31,8 @@ from shard_tools.sources.detect import Reading
 from tests.golden_seeds import facts, ours_of
 from tests.refused import refused
 
+pytestmark = pytest.mark.slow
+
 VIEWS = {"size": 32, "area": [0.7, 1.0], "flip": 0.0, "jitter": 0.0, "blur": 0.0}
 CLIPS = {
     "data": {"split": "train", "global_batch": 8},

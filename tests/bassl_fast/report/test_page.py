@@ -18,6 +18,8 @@ from bassl_fast.scenes.film import choose_ends
 from shard_tools.errors import FeatureError, PictureError
 from tests.browser import Browser, open_browser
 
+pytestmark = pytest.mark.slow
+
 
 class Page(HTMLParser):
     """All start tags with their attributes, and the text by the tag it is in."""

@@ -21,6 +21,8 @@ from tests.bassl_fast.conftest import Project
 from tests.films import digests, write_set
 from tests.refused import refused
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 ray = pytest.importorskip("ray")

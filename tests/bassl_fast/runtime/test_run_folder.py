@@ -28,6 +28,8 @@ from tests.bassl_fast.training.test_launch import ROOT, TORCHRUN, launch, same
 from tests.refused import refused
 from tests.servers import BUCKET, Proxy, s3_server, use_s3
 
+pytestmark = pytest.mark.slow
+
 S3 = f"s3://{BUCKET}"
 
 

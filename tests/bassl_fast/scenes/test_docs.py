@@ -17,6 +17,8 @@ from bassl_fast import cli
 from tests.bassl_fast.conftest import Project
 from tests.shard_tools.storage.test_download import http_server
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SCENES = (ROOT / "docs" / "tutorials" / "your-own-film.md").read_text(encoding="utf-8")
 TROUBLES = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text(encoding="utf-8")

@@ -30,6 +30,8 @@ from tests.shard_tools.storage.test_download import http_server
 from tests.shard_tools.video.test_keyframes import REAL, bad_file
 from tests.videos import PEAK, draw_video, join_videos, loop_video
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     *("report.html", "scenes.csv", "scenes.json", "scenes.edl", "scenes.otio", "chapters.ffmetadata", "chapters.txt"),
     *("sheets", "keyframes"),

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from bassl_fast import cli
@@ -18,6 +19,8 @@ from bassl_fast.segmentation.features import FeatureSet
 from shard_tools.shards.index import ShardIndex
 from tests.bassl_fast.conftest import Project
 from tests.refused import refused
+
+pytestmark = pytest.mark.slow
 
 
 def arrays(root: str | Path) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -12,6 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bassl_fast.methods import BaSSL, BaSSLShotCoL, Instance, Method, ShotCoL, Temporal
 from pipelines.samples import Centers
+
+pytestmark = pytest.mark.slow
 
 BATCH, SIZE = 8, 8
 WORLD_SIZES = (4, 2)

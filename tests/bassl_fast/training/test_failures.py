@@ -23,6 +23,8 @@ from bassl_fast.training.pretrain import pretrain
 from benchmarks import failures
 from benchmarks.failures import SAVED_EVERY, TIMEOUT, Project, Run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SLOW = 60.0  # seconds that a busy machine may take beyond what is promised
 

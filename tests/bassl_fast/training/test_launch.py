@@ -18,6 +18,8 @@ from bassl_fast import cli
 from bassl_fast.segmentation.evaluate import training_curves
 from tests.bassl_fast.conftest import PRETRAIN, Project
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 PYTHON = [sys.executable, "-m"]

@@ -19,6 +19,8 @@ from shard_tools.errors import ConfigError
 from shard_tools.shards.index import ShardIndex
 from tests.bassl_fast.conftest import PRETRAIN, Project
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"hidden": 16, "outputs": 8}
 METHODS = {
     "SCE": SMALL

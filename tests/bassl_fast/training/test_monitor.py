@@ -16,6 +16,8 @@ from shard_tools.counters import count, counted
 from tests.bassl_fast.conftest import PRETRAIN, Project
 from tests.refused import refused
 
+pytestmark = pytest.mark.slow
+
 LINE = re.compile(r'bassl_fast_[a-z_]+\{run="[^"]+"\} [0-9.e+-]+')
 
 

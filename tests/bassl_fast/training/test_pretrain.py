@@ -23,6 +23,8 @@ from shard_tools.errors import ConfigError
 from shard_tools.shards.index import ShardIndex
 from tests.bassl_fast.conftest import PRETRAIN, Project
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def argv(project: Project, tmp_path: Path) -> list[str]:

@@ -29,6 +29,8 @@ from shard_tools.sources.films import open_source
 from shard_tools.sources.source import Source
 from tests.films import digests, keyframes, make_labels, picture, small_disk, write_film, write_set
 
+pytestmark = pytest.mark.slow
+
 FILMS = {"a b": 3, "c": (0, 2, 7, 8), "d.v1": 2, "Æ – 映": 1}
 
 

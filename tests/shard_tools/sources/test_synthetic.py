@@ -17,6 +17,8 @@ from shard_tools.errors import SourceError
 from shard_tools.sources import keyframe_folder
 from shard_tools.sources import synthetic as draw
 
+pytestmark = pytest.mark.slow
+
 FILMS, SHOTS = 6, 60
 
 

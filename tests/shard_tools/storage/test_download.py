@@ -19,6 +19,8 @@ from shard_tools.storage.download import File, download
 from tests.films import small_disk
 from tests.servers import Proxy, http_server
 
+pytestmark = pytest.mark.slow
+
 DATA = np.random.default_rng(0).bytes(300_000)
 
 

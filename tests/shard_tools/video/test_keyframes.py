@@ -21,6 +21,8 @@ from shard_tools.video.detectors import make_cutter
 from shard_tools.video.keyframes import duration, extract_film, extract_folder, film_name, list_videos
 from shard_tools.video.shots import cut_shots, ticks
 
+pytestmark = pytest.mark.slow
+
 av = pytest.importorskip("av")
 pytest.importorskip("scenedetect")
 

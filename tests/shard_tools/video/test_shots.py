@@ -19,6 +19,8 @@ from tests.videos import PEAK, draw_video, loop_video
 
 from .test_keyframes import REAL, detect_shots, make, read_picture
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("av")
 
 
