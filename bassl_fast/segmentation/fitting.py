@@ -75,12 +75,7 @@ def fit(
     run = RunFolder(out)
     if run.has(BEST):
         raise ConfigError(f"{run.where(BEST)}: this run exists; choose another --out or delete it")
-    if epochs < 1:
-        raise ConfigError(f"epochs {epochs}: must be at least 1")
-    if data.val == TEST and best_epoch == "validation":
-        raise ConfigError(
-            f"data.val {TEST}: to choose the epoch on test films, give --best_epoch test_as_the_reference_does"
-        )
+    _check_length(data, epochs, best_epoch)
     _check_start(pretrained, new_crn, freeze_crn, linear_probe)
     feature_set = FeatureSet.open(data.features)
     pl.seed_everything(seed, verbose=False)
@@ -104,25 +99,27 @@ def fit(
         module.model.load_state_dict(module.best)
     chosen_from = None if sets.chooser is None else data.val if sets.chooser[0] == "val" else TEST
     split, films = (data.train, sets.train) if sets.val is None else (data.val, sets.val)
-    state = {
-        "model": section_of(model, _views(feature_set), _encoder(feature_set, pretrained)),
-        "state_dict": {name: value.cpu() for name, value in model.state_dict().items()},
-        "recipe": recipe,
-        "trained_on": {"features": masked(data.features), "pretrained": pretrained and masked(pretrained)},
-        "threshold": best_threshold(films.scores(model)),
-        "threshold_from": split,
-        "best_epoch": module.best_epoch,
-        "best_epoch_from": chosen_from,
-        "checkpoint_sha256": feature_set.provenance["checkpoint_sha256"],
-    }
-    checkpoint.save(run.path / BEST, state)
+    chosen: dict[str, Any] = {"best_epoch": module.best_epoch, "best_epoch_from": chosen_from}
+    chosen |= {"threshold": best_threshold(films.scores(model)), "threshold_from": split}
+    state = _content(model, feature_set, data, pretrained)
+    checkpoint.save(run.path / BEST, state | chosen | {"recipe": recipe})
     run.publish()
-    chosen = f", chosen on the {chosen_from} films" if chosen_from else ""
-    print(f"checkpoint: {masked(run.where(BEST))} (epoch {module.best_epoch + 1} of {epochs}{chosen})", flush=True)
+    why = f", chosen on the {chosen_from} films" if chosen_from else ""
+    print(f"checkpoint: {masked(run.where(BEST))} (epoch {module.best_epoch + 1} of {epochs}{why})", flush=True)
     return run.where(BEST)
 
 
 # Before the first step
+
+
+def _check_length(data: Data, epochs: int, best_epoch: BestEpoch) -> None:
+    """Raises: ConfigError for no epochs, or a best epoch chosen on test films without saying so."""
+    if epochs < 1:
+        raise ConfigError(f"epochs {epochs}: must be at least 1")
+    if data.val == TEST and best_epoch == "validation":
+        raise ConfigError(
+            f"data.val {TEST}: to choose the epoch on test films, give --best_epoch test_as_the_reference_does"
+        )
 
 
 def _check_start(pretrained: str | None, new_crn: bool, freeze_crn: bool, linear_probe: bool) -> None:
@@ -304,6 +301,16 @@ def _trainer(run: RunFolder, epochs: int, steps: int) -> pl.Trainer:
 
 
 # Contents of the checkpoint
+
+
+def _content(model: SceneBoundary, feature_set: FeatureSet, data: Data, pretrained: str | None) -> dict[str, Any]:
+    """The model, and what it was trained on."""
+    return {
+        "model": section_of(model, _views(feature_set), _encoder(feature_set, pretrained)),
+        "state_dict": {name: value.cpu() for name, value in model.state_dict().items()},
+        "trained_on": {"features": masked(data.features), "pretrained": pretrained and masked(pretrained)},
+        "checkpoint_sha256": feature_set.provenance["checkpoint_sha256"],
+    }
 
 
 def _encoder(feature_set: FeatureSet, pretrained: str | None) -> dict[str, Any] | None:

@@ -98,13 +98,8 @@ def run_training(
         "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
         "restarts": 0,
     }
-    if resume:
-        earlier = checkpoint.load(last, checkpoint.ENCODER)
-        _check_same(last, earlier, facts, index)
-        if earlier["global_step"] == earlier["total_steps"]:
-            say(f"{last}: finished already, at step {earlier['global_step']}")
-            return last
-        facts["restarts"] = earlier.get("restarts", 0) + 1
+    if resume and _is_finished(last, facts, index):
+        return last
     hardware.say_device()
     hardware.say_restarts()
     if plan.padding:
@@ -208,6 +203,16 @@ def _check_same(path: str, earlier: dict[str, Any], now: dict[str, Any], index: 
         raise CheckpointError(
             f"{path}: was trained on other shards than {index.address}; resume with the original ones"
         )
+
+
+def _is_finished(path: str, facts: dict[str, Any], index: ShardIndex) -> bool:
+    """Check that the run at `path` is this one, and count the restart; True if it is finished already."""
+    earlier = checkpoint.load(path, checkpoint.ENCODER)
+    _check_same(path, earlier, facts, index)
+    facts["restarts"] = earlier.get("restarts", 0) + 1
+    if finished := earlier["global_step"] == earlier["total_steps"]:
+        say(f"{path}: finished already, at step {earlier['global_step']}")
+    return finished
 
 
 # The trainer and its data

@@ -84,9 +84,10 @@ def _options(protocol: str) -> dict[str, Any]:
     """Timeouts: those of the libraries are minutes, or none."""
     if protocol == "s3":
         once = {"connect_timeout": _STALL, "read_timeout": _STALL, "retries": {"max_attempts": 0}}
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        # fsspec reuses a file system with the same options, so the server must be one of them.
-        return {"config_kwargs": once, "endpoint_url": endpoint or None}
+        # fsspec reuses a file system with the same options, so server and keys must be among them.
+        names = {"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY", "token": "AWS_SESSION_TOKEN"}
+        names["endpoint_url"] = "AWS_ENDPOINT_URL_S3" if "AWS_ENDPOINT_URL_S3" in os.environ else "AWS_ENDPOINT_URL"
+        return {"config_kwargs": once} | {option: os.environ.get(name) or None for option, name in names.items()}
     if protocol in ("http", "https"):
         import aiohttp
 
