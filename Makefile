@@ -53,7 +53,7 @@ test quick: export OMP_WAIT_POLICY = passive
 test quick: export OMP_NUM_THREADS = 1
 test quick: export CUDA_VISIBLE_DEVICES =
 # The files of tests are divided among as many processes as there are cores.
-PYTEST := $(BIN)/python -m pytest -n $(shell nproc) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n $(shell nproc) --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.built programs
 	$(BIN)/ruff check .
 	$(PYTEST)
