@@ -11,13 +11,13 @@ pytestmark = pytest.mark.slow
 
 def test_methods_of_pictures_beat_their_untrained_encoder(tmp_path):
     """In linear evaluation on photographs."""
-    found = learn_pictures(tmp_path, list(PICTURES), steps=40, size=48)
+    found = learn_pictures(tmp_path, list(PICTURES), steps=20, size=48)
     gains = {method: row["trained"] - row["untrained"] for method, row in found.items()}
     assert min(gains.values()) >= MARGIN, found
 
 
 def test_a_clip_network_sees_motion(tmp_path):
     """At least twice the score of guessing, and above untrained by that much. The benchmark runs the other networks."""
-    row = learn_clips(tmp_path, ["X3D-M"], steps=40)["X3D-M"]
+    row = learn_clips(tmp_path, ["X3D-M"], steps=24)["X3D-M"]
     guess = 100 / len(MOTIONS)
     assert row["trained"] >= max(2 * guess, row["untrained"] + guess), row
