@@ -48,8 +48,10 @@ def scenes(
     engine: Engine = "local",
     address: str | None = None,
 ) -> list[str]:
-    """Find the scenes of films and write a folder of results for each: `report.html`, `scenes.csv`, `scenes.json`,
-    `scenes.edl`, `scenes.otio`, `chapters.ffmetadata`, `chapters.txt`, a contact sheet a scene, the key-frames.
+    """Find the scenes of films and write a folder of results for each.
+
+    A folder holds `report.html`, `scenes.csv`, `scenes.json`, `scenes.edl`, `scenes.otio`, `chapters.ffmetadata`,
+    `chapters.txt`, a contact sheet a scene, the key-frames.
 
     When the command is run again, finished films are kept; with another threshold, number of scenes or minimum length
     their shots are regrouped without decoding the film again.
