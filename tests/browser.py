@@ -22,7 +22,7 @@ DRIVER = shutil.which("chromedriver")
 @contextmanager
 def open_browser() -> Iterator[Browser]:
     if not CHROMIUM or not DRIVER:
-        pytest.skip("no chromium and chromedriver here (apt-get install chromium chromium-driver)")
+        pytest.skip("needs chromium and chromedriver (apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for switch in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):

@@ -83,7 +83,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
     if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("may not mount a small disk here")
+        pytest.skip("needs root: mounts a small disk")
     try:
         yield folder
     finally:

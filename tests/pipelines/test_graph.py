@@ -333,7 +333,7 @@ def test_three_test_views_lie_along_the_long_side_of_pictures_of_any_size():
         assert psnr(middle, right) < 30
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="the reference implementation's answers are not here")
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs the reference's answers, which are too large for the repository")
 def test_views_are_the_reference_implementations(train_pictures: TrainPictures):
     cases = json.loads((GOLDEN / "views.json").read_text())
     with np.load(GOLDEN / "views.npz") as arrays:

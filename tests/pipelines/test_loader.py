@@ -287,7 +287,7 @@ def test_a_missing_dali_is_one_line_with_what_to_install():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_gpu_and_cpu_give_the_same_views(make_loader: MakeLoader, shards: ShardIndex):
     loader = make_loader(device="cuda")
     batches = list(loader)

@@ -203,7 +203,7 @@ def test_a_cache_too_small_for_the_order_is_reported(
 def test_dali_reads_the_tars_from_s3_through_our_idx(remote: ShardIndex, shards: ShardIndex):
     dali = pytest.importorskip("nvidia.dali")
     if int(dali.__version__.split(".")[0]) < 2:
-        pytest.skip("DALI reads s3:// from 2.0 on")
+        pytest.skip("needs DALI 2.0, which reads s3://")
     film = shards.films.index("wide")
 
     @dali.pipeline_def(batch_size=1, num_threads=1, device_id=None)

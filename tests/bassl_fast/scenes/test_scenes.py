@@ -23,7 +23,7 @@ from bassl_fast.segmentation.features import FeatureSet
 from shard_tools import plugins
 from tests.bassl_fast.conftest import Project
 from tests.browser import open_browser
-from tests.films import digests
+from tests.films import digests, small_disk
 from tests.refused import refused
 from tests.servers import BUCKET, s3_server, use_s3
 from tests.shard_tools.storage.test_download import http_server
@@ -254,7 +254,7 @@ def test_an_unknown_codec(tmp_path: Path, capsys):
 
 def test_a_folder_without_write_permission(film_file: Path, tmp_path: Path, capsys):
     if os.geteuid():
-        pytest.skip("needs root, to be somebody else for a moment")
+        pytest.skip("needs root: becomes another user for a moment")
     # Imports all that the command needs, as another user may not be allowed to read the interpreter's folder.
     assert "no such file" in refused(capsys, "scenes", tmp_path / "none.mp4", "--baseline", "--out", tmp_path / "out")
     with tempfile.TemporaryDirectory() as place:  # one that anybody may enter
@@ -271,21 +271,14 @@ def test_a_folder_without_write_permission(film_file: Path, tmp_path: Path, caps
 
 
 def test_a_full_disk_keeps_finished_films(film_file: Path, tmp_path: Path, capsys):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("may not mount a small disk here")
-    try:
-        draw_video(tmp_path / "second.mp4", [30] * 12, size=(320, 240))
+    draw_video(tmp_path / "second.mp4", [30] * 12, size=(320, 240))
+    with small_disk(tmp_path / "disk", "400k") as disk:
         argv = ["scenes", film_file, tmp_path / "second.mp4", "--baseline", "--out", disk]
         assert "No space left on device; make room" in refused(capsys, *argv)
         assert [path.name for path in disk.iterdir()] == ["film"]
         subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
         assert cli.main(list(map(str, argv))) == 0
         assert "(unchanged)" in capsys.readouterr().out
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_checkpoints_that_do_not_fit(project: Project, film_file: Path, tmp_path: Path, capsys):
@@ -361,7 +354,7 @@ def test_examples(module, project: Project, film_file: Path, tmp_path: Path, mon
     assert not failed
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="no real clips beside the repository")
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the real clips, which are not in the repository")
 def test_real_clips_alone_and_as_one_film(project: Project, tmp_path: Path):
     argv = ["--checkpoint", project.finetuned, "--out", tmp_path / "out"]
     assert scenes(REAL, *argv) == 0

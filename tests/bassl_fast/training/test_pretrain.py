@@ -156,7 +156,7 @@ def test_micro_batches_are_counted_and_end_with_the_epoch(project: Project):
 )
 def test_what_cannot_work_is_refused(argv: list[str], tmp_path: Path, capsys, options, said):
     if "16-mixed" in options and torch.cuda.is_available():
-        pytest.skip("there is a GPU, and float16 works on it")
+        pytest.skip("needs a machine without a GPU: float16 works on one")
     assert cli.main([*argv, *options, "--out", str(tmp_path / "run")]) == 1
     assert said in capsys.readouterr().err
 

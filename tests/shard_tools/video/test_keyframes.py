@@ -298,7 +298,7 @@ def test_missing_package_is_named(tmp_path, monkeypatch, module):
     assert isinstance(caught.value, BasslFastError)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="no real clips beside the repository")
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the real clips, which are not in the repository")
 @pytest.mark.parametrize(("name", "shots"), [("tears_of_steel_5s.webm", 2), ("sintel_sunset.mp4", 7)])
 def test_real_clips(name, shots):
     assert len(detect_shots(REAL / name)) == shots

@@ -119,7 +119,7 @@ def test_header_tells_rate_and_codec(tmp_path):
     assert (header.duration, header.rate, header.codec) == (1.0, 25, "mpeg4")
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="no real clips beside the repository")
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the real clips, which are not in the repository")
 @pytest.mark.parametrize(("detector", "shots"), [("adaptive", 12), ("content", 15)])
 def test_real_clip(detector, shots):
     found = list(cut_shots(REAL / "sintel_trailer.mp4", make_cutter(detector)))
