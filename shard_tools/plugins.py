@@ -25,7 +25,7 @@ from .storage.untrusted import one_line
 CLASSES = ("encoders", "methods")
 FUNCTIONS = ("metrics", "outputs", "sources")
 _registered: dict[str, dict[str, Callable]] = {group: {} for group in FUNCTIONS}
-_imported: dict[str, None] = {}  # modules that `--import` named, in order
+_imported: list[str] = []  # modules that `--import` of this command named
 Thing = TypeVar("Thing", bound=Callable)
 
 
@@ -116,11 +116,12 @@ def provides(module: str) -> bool:
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import what `--import` named.
+    """Import what `--import` of a command named.
 
     Raises:
         ConfigError: a module cannot be imported.
     """
+    _imported.clear()  # those of an earlier command in this process
     for name in names:
         try:
             import_module(name)
@@ -130,11 +131,11 @@ def import_modules(names: Iterable[str]) -> None:
             raise ConfigError(
                 f"--import {name}: cannot be imported ({one_line(error)}); check the name and PYTHONPATH"
             ) from error
-        _imported[name] = None
+        _imported.append(name)
 
 
 def imported() -> tuple[str, ...]:
-    """The modules that `--import` named, for processes on other machines."""
+    """The modules that `--import` of this command named, for processes on other machines."""
     return tuple(_imported)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from bassl_fast import cli
 from bassl_fast.cli import app, verbs
+from shard_tools import plugins
 from tests.refused import refused
 
 
@@ -38,6 +39,15 @@ def test_import_may_be_anywhere(place: int, module: str, tmp_path: Path, capsys)
     argv = ["draw", str(tmp_path / "films"), "--films=1", "--shots=2", "--test=0"]
     assert cli.main([*argv[:place], f"--import={module}", *argv[place:]]) == 0
     assert capsys.readouterr().out == "imported\n"
+    assert plugins.imported() == (module,)
+
+
+def test_an_import_is_of_one_command(module: str, tmp_path: Path):
+    """Other machines are asked to import what this command named, not what an earlier one in the process did."""
+    draw = ["--films=1", "--shots=2", "--test=0"]
+    assert cli.main(["--import", module, "draw", str(tmp_path / "one"), *draw]) == 0
+    assert cli.main(["draw", str(tmp_path / "two"), *draw]) == 0
+    assert plugins.imported() == ()
 
 
 @pytest.mark.parametrize("argv", [["info", "shards", "--import"], ["--import"], ["--import="], ["--import", "--help"]])
