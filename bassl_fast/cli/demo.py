@@ -15,8 +15,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from bassl_fast import config
-from bassl_fast.metrics import scenes as metrics
-from bassl_fast.segmentation.evaluate import evaluate, score
+from bassl_fast.segmentation.evaluate import evaluate
 from bassl_fast.segmentation.extract import extract
 from bassl_fast.segmentation.finetune import finetune
 from bassl_fast.training.pretrain import pretrain
@@ -128,12 +127,16 @@ def train(section: dict[str, Any], out: Path, shards: Path, source: str) -> tupl
 
 def score_seeds(section: dict[str, Any], features: str, out: Path, seeds: list[int], source: str) -> dict[str, float]:
     """Fine-tune by the section `finetune` with every seed: checkpoint -> AP in percent on the held-out films."""
+    # here, so that `--help` does not wait for torch
+    from bassl_fast.metrics.scenes import scene_metrics
+    from bassl_fast.segmentation.scoring import score
+
     section = section | {"data": section["data"] | {"features": features}}
     aps = {}
     for seed in seeds:
         tuned = config.run(finetune, section | {"out": str(out / f"scenes-{seed}"), "seed": seed}, source)
         scores, _ = score(tuned, features, "test")
-        aps[str(tuned)] = metrics.scene_metrics(scores)["ap"]
+        aps[str(tuned)] = scene_metrics(scores)["ap"]
     return aps
 
 

@@ -78,7 +78,7 @@ VERBS = {
         "bassl-fast classify runs/vov3d/last.ckpt kinetics --clips 10 --crops 3 --size 256 --short_side 256",
     ),
     "retrieve": Verb(
-        "bassl_fast.recognition.retrieval",
+        "bassl_fast.recognition.retrieve",
         "retrieve",
         "an encoder and images or videos -> features, and the recall of classes among nearest neighbours",
         "bassl-fast retrieve runs/sce_clips/last.ckpt ucf101 --clips 10 --crops 3 --size 256 --short_side 256",

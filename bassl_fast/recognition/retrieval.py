@@ -1,4 +1,4 @@
-"""`bassl-fast retrieve`: features of images or videos; how often is one of the nearest of the same class?"""
+"""Features of images or videos, and the recall of their classes among the nearest neighbours."""
 
 from __future__ import annotations
 
@@ -22,45 +22,22 @@ from .testing import Testing, views_like, write_arrays, write_scores
 
 
 @torch.inference_mode()
-def retrieve(
+def retrieve_samples(
     checkpoint: str,
     shards: str,
-    out: str | None = None,
-    query: str = "test",
-    bank: str | None = "train",
-    clip_sampling: Clips | None = None,
-    clips: int = 1,
-    crops: int = 1,
-    size: int | None = None,
-    short_side: int | None = None,
-    precision: Precision = "auto",
-    batch: int = 32,
-    threads: int = 0,
+    out: str | None,
+    query: str,
+    bank: str | None,
+    clip_sampling: Clips | None,
+    clips: int,
+    crops: int,
+    size: int | None,
+    short_side: int | None,
+    precision: Precision,
+    batch: int,
+    threads: int,
 ) -> dict[str, float]:
-    """Write the features of images or videos, and the recall of their classes among the nearest of a bank, in percent.
-
-    `features-<split>.npz` holds `name`, `label` and `feature` `[N, D]`, the mean over the views of each; `recall.json`
-    holds what is returned.
-
-    Args:
-        checkpoint: of an encoder, written by `bassl-fast pretrain`, `train` or `import-checkpoint`.
-        shards: folder of images or clips, written by `bassl-fast pack`.
-        out: folder or address for the results; `retrieve/` beside the checkpoint if left out.
-        query: split whose images or videos are searched for.
-        bank: split that they are searched in; null only writes the features of `query`.
-        clip_sampling: which frames make a clip, such as --clip_sampling '{frames: 8, seconds: 2.56}'; as in the
-            checkpoint if left out.
-        clips: clips of each video, spread over its length.
-        crops: crops of each clip: 1 in the center, or 3 along its long side.
-        size: side of a crop in pixels; as in training if left out.
-        short_side: of an image before it is cropped; 256 / 224 of the size if left out.
-        precision: of the encoder; "auto" is bfloat16 if the hardware supports it, else float32.
-        batch: clips or images at a time.
-        threads: CPU threads of the data pipeline; 0 uses all cores.
-
-    Raises:
-        ConfigError: films, clips of an encoder of images, no clip sampling, or a bank that is the query.
-    """
+    """See `retrieve`."""
     model = load_model(checkpoint)
     index = ShardIndex.open(shards)
     if index.kind == FILMS:

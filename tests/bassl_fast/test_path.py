@@ -14,8 +14,8 @@ import yaml
 from bassl_fast import cli
 from bassl_fast.checkpoints import checkpoint
 from bassl_fast.checkpoints.model import load_model
-from bassl_fast.segmentation.evaluate import training_curves
 from bassl_fast.segmentation.features import FeatureSet
+from bassl_fast.segmentation.scoring import training_curves
 from bassl_fast.training import run
 from bassl_fast.training.module import Pretraining
 from pipelines.loader import FilmLoader

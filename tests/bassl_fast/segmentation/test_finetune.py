@@ -14,9 +14,9 @@ import torch
 from bassl_fast import cli
 from bassl_fast.checkpoints.model import load_model
 from bassl_fast.metrics.scenes import scene_metrics
-from bassl_fast.segmentation.evaluate import score
 from bassl_fast.segmentation.features import FeatureSet, Film
 from bassl_fast.segmentation.model import SceneBoundary, load_finetuned
+from bassl_fast.segmentation.scoring import score
 from bassl_fast.segmentation.windows import Windows
 from shard_tools import plugins
 from shard_tools.shards.format import SHOT

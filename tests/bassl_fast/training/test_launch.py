@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from bassl_fast import cli
-from bassl_fast.segmentation.evaluate import training_curves
+from bassl_fast.segmentation.scoring import training_curves
 from tests.bassl_fast.conftest import PRETRAIN, Project
 
 pytestmark = pytest.mark.slow
