@@ -110,7 +110,7 @@ VERBS = {
         resumes=True,
     ),
     "import-features": Verb(
-        "bassl_fast.segmentation.features",
+        "bassl_fast.segmentation.import_features",
         "import_features",
         "features in the reference's layout (one file per shot) -> features for finetune",
         "bassl-fast import-features data/movienet/features/bassl data/movienet features",

@@ -5,36 +5,31 @@
 <root>/shots.npy         shot numbers, labels, times, as in the shards
 <root>/features.json     provenance: size, checksums of checkpoint and shards; written last
 
-`bassl-fast import-features` converts the reference's layout: one file per shot, `<film>/shot_0000.npy`.
+`import_features` converts the reference's layout: one file per shot, `<film>/shot_0000.npy`.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from bassl_fast.checkpoints import checkpoint as checkpoints
-from shard_tools.annotations import movienet
-from shard_tools.errors import FeatureError, ShardError, masked
+from shard_tools.errors import FeatureError, ShardError
 from shard_tools.shards.format import SEQUENCES, SHOT, SHOTS, columns_of, npy_bytes, sequence_dtype
 from shard_tools.shards.index import check_text
 from shard_tools.storage.cache import local_file
-from shard_tools.storage.output import Place, open_place
-from shard_tools.storage.remote import absolute, is_remote
+from shard_tools.storage.output import Place
+from shard_tools.storage.remote import is_remote
 from shard_tools.storage.untrusted import is_plain_name, map_npy, one_line, parse_json
 
 PROVENANCE = "features.json"
 STARTED = PROVENANCE + ".part"
+NOTED = ("dim", "dtype", "checkpoint", "checkpoint_sha256", "shards", "manifest_sha256")  # keys of the provenance
 _FETCHERS = 8  # films fetched in parallel
-_NOTED = ("dim", "dtype", "checkpoint", "checkpoint_sha256", "shards", "manifest_sha256")
-_SHOT = re.compile(r"shot_([0-9]{1,9})\.npy")
 
 
 @dataclass(frozen=True)
@@ -70,9 +65,11 @@ class FeatureSet:
             FeatureError: it is missing, unfinished, in the reference's layout, or cannot be read.
             RemoteError: an address cannot be reached in time.
         """
+        from bassl_fast.checkpoints.checkpoint import find  # here, because it imports torch
+
         root = str(root).rstrip("/")
         path = f"{root}/{PROVENANCE}"
-        if (found := checkpoints.find(path)) is None:
+        if (found := find(path)) is None:
             if not is_remote(root) and any(Path(root).glob("*/shot_*.npy")):
                 raise FeatureError(f"{root}: in the reference's layout; convert it with `bassl-fast import-features`")
             raise FeatureError(f"{path}: missing, so these features are unfinished; run `bassl-fast extract` (again)")
@@ -113,7 +110,7 @@ class FeatureSet:
 
 def _check(provenance: Any, sequences: np.ndarray, shots: np.ndarray) -> None:
     """Raises: ValueError if the files do not have the expected keys, columns and counts."""
-    if not isinstance(provenance, dict) or (missing := [key for key in _NOTED if key not in provenance]):
+    if not isinstance(provenance, dict) or (missing := [key for key in NOTED if key not in provenance]):
         raise ValueError(f"{PROVENANCE} lacks {', '.join(missing) if isinstance(provenance, dict) else 'all keys'}")
     if not isinstance(provenance["dim"], int) or provenance["dtype"] not in ("float16", "float32"):
         raise ValueError(f"{PROVENANCE}: dim {provenance['dim']!r} and dtype {provenance['dtype']!r}")
@@ -149,98 +146,6 @@ def shot_name(number: int) -> str:
     return f"shot_{number:04d}.npy"
 
 
-def import_features(source: str, annotations: str, features: str, checkpoint: str | None = None) -> str:
-    """Convert features that the reference extracted, one file per shot, for `finetune`.
-
-    Args:
-        source: folder of `<film>/shot_0000.npy`, such as data/movienet/features/<LOAD_FROM>.
-        annotations: MovieNet folder whose anno/ and scene318/ label the shots.
-        features: new folder or address for the features.
-        checkpoint: our checkpoint whose encoder made them, so that `finetune --pretrained` accepts it.
-
-    Raises:
-        FeatureError: a folder or file is missing, or a file does not hold one feature.
-        CheckpointError: `checkpoint` cannot be used.
-        SourceError: the annotations cannot be read.
-    """
-    root, anno, out = Path(source), Path(annotations), open_place(features)
-    folders = sorted({path.parent for path in root.glob("*/shot_*.npy")})
-    if not folders:
-        raise FeatureError(f"{root}: holds no <film>/{shot_name(0)}; give the folder of all films")
-    if (root / STARTED).exists():
-        raise FeatureError(f"{root}: these features are unfinished; run `bassl-fast extract` again")
-    if holds_files(out) and out.size(STARTED) is None:
-        raise FeatureError(f"{features}: not empty; choose a new folder")
-    labelled = movienet.read_labels(anno)
-    if not labelled:
-        raise FeatureError(f"{anno}: holds no anno/anno.{{train,val,test}}.ndjson; give the MovieNet folder")
-    provenance = _provenance_of(root, checkpoint)
-    out.write(STARTED, b"")
-    sequences, labels = np.zeros(len(folders), sequence_dtype([folder.name.encode() for folder in folders])), []
-    for row, folder in zip(sequences, tqdm(folders, desc="import", unit="film", disable=None), strict=True):
-        numbers, array = _read_film(folder)
-        if provenance.setdefault("dim", array.shape[1]) != array.shape[1]:
-            raise FeatureError(f"{folder}: features of size {array.shape[1]}, others have {provenance['dim']}")
-        known = movienet.labels_of_film(anno, folder.name, numbers, labelled)
-        row["name"], row["split"], row["shots"] = folder.name.encode(), known.split.encode(), len(numbers)
-        rows = np.zeros(len(numbers), SHOT)
-        for column in SHOT.names or ():
-            rows[column] = getattr(known, column)
-        labels.append(rows)
-        out.write(f"{folder.name}.npy", npy_bytes(array))
-    write_index(out, sequences, np.concatenate(labels), provenance)
-    out.delete(STARTED)
-    if missing := sorted(labelled.keys() - {folder.name for folder in folders}):
-        print(f"{len(missing)} labelled films have no features: {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}")
-    print(
-        f"features: {masked(str(features))} ({len(folders)} films, {int(sequences['shots'].sum())} shots)", flush=True
-    )
-    return features
-
-
 def holds_files(place: Place) -> bool:
     """Whether the folder holds anything but hidden files."""
     return any(not name.startswith(".") for name in place.names(""))
-
-
-def _read_film(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Shot numbers `[S]` and features `[S, D]` float32 of one film's folder."""
-    numbers = {int(match[1]): path for path in folder.iterdir() if (match := _SHOT.fullmatch(path.name))}
-    rows = []
-    for _, path in sorted(numbers.items()):
-        try:
-            row = map_npy(path)
-        except (OSError, ValueError) as error:
-            raise FeatureError(f"{path}: cannot be read ({error}); extract it again") from None
-        if row.shape[-1:] != (row.size,) or not np.issubdtype(row.dtype, np.floating) or not np.isfinite(row).all():
-            raise FeatureError(f"{path}: {row.dtype} {list(row.shape)} is not one finite feature; extract it again")
-        rows.append(row.reshape(-1).astype(np.float32))
-    if len({len(row) for row in rows}) > 1:
-        raise FeatureError(f"{folder}: features of different sizes in one film; extract it again")
-    return np.array(sorted(numbers), np.int64), np.stack(rows)
-
-
-def _provenance_of(root: Path, checkpoint: str | None) -> dict[str, Any]:
-    """Provenance of features in the reference's layout: complete if `extract` wrote them, else only `checkpoint`."""
-    if checkpoint is not None:
-        checkpoints.load(checkpoint, checkpoints.ENCODER)
-    if (root / PROVENANCE).is_file():
-        try:
-            noted = parse_json((root / PROVENANCE).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise FeatureError(f"{root / PROVENANCE}: damaged ({error}); extract the features again") from None
-        if not isinstance(noted, dict) or any(key not in noted for key in _NOTED):
-            raise FeatureError(f"{root / PROVENANCE}: lacks keys; extract the features again")
-        if checkpoint is not None and noted["checkpoint_sha256"] != checkpoints.sha256(checkpoint):
-            raise FeatureError(f"{root}: extracted with another checkpoint than {checkpoint}; leave out --checkpoint")
-        return {**noted, "layout": "film"}
-    return {
-        "dtype": "float32",
-        "layout": "film",
-        "imported": str(root.resolve()),
-        "checkpoint": checkpoint and masked(absolute(checkpoint)),
-        "checkpoint_sha256": checkpoint and checkpoints.sha256(checkpoint),
-        "shards": None,
-        "manifest_sha256": None,
-        "transform": None,
-    }
