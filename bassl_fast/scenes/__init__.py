@@ -1,8 +1,8 @@
 """From a film to its scenes: shots, probabilities, scenes, and the files that other tools read.
 
     film  ->  shots, key-frames  ->  features  ->  probability a shot  ->  scenes  ->  files
-              shard_tools.video      detector                              film        results (outputs, sheet, split)
-Read `detector` first (`SceneDetector`), then `command` (`bassl-fast scenes`). `outputs.FORMATS` lists the files.
+              shard_tools.video      detector                              film        results (exports, sheet, split)
+Read `detector` first (`SceneDetector`), then `jobs`, the work of `bassl-fast scenes`; `exports.FORMATS` lists files.
 Imports segmentation, checkpoints and report; only `cli` imports this room.
 """
 

@@ -2,33 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
-from dataclasses import replace
-from functools import lru_cache, partial
-from operator import itemgetter
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from tqdm import tqdm
-
-from bassl_fast.checkpoints.checkpoint import sha256
 from bassl_fast.config.choices import Engine
-from bassl_fast.runtime import engines
-from bassl_fast.runtime.run_folder import RunFolder
-from shard_tools.errors import ConfigError, RemoteError, SourceError
-from shard_tools.storage.remote import absolute, is_remote
-from shard_tools.video.detectors import Detector, make_cutter
-from shard_tools.video.frames import read_header
-from shard_tools.video.keyframes import list_videos
-from shard_tools.video.shot_list import read_shot_list
-
-from . import outputs
-from .detector import SceneDetector, check_grouping, name_of
-from .film import FilmScenes
-from .results import SCENES, identity, read_earlier, write_results
-
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
+from shard_tools.errors import ConfigError
+from shard_tools.video.detectors import Detector
 
 
 def scenes(
@@ -79,27 +55,12 @@ def scenes(
         SourceError: a film cannot be read; the others are finished first.
         CheckpointError, ConfigError: the model cannot be used, or options conflict.
     """
+    from .jobs import Model, find_scenes  # here, so that `--help` does not wait for torch
+
     _check_model(checkpoint, encoder, baseline)
-    check_grouping(threshold, scenes, min_scene)
-    sources = _name_films(films)
-    if shots is not None and len(sources) > 1:
-        raise ConfigError(f"shots: the list of one film, but there are {len(sources)} films; give one film at a time")
-    # What is missing is reported before the long work.
-    outputs.load_otio()
-    exports = sorted(outputs.formats())
-    cut_by: dict[str, Any] = {"shot_detector": shot_detector}
-    if shots is None:
-        make_cutter(shot_detector)
-    else:
-        read_shot_list(Path(shots))
-        cut_by = {"shots_sha256": sha256(shots)}
+    model = Model(checkpoint, encoder, batch, threads)
     grouping = {"threshold": threshold, "scenes": scenes, "min_scene": min_scene}
-    job = _Job(
-        _Model(checkpoint, encoder, batch, threads),
-        *(out, cut_by, {"shots": shots, "shot_detector": shot_detector}, grouping, split, exports),
-    )
-    with engines.cluster(engine, address, gpu=True) as each:
-        return _run(job, sources, each)
+    return find_scenes(films, model, out, grouping, shots, shot_detector, split, engine, address)
 
 
 def _check_model(checkpoint: str | None, encoder: str | None, baseline: bool) -> None:
@@ -110,163 +71,3 @@ def _check_model(checkpoint: str | None, encoder: str | None, baseline: bool) ->
         )
     if encoder is not None and baseline:
         raise ConfigError("encoder: the baseline has none; leave it out")
-
-
-class _Model(NamedTuple):
-    """How to build the model that scores shots; no checkpoint means the baseline."""
-
-    checkpoint: str | None
-    encoder: str | None
-    batch: int
-    threads: int
-
-
-class _Job(NamedTuple):
-    """What to do with every film.
-
-    Attributes:
-        shots: how shots are found, as options of `SceneDetector`.
-        cut_by: the same, as recorded in the results.
-        exports: names of the files of `outputs.formats`.
-    """
-
-    model: _Model
-    out: str
-    cut_by: dict[str, Any]
-    shots: dict[str, Any]
-    grouping: dict[str, Any]
-    split: bool
-    exports: list[str]
-
-    def anywhere(self, threads: int) -> _Job:
-        """The same job for a process with another working folder, with `threads` unless a number was given."""
-        checkpoint, encoder, batch, given = self.model
-        model = _Model(checkpoint and absolute(checkpoint), encoder and absolute(encoder), batch, given or threads)
-        shots = self.shots["shots"] and absolute(self.shots["shots"])
-        return self._replace(model=model, out=absolute(self.out), shots=self.shots | {"shots": shots})
-
-
-def _run(job: _Job, sources: dict[str, str], each: engines.Nodes | None) -> list[str]:
-    """Do all films, here or on the nodes of a cluster; the results folders.
-
-    Raises:
-        SourceError: a film failed; the others are finished first.
-    """
-    if each is not None:
-        job = job.anywhere(each.cpus)
-        sources = {name: absolute(source) for name, source in sources.items()}
-    detector, run = _detector(job.model), RunFolder(job.out)
-    run.path.mkdir(parents=True, exist_ok=True)
-    print(f"shots are scored by {detector.model.method}", flush=True)
-    durations, broken = _durations(sources)
-    finished, seconds = [], 0.0
-    with tqdm(total=sum(durations.values()), disable=None, bar_format=_BAR) as bar:
-        todo = [(name, sources[name]) for name in durations]
-        done: Iterable[tuple[str, str | Exception]]
-        if each is None:
-            done = (_one(job, detector, *film, run, bar) for film in todo)
-        else:
-            done = each(partial(_one_anywhere, job), todo, itemgetter(0))
-        for name, found in done:
-            seconds += durations[name]
-            bar.update(seconds - bar.n)
-            if isinstance(found, Exception):
-                broken[name] = found
-            else:
-                bar.write(found)
-                finished.append(run.where(name))
-    _raise(broken, len(sources), run.out)
-    return finished
-
-
-def _detector(model: _Model) -> SceneDetector:
-    if model.checkpoint is None:
-        return SceneDetector.baseline()
-    return SceneDetector.from_checkpoint(model.checkpoint, model.encoder, model.batch, model.threads)
-
-
-_kept_detector = lru_cache(maxsize=1)(_detector)
-
-
-def _one_anywhere(job: _Job, film: tuple[str, str]) -> tuple[str, str | Exception]:
-    """`_one` on a node of a cluster.
-
-    Raises:
-        ConfigError: the node lacks a plug-in, or has one more.
-    """
-    if differ := set(job.exports) ^ set(outputs.formats()):
-        raise ConfigError(f"plug-in {min(differ)}: not on every node of the cluster; install or remove it there")
-    return _one(job, _kept_detector(job.model), *film, RunFolder(job.out))
-
-
-def _one(
-    job: _Job, detector: SceneDetector, name: str, source: str, run: RunFolder, bar: tqdm | None = None
-) -> tuple[str, str | Exception]:
-    """Find the scenes of a film and write its results; its name, and a summary or the error."""
-    folder, progress = run.path / name, None
-    if bar is not None:
-        bar.set_description(name)
-        progress = bar.update
-    asked = {**job.grouping, "split": job.split, "exports": job.exports}
-    try:
-        made_by = {"film": identity(source), **job.cut_by, **detector.model.made_by}
-        run.bring(SCENES, name)
-        earlier = read_earlier(folder, source)
-        if earlier and earlier["made_by"] == made_by:
-            run.bring("*", f"{name}/{outputs.KEYFRAMES}")
-            film = detector.regroup(replace(outputs.read_film(folder, earlier), source=source), **job.grouping)
-        else:
-            film = detector(source, **job.grouping, **job.shots, progress=progress)
-        kept = bool(earlier and (earlier["made_by"], earlier["asked"]) == (made_by, asked))
-        if not kept:
-            write_results(folder, film, made_by, asked)
-            run.replace(name, SCENES)
-    except (SourceError, RemoteError) as error:
-        return name, error
-    return name, _summary(film, run.where(f"{name}/report.html"), kept)
-
-
-def _name_films(films: list[str]) -> dict[str, str]:
-    """Plain name -> path or address of every film, also of those in folders.
-
-    Raises:
-        SourceError: a folder without a video, or two films with the same name.
-    """
-    sources: dict[str, str] = {}
-    for given in films:
-        listed = not is_remote(given) and Path(given).is_dir()
-        for source in map(str, list_videos(Path(given))) if listed else [given]:
-            name = name_of(source)
-            if sources.setdefault(name, source) != source:
-                raise SourceError(f"{source}: has the same film name, {name}, as {sources[name]}; rename one of them")
-    return sources
-
-
-def _durations(sources: dict[str, str]) -> tuple[dict[str, float], dict[str, Exception]]:
-    """Seconds of the films that can be opened, and the errors of the others."""
-    durations: dict[str, float] = {}
-    broken: dict[str, Exception] = {}
-    for name, source in sources.items():
-        try:
-            durations[name] = read_header(source).duration
-        except (SourceError, RemoteError) as error:
-            broken[name] = error
-    return durations, broken
-
-
-def _summary(film: FilmScenes, report: str, kept: bool) -> str:
-    scenes, shots = len(film.scenes), len(film.shots)
-    counts = f"{scenes} scene{'s' * (scenes > 1)} of {shots} shot{'s' * (shots > 1)}"
-    found = f"{film.name}: {counts}, threshold {film.threshold:.3f} ({film.threshold_from})"
-    return f"{found}\n  {report}{' (unchanged)' * kept}"
-
-
-def _raise(broken: dict[str, Exception], films: int, root: str) -> None:
-    """Raise the error of a single film as it is; of several films, print all errors and raise their number."""
-    if films == 1:
-        for error in broken.values():
-            raise error
-    for error in broken.values():
-        print(f"bassl-fast: {error}", file=sys.stderr)
-    if broken:
-        raise SourceError(f"{len(broken)} of {films} films failed, see above; the others are in {root}")

@@ -16,7 +16,7 @@ from shard_tools.errors import SourceError, masked
 from shard_tools.storage.remote import attempt, filesystem, is_remote
 from shard_tools.storage.untrusted import parse_json
 
-from . import outputs
+from . import exports
 from .film import FilmScenes
 from .sheet import contact_sheet
 from .split import split_film
@@ -55,20 +55,20 @@ def write_results(folder: Path, film: FilmScenes, made_by: dict[str, Any], asked
     """Write all files of a film; the folder appears, or replaces an earlier one, when all are written.
 
     Args:
-        made_by, asked: see `outputs.scenes_json`.
+        made_by, asked: see `exports.scenes_json`.
     """
     draft, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
     for leftover in (draft, old):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        for name in (outputs.KEYFRAMES, "sheets"):
+        for name in (exports.KEYFRAMES, "sheets"):
             (draft / name).mkdir(parents=True)
         for shot in film.shots:
             for i, jpeg in enumerate(shot.keyframes):
-                (draft / outputs.KEYFRAMES / keyframe_name(shot.number, i)).write_bytes(jpeg)
+                (draft / exports.KEYFRAMES / keyframe_name(shot.number, i)).write_bytes(jpeg)
         for scene in film.scenes:
             (draft / "sheets" / f"scene-{scene.number:03d}.jpg").write_bytes(contact_sheet(scene))
-        for name, text in {**outputs.exports(film), SCENES: outputs.scenes_json(film, made_by, asked)}.items():
+        for name, text in {**exports.texts(film), SCENES: exports.scenes_json(film, made_by, asked)}.items():
             (draft / name).write_text(text, encoding="utf-8")
         if asked["split"]:
             (draft / "clips").mkdir()

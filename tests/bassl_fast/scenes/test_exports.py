@@ -12,7 +12,7 @@ import opentimelineio
 import pytest
 from PIL import Image
 
-from bassl_fast.scenes import outputs
+from bassl_fast.scenes import exports
 from bassl_fast.scenes.film import FilmScenes
 from bassl_fast.scenes.sheet import contact_sheet
 from tests.films import picture
@@ -27,7 +27,7 @@ def found(rate=Fraction(24)) -> FilmScenes:
 
 
 def test_csv_has_a_row_a_scene():
-    rows = list(csv.DictReader(io.StringIO(outputs.scenes_csv(found()))))
+    rows = list(csv.DictReader(io.StringIO(exports.scenes_csv(found()))))
     assert [row["scene"] for row in rows] == ["1", "2", "3"]
     assert [(row["start"], row["end"]) for row in rows] == [
         ("0.000", "12.500"),
@@ -41,15 +41,15 @@ def test_csv_has_a_row_a_scene():
 
 def test_json_holds_everything_and_is_read_back(tmp_path):
     made = found()
-    document = json.loads(outputs.scenes_json(made, {"model": "m"}, {"threshold": 0.5}))
+    document = json.loads(exports.scenes_json(made, {"model": "m"}, {"threshold": 0.5}))
     assert document["scenes"][1]["first_frame"] == document["shots"][2]["first_frame"] == 300
     assert document["scenes"][2]["probability"] is None
     assert [shot["probability"] for shot in document["shots"]] == [0.1, 0.9, 0.2, 0.8, 0.3]
-    (tmp_path / outputs.KEYFRAMES).mkdir()
+    (tmp_path / exports.KEYFRAMES).mkdir()
     for shot in range(5):
         for i in range(3):
-            (tmp_path / outputs.KEYFRAMES / f"shot_{shot:04d}_img_{i}.jpg").write_bytes(bytes([shot, i]))
-    again = outputs.read_film(tmp_path, document).regrouped(0.5, "given")
+            (tmp_path / exports.KEYFRAMES / f"shot_{shot:04d}_img_{i}.jpg").write_bytes(bytes([shot, i]))
+    again = exports.read_film(tmp_path, document).regrouped(0.5, "given")
     assert [(s.start, s.end, s.first, s.last, s.probability) for s in again.shots] == [
         (s.start, s.end, s.first, s.last, s.probability) for s in made.shots
     ]
@@ -60,7 +60,7 @@ def test_json_holds_everything_and_is_read_back(tmp_path):
 @pytest.mark.parametrize("rate", RATES, ids=str)
 def test_edl_is_read_by_the_library(rate):
     made = found(rate)
-    timeline = opentimelineio.adapters.read_from_string(outputs.edl(made), "cmx_3600", rate=round(rate))
+    timeline = opentimelineio.adapters.read_from_string(exports.edl(made), "cmx_3600", rate=round(rate))
     clips = list(timeline.find_clips())
     assert len(clips) == 3
     assert {clip.name for clip in clips} == {"film.mp4"}
@@ -72,7 +72,7 @@ def test_edl_is_read_by_the_library(rate):
 @pytest.mark.parametrize("rate", RATES, ids=str)
 def test_otio_is_read_by_the_library(rate):
     made = found(rate)
-    timeline = opentimelineio.adapters.read_from_string(outputs.otio(made), "otio_json")
+    timeline = opentimelineio.adapters.read_from_string(exports.otio(made), "otio_json")
     clips = list(timeline.find_clips())
     assert [clip.name for clip in clips] == ["scene 1", "scene 2", "scene 3"]
     ends = [clip.source_range.end_time_exclusive().to_seconds() for clip in clips]
@@ -83,18 +83,18 @@ def test_otio_is_read_by_the_library(rate):
 
 def test_chapters_are_read_by_ffmpeg(tmp_path):
     path = tmp_path / "chapters.ffmetadata"
-    path.write_text(outputs.ffmetadata(found()))
+    path.write_text(exports.ffmetadata(found()))
     with av.open(str(path), format="ffmetadata") as container:
         chapters = container.chapters()
     assert [chapter["metadata"]["title"] for chapter in chapters] == ["Scene 1", "Scene 2", "Scene 3"]
     assert [chapter["start"] for chapter in chapters] == [0, 12500, 22875]
-    assert outputs.chapters(found()) == "0:00 Scene 1\n0:12 Scene 2\n0:22 Scene 3\n"
+    assert exports.chapters(found()) == "0:00 Scene 1\n0:12 Scene 2\n0:22 Scene 3\n"
 
 
 def test_a_new_format_is_one_entry(monkeypatch):
-    monkeypatch.setitem(outputs.FORMATS, "count.txt", lambda film: str(len(film.scenes)))
-    assert outputs.exports(found()) == {name: text_of(found()) for name, text_of in outputs.FORMATS.items()}
-    assert outputs.exports(found())["count.txt"] == "3"
+    monkeypatch.setitem(exports.FORMATS, "count.txt", lambda film: str(len(film.scenes)))
+    assert exports.texts(found()) == {name: text_of(found()) for name, text_of in exports.FORMATS.items()}
+    assert exports.texts(found())["count.txt"] == "3"
 
 
 @pytest.mark.parametrize(("shots", "size"), [(1, (256, 192)), (4, (1000, 192)), (5, (1000, 374)), (17, (1248, 738))])

@@ -194,17 +194,17 @@ def formats() -> dict[str, Callable[[FilmScenes], str]]:
     return FORMATS | others
 
 
-def exports(film: FilmScenes) -> dict[str, str]:
+def texts(film: FilmScenes) -> dict[str, str]:
     """File name -> text of every format, those of plug-ins among them.
 
     Raises:
         ConfigError: a plug-in fails, or returns something other than text.
     """
-    texts = {name: text_of(film) for name, text_of in formats().items()}
-    for name, text in texts.items():
+    found = {name: text_of(film) for name, text_of in formats().items()}
+    for name, text in found.items():
         if not isinstance(text, str):
             raise ConfigError(f"plug-in {name}: returned {type(text).__name__}, not text; fix or remove it")
-    return texts
+    return found
 
 
 def _file_name(film: FilmScenes) -> str:
