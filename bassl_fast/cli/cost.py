@@ -2,43 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.flop_counter import FlopCounterMode
-
-from bassl_fast.encoders import ClipEncoder, Encoder, ResNet3D
-from bassl_fast.methods import Classifier, Supervised
-from shard_tools.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Parameters, those outside batch normalisation, and multiply-accumulates of convolutions and linear layers."""
-
-    parameters: int
-    parameters_without_bn: int
-    macs: int
-
-
-def count(network: nn.Module, shape: tuple[int, ...]) -> Cost:
-    """Cost of `network` in eval mode on an input of `shape`; runs on the meta device, so any size fits."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    parameters = sum(p.numel() for p in network.parameters())
-    in_norms = sum(p.numel() for norm in norms for p in norm.parameters())
-    abstract = copy.deepcopy(network).to("meta").eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        abstract(torch.empty(shape, device="meta"))
-    return Cost(parameters, parameters - in_norms, counter.get_total_flops() // 2)
-
-
-def classifier(encoder: Encoder, classes: int) -> Classifier:
-    """`encoder` with a linear classifier."""
-    return Classifier(encoder, Supervised(encoder.dim, classes))
+if TYPE_CHECKING:
+    from bassl_fast.encoders import Encoder
 
 
 def cost(model: Callable[[], Encoder], classes: int | None = None, frames: int | None = None) -> None:
@@ -52,20 +20,6 @@ def cost(model: Callable[[], Encoder], classes: int | None = None, frames: int |
     Raises:
         ConfigError: `frames` given for an image encoder, or below 1.
     """
-    with torch.device("meta"):
-        encoder = model()
-    clips = isinstance(encoder, ClipEncoder)
-    if frames is not None and (frames < 1 or not clips):
-        raise ConfigError(
-            f"frames {frames}: {type(encoder).__name__} takes "
-            + ("clips of at least 1" if clips else "images, not clips")
-        )
-    network = encoder if classes is None else classifier(encoder, classes)
-    length = frames or (8 if isinstance(encoder, ResNet3D) else 16)
-    shapes = {side: (1, 3, *([length] if clips else []), side, side) for side in (224, 256)}
-    costs = {side: count(network, shape) for side, shape in shapes.items()}
-    what = f"clips of {length} frames" if clips else "images"
-    print(f"parameters                  {costs[224].parameters:,d}")
-    print(f"without BN                  {costs[224].parameters_without_bn:,d}")
-    for side, cost in costs.items():
-        print(f"multiply-accumulates @{side}   {cost.macs / 1e9:.3f} G ({what})")
+    from .complexity import print_complexity  # here, so that `--help` does not wait for torch
+
+    print_complexity(model, classes, frames)

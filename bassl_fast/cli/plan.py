@@ -20,7 +20,7 @@ from pipelines.store import MAPPED
 from shard_tools.errors import ConfigError
 from shard_tools.shards.format import FRAME, SHOT
 
-from .costs import COSTS, Costs, in_bytes, in_time, unknown
+from .unit_costs import COSTS, Costs, in_bytes, in_time, unknown
 
 _SIZE = 224  # side of a view in pixels, in bfloat16
 _GIB = 2**30

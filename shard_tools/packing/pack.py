@@ -30,7 +30,7 @@ from shard_tools.sources.source import Source
 from shard_tools.storage.output import PARTS, Place, open_place
 from shard_tools.storage.remote import absolute, is_remote
 
-from .shard import Job, note_name
+from .pack_shard import Job, note_name
 from .workers import Each, pack_shards
 from .writer import PackedShard
 

@@ -24,7 +24,7 @@ from shard_tools.storage.remote import is_remote
 from shard_tools.storage.untrusted import parse_json
 
 from .pack import pack
-from .shard import note_name
+from .pack_shard import note_name
 from .writer import PackedShard, sequence_rows
 
 

@@ -22,7 +22,7 @@ from shard_tools.sources.source import SourceShard
 from shard_tools.storage.output import Place, open_place
 from shard_tools.storage.remote import absolute
 
-from .shard import Job, begin_shard
+from .pack_shard import Job, begin_shard
 from .writer import PackedShard
 
 Each = Callable[[Callable[[Any], Any], Iterable[Any], Callable[[Any], str]], Iterable[Any]]

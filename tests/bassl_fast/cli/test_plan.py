@@ -5,8 +5,8 @@ import json
 import pytest
 
 from bassl_fast import cli
-from bassl_fast.cli.costs import COSTS
 from bassl_fast.cli.plan import film_lengths, plan
+from bassl_fast.cli.unit_costs import COSTS
 
 MEASURED = {"machine": "a machine", "date": "2026-11-25", "command": "python -m benchmarks.x"}
 

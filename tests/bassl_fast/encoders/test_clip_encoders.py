@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bassl_fast.checkpoints.released import SCE_VIDEOS, SLOWFAST
-from bassl_fast.cli.cost import count
+from bassl_fast.cli.complexity import count
 from bassl_fast.encoders import X3D, ClipEncoder, ResNet3D, VoV3D
 from bassl_fast.methods import Classifier, Supervised
 from pipelines.views import TrainViews

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bassl_fast.checkpoints.released import SCRL, SLOWFAST
-from bassl_fast.cli.cost import classifier
+from bassl_fast.cli.complexity import classifier
 from bassl_fast.encoders import X3D, ResNet, VoV3D
 from bassl_fast.methods.byol import BYOL
 from bassl_fast.training.optim import (
