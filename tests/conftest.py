@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's background job; the programs under test inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own is 15: on a busy machine its tasks would never run
