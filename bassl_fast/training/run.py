@@ -79,11 +79,7 @@ def run_training(
     run = RunFolder(out)
     last = run.where(LAST)
     resume = _resumes(run, resume)
-    index = ShardIndex.open(data.shards)
-    films = index.select(data.split)
-    plan = Plan(len(ShotTable(index, films)), data.global_batch, seed)
-    if data.global_batch > plan.samples:
-        raise ConfigError(f"data.global_batch {data.global_batch}: there are {plan.samples} samples; choose fewer")
+    index, films, plan = _open_samples(data, seed)
     pl.seed_everything(seed, verbose=False)
     network = encoder()
     if initial_encoder is not None and not resume:
@@ -118,20 +114,25 @@ def run_training(
     trainer = make_trainer(training, precision, facts["total_steps"], every, callbacks, run)
     if trainer.is_global_zero:
         _begin(run, recipe, resume)
-    with _endings(run, trainer, watch, facts["total_steps"]) as conclude:
-        trainer.fit(module, ckpt_path=local_file(last) if resume else None, weights_only=True)
-    where = f"step {trainer.global_step} of {facts['total_steps']}"
-    if saver.ended:
-        conclude("SIGTERM")
-        say(f"{last}: stopped by SIGTERM at {where} and saved; continue with --resume")
-        return last
-    trainer.save_checkpoint(run.path / LAST, weights_only=False)
-    conclude("finished")
-    say(f"checkpoint: {last}")
+    _fit(run, trainer, module, saver, watch, facts["total_steps"], resume)
     return last
 
 
 # Before the first step
+
+
+def _open_samples(data: Data, seed: int) -> tuple[ShardIndex, np.ndarray, Plan]:
+    """The shards, the rows of the chosen samples, and the plan of their batches.
+
+    Raises:
+        ConfigError: fewer samples than a batch.
+    """
+    index = ShardIndex.open(data.shards)
+    films = index.select(data.split)
+    plan = Plan(len(ShotTable(index, films)), data.global_batch, seed)
+    if data.global_batch > plan.samples:
+        raise ConfigError(f"data.global_batch {data.global_batch}: there are {plan.samples} samples; choose fewer")
+    return index, films, plan
 
 
 def _resumes(run: RunFolder, wanted: bool) -> bool:
@@ -316,6 +317,22 @@ def _begin(run: RunFolder, recipe: dict[str, Any] | None, resume: bool) -> None:
         curves.rename(run.path / f"metrics-{len(list(run.path.glob('metrics-*.csv'))):03d}.csv")
     write_atomically(run.path / CONFIG, yaml.safe_dump(recipe, sort_keys=False).encode())
     run.publish()
+
+
+def _fit(
+    run: RunFolder, trainer: pl.Trainer, module: Pretraining, saver: Saver, watch: Watch, total: int, resume: bool
+) -> None:
+    """Train to step `total`, or until SIGTERM; either way the checkpoint is saved."""
+    last = run.where(LAST)
+    with _endings(run, trainer, watch, total) as conclude:
+        trainer.fit(module, ckpt_path=local_file(last) if resume else None, weights_only=True)
+    if saver.ended:
+        conclude("SIGTERM")
+        say(f"{last}: stopped by SIGTERM at step {trainer.global_step} of {total} and saved; continue with --resume")
+        return
+    trainer.save_checkpoint(run.path / LAST, weights_only=False)
+    conclude("finished")
+    say(f"checkpoint: {last}")
 
 
 @contextmanager
