@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,28 +157,36 @@ def pack(
     """
     place = open_place(dst)
     found = open_layout(source if each is None else absolute(source), annotations, reading, workers, quiet)
+    _check_outside(source, dst)
+    job = Job(found.kind, check == "decode", recheck)
+    with _labels_of(found, source, annotations) as labels_of, _writing(place):
+        packed = pack_shards(place, found.shards, job, workers, quiet, each)
+        _remove_gone(place, {shard.name for shard in packed})
+        write_index(place, found, packed, [labels_of(film) for film in packed] if labels_of else [])
+    place.clear()
+    return {film.name: missing for film in packed if found.kind == fmt.FILMS and (missing := gaps(film.shots))}
+
+
+def _check_outside(source: str | Path, dst: str | Path) -> None:
+    """Raises: ShardError if the shards would be written among the film folders."""
     if not is_remote(source) and not is_remote(dst) and Path(source).is_dir():
         frames_dir = keyframe_folder.frames_dir(Path(source))
         if Path(dst).resolve().is_relative_to(frames_dir.resolve()):
             raise ShardError(f"{dst}: is among the film folders of {frames_dir}; choose a folder outside it")
-    job = Job(found.kind, check == "decode", recheck)
-    films = found.kind == fmt.FILMS
-    with ExitStack() as stack:
-        labels_of: Callable[[PackedShard], ShotLabels] | None
-        if not films:
-            labels_of = None
-        elif found.labels is not None:
-            labels_of = partial(_source_labels, found.labels)
-        else:
-            folder = stack.enter_context(annotations_folder(source, annotations))
-            labels_of = partial(_movienet_labels, folder, movienet.read_labels(folder))
-        stack.enter_context(_writing(place))
-        packed = pack_shards(place, found.shards, job, workers, quiet, each)
-        _remove_gone(place, {shard.name for shard in packed})
-        labels = [labels_of(film) for film in packed] if labels_of else []
-        write_index(place, found, packed, labels)
-    place.clear()
-    return {film.name: missing for film in packed if films and (missing := gaps(film.shots))}
+
+
+@contextmanager
+def _labels_of(
+    found: Source, source: str | Path, annotations: str | Path | None
+) -> Iterator[Callable[[PackedShard], ShotLabels] | None]:
+    """A function from a packed film to the labels of its shots; None for pictures and clips."""
+    if found.kind != fmt.FILMS:
+        yield None
+    elif found.labels is not None:
+        yield partial(_source_labels, found.labels)
+    else:
+        with annotations_folder(source, annotations) as folder:
+            yield partial(_movienet_labels, folder, movienet.read_labels(folder))
 
 
 def _movienet_labels(folder: Path, known: dict[str, Any], film: PackedShard) -> ShotLabels:
