@@ -6,6 +6,7 @@ that escapes is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
 import re
 
 # user:password@ of an address, and its query, such as the signature of a signed address.
@@ -16,6 +17,33 @@ _QUERY = re.compile(r"(://[^\s?]*\?)[^\s'\"<>)]*[^\s'\"<>):]")
 def masked(text: str) -> str:
     """`text` without the secrets of the addresses in it, for messages and files."""
     return _QUERY.sub(r"\1***", _USER.sub("***@", text))
+
+
+_NO_PERMISSION = "; choose a folder you may write to"
+_FULL = "; make room or choose another disk, then run the same command again"
+_A_FILE = "; a file is in the place of a folder, choose another path"
+_FIXES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
+    errno.EROFS: _NO_PERMISSION,
+    errno.ENOTDIR: _A_FILE,
+    errno.EEXIST: _A_FILE,
+    errno.EISDIR: "; a folder is in the place of a file, choose another path",
+    errno.ENOENT: "; check the path",
+}
+
+
+def with_fix(error: OSError, where: str = "") -> str:
+    """An error of the system in one line: the file, what is wrong with it, and the fix.
+
+    Args:
+        where: path or address to name if `error` names none.
+    """
+    named = str(error.filename or where)
+    reason = f"{error.strerror or error}{_FIXES.get(error.errno or 0, '')}"
+    return masked(f"{named}: {reason}" if named else reason)
 
 
 class BasslFastError(Exception):

@@ -13,7 +13,8 @@ module that is only imported decorates the function with `register("outputs", "s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -87,14 +88,21 @@ def _origin(function: Callable) -> str:
 
 
 def _call(name: str, function: Callable, *arguments: Any) -> Any:
-    try:
+    with named(f"{name} of {_origin(function)}"):
         return function(*arguments)
+
+
+@contextmanager
+def named(plugin: str) -> Iterator[None]:
+    """While code of a plug-in runs: a failure becomes a `ConfigError` that names it; our own errors pass through."""
+    try:
+        yield
     except BasslFastError:
         raise
     except Exception as error:  # whatever the plug-in does
         raise ConfigError(
-            f"plug-in {name} of {_origin(function)}: failed ({type(error).__name__}: {one_line(error)}); fix or "
-            "remove it (--debug shows where)"
+            f"plug-in {plugin}: failed ({type(error).__name__}: {one_line(error)}); fix or remove it "
+            "(--debug shows where)"
         ) from error
 
 

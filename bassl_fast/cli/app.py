@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import json
 import os
@@ -15,22 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from shard_tools import plugins
-from shard_tools.errors import BasslFastError, ConfigError, LostProcess, masked
+from shard_tools.errors import BasslFastError, ConfigError, LostProcess, masked, with_fix
 
 from .verbs import VERBS, verb_of
 
-_NO_PERMISSION = "; choose a folder you may write to"
-_FULL = "; make room or choose another disk, then run it again"
-_A_FILE = "; a file is in the place of a folder, choose another path"
-_FIXES = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EACCES: _NO_PERMISSION,
-    errno.EPERM: _NO_PERMISSION,
-    errno.EROFS: _NO_PERMISSION,
-    errno.ENOTDIR: _A_FILE,
-    errno.EEXIST: _A_FILE,
-}
 _HELP = {"-h", "--help"}
 
 
@@ -124,12 +111,10 @@ def main(argv: list[str] | None = None) -> int:
         resumes = (verb := VERBS.get(verb_of(argv))) is not None and verb.resumes
         print(f"bassl-fast: interrupted{'; the same command resumes' if resumes else ''}", file=sys.stderr)
         return 130
-    except OSError as error:
-        # A full disk or a missing permission: the system's message, and the file.
-        where = f"{error.filename}: " if error.filename else ""
+    except OSError as error:  # such as a full disk or a missing permission
         if debug:
             sys.stderr.write(masked(traceback.format_exc()))
-        return _fail(masked(f"{where}{error.strerror or error}{_FIXES.get(error.errno or 0, '')}"))
+        return _fail(with_fix(error))
     except Exception:  # a bug; its traceback may quote an address
         print(masked(traceback.format_exc()), file=sys.stderr)
         return 1

@@ -27,7 +27,7 @@ from shard_tools.shards.index import ShardIndex
 from shard_tools.sources import synthetic as drawing
 from shard_tools.sources.detect import Reading, Request, has_lists, open_by_plugin
 from shard_tools.storage import download as downloading
-from shard_tools.storage.atomic import write_atomically
+from shard_tools.storage.atomic import check_writable, write_atomically
 from shard_tools.storage.download import File
 from shard_tools.storage.output import open_place
 from shard_tools.storage.remote import attempt, fetch, filesystem, is_remote, listing
@@ -102,7 +102,9 @@ def pack(
     if workers < 1:
         raise ConfigError(f"workers {workers}: must be at least 1")
     reading = Reading(layout, split_id, short_side, fps)
-    packing.refuse_finished(open_place(destination))  # before the long work
+    packing.refuse_finished(open_place(destination))  # before the long work, as is the next check
+    if not is_remote(destination):
+        check_writable(destination)
     with tempfile.TemporaryDirectory(prefix="bassl-fast-") as scratch, _room(scratch):
         videos = _videos(source, Path(scratch), annotations, reading)
         if videos is None:

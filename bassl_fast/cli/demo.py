@@ -24,7 +24,7 @@ from shard_tools.errors import ConfigError, SourceError
 from shard_tools.packing.pack import pack
 from shard_tools.shards.index import ShardIndex
 from shard_tools.sources.synthetic import draw_films
-from shard_tools.storage.atomic import write_atomically
+from shard_tools.storage.atomic import check_writable, write_atomically
 from shard_tools.video import keyframes as video
 
 from . import data as tools
@@ -65,6 +65,7 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str | None = 
     root = Path(out)
     if root.exists():
         raise ConfigError(f"{root}: exists; delete it or choose another --out")
+    check_writable(root)
     if films is not None and len(video.list_videos(Path(films))) < 2:
         raise SourceError(f"{films}: one video has no join to find; put two or more there")
     source = str(RECIPE) if recipe_file is None else recipe_file

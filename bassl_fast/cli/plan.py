@@ -24,6 +24,7 @@ from .unit_costs import COSTS, Costs, in_bytes, in_time, unknown
 
 _SIZE = 224  # side of a view in pixels, in bfloat16
 _GIB = 2**30
+GPUS = ("v100", "t4", "a10", "a40", "a100", "l4", "l40s", "h100", "h200", "b200", "4090")  # besides those measured
 
 
 def plan(
@@ -54,7 +55,7 @@ def plan(
         shots: shots per film, on average.
         keyframes: key-frames per shot.
         gpus: processes of the run, one GPU each.
-        gpu: name of the GPU in the costs file ("h200", "a100"), or "cpu".
+        gpu: name of the GPU, such as "h200" or "a100", or "cpu"; its rates are those of the costs file.
         gpus_per_node: GPUs per machine.
         cores: cores per process, if `gpu` is "cpu".
         encoder: name of the encoder in the costs file.
@@ -71,13 +72,16 @@ def plan(
         seed: of film lengths and order in the simulation.
 
     Raises:
-        ConfigError: a number out of range, GPUs that do not divide among machines, or not a file of costs.
+        ConfigError: a number out of range, an unknown GPU, GPUs that do not divide among machines, or a wrong file of
+            costs.
     """
     counts = {"films": films, "shots": shots, "keyframes": keyframes, "gpus": gpus, "gpus_per_node": gpus_per_node}
     counts |= {"cores": cores, "views": views, "epochs": epochs, "pool": 1 if pool is None else pool}
     _check(counts, gpus, gpus_per_node, cache_gib, memory_gib, price)
     check_seed(seed)
     known, samples = Costs(COSTS if costs is None else Path(costs)), films * shots
+    if gpu not in (names := (*GPUS, *sorted(known.gpus() - set(GPUS)), "cpu")):
+        raise ConfigError(f"gpu '{gpu}': unknown; choose one of {', '.join(names)}, or measure it and give --costs")
     if global_batch > samples:
         raise ConfigError(f"global_batch {global_batch}: there are only {samples} samples; choose fewer")
     order = Plan(samples, global_batch, seed)
@@ -122,7 +126,7 @@ def _check(
         if value < 1:
             raise ConfigError(f"{name} {value}: must be at least 1")
     if gpus > per_node and gpus % per_node:
-        raise ConfigError(f"gpus {gpus}: do not divide among machines of {per_node}; change --gpus-per-node")
+        raise ConfigError(f"gpus {gpus}: do not divide among machines of {per_node}; change --gpus_per_node")
     if cache_gib <= 0 or memory_gib < 0 or (price or 0) < 0:
         raise ConfigError("cache_gib must be positive; memory_gib and price must not be negative")
 

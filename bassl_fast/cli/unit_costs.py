@@ -44,6 +44,10 @@ class Costs:
                 f"{path}: not a file of costs ({one_line(error)}); make it with `python -m benchmarks.costs`"
             ) from None
 
+    def gpus(self) -> set[str]:
+        """Names of the GPUs whose rate of views was measured."""
+        return {name.removeprefix("views ") for name in self._known if name.startswith("views ")} - {"cpu-core"}
+
     def get(self, name: str) -> float | None:
         """A cost, recorded as used; None if it was not measured."""
         if (cost := self._known.get(name)) is None:

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import re
 import typing
-from argparse import ArgumentError, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any
@@ -30,8 +30,26 @@ from .yaml_file import read_yaml
 _UNION = "Does not validate against any of the Union subtypes"  # jsonargparse's message, also around our own errors
 
 
+# jsonargparse's message about a value of another type, also around those of a union.
+_WRONG_TYPE = re.compile(
+    rf"^(?P<key>[\w.]+(?:: [\w.]+)*): (?:{_UNION}.*?Errors: - )?Expected an? "
+    r"(?:<class '(?P<type>\w+)'>|typing\.Literal\[(?P<choices>.*?)\])"
+    r"(?:\. Got value: (?P<value>.*?)$| - .*Given value: (?P<given>.*?)$|$)"
+)
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+_KINDS |= dict.fromkeys(("list", "tuple"), "a list, as [A, B]")
+
+
 class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """jsonargparse's help, with the worked example on separate lines."""
+
+
+class _Parser(ArgumentParser):
+    """Also of the help of a class (`--method.help NAME`), for which jsonargparse makes a parser of the same type."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        defaults: dict[str, Any] = {"prog": "bassl-fast VERB", "formatter_class": _Help}
+        super().__init__(**(defaults | kwargs))
 
 
 def make_parser(function: Callable, positional: bool = False, for_help: bool = False, **kwargs: Any) -> ArgumentParser:
@@ -46,13 +64,18 @@ def make_parser(function: Callable, positional: bool = False, for_help: bool = F
         function = _without_classes(function, takes_class)
     elif takes_class:
         plugins.load_classes()
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, formatter_class=_Help, **kwargs)
+    parser = _Parser(exit_on_error=False, allow_abbrev=False, **kwargs)
     parser.add_argument("--config", action="config", help="YAML file; its keys are the options below.")
     parser.add_function_arguments(function, skip={"recipe"}, as_positional=positional, fail_untyped=True)
     actions: list[Any] = parser._actions
     for action in actions:
         if not action.option_strings and getattr(action, "_typehint", None) == list[str]:
             action.nargs, action._typehint, action.metavar = "+", str, action.dest.rstrip("s").upper()
+        if getattr(action, "_typehint", None) is bool:
+            action.metavar = "[true|false]"
+        if for_help and action.required and action.option_strings:
+            action.help += " Required, here or in --config."
+            action.required, action.default = False, SUPPRESS
         if for_help and action.dest in takes_class:
             option = f"--{action.dest}.help"
             action.help += f" `{option}` lists the classes, `{option} NAME` shows the arguments of one."
@@ -233,9 +256,19 @@ def _explained(message: str, parser: ArgumentParser) -> str:
         rf"{_UNION}.*?Errors: - (?!Expected)(.+?) - Expected", line
     ):  # raised by our own constructors
         return match[1]
+    example = f"`{parser.prog} --help` shows an example"
     if "arguments are required" in line:
-        return f"missing arguments: {line.split('required: ')[1]}; `{parser.prog} --help` shows an example"
-    line = re.sub(r"Parser key \"([\w.]+)\": ", r"\1: ", line)
+        options = {action.dest for action in parser._actions if action.option_strings}
+        names = [f"--{name}" if name in options else name for name in line.split("required: ")[1].split(", ")]
+        or_config = "; give them here or in a file as --config" if names[0].startswith("--") else ""
+        return f"missing arguments: {', '.join(names)}{or_config}; {example}"
+    if match := re.fullmatch(r"argument (--[\w.]+): expected one argument", line):
+        if match[1] in _class_options(parser):
+            return f"{match[1]}: no value follows it or one of its arguments; `{match[1]}.help` lists the classes"
+        return f"{match[1]}: no value follows; write {match[1]} VALUE"
+    if match := re.fullmatch(r"unrecognized arguments: (.+)", line):
+        return f"unexpected: {match[1]}; leave it out, {example}"
+    line = re.sub(r"Parser key \"([\w.]+)\": (?:Problem with given class_path '[\w.]+': )?", r"\1: ", line)
     line = re.sub(r"Type [\w.]+\[.*?\] expects a function or a callable class: ", "", line)
     if match := re.search(r"^(\w+): unrecognized arguments: --([\w.]+)", line):
         option, of = f"--{match[1]}.{match[2]}", match[2].partition(".")[0]
@@ -245,11 +278,21 @@ def _explained(message: str, parser: ArgumentParser) -> str:
     if match := re.search(r"^(\w+): .*?module '([\w.]+)' has no attribute '(\w+)'", line):
         classes = [name for name, thing in vars(importlib.import_module(match[2])).items() if inspect.isclass(thing)]
         return f"{match[1]}: no class '{match[3]}' in {match[2]}{nearest(match[3], classes)}"
-    line = re.sub(
-        r"Does not validate against any of the Union subtypes.*?Errors: - (Expected an? [^-]+?) - .*", r"\1", line
-    )
-    line = re.sub(r"(?:an? )?<class '([\w.]+)'>|a typing\.Literal", lambda match: match[1] or "one of ", line)
-    return re.sub(r" Got value: Namespace\(.*|\.\.$", "", line)
+    line = re.sub(r"Got value: Namespace\(.*", "", line).rstrip(". ")
+    return _wrong_type(line) or re.sub(r"(?:an? )?<class '([\w.]+)'>", r"\1", line)
+
+
+def _wrong_type(line: str) -> str | None:
+    """Our words for a value of another type than its option; None if `line` is not about that."""
+    if match := re.match(r"([\w.]+(?:: [\w.]+)*): Unable to load config '(.*?)'", line):
+        key = match[1].replace(": ", ".")
+        return f"{key} {match[2]}: not a YAML file; write --{key}.NAME VALUE"
+    if (match := _WRONG_TYPE.match(line)) is None or (match["type"] and match["type"] not in _KINDS):
+        return None
+    choices = ", ".join(re.findall("'(.+?)'", match["choices"] or ""))
+    value = match["value"] or match["given"]
+    what = match["key"].replace(": ", ".") + (f" {value}" if value else "")
+    return f"{what}: must be {f'one of {choices}' if choices else _KINDS[match['type']]}"
 
 
 def instantiate(kind: type, arguments: dict[str, Any], given: tuple = ()) -> Any:

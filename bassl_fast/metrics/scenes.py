@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from shard_tools.annotations.labels import FPS
-from shard_tools.errors import FeatureError
+from shard_tools.errors import ConfigError, FeatureError
 
 NEAR_SHOTS = 5  # recall@3s: a predicted boundary counts within this many shots ...
 NEAR_SECONDS = 3.0  # ... and less than this far in time, shot end to shot end
@@ -105,6 +106,7 @@ def scene_metrics(
 
     Raises:
         FeatureError: no labelled shot at all; with `reference_quirks`, a film without a true or predicted boundary.
+        ConfigError: a metric of `more` returns something other than a number or None.
     """
     metrics = {**METRICS, **(more or {})}
     if reference_quirks:
@@ -112,6 +114,9 @@ def scene_metrics(
         metrics["miou"] = partial(mean_iou, quirks=True)
     _pool(films)  # raises if nothing is labelled
     scores = {name: metric(films, threshold) for name, metric in metrics.items()}
+    for name, score in scores.items():
+        if not isinstance(score, Real | None):
+            raise ConfigError(f"metric {name}: returned {type(score).__name__}, not a number; fix the plug-in")
     return {name: float(score) for name, score in scores.items() if score is not None}
 
 

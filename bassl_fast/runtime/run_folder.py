@@ -16,6 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from shard_tools.errors import RemoteError
+from shard_tools.storage.atomic import check_writable
 from shard_tools.storage.cache import local_file
 from shard_tools.storage.output import RemotePlace, open_place
 from shard_tools.storage.remote import is_remote, listing
@@ -33,7 +34,7 @@ class RunFolder:
         path: local folder to write to.
 
     Raises:
-        RemoteError: an address that cannot be written to.
+        RemoteError, ConfigError: an address or folder that cannot be written to.
     """
 
     def __init__(self, out: str | Path) -> None:
@@ -44,6 +45,8 @@ class RunFolder:
             self._place = open_place(out)  # type: ignore[assignment]  # remote
             self.path = Path(tempfile.mkdtemp(prefix="bassl-fast-"))
             self._clear = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        else:
+            check_writable(self.path)
 
     def where(self, name: str) -> str:
         """Final path or address of a file."""

@@ -70,6 +70,8 @@ class FeatureSet:
         root = str(root).rstrip("/")
         path = f"{root}/{PROVENANCE}"
         if (found := find(path)) is None:
+            if not is_remote(root) and not Path(root).is_dir():
+                raise FeatureError(f"{root}: no such folder; give the one that `bassl-fast extract` wrote")
             if not is_remote(root) and any(Path(root).glob("*/shot_*.npy")):
                 raise FeatureError(f"{root}: in the reference's layout; convert it with `bassl-fast import-features`")
             raise FeatureError(f"{path}: missing, so these features are unfinished; run `bassl-fast extract` (again)")

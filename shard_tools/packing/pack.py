@@ -21,7 +21,7 @@ import numpy as np
 
 from shard_tools.annotations import movienet
 from shard_tools.annotations.labels import ShotLabels
-from shard_tools.errors import ShardError, SourceError
+from shard_tools.errors import ShardError, SourceError, with_fix
 from shard_tools.shards import format as fmt
 from shard_tools.sources import keyframe_folder
 from shard_tools.sources.detect import Reading, open_layout
@@ -64,10 +64,7 @@ def _writing(place: Place) -> Iterator[None]:
             refuse_finished(place)
             yield
     except OSError as error:
-        raise ShardError(
-            f"{error.filename or place.uri}: {error.strerror or error}; fix this and run the same command again, "
-            "it resumes"
-        ) from error
+        raise ShardError(with_fix(error, place.uri)) from error
 
 
 def write_index(place: Place, source: Source, packed: list[PackedShard], labels: list[ShotLabels]) -> None:

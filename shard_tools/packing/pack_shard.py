@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import numpy as np
 
-from shard_tools.errors import ShardError, SourceError
+from shard_tools import plugins
+from shard_tools.errors import ShardError, SourceError, with_fix
 from shard_tools.shards import format as fmt
 from shard_tools.shards.jpeg import any_picture_size, decode_fault, picture_size
 from shard_tools.sources.source import Sequence, SourceShard
@@ -76,6 +77,25 @@ def begin_shard(shard: SourceShard, place: Place, job: Job = Job()) -> Callable[
     The note under `.pack/` is written before the shard is moved into place, so a shard without a note is not ours and
     is left alone. It is written after the shard's bytes are on disk, so it is true even if the machine fails.
     """
+    with while_reading(shard, place):
+        return _begin(shard, place, job)
+
+
+@contextmanager
+def while_reading(shard: SourceShard, place: Place) -> Iterator[None]:
+    """While the source of a shard is read: a failure in the code of a plug-in becomes one line that names it."""
+    if not shard.plugin:
+        yield
+        return
+    with plugins.named(shard.plugin):
+        try:
+            yield
+        except OSError as error:  # it names its file, and may be that of `place`
+            raise ShardError(with_fix(error, place.uri)) from error
+
+
+def _begin(shard: SourceShard, place: Place, job: Job) -> Callable[[], PackedShard]:
+    """See `begin_shard`."""
     tar, idx, part = f"{shard.name}.tar", f"{shard.name}.idx", note_name(shard.name)
     scan = shard.scan()
     if (size := place.size(tar)) is not None:

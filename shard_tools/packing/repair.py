@@ -24,7 +24,7 @@ from shard_tools.storage.remote import is_remote
 from shard_tools.storage.untrusted import parse_json
 
 from .pack import pack
-from .pack_shard import note_name
+from .pack_shard import note_name, while_reading
 from .writer import PackedShard, sequence_rows
 
 
@@ -64,11 +64,13 @@ def repair(
 
     def check(shard: SourceShard) -> PackedShard | None:
         """The shard if it is whole, None if it must be packed again."""
-        tar, scan = root / f"{shard.name}.tar", shard.scan()
+        tar = root / f"{shard.name}.tar"
+        with while_reading(shard, place):
+            scan = shard.scan()
+            names = [sequence.name.encode() for sequence in scan.sequences()] if found.kind != fmt.FILMS else None
         packed = _packed(shard.name, found.kind, scan.fingerprint, tar) if tar.is_file() else None
         if packed is None or known.get(tar.name) != packed.sha256:
             return None
-        names = [sequence.name.encode() for sequence in scan.sequences()] if found.kind != fmt.FILMS else None
         if names not in (None, packed.sequences["name"].tolist()):
             raise ShardError(
                 f"{tar}: holds other {found.kind} than {source}; repair from the source of the set, or pack into "

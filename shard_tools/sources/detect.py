@@ -105,8 +105,13 @@ def open_by_plugin(request: Request) -> Source | None:
     """The source, from the first plug-in that knows it; none is asked if the user gives the layout."""
     if request.reading.layout is not None:
         return None
-    openers = plugins.functions("sources").values()
-    return next((found for opener in openers if (found := opener(request)) is not None), None)
+    for name, opener in plugins.functions("sources").items():
+        if (found := opener(request)) is None:
+            continue
+        if not isinstance(found, Source):
+            raise ConfigError(f"plug-in {name}: returned {type(found).__name__}, not a Source; fix or remove it")
+        return found._replace(shards=[shard._replace(plugin=name) for shard in found.shards])
+    return None
 
 
 def _open_clips(request: Request) -> Source | None:

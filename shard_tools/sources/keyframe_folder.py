@@ -34,6 +34,8 @@ def find_frames_dir(source: Path) -> Path:
         raise SourceError(f"{source}: no such folder; give a folder of {layout}, of videos, or of folders of classes")
     frames = frames_dir(source)
     if not any(KEYFRAME.fullmatch(path.name) for film in list_films(frames) for path in film.iterdir()):
+        if not any(source.iterdir()):
+            raise SourceError(f"{source}: an empty folder; give a folder of {layout}, <film>.tar or video files")
         raise SourceError(
             f"{frames}: not a key-frame folder (no folder of a film with key-frames); expected {layout}, "
             "<film>.tar or video files"

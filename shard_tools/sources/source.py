@@ -48,12 +48,14 @@ class SourceShard(NamedTuple):
     Attributes:
         name: of the shard; a film's shard has the name of the film.
         labels: `[N]` class numbers of its sequences, -1 unknown; None for a film, which has labels per shot.
+        plugin: name of the plug-in that reads it, for errors; empty for our own readers.
     """
 
     name: str
     scan: Callable[[], Scan]
     split: str = ""
     labels: np.ndarray | None = None
+    plugin: str = ""
 
 
 class Source(NamedTuple):

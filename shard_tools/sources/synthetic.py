@@ -338,9 +338,12 @@ def draw_films(
     given = {"films": films, "shots": shots, "seed": seed, "test": test, "val": val, "workers": workers}
     for name, least in {"films": 1, "shots": 2, "seed": 0, "test": 0, "val": 0, "workers": 1}.items():
         if given[name] < least:
-            raise SourceError(f"{name}={given[name]}: too small; give at least {least}")
+            raise SourceError(f"{name} {given[name]}: must be at least {least}")
     if test + val >= films:
-        raise SourceError(f"test={test} and val={val} leave no film of {films} to train on; draw more or test on fewer")
+        raise SourceError(
+            f"test {test} and val {val} leave no film of {films} to train on; give a larger --films, or a smaller "
+            "--test or --val"
+        )
     frames_dir = root / FRAMES_DIR
     for place in (frames_dir, root / "anno", root / "scene318"):
         if place.exists():

@@ -18,7 +18,7 @@ from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
-from shard_tools.errors import ConfigError, RemoteError
+from shard_tools.errors import ConfigError, RemoteError, with_fix
 from shard_tools.progress import Progress
 
 from .cache import sha256_of
@@ -93,7 +93,7 @@ def download(
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
         except OSError as error:  # this machine's disk
-            raise RemoteError(f"{part}: {error.strerror}; fix this and run the same command to resume") from None
+            raise RemoteError(with_fix(error, str(part))) from None
         if part.exists() and part.stat().st_size > before:
             deadline, pause = time.monotonic() + wait, 0.1
         if time.monotonic() + pause > deadline:

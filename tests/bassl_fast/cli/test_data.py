@@ -126,7 +126,7 @@ def test_verify_prints_every_fault_and_repairs_them(shards, tmp_path, capsys):
             ["pack", ".", "new"],
             ".: not a key-frame folder (no folder of a film with key-frames); expected 240P_frames/",
         ),
-        (["pack", "films", "file/new"], "file/new/.pack: Not a directory; fix this"),
+        (["pack", "films", "file/new"], "file: Not a directory; a file is in the place of a folder"),
         (["pack", "films", "shards"], "shards: already holds a finished set of shards; choose another"),
         (["pack", "file", "new"], "file: not a zip; give the zip of key-frames, or the folder that holds the films"),
         (["pack", "text", "new"], "text/film.tar: not a tar, or cut short (no end mark at byte 6); copy it again"),

@@ -117,7 +117,7 @@ def pretrain(project: Project, config: dict, tmp_path: Path) -> list[object]:
         ),
         ({"encoder": {"class_path": "bassl_fast.encoder.ResNet"}}, "'bassl_fast.encoder.ResNet': no such module"),
         ({"encoder": PRETRAIN["method"]}, "encoder: Expected 'bassl_fast.methods.BaSSL' to be a subclass of Encoder"),
-        ({"training": {"epochs": "ten"}}, "training.epochs: Expected int. Got value: ten"),
+        ({"training": {"epochs": "ten"}}, "training.epochs ten: must be a whole number"),
     ],
 )
 def test_a_misspelt_key_in_the_file_names_the_nearest(project: Project, tmp_path: Path, capsys, change, said: str):
@@ -141,6 +141,17 @@ def test_a_misspelt_key_in_the_file_names_the_nearest(project: Project, tmp_path
         ),
         ("--encoder.init_args.depth=19", "encoder depth 19: choose one of 18, 34, 50, 101"),
         ("--optimiser.lr=-1", "optimiser.lr -1.0: must be positive"),
+        ("--optimiser.lr=fast", "optimiser.lr fast: must be a number"),
+        ("--optimiser.name=adm", "optimiser.name adm: must be one of lars, sgd, adam, adamw"),
+        ("--optimiser.drops=3", "optimiser.drops 3: must be a list"),
+        ("--training.steps=1.5", "training.steps 1.5: must be a whole number"),
+        ("--resume=maybe", "resume maybe: must be true or false"),
+        ("--method.radius=x", "method.radius x: must be a whole number"),
+        ("--method.views=5", "method.views 5: not a YAML file; write --method.views.NAME VALUE"),
+        (
+            "--out=/proc/run",
+            "/proc/run: cannot be written (No such file or directory); choose a folder you may write to",
+        ),
         ("--data.split=holdout", "no film in split 'holdout'; there are test, train, val"),
         ("--data.global_batch=0", "global_batch 0: must be at least 1"),
         ("--training.steps=-1", "training.steps -1: must be at least 0"),
@@ -198,6 +209,65 @@ def test_ctrl_c_on_a_verb_that_keeps_what_is_finished(project: Project, tmp_path
 def test_missing_arguments_point_to_an_example(capsys):
     said = refused(capsys, "pack")
     assert said == "bassl-fast: missing arguments: source, destination; `bassl-fast pack --help` shows an example"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (
+            ["pretrain"],
+            "missing arguments: --data.shards, --encoder, --method; give them here or in a file as --config;",
+        ),
+        (["pretrain", "--seed"], "--seed: no value follows; write --seed VALUE"),
+        (["info", "--model"], "--model: no value follows it or one of its arguments; `--model.help` lists the classes"),
+        (["pack", "films", "shards", "more"], "unexpected: more; leave it out, `bassl-fast pack --help` shows"),
+        (["download", "--files", "[{url: 3}]"], "files.url 3: must be text"),
+    ],
+)
+def test_a_command_that_is_not_complete(argv: list[str], said: str, capsys):
+    assert f"bassl-fast: {said}" in refused(capsys, *argv)
+
+
+@pytest.mark.parametrize("verb", ["pack", "demo", "scenes", "finetune"])
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("a-file", "a-file: Not a directory; a file is in the place of a folder"),
+        ("/proc/out", "/proc/out: cannot be written (No such file or directory); choose a folder you may write to"),
+    ],
+)
+def test_where_nothing_can_be_written_is_refused_before_the_work(
+    verb: str, out: str, said: str, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("a-file").write_text("text")
+    out = f"{out}/below" if verb == "demo" else out  # an `out` that exists has its own message
+    argv = {
+        "pack": ["pack", project.films, out],
+        "demo": ["demo", "--out", out],
+        "scenes": ["scenes", "a-file", "--baseline", "--out", out],
+        "finetune": ["finetune", "--data.features", project.features, "--out", out],
+    }[verb]
+    assert said.replace("/proc/out", out) in refused(capsys, *argv)
+    assert Path("a-file").read_text() == "text"
+    assert [path.name for path in Path().iterdir()] == ["a-file"]
+
+
+def test_a_file_that_is_not_a_film_is_refused_before_a_model_is_named(tmp_path: Path, capsys):
+    (tmp_path / "text.mp4").write_text("text")
+    assert cli.main(["scenes", str(tmp_path / "text.mp4"), "--baseline", "--out", str(tmp_path / "scenes")]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "text.mp4: not a video" in said.err
+
+
+def test_a_missing_or_empty_folder_is_called_so(tmp_path: Path, capsys):
+    missing, empty = tmp_path / "missing", tmp_path / "empty"
+    empty.mkdir()
+    argv = ["finetune", "--data.features", missing, "--out", tmp_path / "run"]
+    assert f"{missing}: no such folder; give the one that `bassl-fast extract` wrote" in refused(capsys, *argv)
+    assert f"{empty}: an empty folder; give a folder of" in refused(capsys, "pack", empty, tmp_path / "shards")
+    assert "--films, or a smaller --test or --val" in refused(capsys, "draw", tmp_path / "films", "--films", "3")
 
 
 def test_an_unknown_verb_names_the_nearest(capsys):

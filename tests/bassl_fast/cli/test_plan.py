@@ -106,6 +106,7 @@ def test_the_costs_that_come_with_it_say_where_they_are_from():
         (["--films", "0"], "films 0: must be at least 1"),
         (["--gpus", "12"], "gpus 12: do not divide among machines of 8"),
         (["--gpus", "6", "--global-batch", "256"], "global_batch 256 does not divide among 6 processes"),
+        (["--gpu", "h2000"], "gpu 'h2000': unknown; choose one of v100,"),
         (["--cache-gib", "0"], "cache_gib must be positive"),
         (["--costs", "none.json"], "none.json: No such file or directory; make it with `python -m benchmarks.costs`"),
         (["--costs", "list.json"], "list.json: not a file of costs"),

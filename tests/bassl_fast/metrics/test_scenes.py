@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bassl_fast.metrics.neighbours import knn_precision
 from bassl_fast.metrics.scenes import FilmScores, best_threshold, per_film, precision_recall, scene_metrics
-from shard_tools.errors import FeatureError
+from shard_tools.errors import ConfigError, FeatureError
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -169,6 +169,8 @@ def test_a_metric_of_another_package(golden_films):
     ours, scores = scene_metrics(golden_films, 0.4), scene_metrics(golden_films, 0.4, more={"precision": precision})
     assert scores == {**ours, "precision": precision(golden_films, 0.4)}
     assert "precision" not in scene_metrics([film([0.1, 0.2], [0, 1])], more={"precision": precision})
+    with pytest.raises(ConfigError, match="metric words: returned str, not a number; fix the plug-in"):
+        scene_metrics(golden_films, 0.4, more={"words": lambda films, threshold: "many"})  # type: ignore[dict-item]
 
 
 def test_unknown_times_leave_out_what_needs_them():

@@ -188,7 +188,9 @@ def test_the_frames_folder_is_found_from_above_or_given_itself(tmp_path):
 def test_a_folder_not_in_the_layout_is_an_error_that_shows_the_layout(tmp_path, folders):
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
-    with pytest.raises(SourceError, match=r"not a key-frame folder.*240P_frames/<film>/shot_0000_img_0\.jpg"):
+    with pytest.raises(
+        SourceError, match=r"(not a key-frame|an empty) folder.*240P_frames/<film>/shot_0000_img_0\.jpg"
+    ):
         keyframe_folder.find_frames_dir(tmp_path)
 
 

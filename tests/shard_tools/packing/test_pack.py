@@ -18,15 +18,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shard_tools import plugins
 from shard_tools.annotations import movienet
 from shard_tools.annotations.labels import ShotLabels
-from shard_tools.errors import ShardError, SourceError
+from shard_tools.errors import ConfigError, ShardError, SourceError
 from shard_tools.packing.pack import pack
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
 from shard_tools.sources import detect, keyframe_folder
 from shard_tools.sources.films import open_source
-from shard_tools.sources.source import Source
+from shard_tools.sources.source import Scan, Source, SourceShard, film_scan
 from tests.films import digests, keyframes, make_labels, picture, small_disk, write_film, write_set
 
 pytestmark = pytest.mark.slow
@@ -378,7 +379,10 @@ def test_a_disk_that_fails_at_any_write_is_one_line_and_the_pack_resumes(source,
 
 def test_a_full_disk_is_one_line_and_with_more_room_the_pack_resumes(source, packed, tmp_path):
     with small_disk(tmp_path / "disk", "48k") as disk:
-        with pytest.raises(ShardError, match="No space left on device; fix this and run the same command again"):
+        with pytest.raises(
+            ShardError,
+            match="No space left on device; make room or choose another disk, then run the same",
+        ):
             pack(source, disk / "dst")
         assert not list(disk.rglob("*.tmp"))
         assert_unfinished(disk / "dst")
@@ -558,7 +562,7 @@ def test_an_empty_source_is_refused_before_anything_is_written(tmp_path, folders
     (tmp_path / "src").mkdir()
     for folder in folders:
         (tmp_path / "src" / folder).mkdir(parents=True)
-    with pytest.raises(SourceError, match="not a key-frame folder"):
+    with pytest.raises(SourceError, match=r"(not a key-frame|an empty) folder"):
         pack(tmp_path / "src", tmp_path / "dst")
     assert not (tmp_path / "dst").exists()
 
@@ -586,6 +590,33 @@ def test_a_source_may_bring_its_own_labels(source, packed, tmp_path, monkeypatch
     del labels["c"]
     with pytest.raises(SourceError, match="film c: its source has no labels for exactly its 4 shots; fix the reader"):
         pack(source, tmp_path / "other")
+
+
+def _scan_that_fails() -> Scan:
+    raise KeyError("film")
+
+
+def _scan_without_its_file() -> Scan:
+    return film_scan("a", "", lambda: Path("gone.jpg").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("scan", "said"),
+    [
+        (_scan_that_fails, r"plug-in mine: failed \(KeyError: 'film'\); fix or remove it"),
+        (_scan_without_its_file, r"gone.jpg: No such file or directory; check the path"),
+    ],
+)
+def test_a_plug_in_that_fails_while_it_reads_is_named_in_one_line(tmp_path, monkeypatch, scan, said):
+    shards = [SourceShard(name, scan) for name in "ab"]
+    source = Source(fmt.FILMS, shards, [], 0.0, {}, {})
+    monkeypatch.setitem(plugins._registered["sources"], "mine", lambda request: source)
+    with pytest.raises((ConfigError, ShardError), match=said) as error:
+        pack(tmp_path / "any", tmp_path / "dst")
+    assert "\n" not in str(error.value)
+    monkeypatch.setitem(plugins._registered["sources"], "mine", lambda request: "films")
+    with pytest.raises(ConfigError, match="plug-in mine: returned str, not a Source; fix or remove it"):
+        pack(tmp_path / "any", tmp_path / "other")
 
 
 def test_many_random_films_pack_to_what_was_written(tmp_path):

@@ -180,12 +180,12 @@ def test_progress_counts_films(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"films": 0}, "films=0: .*at least 1"),
-        ({"shots": 1}, "shots=1: .*at least 2"),
-        ({"seed": -1}, "seed=-1: .*at least 0"),
-        ({"val": -1}, "val=-1"),
-        ({"workers": 0}, "workers=0"),
-        ({"films": 4}, "leave no film of 4 .*draw more"),
+        ({"films": 0}, "films 0: must be at least 1"),
+        ({"shots": 1}, "shots 1: must be at least 2"),
+        ({"seed": -1}, "seed -1: must be at least 0"),
+        ({"val": -1}, "val -1"),
+        ({"workers": 0}, "workers 0"),
+        ({"films": 4}, "test 4 and val 0 leave no film of 4 .* --films, .* --test or --val"),
         ({"films": 6, "test": 4, "val": 2}, "leave no film of 6"),
     ],
 )

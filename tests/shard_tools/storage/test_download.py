@@ -103,7 +103,10 @@ def test_a_server_that_stalls_is_given_up_on_in_time(proxy, tmp_path):
 
 def test_a_full_disk_is_reported_and_with_more_room_the_download_resumes(proxy, tmp_path):
     with small_disk(tmp_path / "disk", "200k") as disk:
-        with pytest.raises(RemoteError, match=r"film\.zip\.part: No space left on device; fix this and run the same"):
+        with pytest.raises(
+            RemoteError,
+            match=r"film\.zip\.part: No space left on device; make room or choose another disk, then run the same",
+        ):
             download(file(proxy), disk)
         subprocess.run(["mount", "-o", "remount,size=1m", disk], check=True)
         assert download(file(proxy), disk).read_bytes() == DATA
