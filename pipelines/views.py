@@ -100,13 +100,16 @@ class TrainViews:
         inverse: draw 1 / short side uniformly, instead of the short side.
         flip: probability of a horizontal flip.
         jitter: probability of colour jitter.
-        brightness, contrast, saturation: the factor is in [1 - v, 1 + v].
+        brightness: the factor is in [1 - v, 1 + v].
+        contrast: the factor is in [1 - v, 1 + v].
+        saturation: the factor is in [1 - v, 1 + v].
         hue: the shift is in [-v, v] turns.
         grayscale: probability of a grey view.
         blur: probability of a Gaussian blur.
         sigma: range of the sigma of the blur, in pixels of the view.
         solarize: probability of inverting the bright half: levels v from 128 on become 255 - v.
-        mean, std: of the three channels, as fractions of 255.
+        mean: of the three channels, subtracted; fractions of 255.
+        std: of the three channels, divided by; fractions of 255.
 
     Raises:
         ConfigError: a value outside its range.

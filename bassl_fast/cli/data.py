@@ -87,7 +87,8 @@ def pack(
         recheck: read again what an interrupted pack had finished, instead of trusting its notes.
         join: videos only: join all files into one film of this name; the joins are scene boundaries.
         split: videos only: "train", "val" or "test" for all of them; "test" if left out.
-        detector: videos only: how to find shots, see `shard_tools.video.detectors`; "adaptive" if left out.
+        detector: videos only: "adaptive" or "content" of PySceneDetect, or the network "transnetv2", which also finds
+            dissolves; "adaptive" if left out.
         layout: "films", "pictures" or "clips", if the source does not make it clear.
         split_id: of UCF101 and HMDB51: 1, 2 or 3.
         short_side: of clips that are videos: pixels to scale the short side of frames to; 0 does not scale.
@@ -213,7 +214,7 @@ def verify(
         decode: key-frames to decode as well: one in a hundred ("sample"), all, or none.
         workers: shards read in parallel.
         repair: source from which to pack broken shards again; the set is then verified once more.
-        annotations: for the repair, see `pack`.
+        annotations: for the repair, as for `bassl-fast pack`.
         engine: "ray" reads the shards on the nodes of a cluster, all of which must see them.
         address: of the Ray cluster; if left out, one is started on this machine.
 

@@ -34,12 +34,21 @@ class BaSSL(Method):
         dim: size D of a shot feature.
         views: augmentation of the training views.
         radius: shots on either side of the centre; a window has 2 * radius + 1 shots.
-        hidden, intermediate, heads, layers, dropout, similarity_init: see `ContextualRelationNetwork`.
-        nce_hidden, nce_dim: hidden and output size of the NCE head.
+        hidden: width of the contextual relation network, a transformer.
+        intermediate: width of its feed-forward layers.
+        heads: attention heads.
+        layers: number of layers.
+        dropout: fraction of activations dropped in training.
+        similarity_init: start with attention to similar shots.
+        nce_hidden: hidden size of the InfoNCE head.
+        nce_dim: output size of the InfoNCE head.
         temperature: of InfoNCE.
         mask_rate: fraction of the shots to mask; at least one is masked.
-        shot_scene_matching, contextual_group_matching, pseudo_boundary_prediction, masked_shot_modelling: switches of
-            the four losses, each of weight 1.
+        shot_scene_matching: each end of the window matches the mean of the shots on its side of the pseudo-boundary; a
+            loss of weight 1, as are the next three.
+        contextual_group_matching: tells whether two shots are on the same side of the pseudo-boundary.
+        pseudo_boundary_prediction: tells the pseudo-boundary from another shot.
+        masked_shot_modelling: predicts the features of masked shots.
 
     Raises:
         ConfigError: no loss is on, `mask_rate` is outside (0, 1), or `radius` is below 1.

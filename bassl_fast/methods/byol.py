@@ -31,7 +31,8 @@ class BYOL(MomentumMethod):
         hidden: width of the hidden layers of projector and predictor.
         outputs: size of the projections that are compared.
         momentum: of the target network in the first step.
-        classes: for online evaluation, see `MomentumMethod`.
+        classes: online evaluation: also train a linear classifier with this many classes, from which the
+            encoder learns nothing.
 
     Raises:
         ConfigError: a momentum outside [0, 1]; a second view of another size or normalisation.

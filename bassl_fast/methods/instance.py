@@ -21,7 +21,8 @@ class Instance(Method):
     Args:
         dim: size D of a shot feature.
         views: augmentation of the training views.
-        nce_hidden, nce_dim: hidden and output size of the NCE head.
+        nce_hidden: hidden size of the InfoNCE head.
+        nce_dim: output size of the InfoNCE head.
         temperature: of InfoNCE.
     """
 

@@ -20,7 +20,8 @@ class NearbyShot(Method):
         dim: size D of a shot feature.
         views: augmentation of the training views.
         radius: largest distance of the other shot from the centre, in shots.
-        nce_hidden, nce_dim: hidden and output size of the NCE head.
+        nce_hidden: hidden size of the InfoNCE head.
+        nce_dim: output size of the InfoNCE head.
         temperature: of InfoNCE.
 
     Raises:

@@ -47,7 +47,8 @@ class SCE(MomentumMethod):
         queue: keys of past batches to compare with; a multiple of twice the global batch.
         batch_keys: compare with the keys of this global batch too; no published recipe does.
         momentum: of the target network in the first step.
-        classes: for online evaluation on the first view, see `MomentumMethod`.
+        classes: online evaluation: also train a linear classifier with this many classes on the first view, from
+            which the encoder learns nothing.
 
     Raises:
         ConfigError: a value outside its range; views of different normalisation; clips for an image encoder; a queue

@@ -34,7 +34,8 @@ class SCRL(BYOL):
         hidden: width of the hidden layers of projector and predictor.
         outputs: size of the projections that are compared.
         momentum: of the target network in the first step.
-        classes: for online evaluation on the mean over the map, see `MomentumMethod`.
+        classes: online evaluation: also train a linear classifier with this many classes on the mean over the map,
+            from which the encoder learns nothing.
 
     Raises:
         ConfigError: views too small for a box, or an encoder other than ResNet.

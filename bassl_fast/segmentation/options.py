@@ -34,8 +34,12 @@ class CRN:
     """Shape of a new contextual relation network; one from a checkpoint keeps its own.
 
     Args:
-        hidden, intermediate, heads, layers, dropout: of the transformer.
-        shots: length of a window.
+        hidden: width of the transformer.
+        intermediate: width of its feed-forward layers.
+        heads: attention heads.
+        layers: number of layers.
+        shots: shots in a window, odd.
+        dropout: fraction of activations dropped in training.
         similarity_init: start with attention to similar shots.
 
     Raises:

@@ -86,18 +86,20 @@ class Optimiser:
 
     Args:
         name: lars, sgd, adam or adamw.
-        lr: base learning rate, for a global batch of `lr_batch`; scaled linearly to `data.global_batch`.
+        lr: base learning rate, for a batch of `lr_batch`; scaled linearly to the global batch of the run.
         lr_batch: batch size that `lr` is for; 0 uses `lr` unscaled.
         momentum: of LARS and SGD.
         weight_decay: L2 decay, except of `exempt` parameters.
         warmup: fraction of all steps over which the rate rises, within [0, 1).
-        exempt: which parameters have no weight decay and are not adapted by LARS, see `split_parameters`.
-        schedule: whose warm-up and cosine. The first three differ by one step; "slowfast" rises from `warmup_start` to
-            the value of the cosine, or of `drops`, at the end of the warm-up.
+        exempt: which parameters have no weight decay and are not adapted by LARS: those whose names hold "bn" or
+            "bias" (BaSSL, SCRL), those whose names hold "bn" (VoV3D), those of normalisation layers ("norms"), or all
+            norms and biases ("vectors").
+        schedule: warm-up and cosine as in the code of BaSSL, SCRL, SCE or SlowFast. The first three differ by one step;
+            "slowfast" rises from `warmup_start` to the value of the cosine, or of `drops`, at the end of the warm-up.
         warmup_start: factor of the rate at which "slowfast" begins.
         drops: fractions of all steps after which "slowfast" divides the rate by ten, instead of the cosine.
-        nesterov: Nesterov momentum, of SGD.
-        lr_twice: step parameters that LARS does not adapt as the published SCRL code does, see `LARS`.
+        nesterov: use Nesterov momentum, with SGD.
+        lr_twice: apply the learning rate twice to parameters that LARS does not adapt, as the published SCRL code does.
 
     Raises:
         ConfigError: a value outside its range.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentParser
 
-from bassl_fast import cli
+from bassl_fast import Encoder, Method, cli, config
 from bassl_fast.cli import app, verbs
+from bassl_fast.config.spelling import class_names, subclasses
 from shard_tools import plugins
 from tests.refused import refused
 
@@ -82,6 +86,41 @@ def test_help_says_how_to_list_classes_and_imports_none():
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     assert "`--method.help` lists the classes, `--method.help NAME` shows" in " ".join(shown.split())
     assert shown.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("verb", verbs.VERBS)
+def test_every_option_has_a_text_and_none_points_at_code(verb: str):
+    entry = verbs.VERBS[verb]
+    function = getattr(importlib.import_module(entry.module), entry.function)
+    _check_texts(config.make_parser(function, entry.positional, for_help=True))
+
+
+@pytest.mark.parametrize("option", ["--method.help", "--encoder.help"])
+def test_every_argument_of_a_class_has_a_text_and_none_points_at_code(option: str, capsys):
+    base, skip = (Method, {1}) if option == "--method.help" else (Encoder, None)
+    for name in class_names(base):
+        with pytest.raises(SystemExit):
+            cli.main(["pretrain", option, name])
+        assert capsys.readouterr().out.startswith("usage: bassl-fast VERB ")
+        kind = next(kind for kind in subclasses(base) if kind.__name__ == name)
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(kind, skip=skip, fail_untyped=False)
+        _check_texts(parser)
+
+
+def _check_texts(parser: ArgumentParser) -> None:
+    for action in parser._actions:
+        assert action.help, action.dest
+        assert not re.search(r"see `\w+`", action.help), action.help
+
+
+def test_help_shows_what_may_be_left_out(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["pretrain", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "[--encoder ENCODER] [--method METHOD]" in shown  # a config may give them
+    assert "shot encoder. Required, here or in --config." in shown
+    assert "[--resume [true|false]]" in shown  # alone it means true
 
 
 @pytest.mark.parametrize(
