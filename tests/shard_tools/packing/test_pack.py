@@ -535,7 +535,7 @@ def test_shards_among_the_film_folders_are_refused(copy, tmp_path, place):
 @pytest.mark.parametrize("place", ["file", "file/shards"])
 def test_a_place_that_cannot_be_a_folder_is_one_line(source, tmp_path, place):
     (tmp_path / "file").write_bytes(b"x")
-    with pytest.raises(ShardError, match=r"file.*: (Not a directory|File exists); fix this"):
+    with pytest.raises(ShardError, match=r"file.*: (Not a directory|File exists); a file is in the place of a folder"):
         pack(source, tmp_path / place)
 
 
