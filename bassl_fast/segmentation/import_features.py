@@ -36,6 +36,8 @@ def import_features(source: str, annotations: str, features: str, checkpoint: st
         SourceError: the annotations cannot be read.
     """
     root, anno, out = Path(source), Path(annotations), open_place(features)
+    if not root.is_dir():
+        raise FeatureError(f"{root}: no such folder; give the folder of <film>/{shot_name(0)}")
     folders = sorted({path.parent for path in root.glob("*/shot_*.npy")})
     if not folders:
         raise FeatureError(f"{root}: holds no <film>/{shot_name(0)}; give the folder of all films")

@@ -341,8 +341,7 @@ def draw_films(
             raise SourceError(f"{name} {given[name]}: must be at least {least}")
     if test + val >= films:
         raise SourceError(
-            f"test {test} and val {val} leave no film of {films} to train on; give a larger --films, or a smaller "
-            "--test or --val"
+            f"--test {test} and --val {val} leave no film to train on of --films {films}; draw more, or hold out fewer"
         )
     frames_dir = root / FRAMES_DIR
     for place in (frames_dir, root / "anno", root / "scene318"):

@@ -266,8 +266,12 @@ def test_a_missing_or_empty_folder_is_called_so(tmp_path: Path, capsys):
     empty.mkdir()
     argv = ["finetune", "--data.features", missing, "--out", tmp_path / "run"]
     assert f"{missing}: no such folder; give the one that `bassl-fast extract` wrote" in refused(capsys, *argv)
+    argv = ["import-features", missing, tmp_path, tmp_path / "features"]
+    assert f"{missing}: no such folder; give the folder of <film>/shot_0000.npy" in refused(capsys, *argv)
     assert f"{empty}: an empty folder; give a folder of" in refused(capsys, "pack", empty, tmp_path / "shards")
-    assert "--films, or a smaller --test or --val" in refused(capsys, "draw", tmp_path / "films", "--films", "3")
+    assert "--test 4 and --val 0 leave no film to train on of --films 3; draw more, or hold out fewer" in refused(
+        capsys, "draw", tmp_path / "films", "--films", "3"
+    )
 
 
 def test_an_unknown_verb_names_the_nearest(capsys):

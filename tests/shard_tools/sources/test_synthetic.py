@@ -185,8 +185,8 @@ def test_progress_counts_films(tmp_path):
         ({"seed": -1}, "seed -1: must be at least 0"),
         ({"val": -1}, "val -1"),
         ({"workers": 0}, "workers 0"),
-        ({"films": 4}, "test 4 and val 0 leave no film of 4 .* --films, .* --test or --val"),
-        ({"films": 6, "test": 4, "val": 2}, "leave no film of 6"),
+        ({"films": 4}, "--test 4 and --val 0 leave no film to train on of --films 4; draw more"),
+        ({"films": 6, "test": 4, "val": 2}, "leave no film to train on of --films 6"),
     ],
 )
 def test_wrong_arguments_are_one_line(tmp_path, wrong, message):
