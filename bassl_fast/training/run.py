@@ -46,6 +46,7 @@ from shard_tools.shards.index import ShardIndex
 from shard_tools.storage.atomic import write_atomically
 from shard_tools.storage.cache import local_file
 
+from . import launch
 from .accumulate import InterleavedLoader
 from .checkpointing import Saver, WholeCheckpoints
 from .labels import labels_of
@@ -97,7 +98,7 @@ def run_training(
     if resume and _is_finished(last, facts, index):
         return last
     hardware.say_device()
-    hardware.say_restarts()
+    launch.say_restarts()
     if plan.padding:
         say(f"{plan.padding} of {plan.samples} samples are used twice per epoch, to fill the last batch")
     if training.compile:
@@ -142,7 +143,7 @@ def _resumes(run: RunFolder, wanted: bool) -> bool:
         ConfigError: there is one, but resuming was not asked for.
     """
     there = run.has(LAST)
-    if there and not (wanted or hardware.restarts()):
+    if there and not (wanted or launch.restarts()):
         raise ConfigError(f"{run.where(LAST)}: this run exists; continue it with --resume, or choose another --out")
     if wanted and not there:
         say(f"{run.where(LAST)}: no checkpoint yet, the run starts from the beginning")
@@ -266,7 +267,7 @@ def make_trainer(
     Raises:
         ConfigError: devices or a precision that this machine lacks.
     """
-    processes, machines = hardware.launched() or ("auto", 1)
+    processes, machines = launch.launched() or ("auto", 1)
     devices, nodes = training.devices or processes, training.nodes or machines
     bar, lines = progress_callbacks()
     try:
@@ -274,7 +275,7 @@ def make_trainer(
             accelerator="auto",
             devices=devices,
             num_nodes=nodes,
-            strategy=hardware.strategy(devices, nodes, training.timeout_minutes),
+            strategy=launch.strategy(devices, nodes, training.timeout_minutes),
             precision=precision,  # type: ignore[arg-type]  # one of `Precision`
             max_steps=total_steps,
             max_epochs=-1,
@@ -288,7 +289,7 @@ def make_trainer(
             log_every_n_steps=every,
             num_sanity_val_steps=0,
             sync_batchnorm=torch.cuda.is_available(),
-            plugins=[WholeCheckpoints(run), *hardware.launch_plugins()],
+            plugins=[WholeCheckpoints(run), *launch.launch_plugins()],
         )
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())}") from None
