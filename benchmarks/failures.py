@@ -1,7 +1,7 @@
 """Faults in training with several processes, and what they cost: only time.
 
     killed      one of four processes is killed (SIGKILL) at a random step; torchrun restarts all of them
-    fewer       the same without a restart; the command is run again with two processes
+    fewer       the same without a restart; the command is run again with half as many processes
     saving      process 0 is killed when half of a checkpoint is on the disk
     frozen      a process is stopped (SIGSTOP); the others time out
     picture     a key-frame is broken, with data.max_broken 0
@@ -220,40 +220,41 @@ def _reason(run: Run) -> str:
     return next(line for _, line in run.lines if line.startswith("bassl-fast: "))
 
 
-def killed(project: Project, out: str, rng: random.Random) -> Outcome:
-    step, rank = rng.randrange(SAVED_EVERY + 1, STEPS - 1), rng.randrange(4)
-    return _restarted(project, out, "kill", step, rank)
+def killed(project: Project, out: str, rng: random.Random, processes: int = 4) -> Outcome:
+    step, rank = rng.randrange(SAVED_EVERY + 1, STEPS - 1), rng.randrange(processes)
+    return _restarted(project, out, "kill", step, rank, processes)
 
 
-def saving(project: Project, out: str, rng: random.Random) -> Outcome:
-    return _restarted(project, out, "kill_while_saving", 2 * rng.randrange(2, STEPS // 2 - 1) + 1, 0)
+def saving(project: Project, out: str, rng: random.Random, processes: int = 4) -> Outcome:
+    return _restarted(project, out, "kill_while_saving", 2 * rng.randrange(2, STEPS // 2 - 1) + 1, 0, processes)
 
 
 def frozen(project: Project, out: str, rng: random.Random) -> Outcome:
     options = ("--training.timeout_minutes", str(TIMEOUT / 60))
     step, rank = rng.randrange(SAVED_EVERY + 1, STEPS - 1), rng.randrange(4)
-    return _restarted(project, out, "freeze", step, rank, *options)
+    return _restarted(project, out, "freeze", step, rank, 4, *options)
 
 
-def _restarted(project: Project, out: str, what: str, step: int, rank: int, *options: str) -> Outcome:
-    command = torchrun(4, "--standalone", "--max-restarts", "1") + project.options(out, *options)
+def _restarted(project: Project, out: str, what: str, step: int, rank: int, processes: int, *options: str) -> Outcome:
+    command = torchrun(processes, "--standalone", "--max-restarts", "1") + project.options(out, *options)
     run = Run.start(command, **project.fault(out, what, step, rank))
     assert run.wait() == 0, run.text
     broken = project.broken_at(out)
     stopped = _stopped(run, broken)
     went_on, first = run.steps(broken + stopped)[0]
     made = step + (what == "kill_while_saving")  # which happens after the step
-    return Outcome(step, made + 1 - first, stopped, went_on - broken, difference(project, out, 4), _reason(run))
+    ends = difference(project, out, processes)
+    return Outcome(step, made + 1 - first, stopped, went_on - broken, ends, _reason(run))
 
 
-def fewer(project: Project, out: str, rng: random.Random) -> Outcome:
-    step, rank = rng.randrange(SAVED_EVERY + 1, STEPS - 1), rng.randrange(4)
-    run = Run.start(torchrun(4) + project.options(out), **project.fault(out, "kill", step, rank))
+def fewer(project: Project, out: str, rng: random.Random, processes: int = 4) -> Outcome:
+    step, rank = rng.randrange(SAVED_EVERY + 1, STEPS - 1), rng.randrange(processes)
+    run = Run.start(torchrun(processes) + project.options(out), **project.fault(out, "kill", step, rank))
     assert run.wait() != 0, run.text
     stopped, saved = _stopped(run, project.broken_at(out)), project.checkpoint(out)["global_step"]
-    again = Run.start(torchrun(2) + project.options(out, "--resume"))
+    again = Run.start(torchrun(processes // 2) + project.options(out, "--resume"))
     assert again.wait() == 0, again.text
-    return Outcome(step, step - saved, stopped, None, difference(project, out, 4), _reason(run))
+    return Outcome(step, step - saved, stopped, None, difference(project, out, processes), _reason(run))
 
 
 def terminated(project: Project, out: str, rng: random.Random) -> Outcome:
