@@ -20,6 +20,7 @@ from shard_tools.errors import EngineError, SourceError
 from tests.bassl_fast.conftest import Project
 from tests.films import digests, write_set
 from tests.refused import refused
+from tests.videos import draw_video
 
 pytestmark = pytest.mark.slow
 
@@ -131,6 +132,20 @@ def test_extract_on_a_cluster_writes_the_bytes_of_one_machine(nodes: Cluster, pr
     for folder, engine in zip(out, (["--engine", "ray", "--address", nodes.address], []), strict=True):
         assert cli.main(["extract", project.pretrained, project.shards, str(folder), "--threads", "1", *engine]) == 0
     assert digests(out[0]) == digests(out[1])
+
+
+def test_scenes_on_a_cluster_are_those_of_one_machine(nodes: Cluster, tmp_path: Path, capsys):
+    draw_video(tmp_path / "film.mp4", [24, 36, 30])
+    (tmp_path / "none.mp4").write_bytes(b"no film")
+    film, none, options = str(tmp_path / "film.mp4"), str(tmp_path / "none.mp4"), ["--baseline", "--scenes", "2"]
+    assert cli.main(["scenes", film, *options, "--out", str(tmp_path / "local")]) == 0
+    capsys.readouterr()
+    ray_ = ["--engine", "ray", "--address", nodes.address, "--out", str(tmp_path / "ray")]
+    assert cli.main(["scenes", film, none, *options, *ray_]) == 1
+    complaints = capsys.readouterr().err
+    assert "none.mp4: " in complaints
+    assert "1 of 2 films failed" in complaints
+    assert digests(tmp_path / "ray") == digests(tmp_path / "local")
 
 
 def test_a_cluster_of_this_machine_is_started_for_one_command(tmp_path: Path):
