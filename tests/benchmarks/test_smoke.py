@@ -20,6 +20,7 @@ import torch
 
 from shard_tools.packing.pack import pack
 from tests.films import write_film
+from tests.videos import draw_video
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +99,7 @@ def test_costs_of_the_committed_results(run: Run, tmp_path: Path):
 
 def test_exits(run: Run, tmp_path: Path):
     with pytest.raises(SystemExit) as ended:
-        run("exits", "--starts", 2, "--load", 1, "--out", tmp_path / "out.json")
+        run("exits", "--starts", 2, "--load", 0, "--out", tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text())["ended"] == {"clean": 2}
     assert not ended.value.code
 
@@ -154,7 +155,7 @@ def test_plots_of_the_committed_results(name: str, run: Run, tmp_path: Path):
 
 
 def test_quality(run: Run, tmp_path: Path):
-    sizes = ["--draws", 11, "--films", 4, "--shots", 60, "--steps", 1, "--seeds", 0, "--epochs", 1]
+    sizes = ["--draws", 11, "--films", 4, "--shots", 51, "--steps", 1, "--seeds", 0, "--epochs", 1]
     out = ["--out", tmp_path / "out.json", "--plot", tmp_path / "plot.svg"]
     run("quality", *sizes, "--methods", "instance", *out)
     assert read(tmp_path / "out.json", "quality")["ap"].keys() == {"chance", "untrained", "instance"}
@@ -162,7 +163,7 @@ def test_quality(run: Run, tmp_path: Path):
 
 
 def test_scale(run: Run, tmp_path: Path):
-    sizes = ["--films", 1, 2, "--shots", 40, "--steps", 1, "--threads", 1]
+    sizes = ["--films", 2, "--shots", 40, "--steps", 1, "--threads", 1]
     out = ["--out", tmp_path / "out.json", "--plot", tmp_path / "plot.svg"]
     run("scale", *sizes, "--rounds", 1, *out)
     report = read(tmp_path / "out.json", "scale")
@@ -172,7 +173,8 @@ def test_scale(run: Run, tmp_path: Path):
 
 
 def test_scenes(run: Run, tmp_path: Path):
-    run("scenes", "--hours", 0.02, "--depth", 18, "--out", tmp_path / "out.json")
+    clip = draw_video(tmp_path / "clip.mp4", [96, 160, 224])
+    run("scenes", "--clip", clip, "--hours", 0.02, "--depth", 18, "--out", tmp_path / "out.json")
     assert read(tmp_path / "out.json", "scenes")["shots"] > 10
 
 
