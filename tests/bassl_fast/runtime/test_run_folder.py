@@ -24,7 +24,7 @@ from bassl_fast.runtime.run_folder import RunFolder
 from shard_tools.errors import RemoteError
 from shard_tools.storage import remote
 from tests.bassl_fast.conftest import PRETRAIN, Project
-from tests.bassl_fast.training.test_launch import ROOT, TORCHRUN, launch, same
+from tests.bassl_fast.training.test_launch import ROOT, TORCHRUN, launch, plain, same, trained_as_one
 from tests.refused import refused
 from tests.servers import BUCKET, Proxy, s3_server, use_s3
 
@@ -120,42 +120,48 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_a_run_that_got_sigterm_has_uploaded_and_resumes(argv: list[str], bucket: Path, tmp_path: Path):
-    argv += ["--training.steps", "60", "--training.checkpoint_steps", "1000", "--training.validate_every", "0"]
+def test_a_run_that_got_sigterm_has_uploaded_and_resumes_bit_exactly(project: Project, bucket: Path, tmp_path: Path):
+    """Told to end in the middle of an epoch and of a step of two micro-batches: the weights of a run without stops."""
+    argv = ["pretrain", "--config", project.config, "--data.shards", project.shards, "--training.accumulate", "2"]
+    argv += ["--training.steps", "12", "--training.checkpoint_steps", "1000"]
     broken = [*argv, "--out", f"{S3}/ended"]
-    running = subprocess.Popen(
-        [sys.executable, "-m", "bassl_fast.cli", *broken], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "bassl_fast.cli", *broken]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in running.stdout:
-        if line.startswith("step 6/"):
+        if line.startswith("step 2/"):
             break
     running.send_signal(signal.SIGTERM)
-    said, _ = running.communicate(timeout=300)
-    assert running.returncode == 0
-    ended = int(re.search(r"s3://films/ended/last.ckpt: stopped by SIGTERM at step (\d+) of 60", said)[1])
-    assert torch.load(bucket / "ended" / "last.ckpt", weights_only=True)["global_step"] == ended
-    summary = json.loads((bucket / "ended" / "summary.json").read_text())
+    said, complaints = running.communicate(timeout=300)
+    assert (running.returncode, complaints) == (0, "")
+    saved = r"s3://films/ended/last.ckpt: stopped by SIGTERM at step (\d+) of 12 and saved; continue with --resume"
+    ended = int(re.search(saved, said.splitlines()[-1])[1])
+    assert 2 <= ended < 12
+    there, straight = bucket / "ended", tmp_path / "straight"
+    assert torch.load(there / "last.ckpt", weights_only=True)["global_step"] == ended
+    summary = json.loads((there / "summary.json").read_text())
     assert (summary["ended"], summary["step"], summary["restarts"]) == ("SIGTERM", ended, 0)
     assert cli.main([*broken, "--resume"]) == 0
-    assert cli.main([*argv, "--out", str(tmp_path / "straight")]) == 0
-    same(weights(bucket / "ended" / "last.ckpt"), weights(tmp_path / "straight" / "last.ckpt"), "resumed")
-    assert (bucket / "ended" / "metrics-000.csv").is_file()
-    summary = json.loads((bucket / "ended" / "summary.json").read_text())
-    assert (summary["ended"], summary["step"], summary["steps"], summary["restarts"]) == (
-        "finished",
-        60,
-        60 - ended,
-        1,
-    )
+    assert cli.main([*argv, "--out", str(straight)]) == 0
+    mine, theirs = (torch.load(run / "last.ckpt", weights_only=True) for run in (there, straight))
+    assert mine["global_step"] == theirs["global_step"] == 12
+    for key in ("data", "state_dict", "optimizer_states", "lr_schedulers"):
+        same(mine[key], theirs[key], key)
+    assert (there / "metrics-000.csv").is_file()
+    summary = json.loads((there / "summary.json").read_text())
+    found = [summary[key] for key in ("ended", "step", "steps", "restarts")]
+    assert found == ["finished", 12, 12 - ended, 1]
 
 
-def test_of_two_processes_one_writes(argv: list[str], bucket: Path):
-    done = launch(TORCHRUN, [*argv, "--training.steps", "3", "--out", f"{S3}/two"])
+def test_of_two_processes_one_writes_and_both_train_as_one(project: Project, bucket: Path, tmp_path: Path):
+    argv = [*plain(project, tmp_path), "--training.accumulate", "2"]
+    done = launch(TORCHRUN, [*argv, "--out", f"{S3}/two"])
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("checkpoint: s3://films/two/last.ckpt") == 1
+    assert done.stdout.count("checkpoint: s3://films/two/last.ckpt") == done.stdout.count("checkpoint: ") == 1
     summary = json.loads((bucket / "two" / "summary.json").read_text())
     assert (summary["world_size"], summary["samples"]) == (2, 24)
     assert len(list((bucket / "two" / "tensorboard").glob("events*"))) == 1
+    assert cli.main([*argv, "--out", str(tmp_path / "one")]) == 0
+    trained_as_one(bucket / "two", tmp_path / "one")
 
 
 def test_an_upload_waits_for_a_server_that_is_away(bucket: Path, proxy: Proxy, tmp_path: Path):

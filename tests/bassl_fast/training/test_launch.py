@@ -1,10 +1,11 @@
-"""Runs of several processes, started as a user starts them, train as one process does."""
+"""Runs of several processes, started as a user starts them, train as one process does.
+
+Those of torchrun are in `tests/bassl_fast/runtime/test_run_folder.py`, as they also write to a bucket.
+"""
 
 from __future__ import annotations
 
 import os
-import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,10 +24,15 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 PYTHON = [sys.executable, "-m"]
+LOSSES = ("ssm", "cgm", "pp", "msm", "shotcol")
 
 
 @pytest.fixture
 def argv(project: Project, tmp_path: Path) -> list[str]:
+    return plain(project, tmp_path)
+
+
+def plain(project: Project, tmp_path: Path) -> list[str]:
     """Three steps of an encoder without batch normalisation, without dropout: nothing but order of sums may differ."""
     method = {"class_path": "bassl_fast.methods.BaSSLShotCoL"}
     method["init_args"] = PRETRAIN["method"]["init_args"] | {"dropout": 0.0}
@@ -52,25 +58,24 @@ def launch(starter: list[str], argv: list[str], **environment: str) -> subproces
     )
 
 
-@pytest.mark.parametrize(
-    ("starter", "options"),
-    [(TORCHRUN, ["--training.accumulate", "2"]), (PYTHON, ["--training.devices", "2"])],
-    ids=["torchrun", "devices"],
-)
-def test_two_processes_train_as_one(argv: list[str], tmp_path: Path, starter: list[str], options: list[str]):
-    done = launch(starter, [*argv, *options, "--out", str(tmp_path / "two")])
+def test_two_processes_train_as_one(argv: list[str], tmp_path: Path):
+    done = launch(PYTHON, [*argv, "--training.devices", "2", "--out", str(tmp_path / "two")])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("checkpoint: ") == 1
-    alone = [] if "--training.devices" in options else options
-    assert cli.main([*argv, *alone, "--out", str(tmp_path / "one")]) == 0
-    two, one = (training_curves(tmp_path, str(tmp_path / name / "last.ckpt")) for name in ("two", "one"))
-    assert two.keys() == one.keys() >= {f"pretraining: loss/{loss}" for loss in ("ssm", "cgm", "pp", "msm", "shotcol")}
-    for name, curve in one.items():
-        torch.testing.assert_close(torch.tensor(two[name]), torch.tensor(curve), rtol=1e-4, atol=1e-5, msg=name)
-    two, one = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("two", "one"))
-    assert two["data"] == one["data"]
-    for name, value in one["state_dict"].items():
-        torch.testing.assert_close(two["state_dict"][name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert cli.main([*argv, "--out", str(tmp_path / "one")]) == 0
+    trained_as_one(tmp_path / "two", tmp_path / "one")
+
+
+def trained_as_one(two: Path, one: Path) -> None:
+    """The curves and the weights of two runs are the same."""
+    ours, theirs = (training_curves(run.parent, str(run / "last.ckpt")) for run in (two, one))
+    assert ours.keys() == theirs.keys() >= {f"pretraining: loss/{loss}" for loss in LOSSES}
+    for name, curve in theirs.items():
+        torch.testing.assert_close(torch.tensor(ours[name]), torch.tensor(curve), rtol=1e-4, atol=1e-5, msg=name)
+    ours, theirs = (torch.load(run / "last.ckpt", weights_only=True) for run in (two, one))
+    assert ours["data"] == theirs["data"]
+    for name, value in theirs["state_dict"].items():
+        torch.testing.assert_close(ours["state_dict"][name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_a_loss_that_is_not_finite_on_one_process_stops_all(argv: list[str], tmp_path: Path):
@@ -85,34 +90,6 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_all(argv: list[str], tmp
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert "bassl-fast: loss is nan at step 1 (films tt900000" in done.stderr
-
-
-def test_sigterm_saves_and_the_run_resumes_bit_exactly(project: Project, tmp_path: Path):
-    """Told to end in the middle of an epoch and of a step of two micro-batches: the weights of a run without stops."""
-    argv = ["pretrain", "--config", project.config, "--data.shards", project.shards, "--training.accumulate", "2"]
-    argv += ["--training.steps", "12", "--training.checkpoint_steps", "1000"]
-    broken = [*argv, "--out", str(tmp_path / "broken")]
-    running = subprocess.Popen(
-        [*PYTHON, "bassl_fast.cli", *broken], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    for line in running.stdout:
-        if line.startswith("step 2/"):
-            break
-    running.send_signal(signal.SIGTERM)
-    said, complaints = running.communicate(timeout=120)
-    assert (running.returncode, complaints) == (0, "")
-    last = said.splitlines()[-1]
-    ended = int(
-        re.search(r"last.ckpt: stopped by SIGTERM at step (\d+) of 12 and saved; continue with --resume", last)[1]
-    )
-    assert 2 <= ended < 12
-    assert cli.main([*broken, "--resume"]) == 0
-    assert cli.main([*argv, "--out", str(tmp_path / "straight")]) == 0
-    straight, broken = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("straight", "broken"))
-    assert straight["global_step"] == broken["global_step"] == 12
-    assert straight["data"] == broken["data"]
-    for key in ("state_dict", "optimizer_states", "lr_schedulers"):
-        same(straight[key], broken[key], key)
 
 
 def same(mine: Any, theirs: Any, where: str) -> None:
