@@ -151,7 +151,7 @@ def test_features_that_cannot_be_imported(project: Project, tmp_path: Path, caps
     assert not (tmp_path / "ours" / "features.json").exists()
     (tmp_path / "ours" / "features.json.part").unlink()
     assert "not empty" in refused(capsys, *argv)
-    assert "give the folder of all films" in refused(
+    assert "no: no such folder; give the folder of <film>/shot_0000.npy" in refused(
         capsys, "import-features", tmp_path / "no", project.films, tmp_path / "o"
     )
     assert "give the MovieNet folder" in refused(capsys, "import-features", theirs, tmp_path, tmp_path / "o")
