@@ -213,4 +213,4 @@ def _jpeg(image: Image.Image) -> bytes:
 
 
 def _shot(number: int, shot: Shot, jpegs: tuple[bytes, ...], probability: float) -> SceneShot:
-    return SceneShot(number, shot.start, shot.end, shot.first, shot.last, probability, jpegs)
+    return SceneShot(number, shot.start, shot.end, shot.first, shot.last, probability, jpegs, shot.transition)

@@ -68,6 +68,7 @@ def scenes_json(film: FilmScenes, made_by: dict[str, Any], asked: dict[str, Any]
                 "first_frame": shot.first,
                 "last_frame": shot.last,
                 "probability": shot.probability,
+                "transition": shot.transition,
             }
             for shot in film.shots
         ],
@@ -89,7 +90,7 @@ def read_film(folder: Path, document: dict[str, Any]) -> FilmScenes:
         except OSError as error:
             raise SourceError(f"{error.filename}: {error.strerror}; delete {folder} and run again") from None
         span = row["start"], row["end"], row["first_frame"], row["last_frame"]
-        shots.append(SceneShot(row["shot"], *span, row["probability"], jpegs))
+        shots.append(SceneShot(row["shot"], *span, row["probability"], jpegs, row.get("transition")))
     name, source, method = document["film"], document["source"], document["method"]
     return FilmScenes(name, source, Fraction(document["rate"]), tuple(shots), (), 1.0, "", 0.0, method)
 

@@ -10,6 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from shard_tools.video.cutter import Transition
+
 
 @dataclass(frozen=True)
 class SceneShot:
@@ -21,6 +23,7 @@ class SceneShot:
         first, last: its frames as decoded, from 0, `last` included.
         probability: 0..1, that it is the last of its scene.
         keyframes: JPEG bytes of three frames at 1/6, 3/6 and 5/6 of it, 240 pixels high.
+        transition: how it begins, "cut", "fade" or "dissolve"; None if unknown, as of the first shot.
     """
 
     number: int
@@ -30,6 +33,7 @@ class SceneShot:
     last: int
     probability: float
     keyframes: tuple[bytes, ...]
+    transition: Transition | None = None
 
 
 @dataclass(frozen=True)

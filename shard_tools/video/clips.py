@@ -32,7 +32,7 @@ def clip_frames(path: Path | str, fps: float, short_side: int) -> Iterator[bytes
         if until <= done:
             continue
         size = size or _size(shown, short_side)
-        turned = shown.frame.rotation
+        turned = shown.rotation
         width, height = size if turned % 180 == 0 else size[::-1]
         image = reformatter.reformat(shown.frame, width, height, "rgb24", interpolation="BICUBIC").to_image()
         buffer = io.BytesIO()
@@ -47,7 +47,7 @@ def clip_frames(path: Path | str, fps: float, short_side: int) -> Iterator[bytes
 def _size(shown: Shown, short_side: int) -> tuple[int, int]:
     """Width and height of the upright picture in square pixels."""
     width, height = shown.frame.width * shown.pixel_aspect, shown.frame.height
-    if shown.frame.rotation % 180 == 90:
+    if shown.rotation % 180 == 90:
         width, height = height, width
     scale = short_side / min(width, height) if short_side else 1
     return max(1, round(width * scale)), max(1, round(height * scale))

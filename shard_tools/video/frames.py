@@ -30,12 +30,19 @@ _CUT = "{}: cut short; fetch it again, or re-encode what is there with ffmpeg"
 
 
 class Shown(NamedTuple):
-    """A decoded frame, the seconds [start, end) it is shown for, and the aspect of its pixels (width / height)."""
+    """A decoded frame and how to show it.
+
+    Attributes:
+        start, end: seconds [start, end) that it is shown for.
+        pixel_aspect: width / height of its pixels.
+        rotation: degrees, counterclockwise, by which to turn it upright; a multiple of 90.
+    """
 
     start: float
     end: float
     frame: VideoFrame
     pixel_aspect: float
+    rotation: int
 
 
 class Header(NamedTuple):
@@ -85,7 +92,7 @@ def decode(film: Path | str, progress: Progress | None = None) -> Iterator[Shown
                 start = start if start > held.start else held.end
                 yield _ended(held, start, progress)
             length = float((frame.duration or 0) * frame.time_base) or step
-            held = Shown(start, start + length, frame, pixel_aspect)
+            held = Shown(start, start + length, frame, pixel_aspect, frame.rotation)
     if held is None:
         raise SourceError(f"{film}: a video stream without pictures; remove the file or fetch it again")
     yield _ended(held, held.end, progress)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from shard_tools.annotations.movienet import read_shot_times
 from shard_tools.errors import SourceError
 
+from .cutter import Begin
 from .frames import EPSILON, Shown
 
 
@@ -21,16 +22,16 @@ class ListedShots:
     def __init__(self, starts: ShotList) -> None:
         self._list, self._due, self._seen = starts, 0, 0
 
-    def push(self, shown: Shown) -> list[int]:
+    def push(self, shown: Shown) -> list[Begin]:
         number = self._seen
         now = number if self._list.unit == "frame" else shown.end - EPSILON  # all that begins before the next frame
         self._seen += 1
         begins = False
         while self._due < len(self._list.starts) and self._list.starts[self._due] <= now:
             begins, self._due = True, self._due + 1
-        return [number] if begins else []
+        return [Begin(number, None)] if begins else []
 
-    def finish(self) -> list[int]:
+    def finish(self) -> list[Begin]:
         if self._due < len(self._list.starts):
             raise SourceError(
                 f"{self._list.source}: shot {self._due} begins at {self._list.unit} {self._list.starts[self._due]:g}, "

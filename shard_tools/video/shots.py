@@ -1,7 +1,7 @@
 """Shots of a film with their key-frames, in order, from decoding it once.
 
-    decode -> cutter: does a shot begin here? ------------> shots
-           -> frame of 240 pixels, a key-frame candidate ---^
+    decode -> frame of 240 pixels -> cutter: does a shot begin here? -> shots
+                                  -> a key-frame candidate -------------^
 
 A detector decides some frames late, and only then is the end of a shot known, so candidates are kept, at most
 `CANDIDATES` per shot: every second, fourth, ... frame of a longer shot. Memory does not grow with the film.
@@ -20,11 +20,10 @@ from shard_tools.annotations.labels import FPS
 from shard_tools.annotations.movienet import keyframe_positions
 from shard_tools.progress import Progress
 
-from .detectors import Cutter
+from .cutter import Cutter, Transition
 from .frames import EPSILON, Shown, decode, load_library
 
 if TYPE_CHECKING:
-    from av import VideoFrame
     from PIL.Image import Image
 
 HEIGHT = 240  # of a key-frame, in pixels
@@ -38,6 +37,7 @@ class Shot(NamedTuple):
         start, end: seconds, [start, end).
         first, last: numbers of its frames as decoded, from 0, `last` included.
         keyframes: three images, upright, 240 pixels high, of one size throughout the film.
+        transition: how it begins; None if unknown, as of the first shot.
     """
 
     start: float
@@ -45,6 +45,7 @@ class Shot(NamedTuple):
     first: int
     last: int
     keyframes: tuple[Image, ...]
+    transition: Transition | None = None
 
 
 def cut_shots(film: Path | str, cutter: Cutter, progress: Progress | None = None) -> Iterator[Shot]:
@@ -57,28 +58,43 @@ def cut_shots(film: Path | str, cutter: Cutter, progress: Progress | None = None
     Raises:
         SourceError: the file cannot be read to its end.
     """
-    draw = _Pictures()
     waiting: deque[_Candidate] = deque()
-    cuts: set[int] = set()
+    begins: dict[int, Transition | None] = {}
     shot: _OpenShot | None = None
+    width = 0
 
     def settled(count: int) -> Iterator[Shot]:
         nonlocal shot
         for _ in range(count):
             candidate = waiting.popleft()
-            if shot is None or candidate.number in cuts:
+            if shot is None or candidate.number in begins:
                 if shot is not None:
-                    yield shot.close(candidate.start, draw)
-                shot = _OpenShot(candidate)
+                    yield shot.close(candidate.shown.start, width)
+                shot = _OpenShot(candidate, begins.pop(candidate.number, None))
             shot.add(candidate)
 
-    for number, shown in enumerate(decode(film, progress)):
-        cuts.update(cutter.push(shown))
-        waiting.append(_Candidate(number, shown.start, draw.small(shown), shown.frame.rotation))
+    for number, shown in enumerate(small_frames(film, progress)):
+        width = width or (shown.frame.height if _lies(shown) else shown.frame.width)
+        begins.update(cutter.push(shown))
+        waiting.append(_Candidate(number, shown))
         yield from settled(max(0, len(waiting) - 1 - cutter.lag))
-    cuts.update(cutter.finish())
+    begins.update(cutter.finish())
     yield from settled(len(waiting))
-    yield shot.close(shown.end, draw)  # type: ignore[union-attr]  # there is one, as a film has frames
+    yield shot.close(shown.end, width)  # type: ignore[union-attr]  # there is one, as a film has frames
+
+
+def small_frames(film: Path | str, progress: Progress | None = None) -> Iterator[Shown]:
+    """Every frame of a film as yuv420p, 240 pixels high once upright, its pixels square; see `decode`."""
+    # One for the whole film: setting one up takes longer than converting a frame.
+    reformatter = load_library("av.video.reformatter").VideoReformatter()
+    for shown in decode(film, progress):
+        width, height = picture_width(shown), HEIGHT
+        if _lies(shown):
+            width, height = height, width
+        # To half the size or less, means of areas look like bicubic interpolation and take half its time.
+        way = "AREA" if shown.frame.height >= 2 * height else "BICUBIC"
+        small = reformatter.reformat(shown.frame, width, height, "yuv420p", interpolation=way)
+        yield shown._replace(frame=small, pixel_aspect=1.0)
 
 
 def ticks(start: float, end: float) -> tuple[int, int]:
@@ -97,16 +113,15 @@ def keyframe_times(start: float, end: float) -> list[float]:
 
 class _Candidate(NamedTuple):
     number: int
-    start: float
-    picture: VideoFrame
-    rotation: int
+    shown: Shown
 
 
 class _OpenShot:
     """A shot whose end is not known yet: its candidates, thinned out as it grows."""
 
-    def __init__(self, first: _Candidate) -> None:
+    def __init__(self, first: _Candidate, transition: Transition | None) -> None:
         self._first, self._last = first, first
+        self._transition = transition
         self._kept: list[_Candidate] = []
         self._stride = 1
 
@@ -118,43 +133,27 @@ class _OpenShot:
             del self._kept[1::2]
             self._stride *= 2
 
-    def close(self, end: float, draw: _Pictures) -> Shot:
-        starts = [candidate.start for candidate in self._kept]
-        shown = [max(0, bisect_right(starts, t + EPSILON) - 1) for t in keyframe_times(self._first.start, end)]
-        pictures = tuple(draw.final(self._kept[at]) for at in shown)
-        return Shot(self._first.start, end, self._first.number, self._last.number, pictures)
+    def close(self, end: float, width: int) -> Shot:
+        start, starts = self._first.shown.start, [candidate.shown.start for candidate in self._kept]
+        at = [max(0, bisect_right(starts, t + EPSILON) - 1) for t in keyframe_times(start, end)]
+        pictures = tuple(fit_width(_upright(self._kept[i].shown), width) for i in at)
+        return Shot(start, end, self._first.number, self._last.number, pictures, self._transition)
 
 
-class _Pictures:
-    """Makes frames upright, 240 pixels high, of even width and the right aspect, all of one size."""
-
-    def __init__(self) -> None:
-        # One for the whole film: setting one up takes longer than converting a frame.
-        self._reformatter = load_library("av.video.reformatter").VideoReformatter()
-        self._width: int | None = None
-
-    def small(self, shown: Shown) -> VideoFrame:
-        frame, width, height = shown.frame, picture_width(shown), HEIGHT
-        if _lies(frame):
-            width, height = height, width
-        return self._reformatter.reformat(frame, width, height, "yuv420p", interpolation="BICUBIC")
-
-    def final(self, candidate: _Candidate) -> Image:
-        image = candidate.picture.to_image()
-        image = image.rotate(candidate.rotation, expand=True) if candidate.rotation else image
-        self._width = self._width or image.width
-        return fit_width(image, self._width)
+def _upright(shown: Shown) -> Image:
+    image = shown.frame.to_image()
+    return image.rotate(shown.rotation, expand=True) if shown.rotation else image
 
 
 def picture_width(shown: Shown) -> int:
     """Width of a frame as a key-frame, in pixels."""
     aspect = shown.frame.width * shown.pixel_aspect / shown.frame.height
-    return max(2, 2 * round(HEIGHT * (1 / aspect if _lies(shown.frame) else aspect) / 2))
+    return max(2, 2 * round(HEIGHT * (1 / aspect if _lies(shown) else aspect) / 2))
 
 
-def _lies(frame: VideoFrame) -> bool:
+def _lies(shown: Shown) -> bool:
     """Whether a frame is stored on its side, as phones do."""
-    return frame.rotation % 180 == 90
+    return shown.rotation % 180 == 90
 
 
 def fit_width(image: Image, width: int) -> Image:

@@ -1,0 +1,154 @@
+"""Cuts, fades and dissolves of a film, cheap enough to find while decoding.
+
+    cuts       PySceneDetect's adaptive detector, without those after which the picture of before comes back (a flash)
+    fades      black frames between frames that are not
+    dissolves  frames that are mixtures of one before and one after, when these two differ
+
+Half of the clips of `benchmarks/shots.py` were used to choose the thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from .cutter import Begin
+from .frames import Shown, load_library
+from .pyscenedetect import SceneDetect, Thumbnails
+
+SIZE = 16, 9  # blocks whose mean colours are compared: coarse, so that motion within a shot changes little
+REACH = 17  # frames on either side of one that are looked at
+BLACK = 20  # of 255; a frame is black if no block is brighter
+FLASH = 0.4  # of the difference at a cut; what changes less from before it to after it is no cut
+APART = 15  # frames between two shots at least, as PySceneDetect's
+
+
+class Transitions:
+    """A cutter for cuts, fades through black, and dissolves of half a second to two seconds at 24 frames a second."""
+
+    lag = 2 * REACH + 1
+
+    def __init__(self) -> None:
+        self._cv2, self._thumbnails = load_library("cv2"), Thumbnails()
+        self._cuts, self._dissolves = SceneDetect("AdaptiveDetector"), Dissolves()
+        self._blocks = np.empty((2 * REACH + 1, 3 * SIZE[0] * SIZE[1]), np.float32)  # of the last frames, in order
+        self._black = np.zeros(2 * REACH + 1, bool)
+        self._seen = 0
+        self._found: list[int] = []  # cuts whose surroundings are not seen yet
+        self._faded: int | None = None  # first of the black frames
+        self._last = 0
+
+    def push(self, shown: Shown) -> list[Begin]:
+        pixels = self._thumbnails(shown)
+        blocks = self._cv2.resize(pixels, SIZE, interpolation=self._cv2.INTER_AREA).ravel()
+        begins = [begin for begin in self._step(blocks, self._cuts.push_pixels(pixels)) if self._fresh(begin)]
+        self._seen += 1
+        return begins
+
+    def finish(self) -> list[Begin]:
+        begins: list[Begin] = []
+        for _ in range(REACH):  # as if the last frame went on
+            begins += [begin for begin in self._step(self._blocks[-1], []) if self._fresh(begin)]
+            self._seen += 1
+        return begins
+
+    def _fresh(self, begin: Begin) -> bool:
+        fresh = begin.frame - self._last >= APART
+        self._last = begin.frame if fresh else self._last
+        return fresh
+
+    def _step(self, blocks: np.ndarray, cuts: Iterable[Begin]) -> list[Begin]:
+        """What is known now that frame `_seen` was seen; cuts and dissolves are decided `REACH` frames later."""
+        if self._seen == 0:
+            self._blocks[:] = blocks
+            self._black[:] = blocks.max() < BLACK
+        self._blocks[:-1], self._blocks[-1] = self._blocks[1:], blocks
+        self._black[:-1], self._black[-1] = self._black[1:], blocks.max() < BLACK
+        self._found += [begin.frame for begin in cuts]
+        begins = self._fade()
+        centre = self._seen - REACH
+        if centre in self._found:
+            self._found.remove(centre)
+            self._dissolves.forget()
+            if not self._black.any() and not returns(self._blocks):
+                begins.append(Begin(centre, "cut"))
+        elif self._black.any():
+            self._dissolves.forget()
+        else:
+            begins += [Begin(frame, "dissolve") for frame in self._dissolves.push(centre, self._blocks)]
+        return begins
+
+    def _fade(self) -> list[Begin]:
+        """The middle of black frames, once they have ended; a film does not begin with a fade."""
+        black, before = bool(self._black[-1]), bool(self._black[-2])
+        if black and not before:
+            self._faded = self._seen
+        if black or not before or self._faded is None:
+            return []
+        middle = (self._faded + self._seen) // 2
+        return [Begin(max(middle, self._seen - REACH), "fade")]
+
+
+def returns(blocks: np.ndarray, reach: int = 6) -> bool:
+    """Whether a frame soon after the middle one looks like one shortly before it.
+
+    Args:
+        blocks: `[2 * REACH + 1, D]`, the frame of the cut in the middle.
+    """
+    before, after = blocks[REACH - reach : REACH], blocks[REACH : REACH + reach]
+    between = np.abs(before[:, None] - after[None]).mean(2)
+    return bool(between.min() < FLASH * between[-1, 0])
+
+
+class Dissolves:
+    """Finds the middles of dissolves.
+
+    A frame M half-way between A and B is compared with the mixture of these nearest to it, and so are the frames a
+    quarter and three quarters of the way: in a dissolve they lie on the line from A to B, at about their share of
+    it, while in a pan or with moving objects they are far off, and at a cut they are at one of its ends. A change of
+    light also moves along the line, but then A and B are alike up to contrast.
+    """
+
+    HALVES = np.array([6, 10, 16])  # frames from A to M
+    OFF = 0.15  # distance from the line, as a part of its length
+    DIFFERENT = 20.0  # levels of 255 between A and B
+    ALIKE = 0.7  # correlation of A and B
+    SHARE = 0.18  # by which the share of B may differ from that of time
+    WAIT = 10  # frames in which no better middle is found
+
+    def __init__(self) -> None:
+        self._best: tuple[float, int] | None = None
+
+    def forget(self) -> None:
+        """Start again, after another kind of transition."""
+        self._best = None
+
+    def push(self, centre: int, blocks: np.ndarray) -> list[int]:
+        """The middle of a dissolve that is known now.
+
+        Args:
+            centre: number of the middle one of the frames.
+            blocks: `[2 * REACH + 1, D]` float32.
+        """
+        off = self._off(blocks)
+        if off < self.OFF and (self._best is None or off < self._best[0]):
+            self._best = off, centre
+        if self._best is None or centre - self._best[1] < self.WAIT:
+            return []
+        middle, self._best = self._best[1], None
+        return [middle]
+
+    def _off(self, blocks: np.ndarray) -> float:
+        """Distance of the inner frames from the line from A to B; infinite if this is no dissolve."""
+        a, b = blocks[REACH - self.HALVES], blocks[REACH + self.HALVES]
+        line = b - a
+        length = np.einsum("hd,hd->h", line, line) + 1e-6
+        inner = blocks[np.stack([REACH - self.HALVES // 2, np.full(3, REACH), REACH + self.HALVES // 2])] - a
+        share = np.einsum("qhd,hd->qh", inner, line) / length
+        off = np.sqrt(np.maximum(0, np.einsum("qhd,qhd->qh", inner, inner) / length - share**2)).mean(0)
+        a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+        alike = np.einsum("hd,hd->h", a, b) / np.sqrt((a**2).sum(1) * (b**2).sum(1) + 1e-6)
+        fits = (np.abs(share - [[0.25], [0.5], [0.75]]) < self.SHARE).all(0)
+        fits &= (length > self.DIFFERENT**2 * a.shape[1]) & (alike < self.ALIKE)
+        return float(np.where(fits, off, np.inf).min())
