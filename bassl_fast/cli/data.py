@@ -87,8 +87,8 @@ def pack(
         recheck: read again what an interrupted pack had finished, instead of trusting its notes.
         join: videos only: join all files into one film of this name; the joins are scene boundaries.
         split: videos only: "train", "val" or "test" for all of them; "test" if left out.
-        detector: videos only: "adaptive" or "content" of PySceneDetect, or the network "transnetv2", which also finds
-            dissolves; "adaptive" if left out.
+        detector: videos only: "transitions", "adaptive", "content" or "transnetv2", as of `bassl-fast scenes`;
+            "transitions" if left out.
         layout: "films", "pictures" or "clips", if the source does not make it clear.
         split_id: of UCF101 and HMDB51: 1, 2 or 3.
         short_side: of clips that are videos: pixels to scale the short side of frames to; 0 does not scale.
@@ -116,7 +116,7 @@ def pack(
             )
         else:
             keyframes = Path(scratch) / "keyframes"
-            _extract_keyframes(source, videos, keyframes, join, split or "test", detector or "adaptive")
+            _extract_keyframes(source, videos, keyframes, join, split or "test", detector or "transitions")
             source, reading = str(keyframes), Reading("films")
         with engines.cluster(engine, address) as each:
             gaps = packing.pack(

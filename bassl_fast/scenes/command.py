@@ -17,7 +17,7 @@ def scenes(
     scenes: int | None = None,
     min_scene: float = 0.0,
     shots: str | None = None,
-    shot_detector: Detector = "adaptive",
+    shot_detector: Detector = "transitions",
     split: bool = False,
     batch: int = 16,
     threads: int = 0,
@@ -43,7 +43,8 @@ def scenes(
         scenes: number of scenes, instead of a threshold: the most probable boundaries are taken.
         min_scene: minimum length of a scene in seconds.
         shots: your own shot list: CSV with a column start (seconds) or start_frame, or MovieNet's text; one film.
-        shot_detector: "adaptive" or "content" of PySceneDetect, or the network "transnetv2", which finds dissolves too.
+        shot_detector: "transitions" finds cuts, fades and dissolves; "adaptive" and "content" of PySceneDetect find
+            cuts; "transnetv2" is a network, slow without a GPU.
         split: also cut the film into a file a scene, without re-encoding; clips begin at the preceding key-frame.
         batch: shots encoded at a time.
         threads: CPU threads that decode key-frames; 0 uses all cores.

@@ -95,7 +95,7 @@ class SceneDetector:
         scenes: int | None = None,
         min_scene: float = 0.0,
         shots: str | Path | None = None,
-        shot_detector: Detector = "adaptive",
+        shot_detector: Detector = "transitions",
         progress: Progress | None = None,
     ) -> FilmScenes:
         """The shots of a film grouped in scenes.
@@ -106,7 +106,7 @@ class SceneDetector:
             film: path, or address (http(s)://, s3://, gs://), of anything ffmpeg reads.
             threshold, scenes, min_scene: see `regroup`.
             shots: your own shot list, see `shard_tools.video.shot_list.read_shot_list`.
-            shot_detector: without a shot list: "adaptive", "content" or "transnetv2".
+            shot_detector: without a shot list, see `shard_tools.video.detectors.make_cutter`.
             progress: called with the seconds of film decoded since the last call.
 
         Raises:

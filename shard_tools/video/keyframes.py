@@ -59,7 +59,7 @@ def extract_film(
     root: Path,
     film: str,
     split: str = "test",
-    detector: Detector = "adaptive",
+    detector: Detector = "transitions",
     progress: Progress | None = None,
 ) -> ShotLabels:
     """Write the key-frames of `files`, joined in order as one film, to `root/240P_frames/<film>`.
@@ -113,7 +113,7 @@ def extract_folder(
     root: Path,
     join: str | None = None,
     split: str = "test",
-    detector: Detector = "adaptive",
+    detector: Detector = "transitions",
     progress: Progress | None = None,
 ) -> dict[str, ShotLabels]:
     """Extract every video in `folder` as a film named after its file, or all as one film `join`; with annotations.

@@ -111,9 +111,9 @@ class Dissolves:
     """
 
     HALVES = np.array([6, 10, 16])  # frames from A to M
-    OFF = 0.15  # distance from the line, as a part of its length
+    OFF = 0.25  # distance from the line, as a part of its length
     DIFFERENT = 20.0  # levels of 255 between A and B
-    ALIKE = 0.7  # correlation of A and B
+    ALIKE = 0.5  # correlation of A and B
     SHARE = 0.18  # by which the share of B may differ from that of time
     WAIT = 10  # frames in which no better middle is found
 
@@ -144,7 +144,7 @@ class Dissolves:
         a, b = blocks[REACH - self.HALVES], blocks[REACH + self.HALVES]
         line = b - a
         length = np.einsum("hd,hd->h", line, line) + 1e-6
-        inner = blocks[np.stack([REACH - self.HALVES // 2, np.full(3, REACH), REACH + self.HALVES // 2])] - a
+        inner = blocks[np.stack([REACH - self.HALVES // 2, np.full_like(self.HALVES, REACH), REACH + self.HALVES // 2])] - a
         share = np.einsum("qhd,hd->qh", inner, line) / length
         off = np.sqrt(np.maximum(0, np.einsum("qhd,qhd->qh", inner, inner) / length - share**2)).mean(0)
         a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)

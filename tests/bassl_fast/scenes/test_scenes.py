@@ -311,7 +311,7 @@ def test_checkpoints_that_do_not_fit(project: Project, film_file: Path, tmp_path
         (["--scenes", "3", "--threshold", "0.5"], "give one of them"),
         (["--min-scene", "-1"], "min_scene -1.0: seconds; must be at least 0"),
         (["--shots", "none.csv"], "none.csv: no such shot list"),
-        (["--shot-detector", "magic"], "shot_detector magic: must be one of adaptive, content, transnetv2"),
+        (["--shot-detector", "magic"], "shot_detector magic: must be one of transitions, adaptive"),
         (["--encoder", "x.ckpt"], "encoder: the baseline has none"),
         (["--min-scenes", "1"], "unknown option --min_scenes; did you mean '--min_scene'?"),
     ],
