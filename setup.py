@@ -46,7 +46,7 @@ setup(
     keywords=["video", "film", "scene segmentation", "self-supervised learning", "DALI", "WebDataset"],
     python_requires=">=3.10",
     packages=find_namespace_packages(include=["bassl_fast*", "pipelines*", "shard_tools*", "configs*"]),
-    package_data={"": ["*.yaml", "*.css", "*.js", "*.json", "*.jinja", "py.typed"]},
+    package_data={"": ["*.yaml", "*.css", "*.js", "*.json", "*.jinja", "*.safetensors", "py.typed"]},
     # A plain C library that `pipelines/fused.py` loads; without a compiler DALI's own operators do its work.
     ext_modules=[
         Extension("pipelines._fused", ["pipelines/fused.c"], extra_compile_args=["-O3"], libraries=["m"], optional=True)

@@ -27,7 +27,7 @@ STYLE = {
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Write the plot of a report, the JSON of `benchmarks.loader`, `quality` or `scale`."""
+    """Write the plot of a report, the JSON of `benchmarks.loader`, `quality`, `scale` or `real_films`."""
     with matplotlib.rc_context(STYLE):
         PLOTS[report["benchmark"]](report).savefig(path, format="svg", metadata={"Date": None}, bbox_inches="tight")
 
@@ -98,12 +98,34 @@ def scale(report: dict[str, Any]) -> Figure:
     return figure
 
 
-PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {"loader": loader, "quality": quality, "scale": scale}
+def real_films(report: dict[str, Any]) -> Figure:
+    """Mean AP of every model, a panel a set of films; a line where seeds vary."""
+    sets = sorted({row["set"] for row in report["rows"]})
+    most = max(sum(row["set"] == name for row in report["rows"]) for name in sets)
+    figure = Figure(figsize=(5 * len(sets), 0.8 + 0.26 * most), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
+        rows = [row for row in report["rows"] if row["set"] == name]
+        labels = [f"{row['model']}: {' + '.join(row['kinds'])}".removesuffix(": ") for row in rows]
+        colours = [COLOURS[0] if row["model"].startswith("similarity") else "#9aa5b1" for row in rows]
+        spread = [row.get("mean_ap_stdev", 0) for row in rows]
+        axes.barh(labels, [row["mean_ap"] for row in rows], xerr=spread, color=colours, height=0.7)
+        axes.invert_yaxis()
+        axes.set_title(f"{name}, {max(row['films'] for row in rows)} films", fontsize=9)
+        axes.set_xlabel("mean average precision, percent")
+    return figure
+
+
+PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
+    "loader": loader,
+    "quality": quality,
+    "scale": scale,
+    "real_films": real_films,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("report", type=Path, help="JSON of benchmarks.loader, quality or scale")
+    parser.add_argument("report", type=Path, help="JSON of benchmarks.loader, quality, scale or real_films")
     parser.add_argument("svg", type=Path, help="file to write")
     args = parser.parse_args()
     draw(json.loads(args.report.read_text(encoding="utf-8")), args.svg)

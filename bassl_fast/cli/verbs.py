@@ -133,7 +133,7 @@ VERBS = {
         "bassl_fast.scenes.command",
         "scenes",
         "films -> their scenes: report, CSV, EDL, OpenTimelineIO, chapters",
-        "bassl-fast scenes film.mp4 --checkpoint runs/scenes/best.ckpt --out scenes",
+        "bassl-fast scenes film.mp4 --out scenes",
         resumes=True,
     ),
     "demo": Verb(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bassl_fast.config.choices import Engine
+from bassl_fast.config.choices import Detail, Engine
 from shard_tools.errors import ConfigError
 from shard_tools.video.detectors import Detector
 
@@ -12,6 +12,7 @@ def scenes(
     checkpoint: str | None = None,
     encoder: str | None = None,
     baseline: bool = False,
+    detail: Detail | None = None,
     out: str = "scenes",
     threshold: float | None = None,
     scenes: int | None = None,
@@ -26,6 +27,9 @@ def scenes(
 ) -> list[str]:
     """Find the scenes of films and write a folder of results for each.
 
+    With no option, shots are grouped by how alike their colours are and how long they last; the weights for this come
+    with the package.
+
     A folder holds `report.html`, `scenes.csv`, `scenes.json`, `scenes.edl`, `scenes.otio`, `chapters.ffmetadata`,
     `chapters.txt`, a contact sheet a scene, the key-frames.
 
@@ -34,12 +38,13 @@ def scenes(
 
     Args:
         films: video files, folders of them, or addresses (http(s)://, s3://, gs://) of files; anything ffmpeg reads.
-        checkpoint: path or address of a checkpoint written by `bassl-fast finetune`.
-        encoder: checkpoint of the encoder, for a `checkpoint` that was saved without it.
-        baseline: use no model: score shots by how much colours change. Nothing is learnt; only to try things out.
+        checkpoint: path or address of a checkpoint written by `bassl-fast finetune`, to score shots by that model.
+        encoder: checkpoint of an encoder, whose features are compared beside colours; with a `checkpoint` that was
+            saved without its encoder, that encoder.
+        baseline: use no model: score shots by how much colours change. Nothing is learnt; only to compare with.
+        detail: "coarse" for about half as many scenes as "normal" (the default), "fine" for about twice as many.
         out: folder or address (s3://, gs://) for the results folders.
-        threshold: probability from which a shot ends a scene; left out, the one chosen in fine-tuning on validation
-            films.
+        threshold: probability from which a shot ends a scene; left out, the one of `detail`, or of the checkpoint.
         scenes: number of scenes, instead of a threshold: the most probable boundaries are taken.
         min_scene: minimum length of a scene in seconds.
         shots: your own shot list: CSV with a column start (seconds) or start_frame, or MovieNet's text; one film.
@@ -58,17 +63,28 @@ def scenes(
     """
     from .jobs import Model, find_scenes  # here, so that `--help` does not wait for torch
 
-    _check_model(checkpoint, encoder, baseline)
-    model = Model(checkpoint, encoder, batch, threads)
+    _check_model(checkpoint, encoder, baseline, detail, threshold, scenes)
+    model = Model(checkpoint, encoder, baseline, detail or "normal", batch, threads)
     grouping = {"threshold": threshold, "scenes": scenes, "min_scene": min_scene}
     return find_scenes(films, model, out, grouping, shots, shot_detector, split, engine, address)
 
 
-def _check_model(checkpoint: str | None, encoder: str | None, baseline: bool) -> None:
-    if (checkpoint is None) is not baseline:
-        raise ConfigError(
-            "checkpoint and baseline: give one of them; --checkpoint best.ckpt is what `bassl-fast finetune` wrote, "
-            "--baseline shows what is found without training"
-        )
+def _check_model(
+    checkpoint: str | None,
+    encoder: str | None,
+    baseline: bool,
+    detail: Detail | None,
+    threshold: float | None,
+    scenes: int | None,
+) -> None:
+    """Raises: ConfigError for options that contradict each other."""
+    if checkpoint is not None and baseline:
+        raise ConfigError("checkpoint and baseline: two ways to score shots; give one of them, or none")
     if encoder is not None and baseline:
         raise ConfigError("encoder: the baseline has none; leave it out")
+    if detail is None:
+        return
+    if checkpoint is not None or baseline:
+        raise ConfigError("detail: only for the weights that come with bassl-fast; give --threshold or --scenes here")
+    if threshold is not None or scenes is not None:
+        raise ConfigError("detail: sets the number of scenes, as --threshold and --scenes do; give one of them")

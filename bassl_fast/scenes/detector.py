@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from PIL import Image
 
+from bassl_fast.config.choices import Detail
 from shard_tools.errors import ConfigError
 from shard_tools.progress import Progress
 from shard_tools.storage.remote import is_remote
@@ -41,15 +42,20 @@ class BoundaryModel(Protocol):
     def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
         """Features `[D]` of each shot, from the JPEG bytes of its key-frames, one by one."""
 
-    def probability(self, features: np.ndarray) -> np.ndarray:
-        """Probability `[S]` that a shot is the last of its scene, from the features `[S, D]` of a film."""
+    def probability(self, features: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """Probability `[S]` that a shot is the last of its scene.
+
+        Args:
+            features: `[S, D]`, of the shots of a film.
+            seconds: `[S]`, how long they last.
+        """
 
 
 class SceneDetector:
     """Finds the scenes of films.
 
     >>> from bassl_fast import SceneDetector
-    >>> detector = SceneDetector.from_checkpoint("best.ckpt")
+    >>> detector = SceneDetector()  # or SceneDetector.from_checkpoint("best.ckpt")
     >>> film = detector("film.mp4")
     >>> len(film.shots), film.rate
     (4, Fraction(24, 1))
@@ -60,8 +66,28 @@ class SceneDetector:
     (2, 5.5)
     """
 
-    def __init__(self, model: BoundaryModel) -> None:
-        self.model = model
+    def __init__(self, model: BoundaryModel | None = None) -> None:
+        """A detector with a model of yours; left out, `by_similarity`."""
+        self.model: BoundaryModel = self.by_similarity().model if model is None else model
+
+    @classmethod
+    def by_similarity(
+        cls, encoder: str | Path | None = None, detail: Detail = "normal", batch: int = 16, threads: int = 0
+    ) -> SceneDetector:
+        """How alike shots are and how long they last, with the weights that come with the package.
+
+        Args:
+            encoder: checkpoint of an encoder, whose features are compared beside colours.
+            detail: fewer or more scenes: "coarse", "normal" or "fine".
+            batch: shots encoded at a time.
+            threads: CPU threads that decode key-frames; 0 uses all cores.
+
+        Raises:
+            CheckpointError: the encoder cannot be used.
+        """
+        from .similar import SimilarShots
+
+        return cls(SimilarShots(encoder, detail, batch, threads))
 
     @classmethod
     def from_checkpoint(
@@ -123,7 +149,8 @@ class SceneDetector:
                 yield jpegs
 
         features = np.stack(list(self.model.features(keyframes())))
-        probability = self.model.probability(features)
+        seconds = np.array([shot.end - shot.start for shot, _ in found])
+        probability = self.model.probability(features, seconds)
         rows = tuple(_shot(i, *shot, p) for i, (shot, p) in enumerate(zip(found, probability.tolist(), strict=True)))
         raw = FilmScenes(name_of(film), str(film), rate, rows, (), 1.0, "", 0.0, self.model.method)
         return self.regroup(raw, threshold=threshold, scenes=scenes, min_scene=min_scene)
@@ -179,7 +206,7 @@ class ColourChange:
         place = (pixels * bins // 256) @ np.array([bins[1] * bins[2], bins[2], 1])
         return np.bincount(place, minlength=bins.prod()) / len(pixels)
 
-    def probability(self, features: np.ndarray) -> np.ndarray:
+    def probability(self, features: np.ndarray, seconds: np.ndarray | None = None) -> np.ndarray:
         found = np.zeros(len(features))
         for shot in range(len(features) - 1):
             before = features[max(0, shot + 1 - self.REACH) : shot + 1].mean(0)

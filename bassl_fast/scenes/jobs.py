@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from bassl_fast.checkpoints.checkpoint import sha256
-from bassl_fast.config.choices import Engine
+from bassl_fast.config.choices import Detail, Engine
 from bassl_fast.runtime import engines
 from bassl_fast.runtime.run_folder import RunFolder
 from shard_tools.errors import ConfigError, RemoteError, SourceError
@@ -36,10 +36,12 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
 
 
 class Model(NamedTuple):
-    """How to build the model that scores shots; no checkpoint means the baseline."""
+    """How to build the model that scores shots: similarity of shots, unless a checkpoint or the baseline is chosen."""
 
     checkpoint: str | None
     encoder: str | None
+    baseline: bool
+    detail: Detail
     batch: int
     threads: int
 
@@ -63,8 +65,12 @@ class _Job(NamedTuple):
 
     def anywhere(self, threads: int) -> _Job:
         """The same job for a process with another working folder, with `threads` unless a number was given."""
-        checkpoint, encoder, batch, given = self.model
-        model = Model(checkpoint and absolute(checkpoint), encoder and absolute(encoder), batch, given or threads)
+        given = self.model
+        model = given._replace(
+            checkpoint=given.checkpoint and absolute(given.checkpoint),
+            encoder=given.encoder and absolute(given.encoder),
+            threads=given.threads or threads,
+        )
         shots = self.shots["shots"] and absolute(self.shots["shots"])
         return self._replace(model=model, out=absolute(self.out), shots=self.shots | {"shots": shots})
 
@@ -140,8 +146,10 @@ def _run(job: _Job, sources: dict[str, str], each: engines.Nodes | None) -> list
 
 
 def _detector(model: Model) -> SceneDetector:
-    if model.checkpoint is None:
+    if model.baseline:
         return SceneDetector.baseline()
+    if model.checkpoint is None:
+        return SceneDetector.by_similarity(model.encoder, model.detail, model.batch, model.threads)
     return SceneDetector.from_checkpoint(model.checkpoint, model.encoder, model.batch, model.threads)
 
 
@@ -167,7 +175,7 @@ def _one(
     if bar is not None:
         bar.set_description(name)
         progress = bar.update
-    asked = {**job.grouping, "split": job.split, "exports": job.formats}
+    asked = {**job.grouping, "detail": job.model.detail, "split": job.split, "exports": job.formats}
     try:
         made_by = {"film": identity(source), **job.cut_by, **detector.model.made_by}
         run.bring(SCENES, name)

@@ -24,18 +24,42 @@ from shard_tools.errors import CheckpointError
 from shard_tools.shards.format import SHOT
 
 
+class ShotEncoder:
+    """An encoder on the shots of a film.
+
+    Args:
+        encoder: takes key-frames.
+        views: how key-frames are cropped and resized for it.
+        batch: shots encoded at a time.
+        threads: CPU threads that decode key-frames; 0 uses all cores.
+    """
+
+    def __init__(self, encoder: Encoder, views: TestViews, batch: int, threads: int) -> None:
+        hardware.say_device()
+        self.device = hardware.device()
+        self._encoder = encoder.eval().to(self.device, memory_format=encoder.memory_format)  # type: ignore[call-overload]  # torch's stubs
+        self._views, self._batch, self._threads = views, batch, hardware.threads(threads)
+
+    @torch.inference_mode()
+    def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
+        """Features `[D]` of each shot, from the JPEG bytes of its key-frames."""
+        jpegs = chain.from_iterable(shots)
+        precision = hardware.precision("auto")
+        for images in view_jpegs(jpegs, self._views, self._batch * KEYFRAMES_PER_SHOT, self.device, self._threads):
+            with hardware.autocast(precision):
+                found = self._encoder.of_shots(images.unflatten(0, (-1, KEYFRAMES_PER_SHOT)))
+            yield from found.cpu().numpy()
+
+
 class Network:
     """See `SceneDetector.from_checkpoint`."""
 
     def __init__(self, checkpoint: str | Path, encoder: str | Path | None, batch: int, threads: int) -> None:
         model, state = load_finetuned(checkpoint)
         network = _encoder_of(checkpoint, state, encoder)
-        hardware.say_device()
-        self._device = hardware.device()
-        self._model = model.eval().to(self._device)
-        self._encoder = network.eval().to(self._device, memory_format=network.memory_format)  # type: ignore[call-overload]  # torch's stubs
-        self._views = TestViews(**state["model"]["views"])
-        self._batch, self._threads = batch, hardware.threads(threads)
+        self._encoder = ShotEncoder(network, TestViews(**state["model"]["views"]), batch, threads)
+        self._model = model.eval().to(self._encoder.device)
+        self.features = self._encoder.features
         self.method = f"model {checkpoint}"
         self.made_by: dict[str, Any] = {
             "checkpoint_sha256": sha256(checkpoint),
@@ -44,18 +68,9 @@ class Network:
         self.threshold: float | None = float(state["threshold"])
         self.threshold_from = f"best F1 on the {state['threshold_from']} films"
 
-    @torch.inference_mode()
-    def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
-        jpegs = chain.from_iterable(shots)
-        precision = hardware.precision("auto")
-        for images in view_jpegs(jpegs, self._views, self._batch * KEYFRAMES_PER_SHOT, self._device, self._threads):
-            with hardware.autocast(precision):
-                found = self._encoder.of_shots(images.unflatten(0, (-1, KEYFRAMES_PER_SHOT)))
-            yield from found.cpu().numpy()
-
-    def probability(self, features: np.ndarray) -> np.ndarray:
+    def probability(self, features: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         film = Film("", features, np.zeros(len(features), SHOT))
-        return Windows.load([film], self._model.shots, self._device).scores(self._model)[0].probability
+        return Windows.load([film], self._model.shots, self._encoder.device).scores(self._model)[0].probability
 
 
 def _encoder_of(checkpoint: str | Path, state: dict[str, Any], given: str | Path | None) -> Encoder:

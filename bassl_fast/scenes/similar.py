@@ -1,0 +1,66 @@
+"""Scenes from how alike shots are, with the weights that come with the package: nothing to train, nothing to download.
+
+Two kinds of features: the colours of each key-frame and, if one is given, those of an encoder.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bassl_fast.checkpoints.checkpoint import sha256
+from bassl_fast.checkpoints.model import load_model
+from bassl_fast.config.choices import Detail
+from bassl_fast.segmentation.similarity import SHIPPED, SimilarityModel
+from shard_tools.annotations.movienet import KEYFRAMES_PER_SHOT
+from shard_tools.video.colours import BINS, hue_histogram
+
+from .network import ShotEncoder
+
+_COLOURS = KEYFRAMES_PER_SHOT * BINS  # values of a shot
+
+
+class SimilarShots:
+    """See `SceneDetector.by_similarity`."""
+
+    def __init__(self, encoder: str | Path | None, detail: Detail, batch: int, threads: int) -> None:
+        self._model = SimilarityModel.load()
+        self._encoder = None
+        self.made_by: dict[str, Any] = {"similarity_sha256": sha256(SHIPPED)}
+        self.method = "similarity of colours, and how long shots last"
+        if encoder is not None:
+            pretrained = load_model(encoder)
+            self._encoder = ShotEncoder(pretrained.encoder, pretrained.views, batch, threads)
+            self.made_by["encoder_sha256"] = sha256(encoder)
+            self.method = f"similarity of colours and of features of {encoder}, and how long shots last"
+        self.threshold: float | None = self._model.thresholds[detail]
+        self.threshold_from = f"detail {detail}"
+
+    def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
+        """`[K * 256]`, histograms of hue of the K key-frames, and after them `[D]` of the encoder."""
+        if self._encoder is None:
+            yield from map(_colours, shots)
+            return
+        colours: deque[np.ndarray] = deque()  # of shots that the encoder still has
+
+        def passing() -> Iterator[tuple[bytes, ...]]:
+            for jpegs in shots:
+                colours.append(_colours(jpegs))
+                yield jpegs
+
+        for found in self._encoder.features(passing()):
+            yield np.concatenate([colours.popleft(), found.astype(np.float32)])
+
+    def probability(self, features: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        kinds = [features[:, :_COLOURS].reshape(len(features), KEYFRAMES_PER_SHOT, BINS)]
+        if self._encoder is not None:
+            kinds.append(features[:, _COLOURS:])
+        return self._model.probability(kinds, seconds)
+
+
+def _colours(jpegs: tuple[bytes, ...]) -> np.ndarray:
+    return np.concatenate([hue_histogram(jpeg) for jpeg in jpegs])

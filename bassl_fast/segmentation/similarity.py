@@ -1,0 +1,189 @@
+"""Boundaries from the similarity of shots: the head is fitted to labelled films, kept in a file, used on new ones.
+
+    labelled films -> fit -> SimilarityModel -> probability of a boundary after each shot of a film
+
+The problem is convex and small, so it is solved exactly: no seeds, no epochs. The weights that come with the package,
+`similarity.safetensors` beside this file, are described in docs/reference/model-card.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from sklearn.linear_model import LogisticRegression
+
+from bassl_fast.config.choices import Detail
+from bassl_fast.heads.similarity import SimilarityHead, alike, film_statistics, statistic_names
+from shard_tools.errors import CheckpointError, FeatureError
+from shard_tools.storage.atomic import write_atomically
+from shard_tools.storage.untrusted import one_line, parse_json
+
+SHIPPED = Path(__file__).with_name("similarity.safetensors")
+# Predicted scenes for each that people mark, in the middle of the training films.
+DETAILS: dict[Detail, float] = {"coarse": 0.5, "normal": 1.0, "fine": 2.0}
+PENALTY = 1 / 0.006  # of the squared weights, beside a sum over shots; of 0.003, 0.006, 0.01 the middle one
+FOLDS = 8  # of films, to choose thresholds on films that were not trained on
+_TOGETHER = 2  # kinds of features of a film that are trained on at once, at most
+_NOTES = "similarity"  # key of the file's metadata
+_DIGITS = 6  # of the weights; what is beyond differs between machines
+
+
+@dataclass(frozen=True)
+class LabelledFilm:
+    """A film to train on.
+
+    Attributes:
+        name: for errors.
+        kinds: name of a kind -> features, `[S, D]` or `[S, K, D]` for K key-frames a shot.
+        seconds: `[S]`, how long the shots last.
+        boundary: `[S]`, 1 = last shot of its scene, 0 = not, -1 = unlabelled; that of the last shot is ignored.
+    """
+
+    name: str
+    kinds: Mapping[str, np.ndarray]
+    seconds: np.ndarray
+    boundary: np.ndarray
+
+
+@dataclass(frozen=True)
+class SimilarityModel:
+    """A fitted head and its thresholds.
+
+    Attributes:
+        head: gives logits.
+        thresholds: probability from which a shot ends a scene, by detail.
+    """
+
+    head: SimilarityHead
+    thresholds: dict[Detail, float]
+
+    def probability(self, kinds: Sequence[np.ndarray], seconds: np.ndarray, film: str = "film") -> np.ndarray:
+        """Probability `[S]` that a shot is the last of its scene; 0 for the last of the film.
+
+        Args:
+            kinds: features of each kind, `[S, D]` or `[S, K, D]` for K key-frames a shot.
+            seconds: `[S]`, how long the shots last.
+            film: its name, for errors.
+
+        Raises:
+            FeatureError: a feature is not finite, or a kind has features of another number of shots.
+        """
+        statistics = film_statistics(_similarities(kinds, seconds, film), seconds)
+        return _score(self.head, statistics)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as safetensors."""
+        notes = json.dumps({"names": statistic_names(), "thresholds": self.thresholds})
+        write_atomically(Path(path), save(self.head.state_dict(), {_NOTES: notes}))  # of two keys the order would vary
+
+    @classmethod
+    def load(cls, path: str | Path = SHIPPED) -> SimilarityModel:
+        """Read it.
+
+        Raises:
+            CheckpointError: not such a file, or of another version.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                notes = parse_json((file.metadata() or {}).get(_NOTES, "{}"))
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dictionary
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be read as safetensors ({one_line(error)}); fit it again") from None
+        head = SimilarityHead()
+        shapes = {name: value.shape for name, value in head.state_dict().items()}
+        if notes.get("names") != statistic_names() or {name: w.shape for name, w in weights.items()} != shapes:
+            raise CheckpointError(f"{path}: weights of another version of the similarity head; fit it again")
+        head.load_state_dict(weights)
+        return cls(head.eval(), notes["thresholds"])
+
+
+def fit(films: Sequence[LabelledFilm]) -> SimilarityModel:
+    """Logistic regression on the statistics of all labelled cuts, with a penalty on the squared weights.
+
+    Every film is used once with each kind of feature and with each pair of kinds, so that the head learns no habits of
+    one kind; together they weigh as much as a film used once. Thresholds are chosen on films held out in turn.
+
+    Raises:
+        FeatureError: no labelled boundary, or features that do not fit the shots.
+    """
+    sets = [_Samples.of(film) for film in films]
+    if not any(samples.labels.any() for samples in sets):
+        raise FeatureError("no labelled scene boundary in these films; label some")
+    held_out = []
+    folds = min(FOLDS, len(sets))
+    for fold in range(folds) if folds > 1 else ():
+        head = _solve([samples for i, samples in enumerate(sets) if i % folds != fold])
+        held_out += [(_score(head, x), samples.labels) for samples in sets[fold::folds] for x in samples.statistics]
+    head = _solve(sets)
+    held_out = held_out or [(_score(head, x), samples.labels) for samples in sets for x in samples.statistics]
+    return SimilarityModel(head, {detail: _threshold(held_out, ratio) for detail, ratio in DETAILS.items()})
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """The cuts of a film: statistics `[S, F]` for every choice of kinds, and labels `[S]`, -1 where unlabelled."""
+
+    statistics: list[np.ndarray]
+    labels: np.ndarray
+
+    @classmethod
+    def of(cls, film: LabelledFilm) -> _Samples:
+        similar = _similarities(list(film.kinds.values()), film.seconds, film.name)
+        chosen = [some for count in range(1, _TOGETHER + 1) for some in combinations(similar, count)]
+        labels = np.array(film.boundary, np.int64)
+        labels[-1:] = -1  # a film ends there in any case
+        return cls([film_statistics(some, film.seconds) for some in chosen], labels)
+
+
+def _similarities(kinds: Sequence[np.ndarray], seconds: np.ndarray, film: str) -> list[np.ndarray]:
+    for features in kinds:
+        if len(features) != len(seconds):
+            raise FeatureError(
+                f"{film}: features of {len(features)} shots, but {len(seconds)} durations; use those of the same shots"
+            )
+    return [alike(features, film) for features in kinds]
+
+
+def _solve(sets: Sequence[_Samples]) -> SimilarityHead:
+    """The head that fits labelled cuts best."""
+    known = [samples.labels >= 0 for samples in sets]
+    x = np.concatenate([s[use] for samples, use in zip(sets, known, strict=True) for s in samples.statistics])
+    y = np.concatenate(
+        [samples.labels[use] for samples, use in zip(sets, known, strict=True) for _ in samples.statistics]
+    )
+    weight = np.concatenate(
+        [np.full(use.sum(), 1 / len(s.statistics)) for s, use in zip(sets, known, strict=True) for _ in s.statistics]
+    )
+    solver = LogisticRegression(C=1 / PENALTY, solver="newton-cholesky", tol=1e-8, max_iter=200)
+    solver.fit(x.astype(np.float64), y, weight)
+    head = SimilarityHead()
+    with torch.no_grad():
+        head.linear.weight.copy_(torch.from_numpy(solver.coef_.round(_DIGITS)))
+        head.linear.bias.copy_(torch.from_numpy(solver.intercept_.round(_DIGITS)))
+    return head.eval()
+
+
+@torch.no_grad()
+def _score(head: SimilarityHead, statistics: np.ndarray) -> np.ndarray:
+    found = head(torch.from_numpy(statistics)).sigmoid().numpy().astype(np.float64)
+    found[-1:] = 0.0
+    return found
+
+
+def _threshold(held_out: Sequence[tuple[np.ndarray, np.ndarray]], ratio: float) -> float:
+    """The threshold at which half of the films have fewer than `ratio` times their true scenes, and half have more."""
+    each = []
+    for probability, labels in held_out:
+        known = labels >= 0
+        wanted = max(1, round(ratio * (int((labels[known] == 1).sum()) + 1)) - 1)  # boundaries
+        ranked = np.sort(probability[known])[::-1]
+        each.append(ranked[min(wanted, len(ranked)) - 1] if len(ranked) else 0.5)
+    return round(float(np.median(each)), 4)
