@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.multiprocessing import get_context, start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from bassl_fast.encoders import ResNet
@@ -89,7 +90,8 @@ def work(rank: int, folder: str) -> None:
 
 
 def test_two_processes_train_as_one(tmp_path: Path):
-    torch.multiprocessing.spawn(work, (str(tmp_path),), 2)
+    get_context("forkserver").set_forkserver_preload([__name__])  # imported once for all processes
+    start_processes(work, (str(tmp_path),), 2, start_method="forkserver")
     found = [torch.load(tmp_path / f"found-{rank}.pt", weights_only=True) for rank in range(2)]
     for name in METHODS:
         losses, state = train(name, 0, 1)
