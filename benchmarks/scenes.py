@@ -1,11 +1,19 @@
-"""`bassl-fast scenes` on a film of two hours: time and memory beyond the model.
+"""`bassl-fast scenes`: time beside ffmpeg's decoding of the same file, and memory on a film of hours.
+
+Time (`--speed DIR`): the clips of a folder, one after another, as H.264 of 720 and 1080 lines. `ffmpeg -f null` and
+`bassl-fast scenes --baseline` take turns, both on as many threads as there are cores; the first round warms up. Seconds
+of the clock and of the processor, as medians; the ratio is the median of the rounds' ratios. Starting Python counts.
+
+Memory, and time with a model:
 
 The film is one clip repeated by copying its packets, which is cheap. The model has the size of BaSSL's (ResNet-50,
 images of 224 pixels, contextual relation network of two layers) and is untrained: time and memory do not depend on its
-weights. Memory is the peak of the process: once after a minute of film, when models and buffers are loaded, and once
-after the whole film.
+weights. Memory is the peak of the process: once after a short film, when models and buffers are loaded, and once after
+the long one.
 
+    python -m benchmarks.scenes --speed DIR --out benchmarks/results/scenes_speed.json
     python -m benchmarks.scenes                          a synthetic film
+    python -m benchmarks.scenes --baseline --hours 3     without a model
     python -m benchmarks.scenes --clip film.mp4 --out benchmarks/results/scenes.json
 """
 
@@ -20,13 +28,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 import yaml
 
 from bassl_fast import cli
 from benchmarks.machine import machine
+from shard_tools.video.frames import read_header
 from tests.videos import draw_video, loop_video
 
+CORES = len(os.sched_getaffinity(0))
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
 PRETRAIN = {
     "data": {"global_batch": 8},
     "method": {"class_path": "bassl_fast.methods.BaSSL", "init_args": {}},
@@ -51,13 +63,14 @@ def make_model(root: Path, depth: int) -> None:
             raise SystemExit(f"{verb.format(root)}: failed, see above")
 
 
-def measure() -> dict[str, float]:
-    """Seconds and memory of `film.mp4`, after `minute.mp4`; in the folder that holds them and the model."""
+def measure(baseline: bool) -> dict[str, float]:
+    """Seconds and memory of `film.mp4`, after `short.mp4`; in the folder that holds them and the model."""
     found: dict[str, float] = {}
-    for name in ("minute", "film"):
+    model = ["--baseline"] if baseline else ["--checkpoint", "scenes/best.ckpt"]
+    for name in ("short", "film"):
         started = time.perf_counter()
         with contextlib.redirect_stdout(sys.stderr):
-            assert cli.main(["scenes", f"{name}.mp4", "--checkpoint", "scenes/best.ckpt", "--out", "found"]) == 0
+            assert cli.main(["scenes", f"{name}.mp4", *model, "--out", "found"]) == 0
         found[f"{name}_seconds"] = time.perf_counter() - started
         peak = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
         found[f"{name}_peak_bytes"] = 1024 * int(peak)
@@ -66,40 +79,108 @@ def measure() -> dict[str, float]:
     return found | {"report_bytes": Path("found/film/report.html").stat().st_size}
 
 
-def measure_apart(root: Path) -> dict[str, float]:
+def measure_apart(root: Path, baseline: bool) -> dict[str, float]:
     """`measure` in a process of its own, whose memory is then that of the command alone."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-m", "benchmarks.scenes", "--measure"]
-    done = subprocess.run(command, cwd=root, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "benchmarks.scenes", "--measure", *["--baseline"] * baseline]
+    done = subprocess.run(command, cwd=root, env=ENVIRONMENT, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def encode(films: list[Path], path: Path, height: int, seconds: float) -> Path:
+    """The films one after another as H.264 of `height` lines in 16:9 at 24 frames a second, repeated to `seconds`."""
+    size = f"{height * 16 // 9}:{height}"
+    inputs = [part for film in films for part in ("-i", str(film))]
+    graph = "".join(f"[{i}:v]fps=24,scale={size},setsar=1,format=yuv420p[v{i}];" for i in range(len(films)))
+    graph += "".join(f"[v{i}]" for i in range(len(films))) + f"concat=n={len(films)}:v=1[v]"
+    once = path.with_name(f"once-{path.name}")
+    command = ["ffmpeg", "-v", "error", *inputs, "-filter_complex", graph, "-map", "[v]", "-c:v", "libx264"]
+    subprocess.run([*command, "-preset", "veryfast", "-crf", "20", str(once)], check=True)
+    return loop_video(once, path, seconds)
+
+
+def spent(command: list[str], root: Path) -> tuple[float, float]:
+    """Seconds of the clock and of the processor that a command takes."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=root, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, command
+    return time.perf_counter() - started, usage.ru_utime + usage.ru_stime
+
+
+def speed(folder: Path, heights: list[int], seconds: float, rounds: int) -> list[dict[str, float]]:
+    """A row for each height: seconds of ffmpeg and of ours, their ratio, and times real time."""
+    films = sorted(path for path in folder.iterdir() if path.suffix in (".mp4", ".webm"))
+    rows = []
+    for height in heights:
+        with tempfile.TemporaryDirectory(prefix="bassl-fast-scenes-") as scratch:
+            root = Path(scratch)
+            film = encode(films, root / "film.mp4", height, seconds)
+            length = read_header(film).duration
+            took = []
+            for turn in range(rounds + 1):
+                ours = [sys.executable, "-c", "from bassl_fast.cli import main; main()", "scenes", "film.mp4"]
+                ours += ["--baseline", "--out", f"out{turn}"]
+                theirs = ["ffmpeg", "-v", "error", "-threads", str(CORES), "-i", "film.mp4", "-f", "null", "-"]
+                took.append((*spent(theirs, root), *spent(ours, root)))
+        clock, processor, our_clock, our_processor = (median(column) for column in zip(*took[1:], strict=True))
+        rows.append(
+            {
+                "height": height,
+                "film_seconds": length,
+                "ffmpeg_seconds": clock,
+                "ffmpeg_processor_seconds": processor,
+                "seconds": our_clock,
+                "processor_seconds": our_processor,
+                "ratio": median(row[2] / row[0] for row in took[1:]),
+                "processor_ratio": median(row[3] / row[1] for row in took[1:]),
+                "times_real_time": length / our_clock,
+                "ffmpeg_times_real_time": length / clock,
+            }
+        )
+        print({key: round(value, 2) for key, value in rows[-1].items()}, flush=True)
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip", type=Path, help="video to repeat; left out, a synthetic one")
     parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--short", type=float, default=60.0, help="seconds of the film before")
+    parser.add_argument("--baseline", action="store_true", help="without a model")
+    parser.add_argument("--speed", type=Path, help="folder of clips: time beside ffmpeg instead")
+    parser.add_argument("--heights", type=int, nargs="+", default=[720, 1080])
+    parser.add_argument("--seconds", type=float, default=240.0, help="of the film for --speed")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--depth", type=int, default=50, help="of the ResNet")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        print(json.dumps(measure()))
+        print(json.dumps(measure(args.baseline)))
+        return
+    if args.speed:
+        rows = speed(args.speed, args.heights, args.seconds, args.rounds)
+        if args.out:
+            report = {"benchmark": "scenes_speed", "machine": machine(), "rows": rows}
+            args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         return
     with tempfile.TemporaryDirectory(prefix="bassl-fast-scenes-") as scratch:
         root = Path(scratch)
         clip = args.clip or draw_video(root / "clip.mp4", [96, 60, 120, 84] * 4, size=(640, 360))
-        make_model(root, args.depth)
-        loop_video(clip, root / "minute.mp4", 60)
+        if not args.baseline:
+            make_model(root, args.depth)
+        loop_video(clip, root / "short.mp4", args.short)
         loop_video(clip, root / "film.mp4", 3600 * args.hours)
-        found = measure_apart(root)
-    beyond = found["film_peak_bytes"] - found["minute_peak_bytes"]
+        found = measure_apart(root, args.baseline)
+    beyond = found["film_peak_bytes"] - found["short_peak_bytes"]
     print(f"film of {found['duration']:.0f} s, {found['shots']} shots: {found['film_seconds']:.0f} s")
     print(
-        f"peak memory {found['film_peak_bytes'] / 1e9:.2f} GB, {beyond / 1e9:.2f} GB more than after a minute of film"
+        f"peak memory {found['film_peak_bytes'] / 1e9:.2f} GB, {beyond / 1e9:.2f} GB more than after {args.short:g} s"
     )
     print(f"report of {found['report_bytes'] / 1e6:.1f} MB")
     if args.out:
         settings = {"clip": args.clip.name if args.clip else "drawn", "hours": args.hours, "depth": args.depth}
+        settings |= {"short": args.short, "baseline": args.baseline}
         report = {"benchmark": "scenes", "settings": settings, "machine": machine(), **found}
         args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

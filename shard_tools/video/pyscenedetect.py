@@ -22,10 +22,7 @@ class SceneDetect:
         self._seen = 0
 
     def push(self, shown: Shown) -> list[Begin]:
-        return self.push_pixels(self._thumbnails(shown))
-
-    def push_pixels(self, pixels: np.ndarray) -> list[Begin]:
-        """As `push`, with an image of `Thumbnails`."""
+        pixels = self._thumbnails(shown)
         # The timecode is only the number of the frame, at a nominal rate: `Shot` has the real times.
         found = self._finder.process_frame(self._library.FrameTimecode(self._seen, FPS), pixels)
         self._seen += 1
@@ -44,7 +41,7 @@ class Thumbnails:
         self._size: tuple[int, ...] | None = None
 
     def __call__(self, shown: Shown) -> np.ndarray:
-        pixels = self._reformatter.reformat(shown.frame, format="bgr24").to_ndarray()
+        pixels = self._reformatter.reformat(shown.frame, format="bgr24", threads=1).to_ndarray()
         if self._size is None:  # kept if the size of the film changes
             scale = min(1.0, DETECTION_WIDTH / pixels.shape[1])
             self._size = tuple(max(1, round(side * scale)) for side in pixels.shape[1::-1])

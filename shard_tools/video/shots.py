@@ -85,7 +85,8 @@ def cut_shots(film: Path | str, cutter: Cutter, progress: Progress | None = None
 
 def small_frames(film: Path | str, progress: Progress | None = None) -> Iterator[Shown]:
     """Every frame of a film as yuv420p, 240 pixels high once upright, its pixels square; see `decode`."""
-    # One for the whole film: setting one up takes longer than converting a frame.
+    # One for the whole film: setting one up takes longer than converting a frame. One thread: more would wait for each
+    # other longer than they work, and decoding has others.
     reformatter = load_library("av.video.reformatter").VideoReformatter()
     for shown in decode(film, progress):
         width, height = picture_width(shown), HEIGHT
@@ -93,7 +94,7 @@ def small_frames(film: Path | str, progress: Progress | None = None) -> Iterator
             width, height = height, width
         # To half the size or less, means of areas look like bicubic interpolation and take half its time.
         way = "AREA" if shown.frame.height >= 2 * height else "BICUBIC"
-        small = reformatter.reformat(shown.frame, width, height, "yuv420p", interpolation=way)
+        small = reformatter.reformat(shown.frame, width, height, "yuv420p", interpolation=way, threads=1)
         yield shown._replace(frame=small, pixel_aspect=1.0)
 
 

@@ -27,7 +27,9 @@ class TransNetV2:
         self._inside = 0  # frames of the present transition
 
     def push(self, shown: Shown) -> list[Begin]:
-        small = self._reformatter.reformat(shown.frame, *self.SIZE, "rgb24", interpolation="BICUBIC").to_ndarray()
+        small = self._reformatter.reformat(
+            shown.frame, *self.SIZE, "rgb24", interpolation="BICUBIC", threads=1
+        ).to_ndarray()
         self._frames += [small] * (1 if self._seen else 1 + self.EDGE)  # the first and last frame are repeated
         self._seen += 1
         return self._score() if len(self._frames) == self.WINDOW else []

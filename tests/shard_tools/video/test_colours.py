@@ -1,0 +1,34 @@
+"""Histograms of hue."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shard_tools.video.colours import BINS, hue_histogram
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=95, subsampling=0)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("rgb", "hue"), [((255, 0, 0), 0), ((0, 255, 0), 60), ((0, 0, 255), 120), ((0, 0, 0), 0)])
+def test_hues_are_those_of_opencv(rgb: tuple[int, int, int], hue: int):
+    found = hue_histogram(jpeg(np.full((48, 64, 3), rgb, np.uint8)))
+    assert found.shape == (BINS,)
+    assert found.sum() == pytest.approx(1)
+    assert found[max(0, hue - 1) : hue + 2].sum() == pytest.approx(1)
+
+
+def test_shares_are_of_all_pixels():
+    half = np.zeros((48, 64, 3), np.uint8)
+    half[:, :32] = (0, 255, 0)
+    half[:, 32:] = (0, 0, 255)
+    found = hue_histogram(jpeg(half))
+    assert found[58:63].sum() == pytest.approx(0.5, abs=0.1)
+    assert found[118:123].sum() == pytest.approx(0.5, abs=0.1)
