@@ -115,15 +115,15 @@ def fit(films: Sequence[LabelledFilm]) -> SimilarityModel:
         FeatureError: no labelled boundary, or features that do not fit the shots.
     """
     sets = [_Samples.of(film) for film in films]
-    if not any(samples.labels.any() for samples in sets):
+    if not _has_boundary(sets):
         raise FeatureError("no labelled scene boundary in these films; label some")
-    held_out = []
-    folds = min(FOLDS, len(sets))
-    for fold in range(folds) if folds > 1 else ():
-        head = _solve([samples for i, samples in enumerate(sets) if i % folds != fold])
-        held_out += [(_score(head, x), samples.labels) for samples in sets[fold::folds] for x in samples.statistics]
-    head = _solve(sets)
-    held_out = held_out or [(_score(head, x), samples.labels) for samples in sets for x in samples.statistics]
+    head, held_out = _solve(sets), []
+    for fold in range(min(FOLDS, len(sets))):
+        others = [samples for i, samples in enumerate(sets) if i % FOLDS != fold]
+        of_others = _solve(others) if _has_boundary(others) else head
+        held_out += [
+            (_score(of_others, x), samples.labels) for samples in sets[fold::FOLDS] for x in samples.statistics
+        ]
     return SimilarityModel(head, {detail: _threshold(held_out, ratio) for detail, ratio in DETAILS.items()})
 
 
@@ -150,6 +150,10 @@ def _similarities(kinds: Sequence[np.ndarray], seconds: np.ndarray, film: str) -
                 f"{film}: features of {len(features)} shots, but {len(seconds)} durations; use those of the same shots"
             )
     return [alike(features, film) for features in kinds]
+
+
+def _has_boundary(sets: Sequence[_Samples]) -> bool:
+    return any((samples.labels == 1).any() for samples in sets)
 
 
 def _solve(sets: Sequence[_Samples]) -> SimilarityHead:

@@ -1,0 +1,105 @@
+"""How alike shots are, and the statistics of a cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bassl_fast.heads.similarity import (
+    REACH,
+    SimilarityHead,
+    alike,
+    combine,
+    film_statistics,
+    is_histogram,
+    statistic_names,
+)
+from shard_tools.errors import FeatureError
+
+PAIRS = 2 * REACH - 1
+
+
+def histograms(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.dirichlet(np.full(shape[-1], 0.2), shape[:-1]).astype(np.float32)
+
+
+def test_vectors_are_compared_by_cosine_from_the_mean_of_the_film():
+    x = np.random.default_rng(0).normal(3, 1, (30, 8)).astype(np.float32)
+    unit = x - x.mean(0)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    found = alike(x)
+    assert found.shape == (30, PAIRS)
+    for shot, apart in ((0, 1), (3, 7), (6, PAIRS)):
+        assert found[shot, apart - 1] == pytest.approx(unit[shot] @ unit[shot + apart], abs=1e-5)
+    assert np.isnan(found[29]).all()
+    assert np.isnan(found[20, 9:]).all()
+
+
+def test_two_shots_are_as_alike_as_their_best_pair_of_key_frames():
+    x = np.random.default_rng(0).normal(size=(6, 3, 8)).astype(np.float32)
+    x[4, 2] = x[1, 0]
+    assert alike(x)[1, 2] == pytest.approx(1, abs=1e-5)
+
+
+def test_histograms_are_recognised_and_ranked():
+    rng = np.random.default_rng(0)
+    x = histograms(rng, 40, 256)
+    x[10] = x[7]
+    assert is_histogram(x)
+    assert not is_histogram(x - 0.01)
+    found = alike(x)
+    assert np.nanmax(found) == found[7, 2]
+
+
+@given(st.integers(1, 40), st.integers(0, 9))
+@settings(max_examples=20, deadline=None)
+def test_ranks_do_not_change_with_scale_and_are_between_0_and_1(shots: int, seed: int):
+    kind = alike(np.random.default_rng(seed).normal(size=(shots, 5)))
+    ranks = combine([kind])
+    assert np.array_equal(np.isnan(ranks), np.isnan(kind))
+    known = ranks[~np.isnan(ranks)]
+    assert ((known >= 0) & (known <= 1)).all()
+    if len(known):
+        assert known.mean() == pytest.approx(0.5)
+    assert np.array_equal(combine([2 * kind + 1]), ranks, equal_nan=True)
+
+
+@given(st.integers(2, 40), st.integers(0, 9))
+@settings(max_examples=20, deadline=None)
+def test_a_film_played_backwards_has_the_same_statistics(shots: int, seed: int):
+    rng = np.random.default_rng(seed)
+    x, seconds = rng.normal(size=(shots, 5)), rng.uniform(0.1, 30, shots)
+    forwards = film_statistics([alike(x)], seconds)[:-1]
+    backwards = film_statistics([alike(x[::-1])], seconds[::-1])[:-1][::-1]
+    # Standardised with the last row, which has no cut, so compared up to that.
+    scale = (forwards[:, :-1].std(0) > 1e-3) & (backwards[:, :-1].std(0) > 1e-3)
+    for a, b in zip(forwards[:, :-1][:, scale].T, backwards[:, :-1][:, scale].T, strict=True):
+        if shots > 3:
+            assert np.corrcoef(a, b)[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("shots", [1, 2, 3, 100])
+def test_films_of_any_length_have_finite_statistics(shots: int):
+    kind = alike(histograms(np.random.default_rng(0), shots, 3, 16))
+    found = film_statistics([kind], np.ones(shots))
+    assert found.shape == (shots, len(statistic_names()))
+    assert np.isfinite(found).all()
+    assert SimilarityHead()(torch.from_numpy(found)).shape == (shots,)
+
+
+def test_pictures_that_are_all_alike_are_no_reason_for_a_boundary():
+    black = np.zeros((30, 3, 256), np.float32)
+    black[..., 0] = 1
+    found = film_statistics([alike(black)], np.full(30, 4.0))
+    assert np.isfinite(found).all()
+    assert abs(found[12:18, : statistic_names().index("duration_1")]).max() < 0.5
+
+
+def test_a_feature_that_is_not_finite_names_film_and_shot():
+    x = np.ones((5, 4))
+    x[3, 1] = np.nan
+    with pytest.raises(FeatureError, match="Sintel: the feature of shot 3 is NaN or infinite"):
+        alike(x, "Sintel")
