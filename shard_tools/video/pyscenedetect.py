@@ -45,6 +45,6 @@ class Thumbnails:
         if self._size is None:  # kept if the size of the film changes
             scale = min(1.0, DETECTION_WIDTH / pixels.shape[1])
             self._size = tuple(max(1, round(side * scale)) for side in pixels.shape[1::-1])
-        # First to BGR at one size, then shrunk. Done in one step by PyAV, the black bars of a film flicker between
-        # (1, 0, 1) and (0, 0, 0): invisible, but a cut for a detector that compares hue.
+        # First to BGR at one size, then shrunk. PyAV dithers what it does in one step, so that the black bars of a film
+        # flicker between (1, 0, 1) and (0, 0, 0): invisible, but a cut for a detector that compares hue.
         return self._cv2.resize(pixels, self._size, interpolation=self._cv2.INTER_LINEAR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -105,3 +106,19 @@ def test_a_contact_sheet_holds_every_shot(shots, size):
     with Image.open(io.BytesIO(contact_sheet(scene))) as sheet:
         assert (sheet.format, sheet.width) == ("JPEG", size[0])
         assert sheet.height == 30 + -(-shots // (shots if shots <= 4 else max(4, -(-(shots**0.5) // 1)))) * (160 + 22)
+
+
+def test_how_a_shot_begins_is_kept_and_may_be_missing(tmp_path):
+    """Results written before it was kept have no `transition`."""
+    (tmp_path / exports.KEYFRAMES).mkdir()
+    for shot in range(2):
+        for i in range(3):
+            (tmp_path / exports.KEYFRAMES / f"shot_{shot:04d}_img_{i}.jpg").touch()
+    made = film([0.1, 0.9])
+    made = replace(made, shots=(made.shots[0], replace(made.shots[1], transition="dissolve")))
+    document = json.loads(exports.scenes_json(made, {}, {}))
+    assert [shot["transition"] for shot in document["shots"]] == [None, "dissolve"]
+    assert [shot.transition for shot in exports.read_film(tmp_path, document).shots] == [None, "dissolve"]
+    for shot in document["shots"]:
+        del shot["transition"]
+    assert [shot.transition for shot in exports.read_film(tmp_path, document).shots] == [None, None]
