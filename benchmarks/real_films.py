@@ -54,7 +54,6 @@ FOLDS = 5
 IN_RANGE = (0.7, 1.4)  # predicted scenes for each true one
 KINDS = [["hue"], ["vgg19"], ["hue", "vgg19"]]  # of the rows that are trained here
 CRN = {"hidden": 256, "intermediate": 512, "heads": 4, "layers": 2, "similarity_init": True}
-EPOCHS = 10
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ def _scorer(model: SimilarityModel) -> Callable[[Sequence[str]], tuple[Score, fl
     return of
 
 
-def relation_network(train: Sequence[Film], kinds: Sequence[str], seed: int) -> tuple[Score, float]:
+def relation_network(train: Sequence[Film], kinds: Sequence[str], seed: int, epochs: int) -> tuple[Score, float]:
     """The contextual relation network, fine-tuned on the features of all `kinds` side by side."""
     pl.seed_everything(seed, verbose=False)
 
@@ -196,9 +195,16 @@ def relation_network(train: Sequence[Film], kinds: Sequence[str], seed: int) -> 
     known = windows(train)
     dim = known.features.shape[1]
     model = SceneBoundary(ContextualRelationNetwork(dim, **CRN), dim)
-    module = Finetuning(model, known, None, Batches(known, 128, seed), Optimiser("adam", lr=1e-4, lr_batch=0), EPOCHS)
+    module = Finetuning(
+        model,
+        known,
+        None,
+        Batches(known, min(128, len(known.boundary)), seed),
+        Optimiser("adam", lr=1e-4, lr_batch=0),
+        epochs,
+    )
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = pl.Trainer(accelerator="cpu", max_epochs=EPOCHS, enable_model_summary=False, **quiet)
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=epochs, enable_model_summary=False, **quiet)
     trainer.fit(module)
     return lambda film: windows([film]).scores(model)[0].probability, best_threshold(known.scores(model))
 
@@ -210,7 +216,7 @@ def _standard(x: np.ndarray) -> np.ndarray:
 # Protocols
 
 
-def across_sets(films: Sequence[Film], seeds: int) -> Iterator[dict[str, Any]]:
+def across_sets(films: Sequence[Film], seeds: int, epochs: int) -> Iterator[dict[str, Any]]:
     """Every set scored by models that were trained on the others."""
     groups = sorted({film.group for film in films})
     everything = sorted({kind for film in films for kind in film.kinds})
@@ -228,7 +234,7 @@ def across_sets(films: Sequence[Film], seeds: int) -> Iterator[dict[str, Any]]:
         for kinds in KINDS if seeds else []:
             complete = [film for film in test if all(kind in film.kinds for kind in kinds)]
             runs = [
-                row("relation network", group, kinds, complete, *relation_network(train, kinds, seed))
+                row("relation network", group, kinds, complete, *relation_network(train, kinds, seed, epochs))
                 for seed in range(seeds)
             ]
             yield _averaged(runs)
@@ -290,6 +296,7 @@ def main() -> None:
     parser.add_argument("--weights", help="only score these: a file, or `shipped`")
     parser.add_argument("--fit", type=Path, help="only fit to all films, and write the weights here")
     parser.add_argument("--seeds", type=int, default=3, help="of the relation network; 0 leaves it out")
+    parser.add_argument("--epochs", type=int, default=10, help="of the relation network")
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     parser.add_argument("--plot", type=Path, help="SVG file for the mean AP")
     args = parser.parse_args()
@@ -304,7 +311,7 @@ def main() -> None:
         model = SimilarityModel.load() if args.weights == "shipped" else SimilarityModel.load(args.weights)
         found = scored_by(model, films)
     else:
-        found = (r for protocol in (across_sets(films, args.seeds), in_folds(films)) for r in protocol)
+        found = (r for protocol in (across_sets(films, args.seeds, args.epochs), in_folds(films)) for r in protocol)
     rows = []
     print(f"{'set':8}{'model':22}{'kinds':28}films  mean AP  pooled    F1  scenes predicted/true   mIoU")
     for one in found:

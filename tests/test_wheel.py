@@ -27,7 +27,7 @@ for argv in [
     ["pack", "films", "shards"],
     ["info", "shards"],
     ["plan"],
-    ["scenes", "film.mp4", "--baseline", "--out", "scenes"],
+    ["scenes", "film.mp4"],
 ]:
     assert cli.main(argv) == 0, argv
 from pipelines.fused import library
@@ -72,6 +72,7 @@ def test_it_holds_what_it_needs_and_no_tests(wheel: Path):
         "report.css",
         "report.js",
         "costs.json",
+        "similarity.safetensors",
         "py.typed",
         "configs/demo.yaml",
         "configs/pretrain/bassl.yaml",

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
+from types import ModuleType
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from shard_tools.annotations.labels import FPS
 from shard_tools.errors import ConfigError, FeatureError
@@ -129,7 +129,7 @@ def accuracy(films: Sequence[FilmScores], threshold: float) -> float:
 def average_precision(films: Sequence[FilmScores], threshold: float) -> float | None:
     """Area under the precision-recall curve of all shots; the threshold has no effect."""
     truth, probability = _pool(films)
-    return 100 * average_precision_score(truth, probability) if truth.any() else None
+    return 100 * _sklearn().average_precision_score(truth, probability) if truth.any() else None
 
 
 def f1(films: Sequence[FilmScores], threshold: float) -> float | None:
@@ -154,12 +154,12 @@ def accuracy_elsewhere(films: Sequence[FilmScores], threshold: float) -> float |
 def area_under_roc(films: Sequence[FilmScores], threshold: float) -> float | None:
     """Area under the ROC curve of all shots; the threshold has no effect."""
     truth, probability = _pool(films)
-    return 100 * roc_auc_score(truth, probability) if truth.any() and not truth.all() else None
+    return 100 * _sklearn().roc_auc_score(truth, probability) if truth.any() and not truth.all() else None
 
 
 def mean_average_precision(films: Sequence[FilmScores], threshold: float) -> float | None:
     """Mean of the average precisions of films with a true boundary."""
-    found = [average_precision_score(*_pool([f])) for f in _with_truth(films)]
+    found = [_sklearn().average_precision_score(*_pool([f])) for f in _with_truth(films)]
     return 100 * np.mean(found) if found else None
 
 
@@ -223,7 +223,7 @@ def precision_recall(films: Sequence[FilmScores]) -> tuple[np.ndarray, np.ndarra
     truth, probability = _pool(films)
     if not truth.any():
         raise FeatureError(f"no true boundary in {_names(films)}; a precision-recall curve needs one")
-    return precision_recall_curve(truth, probability)
+    return _sklearn().precision_recall_curve(truth, probability)
 
 
 def best_threshold(films: Sequence[FilmScores]) -> float:
@@ -235,6 +235,13 @@ def best_threshold(films: Sequence[FilmScores]) -> float:
     precision, recall, thresholds = precision_recall(films)
     half_f1 = precision * recall / np.maximum(precision + recall, 1e-12)
     return float(thresholds[half_f1[:-1].argmax()])
+
+
+def _sklearn() -> ModuleType:
+    """Imported when a score is computed: it takes a second, and `scenes` needs none."""
+    from sklearn import metrics
+
+    return metrics
 
 
 def _pool(films: Sequence[FilmScores]) -> tuple[np.ndarray, np.ndarray]:

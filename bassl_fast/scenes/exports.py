@@ -127,7 +127,7 @@ def load_otio() -> ModuleType:
     try:
         return import_module("opentimelineio")
     except ImportError:
-        raise MissingDependency("scenes.otio needs opentimelineio; pip install 'bassl-fast[scenes]'") from None
+        raise MissingDependency("scenes.otio needs opentimelineio; pip install bassl-fast") from None
 
 
 def otio(film: FilmScenes) -> str:

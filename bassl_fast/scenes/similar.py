@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bassl_fast.checkpoints.checkpoint import sha256
-from bassl_fast.checkpoints.model import load_model
 from bassl_fast.config.choices import Detail
 from bassl_fast.segmentation.similarity import SHIPPED, SimilarityModel
 from shard_tools.annotations.movienet import KEYFRAMES_PER_SHOT
 from shard_tools.video.colours import BINS, hue_histogram
 
-from .network import ShotEncoder
+if TYPE_CHECKING:
+    from .network import ShotEncoder
 
 _COLOURS = KEYFRAMES_PER_SHOT * BINS  # values of a shot
 
@@ -29,10 +29,14 @@ class SimilarShots:
 
     def __init__(self, encoder: str | Path | None, detail: Detail, batch: int, threads: int) -> None:
         self._model = SimilarityModel.load()
-        self._encoder = None
+        self._encoder: ShotEncoder | None = None
         self.made_by: dict[str, Any] = {"similarity_sha256": sha256(SHIPPED)}
         self.method = "similarity of colours, and how long shots last"
         if encoder is not None:
+            from bassl_fast.checkpoints.model import load_model  # these need DALI, and colours do not
+
+            from .network import ShotEncoder
+
             pretrained = load_model(encoder)
             self._encoder = ShotEncoder(pretrained.encoder, pretrained.views, batch, threads)
             self.made_by["encoder_sha256"] = sha256(encoder)

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,7 +41,7 @@ SCRIPTS = (
         "pack",
         "plan",
     ),
-    *("plots", "quality", "scale", "scenes", "step"),
+    *("plots", "quality", "real_films", "scale", "scenes", "step"),
 )
 
 Run = Callable[..., None]
@@ -182,3 +183,39 @@ def test_step(run: Run, shards: Path, tmp_path: Path):
     sizes = ["--depth", 18, "--width", 8, "--size", 32, "--batch", 2, "--steps", 1, "--warm-up", 0, "--threads", 1]
     run("step", *sizes, "--shards", shards, "--switches", "plain", "--out", tmp_path / "out.json")
     assert read(tmp_path / "out.json", "step")["milliseconds"]["bassl"]["encoder"] > 0
+
+
+def test_real_films(run: Run, tmp_path: Path):
+    """Two sets, in which a film lacks a kind: fitted, scored across sets, and by the weights of the package."""
+    (tmp_path / "films").mkdir()
+    for seed, name in enumerate(["one01", "one02", "two1", "two2", "two3", "two4", "two5"]):
+        rng = np.random.default_rng(seed)
+        scene = np.repeat(np.arange(8), rng.integers(3, 7, 8))
+        last = np.cumsum(rng.integers(10, 100, len(scene))) - 1
+        kinds = {
+            "hue": rng.dirichlet(np.full(256, 0.1), 8)[scene] * 0.8
+            + rng.dirichlet(np.full(256, 0.1), len(scene)) * 0.2,
+            "vgg19": rng.normal(size=(8, 16))[scene] + rng.normal(size=(len(scene), 16)),
+        }
+        if name == "two3":
+            del kinds["vgg19"]
+        shots = np.stack([np.append(0, last[:-1] + 1), last], 1).astype(np.int32)
+        boundary = np.append(np.diff(scene), 0).astype(np.int8)
+        half = {kind: x.astype(np.float16) for kind, x in kinds.items()}
+        np.savez(tmp_path / "films" / f"{name}.npz", shots=shots, boundary=boundary, **half)
+    where = ["--films", tmp_path / "films", "--out", tmp_path / "out.json"]
+    run("real_films", *where, "--seeds", "2", "--epochs", "1", "--plot", tmp_path / "plot.svg")
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert {row["model"] for row in rows} > {"chance", "neighbours", "colour change", "sequential grouping"}
+    ours = {(r["set"], "+".join(r["kinds"])): r for r in rows if r["model"] == "similarity"}
+    chance = {row["set"]: row["mean_ap"] for row in rows if row["model"] == "chance"}
+    assert all(row["mean_ap"] > 1.5 * chance[row["set"]] for row in ours.values())
+    assert [ours["two", kinds]["films"] for kinds in ("hue", "vgg19", "hue+vgg19")] == [5, 4, 5]
+    assert ours["two", "hue+vgg19"]["films_with_all_kinds"] == 4
+    ElementTree.parse(tmp_path / "plot.svg")
+    run("real_films", *where[:2], "--fit", tmp_path / "weights.safetensors")
+    for weights in ("shipped", tmp_path / "weights.safetensors"):
+        run("real_films", *where, "--weights", weights)
+        rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+        assert [row["kinds"] for row in rows if row["set"] == "one"] == [["hue"], ["vgg19"], ["hue", "vgg19"]]
+        assert all(0 < row["f1"] <= 100 and 0.3 < row["scene_ratio"] < 3 for row in rows)

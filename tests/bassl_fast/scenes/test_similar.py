@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,16 @@ def test_no_option_is_needed(film_file: Path, tmp_path: Path, capsys):
     assert [shot["first_frame"] for shot in found["shots"]] == [0, 24, 60, 90]
     same = SceneDetector()(film_file)
     assert [shot.probability for shot in same.shots] == [shot["probability"] for shot in found["shots"]]
+
+
+def test_dali_is_not_needed(film_file: Path, tmp_path: Path):
+    code = (
+        "import sys; sys.modules['nvidia.dali'] = None; from bassl_fast.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    argv = ["scenes", str(film_file), "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "film" / "report.html").is_file()
 
 
 def test_detail_regroups_a_finished_film(film_file: Path, tmp_path: Path, capsys):
