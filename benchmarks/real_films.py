@@ -47,6 +47,7 @@ from bassl_fast.segmentation.windows import Windows
 from bassl_fast.training.options import Optimiser
 from benchmarks import plots
 from benchmarks.machine import machine
+from shard_tools.errors import BasslFastError
 from shard_tools.shards.format import SHOT
 
 RATE = 25.0
@@ -111,15 +112,15 @@ def row(model: str, group: str, kinds: Sequence[str], films: Sequence[Film], sco
         "kinds": list(kinds),
         "films": len(films),
         "films_with_all_kinds": sum(len(film.having(kinds)) == len(kinds) for film in films),
-        "mean_ap": of_rank["mean_ap"],
-        "pooled_ap": of_rank["ap"],
+        "mean_ap": of_rank.get("mean_ap"),  # None without a labelled boundary
+        "pooled_ap": of_rank.get("ap"),
     }
     if threshold is not None:
         at = scene_metrics(found, threshold)
         # The last shot of a film ends a scene, whatever is predicted.
         ratios = [(f.predicted(threshold)[:-1].sum() + 1) / ((f.boundary[:-1] == 1).sum() + 1) for f in found]
         inside = float(np.mean([IN_RANGE[0] <= ratio <= IN_RANGE[1] for ratio in ratios]))
-        result |= {"f1": at["f1"], "miou": at.get("miou"), "threshold": threshold}
+        result |= {"f1": at.get("f1"), "miou": at.get("miou"), "threshold": threshold}
         result |= {"scene_ratio": float(median(ratios)), "films_in_range": 100 * inside}
     return result
 
@@ -283,11 +284,15 @@ def scored_by(model: SimilarityModel, films: Sequence[Film]) -> Iterator[dict[st
 
 def _line(one: dict[str, Any]) -> str:
     shown = f"{one['set']:8}{one['model']:22}{' + '.join(one['kinds']):28}{one['films']:5}"
-    shown += f"{one['mean_ap']:9.1f}{one['pooled_ap']:8.1f}"
-    if "f1" not in one:
+    shown += f"{_percent(one['mean_ap'])}   {_percent(one['pooled_ap'])}"
+    if "scene_ratio" not in one:
         return shown
     ratio = f"{one['scene_ratio']:.2f} ({one['films_in_range']:.0f} % in range)"
-    return f"{shown}{one['f1']:6.1f}  {ratio:21}{one['miou'] or 0:7.1f}"
+    return f"{shown}{_percent(one['f1'])}  {ratio:22}{_percent(one['miou'])}"
+
+
+def _percent(value: float | None) -> str:
+    return "     -" if value is None else f"{value:6.1f}"
 
 
 def main() -> None:
@@ -301,6 +306,14 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="SVG file for the mean AP")
     args = parser.parse_args()
     quieten()
+    try:
+        run(args)
+    except BasslFastError as error:  # features that do not fit, weights of another version
+        raise SystemExit(f"real_films: {error}") from None
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fit, or score and report."""
     films = read_films(args.films)
     if args.fit:
         kinds = sorted({kind for film in films for kind in film.kinds})
