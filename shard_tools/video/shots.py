@@ -12,6 +12,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 HEIGHT = 240  # of a key-frame, in pixels
+AHEAD = 32  # frames decoded at a time, 5 MB
 CANDIDATES = 256  # frames kept of a shot: all of 10 seconds, 40 MB
 
 
@@ -73,7 +76,7 @@ def cut_shots(film: Path | str, cutter: Cutter, progress: Progress | None = None
                 shot = _OpenShot(candidate, begins.pop(candidate.number, None))
             shot.add(candidate)
 
-    for number, shown in enumerate(small_frames(film, progress)):
+    for number, shown in enumerate(_ahead(small_frames(film, progress))):
         width = width or (shown.frame.height if _lies(shown) else shown.frame.width)
         begins.update(cutter.push(shown))
         waiting.append(_Candidate(number, shown))
@@ -96,6 +99,15 @@ def small_frames(film: Path | str, progress: Progress | None = None) -> Iterator
         way = "AREA" if shown.frame.height >= 2 * height else "BICUBIC"
         small = reformatter.reformat(shown.frame, width, height, "yuv420p", interpolation=way, threads=1)
         yield shown._replace(frame=small, pixel_aspect=1.0)
+
+
+def _ahead(frames: Iterator[Shown]) -> Iterator[Shown]:
+    """The same frames, decoded in a thread while those before are in use: detectors and JPEGs need not wait for it."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(list, islice(frames, AHEAD))
+        while now := coming.result():
+            coming = thread.submit(list, islice(frames, AHEAD))
+            yield from now
 
 
 def ticks(start: float, end: float) -> tuple[int, int]:
