@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import typing
 from argparse import SUPPRESS, ArgumentError, RawDescriptionHelpFormatter
+from collections import deque
 from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any
@@ -36,6 +38,7 @@ _WRONG_TYPE = re.compile(
     r"(?:<class '(?P<type>\w+)'>|typing\.Literal\[(?P<choices>.*?)\])"
     r"(?:\. Got value: (?P<value>.*?)$| - .*Given value: (?P<given>.*?)$|$)"
 )
+_TEXTS = list[str] | str  # one text, or several: `--data.features A B`
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 _KINDS |= dict.fromkeys(("list", "tuple"), "a list, as [A, B]")
 
@@ -69,7 +72,7 @@ def make_parser(function: Callable, positional: bool = False, for_help: bool = F
     parser.add_function_arguments(function, skip={"recipe"}, as_positional=positional, fail_untyped=True)
     actions: list[Any] = parser._actions
     for action in actions:
-        if not action.option_strings and getattr(action, "_typehint", None) == list[str]:
+        if not action.option_strings and getattr(action, "_typehint", None) in (list[str], _TEXTS):
             action.nargs, action._typehint, action.metavar = "+", str, action.dest.rstrip("s").upper()
         if getattr(action, "_typehint", None) is bool:
             action.metavar = "[true|false]"
@@ -98,7 +101,7 @@ def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
     Raises:
         ConfigError: one line that names the wrong key and the nearest known one.
     """
-    argv = list(_spelt_out(parser, argv))
+    argv = list(_spelt_out(parser, list(_gathered(parser, argv))))
     _check_options(parser, argv)
     _list_classes(parser, argv)
     for path in _config_files(argv):
@@ -158,6 +161,24 @@ def _without_secrets(tree: Any) -> Any:
     if isinstance(tree, list):
         return [_without_secrets(value) for value in tree]
     return masked(tree) if isinstance(tree, str) else tree
+
+
+def _gathered(parser: ArgumentParser, argv: list[str]) -> Iterable[str]:
+    """Arguments in which several values of an option of texts are one list, as jsonargparse expects."""
+    texts = {
+        option
+        for action in parser._actions
+        if getattr(action, "_typehint", None) == _TEXTS
+        for option in action.option_strings
+    }
+    words = deque(argv)
+    while words:
+        yield (word := words.popleft())
+        if word.startswith("--") and f"--{word[2:].replace('-', '_')}" in texts:
+            values = []
+            while words and not words[0].startswith("--"):
+                values.append(words.popleft())
+            yield from values if len(values) < 2 else [json.dumps(values)]
 
 
 def _spelt_out(parser: ArgumentParser, argv: list[str]) -> Iterable[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def evaluate(
     finetuned: str,
-    features: str,
+    features: list[str] | str,
     out: str | None = None,
     split: str = "test",
     threshold: float | None = None,
@@ -18,7 +18,8 @@ def evaluate(
 
     Args:
         finetuned: checkpoint that `bassl-fast finetune` wrote; path or address.
-        features: folder or address that `bassl-fast extract` wrote to.
+        features: folder or address that `bassl-fast extract` wrote to; for a similarity head also several. Alone, that
+            head takes features of any encoder, also of others than it was trained on.
         out: folder or address for the results; `evaluate-<split>/` beside the checkpoint if left out.
         split: "train", "val" or "test".
         threshold: probability from which a shot is a boundary; the checkpoint's own if left out.

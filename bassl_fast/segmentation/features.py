@@ -5,6 +5,9 @@
 <root>/shots.npy         shot numbers, labels, times, as in the shards
 <root>/features.json     provenance: size, checksums of checkpoint and shards; written last
 
+Features of colours have "colours" in place of the checkpoint and of its checksum; a row is the histograms of hue of
+the K key-frames of a shot, end to end.
+
 `import_features` converts the reference's layout: one file per shot, `<film>/shot_0000.npy`.
 """
 
@@ -29,6 +32,7 @@ from shard_tools.storage.untrusted import is_plain_name, map_npy, one_line, pars
 PROVENANCE = "features.json"
 STARTED = PROVENANCE + ".part"
 NOTED = ("dim", "dtype", "checkpoint", "checkpoint_sha256", "shards", "manifest_sha256")  # keys of the provenance
+COLOURS = "colours"  # in place of a checkpoint
 _FETCHERS = 8  # films fetched in parallel
 
 
@@ -94,6 +98,15 @@ class FeatureSet:
         chosen = [row for row in self.sequences if split is None or row["split"].decode() == split]
         with ThreadPoolExecutor(_FETCHERS if is_remote(self.root) else 1) as pool:
             return list(pool.map(self._film, chosen))
+
+    def film(self, name: str) -> Film | None:
+        """A film by its name; None if it is not here.
+
+        Raises:
+            FeatureError: see `films`.
+        """
+        found = self.sequences[self.sequences["name"] == name.encode()]
+        return self._film(found[0]) if len(found) else None
 
     def _film(self, row: np.void) -> Film:
         name, first, count = row["name"].decode(), int(row["first_shot"]), int(row["shots"])

@@ -6,7 +6,7 @@ from typing import Any
 
 from bassl_fast.training.options import Optimiser
 
-from .options import CRN, BestEpoch, Data
+from .options import CRN, BestEpoch, Data, Head
 
 
 def finetune(
@@ -15,6 +15,7 @@ def finetune(
     new_crn: bool = False,
     freeze_crn: bool = False,
     linear_probe: bool = False,
+    head: Head = "crn",
     crn: CRN = CRN(),
     optimiser: Optimiser = Optimiser(name="adam", lr=2.5e-6, weight_decay=0.0, warmup=0.0),
     epochs: int = 20,
@@ -31,6 +32,9 @@ def finetune(
         new_crn: start from a new network of the same shape instead.
         freeze_crn: train only the linear layer, on the outputs of the pretrained network.
         linear_probe: train only a linear layer on the feature of the centre shot, without a network.
+        head: "crn" is the contextual relation network. "similarity" sees only how alike shots are and how long they
+            last; it is solved exactly, so optimiser, epochs and batch have no effect. "both" is one model: the network,
+            and the statistics of similarity as further inputs of its linear layer.
         crn: shape of the network if there is no `pretrained`.
         optimiser: recipe of the optimiser.
         epochs: passes over all labelled shots.
@@ -48,5 +52,5 @@ def finetune(
     """
     from .fitting import fit  # here, so that `--help` does not wait for torch
 
-    start = (pretrained, new_crn, freeze_crn, linear_probe, crn)
+    start = (pretrained, new_crn, freeze_crn, linear_probe, head, crn)
     return fit(data, *start, optimiser, epochs, best_epoch, out, seed, recipe)

@@ -1,7 +1,8 @@
 """Fine-tuning on cached features.
 
 All features are on the device, and a batch is gathered by a table of windows: no worker processes are needed. If only
-the linear layer is trained, its inputs are computed once.
+the linear layer is trained, its inputs are computed once. The similarity head is solved exactly, and a network that is
+trained together with it starts from the solution.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from bassl_fast.checkpoints import checkpoint
 from bassl_fast.checkpoints.model import encoder_alone, load_model
 from bassl_fast.config.described import describe, make
 from bassl_fast.heads import ContextualRelationNetwork
+from bassl_fast.heads.similarity import statistic_names
 from bassl_fast.methods.losses import balanced_cross_entropy
 from bassl_fast.metrics.scenes import best_threshold, scene_metrics
 from bassl_fast.runtime import hardware
@@ -35,9 +37,11 @@ from pipelines.views import TestViews
 from shard_tools.errors import CheckpointError, ConfigError, FeatureError, RemoteError, masked
 from shard_tools.storage.atomic import write_atomically
 
-from .features import FeatureSet
+from . import similarity
+from .features import COLOURS, FeatureSet
+from .kinds import Kinds
 from .model import SceneBoundary, section_of
-from .options import CRN, BestEpoch, Data
+from .options import CRN, BestEpoch, Data, Head
 from .windows import Windows
 
 BEST = "best.ckpt"
@@ -61,6 +65,7 @@ def fit(
     new_crn: bool,
     freeze_crn: bool,
     linear_probe: bool,
+    head: Head,
     crn: CRN,
     optimiser: Optimiser,
     epochs: int,
@@ -77,35 +82,40 @@ def fit(
         raise ConfigError(f"{run.where(BEST)}: this run exists; choose another --out or delete it")
     _check_length(data, epochs, best_epoch)
     _check_start(pretrained, new_crn, freeze_crn, linear_probe)
-    feature_set = FeatureSet.open(data.features)
+    _check_head(head, data, pretrained, linear_probe)
+    kinds = Kinds.open(data.folders)
     pl.seed_everything(seed, verbose=False)
-    _check_same_checkpoint(feature_set, pretrained)
-    dim, device = feature_set.provenance["dim"], hardware.device()
-    model = SceneBoundary(None if linear_probe else _network(dim, pretrained, new_crn, crn), dim).to(device)
-    sets = _load_sets(feature_set, data, best_epoch, model.shots, device)
-    batches = Batches(sets.train, data.batch, seed)
+    _check_same_checkpoint(kinds.first, pretrained)
+    dim, device = kinds.first.provenance["dim"], hardware.device()
+    network = None if linear_probe or head == "similarity" else _network(dim, pretrained, new_crn, crn)
+    statistics = 0 if head == "crn" else len(statistic_names())
+    model = SceneBoundary(network, 0 if head == "similarity" else dim, statistics).to(device)
+    sets = _load_sets(kinds, data, "last" if head == "similarity" else best_epoch, model, device)
+    batches = None if head == "similarity" else Batches(sets.train, _batch(data, sets.train), seed)
     hardware.say_device()
 
     run.path.mkdir(parents=True, exist_ok=True)
     write_atomically(run.path / "config.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())
     run.publish()  # fails here, before the long work, if `out` cannot be written
-    if freeze_crn:
-        module = _linear_layer_alone(model, sets, batches, optimiser, epochs)
+    held_out = _solve_statistics(model, kinds, data.train) if statistics else None
+    if batches is None:
+        chosen: dict[str, Any] = {"best_epoch": 0, "best_epoch_from": None}
+        said = "the similarity head, solved exactly"
     else:
-        module = Finetuning(model, sets.train, sets.chooser, batches, optimiser, epochs)
-    _trainer(run, epochs, len(batches)).fit(module)
-    model.to(device)
-    if module.best is not None:
-        module.model.load_state_dict(module.best)
-    chosen_from = None if sets.chooser is None else data.val if sets.chooser[0] == "val" else TEST
-    split, films = (data.train, sets.train) if sets.val is None else (data.val, sets.val)
-    chosen: dict[str, Any] = {"best_epoch": module.best_epoch, "best_epoch_from": chosen_from}
-    chosen |= {"threshold": best_threshold(films.scores(model)), "threshold_from": split}
-    state = _content(model, feature_set, data, pretrained)
-    checkpoint.save(run.path / BEST, state | chosen | {"recipe": recipe})
+        module = _train(model, sets, batches, optimiser, epochs, freeze_crn, run)
+        chosen_from = None if sets.chooser is None else data.val if sets.chooser[0] == "val" else TEST
+        chosen = {"best_epoch": module.best_epoch, "best_epoch_from": chosen_from}
+        why = f", chosen on the {chosen_from} films" if chosen_from else ""
+        said = f"epoch {module.best_epoch + 1} of {epochs}{why}"
+    model.to(device)  # Lightning leaves it on the CPU
+    if sets.val is None and batches is None:
+        threshold = held_out
+    else:
+        threshold = best_threshold((sets.val or sets.train).scores(model))
+    chosen |= {"threshold": threshold, "threshold_from": data.train if sets.val is None else data.val}
+    checkpoint.save(run.path / BEST, _content(model, kinds, data, pretrained) | chosen | {"recipe": recipe})
     run.publish()
-    why = f", chosen on the {chosen_from} films" if chosen_from else ""
-    print(f"checkpoint: {masked(run.where(BEST))} (epoch {module.best_epoch + 1} of {epochs}{why})", flush=True)
+    print(f"checkpoint: {masked(run.where(BEST))} ({said})", flush=True)
     return run.where(BEST)
 
 
@@ -130,6 +140,16 @@ def _check_start(pretrained: str | None, new_crn: bool, freeze_crn: bool, linear
         raise ConfigError("freeze_crn: a new network is untrained; give --pretrained and leave out --new_crn")
     if linear_probe and (freeze_crn or new_crn):
         raise ConfigError("linear_probe: has no contextual relation network; leave out --freeze_crn and --new_crn")
+
+
+def _check_head(head: Head, data: Data, pretrained: str | None, linear_probe: bool) -> None:
+    """Raises: ConfigError for options that do not go with the head."""
+    if head == "crn" and len(data.folders) > 1:
+        raise ConfigError("data.features: the network reads one folder; give one, or --head similarity or both")
+    if head != "crn" and linear_probe:
+        raise ConfigError(f"linear_probe: is not for head {head}; leave one of them out")
+    if head == "similarity" and pretrained is not None:
+        raise ConfigError("pretrained: the similarity head has no network; leave it out, or give --head both")
 
 
 def _check_same_checkpoint(feature_set: FeatureSet, pretrained: str | None) -> None:
@@ -162,34 +182,30 @@ def _network(dim: int, pretrained: str | None, new_crn: bool, crn: CRN) -> Conte
     return network.requires_grad_(True)  # some methods leave parts of it frozen
 
 
-def _load_sets(feature_set: FeatureSet, data: Data, best_epoch: BestEpoch, shots: int, device: torch.device) -> Sets:
+def _load_sets(kinds: Kinds, data: Data, best_epoch: BestEpoch, model: SceneBoundary, device: torch.device) -> Sets:
     """The windows of the splits, on the device.
 
     Raises:
-        FeatureError, ConfigError: a split without films or labels, or a batch larger than the training films.
+        FeatureError: a split without films or labels, or features that do not belong together.
     """
+    root = kinds.first.root
 
     def windows(split: str) -> Windows | None:
-        films = feature_set.films(split)
-        return Windows.load(films, shots, device) if films else None
+        films = kinds.first.films(split)
+        return kinds.windows(films, model, device) if films else None
 
     train = windows(data.train)
     if train is None:
-        raise FeatureError(f"{data.features}: no film in split '{data.train}'; choose another --data.train")
+        raise FeatureError(f"{root}: no film in split '{data.train}'; choose another --data.train")
     if not _has_boundary(train):
-        raise FeatureError(
-            f"{data.features}: split '{data.train}' has no labelled boundary; pack with anno/ and extract again"
-        )
-    labelled = int((train.boundary >= 0).sum())
-    if data.batch > labelled:
-        raise ConfigError(f"data.batch {data.batch}: there are only {labelled} labelled shots; choose fewer")
+        raise FeatureError(f"{root}: split '{data.train}' has no labelled boundary; pack with anno/ and extract again")
     val = windows(data.val)
     val = val if _has_boundary(val) else None
     chooser = None if val is None or best_epoch == "last" else ("val", val)
     if best_epoch == "test_as_the_reference_does":
         test = windows(TEST)
         if test is None or not _has_boundary(test):
-            raise FeatureError(f"{data.features}: split '{TEST}' has no labelled boundary to choose the epoch with")
+            raise FeatureError(f"{root}: split '{TEST}' has no labelled boundary to choose the epoch with")
         chooser = TEST, test
     return Sets(train, val, chooser)
 
@@ -198,7 +214,26 @@ def _has_boundary(windows: Windows | None) -> bool:
     return windows is not None and bool((windows.boundary == 1).any())
 
 
+def _batch(data: Data, train: Windows) -> int:
+    """Raises: ConfigError for a batch larger than the training films."""
+    labelled = int((train.boundary >= 0).sum())
+    if data.batch > labelled:
+        raise ConfigError(f"data.batch {data.batch}: there are only {labelled} labelled shots; choose fewer")
+    return data.batch
+
+
 # Training
+
+
+@torch.no_grad()
+def _solve_statistics(model: SceneBoundary, kinds: Kinds, split: str) -> float:
+    """Set the linear layer to the exact solution for the statistics alone; a threshold from films held out in turn."""
+    found = similarity.fit([kinds.labelled(film) for film in kinds.first.films(split)])
+    model.head.weight.zero_()
+    model.head.bias.zero_()
+    model.head.weight[1, -model.statistics :] = found.head.linear.weight[0]
+    model.head.bias[1] = found.head.linear.bias[0]
+    return found.thresholds["normal"]
 
 
 class Batches:
@@ -253,7 +288,7 @@ class Finetuning(pl.LightningModule):
 
     def training_step(self, shots: Tensor, batch_idx: int) -> Tensor:
         train, _ = self.data
-        loss = balanced_cross_entropy(self.model(train[shots]), train.boundary[shots])
+        loss = balanced_cross_entropy(self.model(*train.inputs(shots)), train.boundary[shots])
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
 
@@ -269,6 +304,26 @@ class Finetuning(pl.LightningModule):
                 self.best = copy.deepcopy(self.model.state_dict())
 
 
+def _train(
+    model: SceneBoundary,
+    sets: Sets,
+    batches: Batches,
+    optimiser: Optimiser,
+    epochs: int,
+    freeze_crn: bool,
+    run: RunFolder,
+) -> Finetuning:
+    """Train `model` in place, to the weights of its best epoch."""
+    if freeze_crn:
+        module = _linear_layer_alone(model, sets, batches, optimiser, epochs)
+    else:
+        module = Finetuning(model, sets.train, sets.chooser, batches, optimiser, epochs)
+    _trainer(run, epochs, len(batches)).fit(module)
+    if module.best is not None:
+        module.model.load_state_dict(module.best)
+    return module
+
+
 def _linear_layer_alone(
     model: SceneBoundary, sets: Sets, batches: Batches, optimiser: Optimiser, epochs: int
 ) -> Finetuning:
@@ -276,9 +331,10 @@ def _linear_layer_alone(
     model.eval()
 
     def fixed(windows: Windows) -> Windows:
-        return Windows(windows.films, windows.each(model.represent), shots=1)
+        features = windows.each(lambda shots: model.represent(windows[shots]))
+        return Windows(windows.films, features, shots=1, statistics=windows.statistics)
 
-    probe = SceneBoundary(None, model.head.in_features)
+    probe = SceneBoundary(None, model.head.in_features - model.statistics, model.statistics)
     probe.head = model.head
     chooser = sets.chooser and (sets.chooser[0], fixed(sets.chooser[1]))
     return Finetuning(probe, fixed(sets.train), chooser, batches, optimiser, epochs)
@@ -303,19 +359,22 @@ def _trainer(run: RunFolder, epochs: int, steps: int) -> pl.Trainer:
 # Contents of the checkpoint
 
 
-def _content(model: SceneBoundary, feature_set: FeatureSet, data: Data, pretrained: str | None) -> dict[str, Any]:
+def _content(model: SceneBoundary, kinds: Kinds, data: Data, pretrained: str | None) -> dict[str, Any]:
     """The model, and what it was trained on."""
+    made = next((found for found in kinds.sets if found.provenance["checkpoint"] != COLOURS), kinds.first)
     return {
-        "model": section_of(model, _views(feature_set), _encoder(feature_set, pretrained)),
+        "model": section_of(model, _views(made), _encoder(made, pretrained), kinds.names),
         "state_dict": {name: value.cpu() for name, value in model.state_dict().items()},
-        "trained_on": {"features": masked(data.features), "pretrained": pretrained and masked(pretrained)},
-        "checkpoint_sha256": feature_set.provenance["checkpoint_sha256"],
+        "trained_on": {"features": masked(", ".join(data.folders)), "pretrained": pretrained and masked(pretrained)},
+        "checkpoint_sha256": made.provenance["checkpoint_sha256"],
     }
 
 
 def _encoder(feature_set: FeatureSet, pretrained: str | None) -> dict[str, Any] | None:
     """The encoder that made the features, so that `scenes` can encode films; None if it is not found."""
     made_by = feature_set.provenance
+    if made_by["checkpoint"] == COLOURS:
+        return None
     path = pretrained or made_by["checkpoint"]
     with suppress(RemoteError):
         if path and checkpoint.find(path) and checkpoint.sha256(path) == made_by["checkpoint_sha256"]:

@@ -1,7 +1,10 @@
 """The model that finds scene boundaries, and how a checkpoint of kind "scenes" holds it.
 
-    {"version", "kind", "head": {"class_path", "init_args"} or None, "dim", "views", "encoder"}
+    {"version", "kind", "head": {"class_path", "init_args"} or None, "similarity": {"statistics", "kinds"} or None,
+     "dim", "views", "encoder"}
 
+`similarity`, which checkpoints of before lack, has the names of the statistics, and for each feature folder the sha256
+of the checkpoint that made the features, or "colours".
 `encoder` is the content of a checkpoint of kind "encoder" (`model`, `state_dict`), or None if the encoder that made the
 features was not found.
 """
@@ -11,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, cat, nn
 
 from bassl_fast.checkpoints import checkpoint
 from bassl_fast.checkpoints.migrate import VERSION
@@ -19,6 +22,7 @@ from bassl_fast.checkpoints.model import plain_views
 from bassl_fast.checkpoints.weights import fill
 from bassl_fast.config.described import describe, make
 from bassl_fast.heads import ContextualRelationNetwork
+from bassl_fast.heads.similarity import statistic_names
 from pipelines.views import TestViews
 from shard_tools.errors import CheckpointError, ConfigError
 
@@ -28,13 +32,14 @@ class SceneBoundary(nn.Module):
 
     Args:
         crn: the network; None for a linear probe, which sees only the centre shot.
-        dim: size D of a shot feature.
+        dim: size D of a shot feature; 0 for the similarity head alone.
+        statistics: number F of statistics of the similarity of shots that the linear layer sees too.
     """
 
-    def __init__(self, crn: ContextualRelationNetwork | None, dim: int) -> None:
+    def __init__(self, crn: ContextualRelationNetwork | None, dim: int, statistics: int = 0) -> None:
         super().__init__()
-        self.crn, self.dim = crn, dim
-        self.head = nn.Linear(dim if crn is None else crn.hidden, 2)
+        self.crn, self.dim, self.statistics = crn, dim, statistics
+        self.head = nn.Linear((dim if crn is None else crn.hidden) + statistics, 2)
 
     @property
     def shots(self) -> int:
@@ -42,21 +47,29 @@ class SceneBoundary(nn.Module):
         return 1 if self.crn is None else self.crn.shots
 
     def represent(self, windows: Tensor) -> Tensor:
-        """Input of the linear layer, `[B, hidden]` or `[B, D]`, from windows of features `[B, T, D]` of any dtype."""
+        """Input of the linear layer but for statistics, `[B, hidden]` or `[B, D]`.
+
+        Args:
+            windows: features `[B, T, D]` of any dtype.
+        """
         windows = windows.float()
         return windows[:, 0] if self.crn is None else self.crn.pool(self.crn(windows))
 
-    def forward(self, windows: Tensor) -> Tensor:
-        """Logits `[B, 2]` from windows of features `[B, T, D]`."""
-        return self.head(self.represent(windows))
+    def forward(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
+        """Logits `[B, 2]` from windows of features `[B, T, D]` and statistics `[B, F]`."""
+        found = self.represent(windows)
+        return self.head(found if statistics is None else cat([found, statistics], 1))
 
 
-def section_of(model: SceneBoundary, views: TestViews, encoder: dict[str, Any] | None) -> dict[str, Any]:
-    """The section `model` of a checkpoint of `model`."""
+def section_of(
+    model: SceneBoundary, views: TestViews, encoder: dict[str, Any] | None, kinds: list[str | None] | None = None
+) -> dict[str, Any]:
+    """The section `model` of a checkpoint of `model`; `kinds`: of its feature folders, for the similarity head."""
     return {
         "version": VERSION,
         "kind": checkpoint.SCENES,
         "head": None if model.crn is None else describe(model.crn),
+        "similarity": {"statistics": statistic_names(), "kinds": kinds} if model.statistics else None,
         "dim": model.dim,
         "views": plain_views(views),
         "encoder": encoder,
@@ -71,13 +84,22 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
     """
     state = checkpoint.load(path, checkpoint.SCENES)
     section = state["model"]
+    similarity = section.get("similarity")
+    if similarity is not None and not _is_current(similarity):
+        raise CheckpointError(f"{path}: its similarity head is of another version; fine-tune again")
 
     def build() -> tuple[SceneBoundary]:
         try:
             head = None if section["head"] is None else make(section["head"], ContextualRelationNetwork)
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
-        return (SceneBoundary(head, section["dim"]),)
+        return (SceneBoundary(head, section["dim"], len(similarity["statistics"]) if similarity else 0),)
 
     (model,) = fill(build, state["state_dict"], ("",), path)
     return model, state
+
+
+def _is_current(similarity: Any) -> bool:
+    if not isinstance(similarity, dict) or not isinstance(similarity.get("kinds"), list):
+        return False
+    return similarity.get("statistics") == statistic_names()

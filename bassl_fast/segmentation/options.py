@@ -8,6 +8,7 @@ from typing import Literal
 from shard_tools.errors import ConfigError
 
 Layout = Literal["film", "reference"]  # of features: one array per film, or one file per shot
+Head = Literal["crn", "similarity", "both"]  # what a boundary is found by
 BestEpoch = Literal["validation", "last", "test_as_the_reference_does"]
 
 
@@ -16,17 +17,23 @@ class Data:
     """Training data.
 
     Args:
-        features: folder or address that `bassl-fast extract` wrote to.
+        features: folder or address that `bassl-fast extract` wrote to; for the similarity head also several, with other
+            features of the same films. The first says which films there are, their splits and labels.
         train: split to train on.
         val: split that chooses the best epoch and the threshold, not the test split; if it has no boundary, the last
             epoch is kept and the threshold is chosen on the training films.
         batch: windows per step.
     """
 
-    features: str
+    features: list[str] | str
     train: str = "train"
     val: str = "val"
     batch: int = 1024
+
+    @property
+    def folders(self) -> list[str]:
+        """`features` as a list."""
+        return [self.features] if isinstance(self.features, str) else self.features
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +25,43 @@ from shard_tools.storage.atomic import write_atomically
 from shard_tools.storage.cache import local_file
 from shard_tools.storage.untrusted import parse_json
 
-from .features import FeatureSet
+from .kinds import Kinds
 from .model import load_finetuned
-from .windows import Windows
 
 _SUMMARY = {"split", "threshold", "threshold_from", "best_epoch_from", "reference_quirks"}  # also in metrics.json
 
 
-def score(finetuned: str | Path, features: str | Path, split: str | None) -> tuple[list[FilmScores], dict[str, Any]]:
+def score(
+    finetuned: str | Path, features: str | Path | Sequence[str | Path], split: str | None
+) -> tuple[list[FilmScores], dict[str, Any]]:
     """Boundary probabilities of the films of `split`, and the checkpoint's state.
 
     Raises:
-        FeatureError: no film in `split`, or features of another pretraining checkpoint than the model's.
+        FeatureError: no film in `split`, or features of another pretraining checkpoint than the model's. The similarity
+            head alone takes those of any.
     """
     model, state = load_finetuned(finetuned)
-    feature_set = FeatureSet.open(features)
-    if feature_set.provenance["checkpoint_sha256"] != state["checkpoint_sha256"]:
+    kinds = Kinds.open(features)
+    root, section = kinds.first.root, state["model"].get("similarity")
+    if section is None and len(kinds.sets) > 1:
+        raise ConfigError(f"{finetuned}: has no similarity head, so it takes one folder of features; give one")
+    trained_on = section["kinds"][0] if section and section["kinds"] else state["checkpoint_sha256"]
+    if model.dim and kinds.names[0] != trained_on:
         raise FeatureError(
-            f"{features}: features of another pretraining checkpoint than {finetuned} was fine-tuned on; "
+            f"{root}: features of another pretraining checkpoint than {finetuned} was fine-tuned on; "
             f"evaluate with those in {state['trained_on']['features']}"
         )
-    films = feature_set.films(split)
+    films = kinds.first.films(split)
     if not films:
-        raise FeatureError(f"{features}: no film in split '{split}'; choose another --split")
+        raise FeatureError(f"{root}: no film in split '{split}'; choose another --split")
     hardware.say_device()
     device = hardware.device()
-    return Windows.load(films, model.shots, device).scores(model.to(device)), state
+    return kinds.windows(films, model, device).scores(model.to(device)), state
 
 
 def evaluate_films(
     finetuned: str,
-    features: str,
+    features: list[str] | str,
     out: str | None,
     split: str,
     threshold: float | None,
@@ -67,7 +74,7 @@ def evaluate_films(
     folder = RunFolder(f"{folder_of(finetuned)}/evaluate-{split}" if out is None else out)
     more = plugins.functions("metrics", ours=_SUMMARY | metrics.METRICS.keys())  # a broken one fails before the work
     films, state = score(finetuned, features, split)
-    feature_set = FeatureSet.open(features)
+    feature_set = Kinds.open(features).first
     numbers = {film.name: film.shots["shot"] for film in feature_set.films(split)}
     rows = _read_rows(comparison) if comparison else None
     threshold, threshold_from = _threshold(threshold, state, reference_quirks)

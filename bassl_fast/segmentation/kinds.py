@@ -1,0 +1,105 @@
+"""Several kinds of features of the same films, and what the similarity head reads of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bassl_fast.heads.similarity import alike, film_statistics
+from shard_tools.annotations.labels import FPS
+from shard_tools.errors import FeatureError
+from shard_tools.video.colours import BINS
+
+from .features import COLOURS, FeatureSet, Film
+from .model import SceneBoundary
+from .similarity import LabelledFilm
+from .windows import Windows
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Feature folders. The first says which films there are, with their splits and labels, and is what a contextual
+    relation network reads; films are found in the others by their names."""
+
+    sets: list[FeatureSet]
+
+    @classmethod
+    def open(cls, features: str | Path | Sequence[str | Path]) -> Kinds:
+        """Open one or several finished feature folders; see `FeatureSet.open`."""
+        return cls([FeatureSet.open(root) for root in ([features] if isinstance(features, str | Path) else features)])
+
+    @property
+    def first(self) -> FeatureSet:
+        return self.sets[0]
+
+    @property
+    def names(self) -> list[str | None]:
+        """For each folder the sha256 of the checkpoint that made it, or "colours"; None if it is not known."""
+        return [feature_set.provenance["checkpoint_sha256"] for feature_set in self.sets]
+
+    def windows(self, films: list[Film], model: SceneBoundary, device: torch.device) -> Windows:
+        """What `model` reads of films of the first folder, on the device.
+
+        Raises:
+            FeatureError: it does not fit there, or see `of` and `seconds_of`.
+        """
+        if not model.statistics:
+            return Windows.load(films, model.shots, device)
+        statistics = np.concatenate([self._statistics(film) for film in films])
+        if not model.dim:  # the head alone sees no feature
+            films = [replace(film, features=film.features[:, :0]) for film in films]
+        return Windows.load(films, model.shots, device, statistics)
+
+    def labelled(self, film: Film) -> LabelledFilm:
+        """A film of the first folder, to fit the similarity head to."""
+        return LabelledFilm(film.name, self.of(film), seconds_of(film), film.shots["boundary"])
+
+    def of(self, film: Film) -> dict[str, np.ndarray]:
+        """Folder -> features `[S, D]`, or `[S, K, 256]` of colours, of the folders that have the film.
+
+        Raises:
+            FeatureError: another number of shots, or other labels, than in the first folder.
+        """
+        found = {}
+        for feature_set in self.sets:
+            there = film if feature_set is self.first else feature_set.film(film.name)
+            if there is None:
+                continue
+            count, expected = len(there.shots), len(film.shots)
+            if count != expected:
+                raise FeatureError(
+                    f"{feature_set.root}: {film.name} has {count} shots, but {expected} in {self.first.root}; extract "
+                    "both from the same shards"
+                )
+            if not np.array_equal(there.shots["boundary"], film.shots["boundary"]):
+                raise FeatureError(
+                    f"{feature_set.root}: {film.name} has other labels than in {self.first.root}; extract both from "
+                    "the same shards"
+                )
+            of_colours = feature_set.provenance["checkpoint"] == COLOURS
+            found[feature_set.root] = there.features.reshape(count, -1, BINS) if of_colours else there.features
+        return found
+
+    def _statistics(self, film: Film) -> np.ndarray:
+        similar = [alike(features, f"{root}: {film.name}") for root, features in self.of(film).items()]
+        return film_statistics(similar, seconds_of(film))
+
+
+def seconds_of(film: Film) -> np.ndarray:
+    """How long the shots of a film last, `[S]`.
+
+    Raises:
+        FeatureError: the time of a shot is unknown.
+    """
+    start, end = (film.shots[name].astype(np.int64) for name in ("start", "end"))
+    unknown = np.minimum(start, end) < 0
+    if unknown.any():
+        raise FeatureError(
+            f"{film.name}: the time of shot {film.shots['shot'][unknown.argmax()]} is unknown, and the similarity head "
+            f"needs it; pack again with scene318/shot_movie318/{film.name}.txt, then extract again"
+        )
+    return (end - start + 1) / FPS

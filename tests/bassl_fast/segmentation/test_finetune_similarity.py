@@ -1,0 +1,165 @@
+"""Fine-tuning with the similarity head: alone, with the network, on one or several kinds of features."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bassl_fast import cli
+from bassl_fast.metrics.scenes import scene_metrics
+from bassl_fast.segmentation.features import write_index
+from bassl_fast.segmentation.kinds import Kinds
+from bassl_fast.segmentation.model import load_finetuned
+from bassl_fast.segmentation.scoring import score
+from bassl_fast.segmentation.similarity import fit
+from shard_tools.shards.format import SHOT, sequence_dtype
+from shard_tools.storage.output import open_place
+from tests.refused import refused
+
+TUNE = ["--epochs", "2", "--data.batch", "32", "--optimiser.lr", "1e-3", "--optimiser.lr_batch", "0"]
+TUNE += ["--crn.hidden", "16", "--crn.intermediate", "32", "--crn.shots", "5", "--crn.layers", "1"]
+SPLITS = ["train"] * 5 + ["val"] + ["test"] * 2
+
+
+def write_features(root: Path, seed: int, missing: str | None = None, dim: int = 8) -> str:
+    """Films whose shots are alike within scenes of 3 to 9 shots; the same films for every seed of the features."""
+    names = [f"film{i}" for i in range(len(SPLITS))]
+    rows, shots, place = np.zeros(len(names), sequence_dtype([name.encode() for name in names])), [], open_place(root)
+    root.mkdir()
+    for i, name in enumerate(names):
+        films = np.random.default_rng(i)
+        scene = np.repeat(np.arange(10), films.integers(3, 10, 10))
+        table = np.zeros(len(scene), SHOT)
+        table["shot"], table["scene"], table["boundary"] = np.arange(len(scene)), scene, np.append(np.diff(scene), 0)
+        table["end"] = np.cumsum(films.integers(24, 24 * 8, len(scene))) - 1
+        table["start"] = np.append(0, table["end"][:-1] + 1)
+        rng = np.random.default_rng((seed, i))
+        features = rng.normal(size=(10, dim))[scene] + 0.6 * rng.normal(size=(len(scene), dim))
+        np.save(root / f"{name}.npy", features.astype(np.float32))
+        rows[i]["name"], rows[i]["split"], rows[i]["shots"] = name.encode(), SPLITS[i].encode(), len(scene)
+        shots.append(table)
+    here = [i for i, name in enumerate(names) if name != missing]
+    provenance = {"dim": dim, "dtype": "float32", "checkpoint": None, "checkpoint_sha256": str(seed)}
+    provenance |= {"shards": None, "manifest_sha256": None, "transform": None}
+    write_index(place, rows[here], np.concatenate([shots[i] for i in here]), provenance)
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    root = tmp_path_factory.mktemp("kinds")
+    return write_features(root / "a", 100), write_features(root / "b", 200, missing="film1")
+
+
+def tune(out: Path, *argv: str) -> dict:
+    assert cli.main(["finetune", "--out", str(out), *argv]) == 0
+    return torch.load(out / "best.ckpt", weights_only=True)
+
+
+def ap(checkpoint: Path, features: str | list[str]) -> float:
+    return scene_metrics(score(checkpoint, features, "test")[0])["ap"]
+
+
+def test_alone_it_is_the_exact_solution(folders: tuple[str, str], tmp_path: Path, capsys):
+    argv = ["--config", "configs/finetune/similarity.yaml", "--data.features", folders[0]]
+    state = tune(tmp_path / "s", *argv)
+    assert "the similarity head, solved exactly" in capsys.readouterr().out
+    assert (state["threshold_from"], state["model"]["head"], state["model"]["dim"]) == ("val", None, 0)
+    kinds = Kinds.open(folders[0])
+    expected = fit([kinds.labelled(film) for film in kinds.first.films("train")])
+    films, _ = score(tmp_path / "s" / "best.ckpt", folders[0], "test")
+    for film, found in zip(kinds.first.films("test"), films, strict=True):
+        known = kinds.labelled(film)
+        np.testing.assert_allclose(
+            found.probability, expected.probability(list(known.kinds.values()), known.seconds), atol=1e-6
+        )
+    assert scene_metrics(films)["ap"] > 80  # chance is 16
+    state = tune(tmp_path / "n", *argv, "--data.val", "none")
+    assert (state["threshold"], state["threshold_from"]) == (expected.thresholds["normal"], "train")
+
+
+def test_several_kinds_are_better_than_one_and_need_not_have_all_films(folders: tuple[str, str], tmp_path: Path):
+    one, two = tmp_path / "one" / "best.ckpt", tmp_path / "two" / "best.ckpt"
+    tune(one.parent, "--head", "similarity", "--data.features", folders[0])
+    state = tune(two.parent, "--head", "similarity", "--data.features", *folders)
+    assert state["model"]["similarity"]["kinds"] == ["100", "200"]
+    assert ap(two, list(folders)) > ap(one, folders[0])
+    assert ap(one, folders[1]) > 80  # features that it was not trained on
+    assert cli.main(["evaluate", str(two), *folders, "--out", str(tmp_path / "e")]) == 0
+
+
+def test_with_the_network_it_starts_from_the_solution_and_is_one_model(folders: tuple[str, str], tmp_path: Path):
+    alone, both = tmp_path / "alone" / "best.ckpt", tmp_path / "both" / "best.ckpt"
+    tune(alone.parent, "--head", "similarity", "--data.features", *folders)
+    tune(both.parent, "--head", "both", "--data.features", *folders, *TUNE, "--optimiser.lr", "1e-9")
+    assert ap(both, list(folders)) == pytest.approx(ap(alone, list(folders)), abs=0.01)
+    model, state = load_finetuned(both)
+    assert model.head.in_features == 16 + model.statistics
+    assert state["model"]["dim"] == 8
+    state = tune(tmp_path / "longer", "--head", "both", "--data.features", folders[0], *TUNE)
+    assert state["state_dict"]["head.weight"][:, :16].abs().max() > 1e-4
+    assert ap(tmp_path / "longer" / "best.ckpt", folders[0]) > 70
+
+
+def test_what_does_not_belong_together_is_one_line(folders: tuple[str, str], tmp_path: Path, capsys):
+    argv = ["finetune", "--out", tmp_path / "s", "--head", "similarity", "--data.features", folders[0]]
+
+    def spoilt(name: str, change) -> Path:
+        shutil.copytree(folders[1], tmp_path / name)
+        arrays = {file: np.load(tmp_path / name / f"{file}.npy") for file in ("film0", "shots", "sequences")}
+        change(arrays)
+        for file, array in arrays.items():
+            np.save(tmp_path / name / f"{file}.npy", array)
+        return tmp_path / name
+
+    def shorter(arrays: dict) -> None:
+        arrays["film0"], arrays["shots"] = arrays["film0"][:-1], np.delete(arrays["shots"], 3)
+        arrays["sequences"]["shots"][0] -= 1
+        arrays["sequences"]["first_shot"][1:] -= 1
+
+    def relabelled(arrays: dict) -> None:
+        arrays["shots"]["boundary"][0] = 1
+
+    def unknown(arrays: dict) -> None:
+        arrays["film0"][2, 1] = np.nan
+
+    for name, change, said in (
+        ("shorter", shorter, "shorter: film0 has"),
+        ("relabelled", relabelled, "relabelled: film0 has other labels than in"),
+        ("unknown", unknown, "unknown: film0: the feature of shot 2 is NaN or infinite"),
+    ):
+        assert said in refused(capsys, *argv, spoilt(name, change))
+
+    def untimed(arrays: dict) -> None:
+        arrays["shots"]["start"] = arrays["shots"]["end"] = -1
+
+    said = refused(capsys, *argv[:-1], spoilt("untimed", untimed))
+    assert "film0: the time of shot 0 is unknown" in said
+    assert "pack again with scene318/shot_movie318/film0.txt" in said
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--data.features", "A", "B"], "the network reads one folder"),
+        (["--data.features", "A", "--head", "both", "--linear_probe"], "linear_probe: is not for head both"),
+        (["--data.features", "A", "--head", "similarity", "--pretrained", "x"], "the similarity head has no network"),
+        (["--data.features", "A", "--head", "similar"], "head similar: must be one of crn, similarity, both"),
+        (["--data.features", "A", "", "--head", "both"], "--data.features: the value is empty"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path: Path, capsys, options: list[str], said: str):
+    assert said in refused(capsys, "finetune", "--out", tmp_path / "s", *options)
+
+
+def test_a_head_of_another_version(folders: tuple[str, str], tmp_path: Path, capsys):
+    state = tune(tmp_path / "s", "--head", "similarity", "--data.features", folders[0])
+    state["model"]["similarity"]["statistics"][0] = "older"
+    torch.save(state, tmp_path / "older.ckpt")
+    said = refused(capsys, "evaluate", tmp_path / "older.ckpt", folders[0])
+    assert "older.ckpt: its similarity head is of another version; fine-tune again" in said
