@@ -38,7 +38,8 @@ from shard_tools.storage.output import Place, open_place
 from shard_tools.storage.remote import absolute, is_remote
 from shard_tools.storage.untrusted import parse_json
 
-from .features import PROVENANCE, STARTED, holds_files, shot_name, write_index
+from .colours import DIM, colours_of
+from .features import COLOURS, PROVENANCE, STARTED, holds_files, shot_name, write_index
 from .options import Layout
 
 
@@ -58,20 +59,20 @@ def encode_films(
 ) -> str:
     """See `extract`."""
     _check_layout(layout, dtype, features)
-    model, index = load_model(pretrained), ShardIndex.open(shards)
+    model, index = _load(pretrained), ShardIndex.open(shards)
     _check_films(index, shards)
     chosen = index.select(split)
     where = index.address if index.cache else str(index.root.resolve())
     provenance = {
-        "dim": model.encoder.dim,
+        "dim": DIM if model is None else model.encoder.dim,
         "dtype": dtype,
         "layout": layout,
         "precision": "",  # filled in where the encoder runs
-        "checkpoint": masked(absolute(pretrained)),
-        "checkpoint_sha256": checkpoint.sha256(pretrained),
+        "checkpoint": COLOURS if model is None else masked(absolute(pretrained)),
+        "checkpoint_sha256": COLOURS if model is None else checkpoint.sha256(pretrained),
         "shards": masked(where),
         "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
-        "transform": {**plain_views(model.views), "split": split},
+        "transform": {**({} if model is None else plain_views(model.views)), "split": split},
     }
     with _processes() as (rank, world), engines.cluster(engine, address, gpu=True) as each:
         if each is None:
@@ -89,9 +90,10 @@ def encode_films(
         mine, there = chosen[_share(index.sequences["shots"][chosen], rank, world)], set(place.names(""))
         todo = [film for film in mine.tolist() if _file_name(index, film, layout) not in there]
         if each is None:
-            done = _encode(model.encoder, index, todo, place, provenance, batch, share)
+            done = _encode(model and model.encoder, index, todo, place, provenance, batch, share)
         else:
-            task = partial(_encode_film, absolute(pretrained), where, absolute(features))
+            made_by = pretrained if model is None else absolute(pretrained)
+            task = partial(_encode_film, made_by, where, absolute(features))
             done = each(partial(task, provenance, batch, share), todo, index.films.__getitem__)
         _follow(done, index, mine, todo, quiet=rank > 0)
         _barrier()
@@ -120,7 +122,7 @@ def _check_films(index: ShardIndex, shards: str) -> None:
 
 
 def _encode(
-    encoder: Encoder,
+    encoder: Encoder | None,
     index: ShardIndex,
     films: list[int],
     place: Place,
@@ -128,36 +130,58 @@ def _encode(
     batch: int,
     threads: int,
 ) -> Iterator[tuple[int, int, dict[str, float]]]:
-    """Write the features of `films`; yield for each: film, number of key-frames, seconds by activity."""
+    """Write the features of `films`, of colours without an encoder.
+
+    Yields for each film: its number, that of its key-frames, seconds by activity.
+    """
+    clock = _Clock()
+    if encoder is None:
+        arrays = colours_of(index, films, threads)
+    else:
+        arrays = _encoded(encoder, index, films, provenance, batch, threads, clock)
+    for film, found in arrays:
+        clock.lap("colours" if encoder is None else "encoder")
+        with np.errstate(over="ignore"):  # an overflow becomes infinite and is refused below
+            array = found.astype(provenance["dtype"])
+        if not np.isfinite(array).all():
+            raise FeatureError(
+                f"{index.films[film]}: a feature is not finite in {provenance['dtype']}; extract with --dtype "
+                "float32 --precision 32-true; if that fails too, train the checkpoint again"
+            )
+        name = _file_name(index, film, provenance["layout"])
+        if provenance["layout"] == "reference":
+            _write_reference(Path(place.uri) / name, array, index.shots_of(film)["shot"])
+        else:
+            place.write(name, npy_bytes(array))
+        clock.lap("writing")
+        row = index.sequences[film]
+        yield film, int(row["shots"]) * int(row["frames_per_shot"]), clock.take()
+
+
+def _encoded(
+    encoder: Encoder,
+    index: ShardIndex,
+    films: list[int],
+    provenance: dict[str, Any],
+    batch: int,
+    threads: int,
+    clock: _Clock,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Number and features `[S, D]` float32 of each of `films`."""
     device = hardware.device()
     views = TestViews(**{name: value for name, value in provenance["transform"].items() if name != "split"})
     encoder = encoder.eval().to(device, memory_format=encoder.memory_format)  # type: ignore[call-overload]  # torch's stubs
     loader = FilmLoader(index, np.array(films, np.int64), views, batch=batch, device=device, threads=threads)
     found: list[Tensor] = []
-    clock = _Clock()
     for film, first, images in loader:
         # Before the first batch the pipeline is being built.
         clock.lap("waiting for images" if clock.runs else None)
         with hardware.autocast(provenance["precision"]):
             found.append(encoder.of_shots(images).cpu())
         clock.lap("encoder")
-        shots, per_shot = int(index.sequences["shots"][film]), images.shape[1]
-        if first + len(images) == shots:
-            with np.errstate(over="ignore"):  # an overflow becomes infinite and is refused below
-                array = torch.cat(found).numpy().astype(provenance["dtype"])
-            if not np.isfinite(array).all():
-                raise FeatureError(
-                    f"{index.films[film]}: a feature is not finite in {provenance['dtype']}; extract with --dtype "
-                    "float32 --precision 32-true; if that fails too, train the checkpoint again"
-                )
-            name = _file_name(index, film, provenance["layout"])
-            if provenance["layout"] == "reference":
-                _write_reference(Path(place.uri) / name, array, index.shots_of(film)["shot"])
-            else:
-                place.write(name, npy_bytes(array))
+        if first + len(images) == index.sequences["shots"][film]:
+            yield film, torch.cat(found).numpy()
             found = []
-            clock.lap("writing")
-            yield film, shots * per_shot, clock.take()
 
 
 @torch.inference_mode()
@@ -166,13 +190,17 @@ def _encode_film(
 ) -> tuple[int, int, dict[str, float]]:
     """`_encode` for one film, on any machine that can reach the same files."""
     model, index = _opened(pretrained, shards)
-    (done,) = _encode(model.encoder, index, [film], open_place(features), provenance, batch, threads)
+    (done,) = _encode(model and model.encoder, index, [film], open_place(features), provenance, batch, threads)
     return done
 
 
 @lru_cache(maxsize=1)
-def _opened(pretrained: str, shards: str) -> tuple[Pretrained, ShardIndex]:
-    return load_model(pretrained), ShardIndex.open(shards)
+def _opened(pretrained: str, shards: str) -> tuple[Pretrained | None, ShardIndex]:
+    return _load(pretrained), ShardIndex.open(shards)
+
+
+def _load(pretrained: str) -> Pretrained | None:
+    return None if pretrained == COLOURS else load_model(pretrained)
 
 
 def _follow(

@@ -24,13 +24,14 @@ def extract(
 ) -> str:
     """Encode the test views of every shot's key-frames and write one array per film.
 
-    The feature of a shot is the mean over its key-frames; a clip encoder takes them as one clip.
+    The feature of a shot is the mean over its key-frames; a clip encoder takes them as one clip. `extract colours`
+    takes no checkpoint: a feature is the histograms of hue of the key-frames, for the similarity head.
 
     Finished films are kept when the command is run again. `torchrun --nproc-per-node N -m bassl_fast.cli extract ...`
     uses N GPUs, or N processes on the CPU.
 
     Args:
-        pretrained: checkpoint that `bassl-fast pretrain` or `import-checkpoint` wrote; path or address.
+        pretrained: checkpoint that `bassl-fast pretrain` or `import-checkpoint` wrote; path or address; or "colours".
         shards: folder or address that `bassl-fast pack` wrote to.
         features: folder or address (s3://, gs://) for the features.
         split: "train", "val" or "test" films only; all films if left out.

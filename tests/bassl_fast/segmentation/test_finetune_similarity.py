@@ -16,8 +16,12 @@ from bassl_fast.segmentation.kinds import Kinds
 from bassl_fast.segmentation.model import load_finetuned
 from bassl_fast.segmentation.scoring import score
 from bassl_fast.segmentation.similarity import fit
+from pipelines.store import Store
 from shard_tools.shards.format import SHOT, sequence_dtype
+from shard_tools.shards.index import ShardIndex
 from shard_tools.storage.output import open_place
+from shard_tools.video.colours import hue_histogram
+from tests.bassl_fast.conftest import Project
 from tests.refused import refused
 
 TUNE = ["--epochs", "2", "--data.batch", "32", "--optimiser.lr", "1e-3", "--optimiser.lr_batch", "0"]
@@ -163,3 +167,18 @@ def test_a_head_of_another_version(folders: tuple[str, str], tmp_path: Path, cap
     torch.save(state, tmp_path / "older.ckpt")
     said = refused(capsys, "evaluate", tmp_path / "older.ckpt", folders[0])
     assert "older.ckpt: its similarity head is of another version; fine-tune again" in said
+
+
+@pytest.mark.slow
+def test_colours_of_shards_are_a_kind(project: Project, tmp_path: Path):
+    colours = tmp_path / "colours"
+    assert cli.main(["extract", "colours", project.shards, str(colours)]) == 0
+    kinds = Kinds.open([colours, project.features])
+    assert (kinds.names[0], kinds.first.provenance["dim"]) == ("colours", 3 * 256)
+    film = kinds.first.films("test")[0]
+    index = ShardIndex.open(project.shards)
+    row = index.sequences[index.films.index(film.name)]
+    jpeg = bytes(Store(index).read(np.array([int(row["first_frame"]) + 3 * 2 + 1]))[0])  # second key-frame of shot 2
+    np.testing.assert_array_equal(kinds.of(film)[str(colours)][2, 1], hue_histogram(jpeg))
+    tune(tmp_path / "s", "--head", "similarity", "--data.features", str(colours))
+    assert len(score(tmp_path / "s" / "best.ckpt", colours, "test")[0][0].probability) == 20
