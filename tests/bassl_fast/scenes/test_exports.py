@@ -108,6 +108,14 @@ def test_a_contact_sheet_holds_every_shot(shots, size):
         assert sheet.height == 30 + -(-shots // (shots if shots <= 4 else max(4, -(-(shots**0.5) // 1)))) * (160 + 22)
 
 
+def test_a_contact_sheet_of_a_long_scene_holds_some_of_its_shots():
+    scene = film([0.1] * 250).scenes[0]
+    for shot in scene.shots:
+        object.__setattr__(shot, "keyframes", (picture(shot.number % 7, (64, 48)),))
+    with Image.open(io.BytesIO(contact_sheet(scene))) as sheet:
+        assert sheet.size == (8 + 10 * 248, 30 + 10 * (180 + 22))
+
+
 def test_how_a_shot_begins_is_kept_and_may_be_missing(tmp_path):
     """Results written before it was kept have no `transition`."""
     (tmp_path / exports.KEYFRAMES).mkdir()
