@@ -54,7 +54,7 @@ RATE = 25.0
 FOLDS = 5
 IN_RANGE = (0.7, 1.4)  # predicted scenes for each true one
 KINDS = [["hue"], ["vgg19"], ["hue", "vgg19"]]  # of the rows that are trained here
-CRN = {"hidden": 256, "intermediate": 512, "heads": 4, "layers": 2, "similarity_init": True}
+CRN = {"hidden": 128, "intermediate": 256, "heads": 4, "layers": 2, "similarity_init": True}
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ def main() -> None:
     parser.add_argument("--weights", help="only score these: a file, or `shipped`")
     parser.add_argument("--fit", type=Path, help="only fit to all films, and write the weights here")
     parser.add_argument("--seeds", type=int, default=3, help="of the relation network; 0 leaves it out")
-    parser.add_argument("--epochs", type=int, default=10, help="of the relation network")
+    parser.add_argument("--epochs", type=int, default=5, help="of the relation network")
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     parser.add_argument("--plot", type=Path, help="SVG file for the mean AP")
     args = parser.parse_args()

@@ -1,7 +1,7 @@
 """`bassl-fast scenes`: time beside ffmpeg's decoding of the same file, and memory on a film of hours.
 
 Time (`--speed DIR`): the clips of a folder, one after another, as H.264 of 720 and 1080 lines. `ffmpeg -f null` and
-`bassl-fast scenes --baseline` take turns, both on as many threads as there are cores; the first round warms up. Seconds
+`bassl-fast scenes` take turns, both on as many threads as there are cores; the first round warms up. Seconds
 of the clock and of the processor, as medians; the ratio is the median of the rounds' ratios. Starting Python counts.
 
 Memory, and time with a model:
@@ -13,7 +13,7 @@ the long one.
 
     python -m benchmarks.scenes --speed DIR --out benchmarks/results/scenes_speed.json
     python -m benchmarks.scenes                          a synthetic film
-    python -m benchmarks.scenes --baseline --hours 3     without a model
+    python -m benchmarks.scenes --default --hours 3      with the weights of the package
     python -m benchmarks.scenes --clip film.mp4 --out benchmarks/results/scenes.json
 """
 
@@ -63,10 +63,10 @@ def make_model(root: Path, depth: int) -> None:
             raise SystemExit(f"{verb.format(root)}: failed, see above")
 
 
-def measure(baseline: bool) -> dict[str, float]:
+def measure(default: bool) -> dict[str, float]:
     """Seconds and memory of `film.mp4`, after `short.mp4`; in the folder that holds them and the model."""
     found: dict[str, float] = {}
-    model = ["--baseline"] if baseline else ["--checkpoint", "scenes/best.ckpt"]
+    model = [] if default else ["--checkpoint", "scenes/best.ckpt"]
     for name in ("short", "film"):
         started = time.perf_counter()
         with contextlib.redirect_stdout(sys.stderr):
@@ -79,9 +79,9 @@ def measure(baseline: bool) -> dict[str, float]:
     return found | {"report_bytes": Path("found/film/report.html").stat().st_size}
 
 
-def measure_apart(root: Path, baseline: bool) -> dict[str, float]:
+def measure_apart(root: Path, default: bool) -> dict[str, float]:
     """`measure` in a process of its own, whose memory is then that of the command alone."""
-    command = [sys.executable, "-m", "benchmarks.scenes", "--measure", *["--baseline"] * baseline]
+    command = [sys.executable, "-m", "benchmarks.scenes", "--measure", *["--default"] * default]
     done = subprocess.run(command, cwd=root, env=ENVIRONMENT, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -119,7 +119,7 @@ def speed(folder: Path, heights: list[int], seconds: float, rounds: int) -> list
             took = []
             for turn in range(rounds + 1):
                 ours = [sys.executable, "-c", "from bassl_fast.cli import main; main()", "scenes", "film.mp4"]
-                ours += ["--baseline", "--out", f"out{turn}"]
+                ours += ["--out", f"out{turn}"]
                 theirs = ["ffmpeg", "-v", "error", "-threads", str(CORES), "-i", "film.mp4", "-f", "null", "-"]
                 took.append((*spent(theirs, root), *spent(ours, root)))
         clock, processor, our_clock, our_processor = (median(column) for column in zip(*took[1:], strict=True))
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, help="video to repeat; left out, a synthetic one")
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--short", type=float, default=60.0, help="seconds of the film before")
-    parser.add_argument("--baseline", action="store_true", help="without a model")
+    parser.add_argument("--default", action="store_true", help="the weights of the package, without a model")
     parser.add_argument("--speed", type=Path, help="folder of clips: time beside ffmpeg instead")
     parser.add_argument("--heights", type=int, nargs="+", default=[720, 1080])
     parser.add_argument("--seconds", type=float, default=240.0, help="of the film for --speed")
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        print(json.dumps(measure(args.baseline)))
+        print(json.dumps(measure(args.default)))
         return
     if args.speed:
         rows = speed(args.speed, args.heights, args.seconds, args.rounds)
@@ -167,11 +167,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bassl-fast-scenes-") as scratch:
         root = Path(scratch)
         clip = args.clip or draw_video(root / "clip.mp4", [96, 60, 120, 84] * 4, size=(640, 360))
-        if not args.baseline:
+        if not args.default:
             make_model(root, args.depth)
         loop_video(clip, root / "short.mp4", args.short)
         loop_video(clip, root / "film.mp4", 3600 * args.hours)
-        found = measure_apart(root, args.baseline)
+        found = measure_apart(root, args.default)
     beyond = found["film_peak_bytes"] - found["short_peak_bytes"]
     print(f"film of {found['duration']:.0f} s, {found['shots']} shots: {found['film_seconds']:.0f} s")
     print(
@@ -180,7 +180,7 @@ def main() -> None:
     print(f"report of {found['report_bytes'] / 1e6:.1f} MB")
     if args.out:
         settings = {"clip": args.clip.name if args.clip else "drawn", "hours": args.hours, "depth": args.depth}
-        settings |= {"short": args.short, "baseline": args.baseline}
+        settings |= {"short": args.short, "default": args.default}
         report = {"benchmark": "scenes", "settings": settings, "machine": machine(), **found}
         args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
