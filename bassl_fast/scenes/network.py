@@ -13,8 +13,9 @@ import torch
 from bassl_fast.checkpoints.checkpoint import sha256
 from bassl_fast.checkpoints.model import from_state, load_model
 from bassl_fast.encoders import Encoder
+from bassl_fast.heads.similarity import alike, film_statistics
 from bassl_fast.runtime import hardware
-from bassl_fast.segmentation.features import Film
+from bassl_fast.segmentation.features import COLOURS, Film
 from bassl_fast.segmentation.model import load_finetuned
 from bassl_fast.segmentation.windows import Windows
 from pipelines.jpeg_stream import view_jpegs
@@ -22,6 +23,8 @@ from pipelines.views import TestViews
 from shard_tools.annotations.movienet import KEYFRAMES_PER_SHOT
 from shard_tools.errors import CheckpointError
 from shard_tools.shards.format import SHOT
+
+from .shot_features import kinds_of, shot_features
 
 
 class ShotEncoder:
@@ -56,21 +59,49 @@ class Network:
 
     def __init__(self, checkpoint: str | Path, encoder: str | Path | None, batch: int, threads: int) -> None:
         model, state = load_finetuned(checkpoint)
-        network = _encoder_of(checkpoint, state, encoder)
-        self._encoder = ShotEncoder(network, TestViews(**state["model"]["views"]), batch, threads)
-        self._model = model.eval().to(self._encoder.device)
-        self.features = self._encoder.features
+        self._kinds = _kinds(checkpoint, state)
+        self._encoder = None
+        if any(kind != COLOURS for kind in self._kinds):
+            network = _encoder_of(checkpoint, state, encoder)
+            self._encoder = ShotEncoder(network, TestViews(**state["model"]["views"]), batch, threads)
+        elif encoder is not None:
+            raise CheckpointError(f"{checkpoint}: was fine-tuned on colours; leave out --encoder")
+        self._device = hardware.device()
+        self._model = model.eval().to(self._device)
         self.method = f"model {checkpoint}"
         self.made_by: dict[str, Any] = {
             "checkpoint_sha256": sha256(checkpoint),
             "encoder_sha256": state["checkpoint_sha256"],
         }
         self.threshold: float | None = float(state["threshold"])
-        self.threshold_from = f"best F1 on the {state['threshold_from']} films"
+        self.threshold_from = f"chosen on the {state['threshold_from']} films"
+
+    def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
+        return shot_features(shots, self._encoder and self._encoder.features, COLOURS in self._kinds)
 
     def probability(self, features: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-        film = Film("", features, np.zeros(len(features), SHOT))
-        return Windows.load([film], self._model.shots, self._encoder.device).scores(self._model)[0].probability
+        kinds = kinds_of(features, COLOURS in self._kinds)
+        read = kinds[0 if self._kinds[0] == COLOURS else -1].reshape(len(features), -1)  # by the network, if any
+        statistics = film_statistics(list(map(alike, kinds)), seconds) if self._model.statistics else None
+        film = Film("", read if self._model.dim else read[:, :0], np.zeros(len(features), SHOT))
+        windows = Windows.load([film], self._model.shots, self._device, statistics)
+        return windows.scores(self._model)[0].probability
+
+
+def _kinds(checkpoint: str | Path, state: dict[str, Any]) -> list[str | None]:
+    """What made the features, see `segmentation.model`; those of the network first.
+
+    Raises:
+        CheckpointError: several encoders.
+    """
+    similarity = state["model"].get("similarity")
+    kinds = (similarity and similarity["kinds"]) or [state["checkpoint_sha256"]]
+    if len(set(kinds) - {COLOURS}) > 1:
+        raise CheckpointError(
+            f"{checkpoint}: was fine-tuned on features of several encoders, and `scenes` has one; fine-tune on those "
+            "of one, with or without colours"
+        )
+    return kinds
 
 
 def _encoder_of(checkpoint: str | Path, state: dict[str, Any], given: str | Path | None) -> Encoder:

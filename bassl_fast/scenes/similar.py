@@ -5,7 +5,6 @@ Two kinds of features: the colours of each key-frame and, if one is given, those
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,11 @@ import numpy as np
 from bassl_fast.checkpoints.checkpoint import sha256
 from bassl_fast.config.choices import Detail
 from bassl_fast.segmentation.similarity import SHIPPED, SimilarityModel
-from shard_tools.annotations.movienet import KEYFRAMES_PER_SHOT
-from shard_tools.video.colours import BINS, hue_histogram
+
+from .shot_features import kinds_of, shot_features
 
 if TYPE_CHECKING:
     from .network import ShotEncoder
-
-_COLOURS = KEYFRAMES_PER_SHOT * BINS  # values of a shot
 
 
 class SimilarShots:
@@ -46,25 +43,7 @@ class SimilarShots:
 
     def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
         """`[K * 256]`, histograms of hue of the K key-frames, and after them `[D]` of the encoder."""
-        if self._encoder is None:
-            yield from map(_colours, shots)
-            return
-        colours: deque[np.ndarray] = deque()  # of shots that the encoder still has
-
-        def passing() -> Iterator[tuple[bytes, ...]]:
-            for jpegs in shots:
-                colours.append(_colours(jpegs))
-                yield jpegs
-
-        for found in self._encoder.features(passing()):
-            yield np.concatenate([colours.popleft(), found.astype(np.float32)])
+        return shot_features(shots, self._encoder and self._encoder.features, colours=True)
 
     def probability(self, features: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-        kinds = [features[:, :_COLOURS].reshape(len(features), KEYFRAMES_PER_SHOT, BINS)]
-        if self._encoder is not None:
-            kinds.append(features[:, _COLOURS:])
-        return self._model.probability(kinds, seconds)
-
-
-def _colours(jpegs: tuple[bytes, ...]) -> np.ndarray:
-    return np.concatenate([hue_histogram(jpeg) for jpeg in jpegs])
+        return self._model.probability(kinds_of(features, colours=True), seconds)

@@ -70,7 +70,7 @@ def test_python_gives_what_the_command_writes(project: Project, film_file: Path,
     assert [scene.end for scene in found.scenes] == [scene["end"] for scene in written["scenes"]]
     state = torch.load(project.finetuned, weights_only=True)
     assert found.threshold == written["threshold"] == state["threshold"]
-    assert written["threshold_from"] == "best F1 on the val films"
+    assert written["threshold_from"] == "chosen on the val films"
 
 
 def test_features_are_those_of_pack_and_extract(project: Project, tmp_path: Path):
