@@ -13,9 +13,11 @@ from typing import Any
 import torch
 
 from shard_tools.errors import CheckpointError
+from shard_tools.storage import remote
 from shard_tools.storage.atomic import whole_file
 from shard_tools.storage.cache import local_file, sha256_of
 
+from . import packaged
 from .migrate import migrated
 
 ENCODER, SCENES = "encoder", "scenes"  # kinds: an encoder, with or without its method; a scene boundary model
@@ -26,11 +28,12 @@ def load(path: str | Path, *kinds: str) -> dict[str, Any]:
     """Read a checkpoint of bassl-fast onto the CPU; tensors and plain values only. Older versions are migrated.
 
     Args:
-        path: path or address of the file.
+        path: path or address of the file, or `packaged.NAME`.
         kinds: accepted kinds: `ENCODER`, `SCENES` or both.
 
     Raises:
         CheckpointError: missing, damaged, not a checkpoint of bassl-fast, or of another kind.
+        MissingDependency: the package of `packaged.NAME` is not installed.
         RemoteError: it cannot be fetched in time.
     """
     wanted = " or ".join(f"`bassl-fast {verb}`" for kind in kinds for verb in _WRITERS[kind])
@@ -40,6 +43,8 @@ def load(path: str | Path, *kinds: str) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's warnings to developers
             state = torch.load(file, map_location="cpu", weights_only=True)
+        if _is_packaged(path):
+            state = packaged.as_checkpoint(state)
     except Exception:  # torch raises many types for a damaged file, and advises to trust it
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint; copy it again (of other programs: `bassl-fast import-checkpoint`)"
@@ -68,15 +73,28 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def find(path: str | Path) -> Path | None:
-    """The file at a path, or a local copy of the file at an address; None if it does not exist."""
+    """The file at a path or in a package, or a local copy of the file at an address; None if it does not exist."""
     try:
-        file = local_file(path)
+        file = _file(path)
     except FileNotFoundError:
         return None
     return file if file.is_file() else None
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of the file at a path or address, in hexadecimal."""
-    with open(local_file(path), "rb") as file:
+    """SHA-256 of the file at a path, at an address or in a package, in hexadecimal."""
+    with open(_file(path), "rb") as file:
         return sha256_of(file)
+
+
+def absolute(path: str | Path) -> str:
+    """Name of a checkpoint that is valid in any working folder."""
+    return packaged.NAME if _is_packaged(path) else remote.absolute(path)
+
+
+def _file(path: str | Path) -> Path:
+    return packaged.file() if _is_packaged(path) else local_file(path)
+
+
+def _is_packaged(path: str | Path) -> bool:
+    return str(path) == packaged.NAME

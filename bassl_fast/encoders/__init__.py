@@ -5,10 +5,11 @@ Imports `config` and the loaders of `pipelines`; knows no method and no training
 """
 
 from .clip import ClipEncoder
+from .efficientnet_lite import EfficientNetLite0
 from .encoder import Encoder
 from .resnet import ResNet
 from .resnet3d import ResNet3D
 from .vov3d import VoV3D
 from .x3d import X3D
 
-__all__ = ["X3D", "ClipEncoder", "Encoder", "ResNet", "ResNet3D", "VoV3D"]
+__all__ = ["X3D", "ClipEncoder", "EfficientNetLite0", "Encoder", "ResNet", "ResNet3D", "VoV3D"]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from bassl_fast.checkpoints.checkpoint import sha256
+from bassl_fast.checkpoints import checkpoint
 from bassl_fast.config.choices import Detail, Engine
 from bassl_fast.runtime import engines
 from bassl_fast.runtime.run_folder import RunFolder
@@ -67,8 +67,8 @@ class _Job(NamedTuple):
         """The same job for a process with another working folder, with `threads` unless a number was given."""
         given = self.model
         model = given._replace(
-            checkpoint=given.checkpoint and absolute(given.checkpoint),
-            encoder=given.encoder and absolute(given.encoder),
+            checkpoint=given.checkpoint and checkpoint.absolute(given.checkpoint),
+            encoder=given.encoder and checkpoint.absolute(given.encoder),
             threads=given.threads or threads,
         )
         shots = self.shots["shots"] and absolute(self.shots["shots"])
@@ -103,7 +103,7 @@ def find_scenes(
         make_cutter(shot_detector)
     else:
         read_shot_list(Path(shots))
-        cut_by = {"shots_sha256": sha256(shots)}
+        cut_by = {"shots_sha256": checkpoint.sha256(shots)}
     job = _Job(model, out, cut_by, {"shots": shots, "shot_detector": shot_detector}, grouping, split, formats)
     with engines.cluster(engine, address, gpu=True) as each:
         return _run(job, sources, each)
