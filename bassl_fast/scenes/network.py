@@ -77,7 +77,8 @@ class Network:
         self.threshold_from = f"chosen on the {state['threshold_from']} films"
 
     def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
-        return shot_features(shots, self._encoder and self._encoder.features, COLOURS in self._kinds)
+        encode = None if self._encoder is None else self._encoder.features
+        return shot_features(shots, encode, COLOURS in self._kinds)
 
     def probability(self, features: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         kinds = kinds_of(features, COLOURS in self._kinds)

@@ -43,7 +43,8 @@ class SimilarShots:
 
     def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
         """`[K * 256]`, histograms of hue of the K key-frames, and after them `[D]` of the encoder."""
-        return shot_features(shots, self._encoder and self._encoder.features, colours=True)
+        encode = None if self._encoder is None else self._encoder.features
+        return shot_features(shots, encode, colours=True)
 
     def probability(self, features: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         return self._model.probability(kinds_of(features, colours=True), seconds)
