@@ -68,7 +68,7 @@ def encode_films(
         "dtype": dtype,
         "layout": layout,
         "precision": "",  # filled in where the encoder runs
-        "checkpoint": COLOURS if model is None else masked(checkpoint.absolute(pretrained)),
+        "checkpoint": COLOURS if model is None else masked(absolute(pretrained)),
         "checkpoint_sha256": COLOURS if model is None else checkpoint.sha256(pretrained),
         "shards": masked(where),
         "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
@@ -90,9 +90,9 @@ def encode_films(
         mine, there = chosen[_share(index.sequences["shots"][chosen], rank, world)], set(place.names(""))
         todo = [film for film in mine.tolist() if _file_name(index, film, layout) not in there]
         if each is None:
-            done = _encode(model and model.encoder, index, todo, place, provenance, batch, share)
+            done = _encode(None if model is None else model.encoder, index, todo, place, provenance, batch, share)
         else:
-            made_by = pretrained if model is None else checkpoint.absolute(pretrained)
+            made_by = pretrained if model is None else absolute(pretrained)
             task = partial(_encode_film, made_by, where, absolute(features))
             done = each(partial(task, provenance, batch, share), todo, index.films.__getitem__)
         _follow(done, index, mine, todo, quiet=rank > 0)
@@ -190,7 +190,8 @@ def _encode_film(
 ) -> tuple[int, int, dict[str, float]]:
     """`_encode` for one film, on any machine that can reach the same files."""
     model, index = _opened(pretrained, shards)
-    (done,) = _encode(model and model.encoder, index, [film], open_place(features), provenance, batch, threads)
+    encoder = None if model is None else model.encoder
+    (done,) = _encode(encoder, index, [film], open_place(features), provenance, batch, threads)
     return done
 
 
