@@ -68,7 +68,7 @@ def encode_films(
         "dtype": dtype,
         "layout": layout,
         "precision": "",  # filled in where the encoder runs
-        "checkpoint": COLOURS if model is None else masked(absolute(pretrained)),
+        "checkpoint": COLOURS if model is None else masked(checkpoint.absolute(pretrained)),
         "checkpoint_sha256": COLOURS if model is None else checkpoint.sha256(pretrained),
         "shards": masked(where),
         "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
@@ -92,7 +92,7 @@ def encode_films(
         if each is None:
             done = _encode(None if model is None else model.encoder, index, todo, place, provenance, batch, share)
         else:
-            made_by = pretrained if model is None else absolute(pretrained)
+            made_by = pretrained if model is None else checkpoint.absolute(pretrained)
             task = partial(_encode_film, made_by, where, absolute(features))
             done = each(partial(task, provenance, batch, share), todo, index.films.__getitem__)
         _follow(done, index, mine, todo, quiet=rank > 0)
