@@ -96,7 +96,7 @@ def _kinds(checkpoint: str | Path, state: dict[str, Any]) -> list[str | None]:
         CheckpointError: several encoders.
     """
     similarity = state["model"].get("similarity")
-    kinds = (similarity and similarity["kinds"]) or [state["checkpoint_sha256"]]
+    kinds = similarity["kinds"] if similarity else [state["checkpoint_sha256"]]
     if len(set(kinds) - {COLOURS}) > 1:
         raise CheckpointError(
             f"{checkpoint}: was fine-tuned on features of several encoders, and `scenes` has one; fine-tune on those "

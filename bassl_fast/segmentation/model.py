@@ -11,6 +11,7 @@ features was not found.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,14 @@ class SceneBoundary(nn.Module):
 
 
 def section_of(
-    model: SceneBoundary, views: TestViews, encoder: dict[str, Any] | None, kinds: list[str | None] | None = None
+    model: SceneBoundary, views: TestViews, encoder: dict[str, Any] | None, kinds: Sequence[str | None] = (None,)
 ) -> dict[str, Any]:
     """The section `model` of a checkpoint of `model`; `kinds`: of its feature folders, for the similarity head."""
     return {
         "version": VERSION,
         "kind": checkpoint.SCENES,
         "head": None if model.crn is None else describe(model.crn),
-        "similarity": {"statistics": statistic_names(), "kinds": kinds} if model.statistics else None,
+        "similarity": {"statistics": statistic_names(), "kinds": list(kinds)} if model.statistics else None,
         "dim": model.dim,
         "views": plain_views(views),
         "encoder": encoder,
@@ -100,6 +101,7 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
 
 
 def _is_current(similarity: Any) -> bool:
-    if not isinstance(similarity, dict) or not isinstance(similarity.get("kinds"), list):
+    if not isinstance(similarity, dict) or similarity.get("statistics") != statistic_names():
         return False
-    return similarity.get("statistics") == statistic_names()
+    kinds = similarity.get("kinds")
+    return isinstance(kinds, list) and bool(kinds) and all(isinstance(kind, str | None) for kind in kinds)

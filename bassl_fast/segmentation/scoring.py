@@ -45,7 +45,7 @@ def score(
     root, section = kinds.first.root, state["model"].get("similarity")
     if section is None and len(kinds.sets) > 1:
         raise ConfigError(f"{finetuned}: has no similarity head, so it takes one folder of features; give one")
-    trained_on = section["kinds"][0] if section and section["kinds"] else state["checkpoint_sha256"]
+    trained_on = section["kinds"][0] if section else state["checkpoint_sha256"]
     if model.dim and kinds.names[0] != trained_on:
         raise FeatureError(
             f"{root}: features of another pretraining checkpoint than {finetuned} was fine-tuned on; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -182,3 +183,20 @@ def test_colours_of_shards_are_a_kind(project: Project, tmp_path: Path):
     np.testing.assert_array_equal(kinds.of(film)[str(colours)][2, 1], hue_histogram(jpeg))
     tune(tmp_path / "s", "--head", "similarity", "--data.features", str(colours))
     assert len(score(tmp_path / "s" / "best.ckpt", colours, "test")[0][0].probability) == 20
+    # With a frozen network, whose outputs are computed once, the whole model scores films as it did in training.
+    argv = [
+        "--head",
+        "both",
+        "--pretrained",
+        project.pretrained,
+        "--freeze_crn",
+        "true",
+        *TUNE[:2],
+        "--data.batch",
+        "8",
+    ]
+    tune(tmp_path / "f", *argv, "--data.features", project.features, str(colours))
+    with open(tmp_path / "f" / "metrics.csv", newline="") as file:
+        aps = [float(row["val/ap"]) for row in csv.DictReader(file) if row["val/ap"]]
+    films, _ = score(tmp_path / "f" / "best.ckpt", [project.features, colours], "val")
+    assert scene_metrics(films)["ap"] == pytest.approx(max(aps), rel=1e-5)
