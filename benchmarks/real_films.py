@@ -201,7 +201,7 @@ def relation_network(train: Sequence[Film], kinds: Sequence[str], seed: int, epo
         known,
         None,
         Batches(known, min(128, len(known.boundary)), seed),
-        Optimiser("adam", lr=1e-4, lr_batch=0),
+        Optimiser("adam", lr=1e-3, lr_batch=0),
         epochs,
     )
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
@@ -301,7 +301,7 @@ def main() -> None:
     parser.add_argument("--weights", help="only score these: a file, or `shipped`")
     parser.add_argument("--fit", type=Path, help="only fit to all films, and write the weights here")
     parser.add_argument("--seeds", type=int, default=3, help="of the relation network; 0 leaves it out")
-    parser.add_argument("--epochs", type=int, default=5, help="of the relation network")
+    parser.add_argument("--epochs", type=int, default=15, help="of the relation network")
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     parser.add_argument("--plot", type=Path, help="SVG file for the mean AP")
     args = parser.parse_args()

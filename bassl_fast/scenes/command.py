@@ -39,8 +39,8 @@ def scenes(
     Args:
         films: video files, folders of them, or addresses (http(s)://, s3://, gs://) of files; anything ffmpeg reads.
         checkpoint: path or address of a checkpoint written by `bassl-fast finetune`, to score shots by that model.
-        encoder: checkpoint of an encoder, whose features are compared beside colours; with a `checkpoint` that was
-            saved without its encoder, that encoder.
+        encoder: checkpoint of an encoder, or efficientnet-lite0, whose features are compared beside colours; with a
+            `checkpoint` that was saved without its encoder, that encoder.
         baseline: use no model: score shots by how much colours change. Nothing is learnt; only to compare with.
         detail: "coarse" for about half as many scenes as "normal" (the default), "fine" for about twice as many.
         out: folder or address (s3://, gs://) for the results folders.

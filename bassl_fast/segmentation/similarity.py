@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from sklearn.linear_model import LogisticRegression
 
 from bassl_fast.config.choices import Detail
 from bassl_fast.heads.similarity import SimilarityHead, alike, film_statistics, statistic_names
@@ -158,6 +157,8 @@ def _has_boundary(sets: Sequence[_Samples]) -> bool:
 
 def _solve(sets: Sequence[_Samples]) -> SimilarityHead:
     """The head that fits labelled cuts best."""
+    from sklearn.linear_model import LogisticRegression  # takes a second, which only training needs
+
     known = [samples.labels >= 0 for samples in sets]
     x = np.concatenate([s[use] for samples, use in zip(sets, known, strict=True) for s in samples.statistics])
     y = np.concatenate(
