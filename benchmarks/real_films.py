@@ -16,8 +16,8 @@ same histograms); `sequential grouping` (Rotman et al., 2016: the grouping of le
 each number of scenes; a cut scores the share of groupings that have it); `relation network` (fine-tuned on the same
 features, three seeds); `similarity` (ours). A film that lacks a kind is scored with the others of the row.
 Columns: mean AP over films, AP of all cuts pooled, F1 at the model's own threshold, predicted scenes for each true one
-(median of films, and the share of films from 0.7 to 1.4), mIoU; in the JSON also the calibration error. All but the ratio
-are in percent.
+(median of films, and the share of films from 0.7 to 1.4), mIoU; in the JSON also the calibration error. All but the
+ratio are in percent.
 """
 
 from __future__ import annotations
