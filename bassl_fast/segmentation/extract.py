@@ -31,7 +31,8 @@ def extract(
     uses N GPUs, or N processes on the CPU.
 
     Args:
-        pretrained: checkpoint that `bassl-fast pretrain` or `import-checkpoint` wrote; path or address; or "colours".
+        pretrained: checkpoint that `bassl-fast pretrain` or `import-checkpoint` wrote, path or address;
+            "efficientnet-lite0", the encoder of that package with its ImageNet weights; or "colours".
         shards: folder or address that `bassl-fast pack` wrote to.
         features: folder or address (s3://, gs://) for the features.
         split: "train", "val" or "test" films only; all films if left out.

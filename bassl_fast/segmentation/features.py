@@ -61,6 +61,11 @@ class FeatureSet:
     sequences: np.ndarray
     shots: np.ndarray
 
+    @property
+    def of_colours(self) -> bool:
+        """Whether they are of colours, not of an encoder; see `colours.histograms`."""
+        return self.provenance["checkpoint"] == COLOURS
+
     @classmethod
     def open(cls, root: str | Path) -> FeatureSet:
         """Open a finished feature folder, local or at an address.

@@ -34,11 +34,11 @@ from bassl_fast.training.progress import loggers, progress_callbacks
 from pipelines.plan import Plan
 from pipelines.rng import check_seed
 from pipelines.views import TestViews
-from shard_tools.errors import CheckpointError, ConfigError, FeatureError, RemoteError, masked
+from shard_tools.errors import CheckpointError, ConfigError, FeatureError, MissingDependency, RemoteError, masked
 from shard_tools.storage.atomic import write_atomically
 
 from . import similarity
-from .features import COLOURS, FeatureSet
+from .features import FeatureSet
 from .kinds import Kinds
 from .model import SceneBoundary, section_of
 from .options import CRN, BestEpoch, Data, Head
@@ -361,7 +361,7 @@ def _trainer(run: RunFolder, epochs: int, steps: int) -> pl.Trainer:
 
 def _content(model: SceneBoundary, kinds: Kinds, data: Data, pretrained: str | None) -> dict[str, Any]:
     """The model, and what it was trained on."""
-    made = next((found for found in kinds.sets if found.provenance["checkpoint"] != COLOURS), kinds.first)
+    made = next((found for found in kinds.sets if not found.of_colours), kinds.first)
     return {
         "model": section_of(model, _views(made), _encoder(made, pretrained), kinds.names),
         "state_dict": {name: value.cpu() for name, value in model.state_dict().items()},
@@ -372,11 +372,11 @@ def _content(model: SceneBoundary, kinds: Kinds, data: Data, pretrained: str | N
 
 def _encoder(feature_set: FeatureSet, pretrained: str | None) -> dict[str, Any] | None:
     """The encoder that made the features, so that `scenes` can encode films; None if it is not found."""
-    made_by = feature_set.provenance
-    if made_by["checkpoint"] == COLOURS:
+    if feature_set.of_colours:
         return None
+    made_by = feature_set.provenance
     path = pretrained or made_by["checkpoint"]
-    with suppress(RemoteError):
+    with suppress(RemoteError, MissingDependency):
         if path and checkpoint.find(path) and checkpoint.sha256(path) == made_by["checkpoint_sha256"]:
             return encoder_alone(path)
     where = masked(str(feature_set.root))

@@ -13,7 +13,6 @@ from shard_tools.annotations import movienet
 from shard_tools.errors import FeatureError, masked
 from shard_tools.shards.format import SHOT, npy_bytes, sequence_dtype
 from shard_tools.storage.output import open_place
-from shard_tools.storage.remote import absolute
 from shard_tools.storage.untrusted import map_npy, parse_json
 
 from .features import NOTED, PROVENANCE, STARTED, holds_files, shot_name, write_index
@@ -109,7 +108,7 @@ def _provenance_of(root: Path, checkpoint: str | None) -> dict[str, Any]:
         "dtype": "float32",
         "layout": "film",
         "imported": str(root.resolve()),
-        "checkpoint": checkpoint and masked(absolute(checkpoint)),
+        "checkpoint": checkpoint and masked(checkpoints.absolute(checkpoint)),
         "checkpoint_sha256": checkpoint and checkpoints.sha256(checkpoint),
         "shards": None,
         "manifest_sha256": None,

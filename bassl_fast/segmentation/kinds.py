@@ -11,10 +11,11 @@ import torch
 
 from bassl_fast.heads.similarity import alike, film_statistics
 from shard_tools.annotations.labels import FPS
-from shard_tools.errors import FeatureError
-from shard_tools.video.colours import BINS
+from shard_tools.errors import FeatureError, masked
+from shard_tools.storage.remote import absolute
 
-from .features import COLOURS, FeatureSet, Film
+from .colours import histograms
+from .features import FeatureSet, Film
 from .model import SceneBoundary
 from .similarity import LabelledFilm
 from .windows import Windows
@@ -29,8 +30,19 @@ class Kinds:
 
     @classmethod
     def open(cls, features: str | Path | Sequence[str | Path]) -> Kinds:
-        """Open one or several finished feature folders; see `FeatureSet.open`."""
-        return cls([FeatureSet.open(root) for root in ([features] if isinstance(features, str | Path) else features)])
+        """Open one or several finished feature folders; see `FeatureSet.open`.
+
+        Raises:
+            FeatureError: a folder is given twice, or has none of the films of the first.
+        """
+        sets = [FeatureSet.open(root) for root in ([features] if isinstance(features, str | Path) else features)]
+        seen: set[str] = set()
+        for feature_set in sets:
+            if (root := absolute(feature_set.root)) in seen:
+                raise FeatureError(f"{feature_set.root}: given twice; give each feature folder once")
+            seen.add(root)
+            _compare_films(sets[0], feature_set)
+        return cls(sets)
 
     @property
     def first(self) -> FeatureSet:
@@ -80,13 +92,26 @@ class Kinds:
                     f"{feature_set.root}: {film.name} has other labels than in {self.first.root}; extract both from "
                     "the same shards"
                 )
-            of_colours = feature_set.provenance["checkpoint"] == COLOURS
-            found[feature_set.root] = there.features.reshape(count, -1, BINS) if of_colours else there.features
+            found[feature_set.root] = histograms(there.features) if feature_set.of_colours else there.features
         return found
 
     def _statistics(self, film: Film) -> np.ndarray:
         similar = [alike(features, f"{root}: {film.name}") for root, features in self.of(film).items()]
         return film_statistics(similar, seconds_of(film))
+
+
+def _compare_films(first: FeatureSet, other: FeatureSet) -> None:
+    """Print how many films of `first` are not in `other`.
+
+    Raises:
+        FeatureError: none is.
+    """
+    films = first.sequences["name"].tolist()
+    lacking = len(set(films) - set(other.sequences["name"].tolist()))
+    if films and lacking == len(films):
+        raise FeatureError(f"{other.root}: has none of the films in {first.root}; extract both from the same shards")
+    if lacking:
+        print(f"note: {lacking} of {len(films)} films lack {masked(other.root)}")
 
 
 def seconds_of(film: Film) -> np.ndarray:

@@ -3,8 +3,8 @@
     {"version", "kind", "head": {"class_path", "init_args"} or None, "similarity": {"statistics", "kinds"} or None,
      "dim", "views", "encoder"}
 
-`similarity`, which checkpoints of before lack, has the names of the statistics, and for each feature folder the sha256
-of the checkpoint that made the features, or "colours".
+`similarity` has the names of the statistics, and for each feature folder the sha256 of the checkpoint that made the
+features (None if it is not known), or "colours". Checkpoints of older versions do not have this key.
 `encoder` is the content of a checkpoint of kind "encoder" (`model`, `state_dict`), or None if the encoder that made the
 features was not found.
 """
@@ -48,7 +48,7 @@ class SceneBoundary(nn.Module):
         return 1 if self.crn is None else self.crn.shots
 
     def represent(self, windows: Tensor) -> Tensor:
-        """Input of the linear layer but for statistics, `[B, hidden]` or `[B, D]`.
+        """What the linear layer sees of the features, `[B, hidden]` or `[B, D]`; it sees statistics as well, if any.
 
         Args:
             windows: features `[B, T, D]` of any dtype.

@@ -23,12 +23,19 @@ class Data:
         val: split that chooses the best epoch and the threshold, not the test split; if it has no boundary, the last
             epoch is kept and the threshold is chosen on the training films.
         batch: windows per step.
+
+    Raises:
+        ConfigError: no folder.
     """
 
     features: list[str] | str
     train: str = "train"
     val: str = "val"
     batch: int = 1024
+
+    def __post_init__(self) -> None:
+        if not self.folders:
+            raise ConfigError("data.features: empty; give at least one folder of features")
 
     @property
     def folders(self) -> list[str]:

@@ -25,6 +25,7 @@ from shard_tools.storage.atomic import write_atomically
 from shard_tools.storage.cache import local_file
 from shard_tools.storage.untrusted import parse_json
 
+from .features import FeatureSet
 from .kinds import Kinds
 from .model import load_finetuned
 
@@ -37,6 +38,7 @@ def score(
     """Boundary probabilities of the films of `split`, and the checkpoint's state.
 
     Raises:
+        ConfigError: another number of feature folders than the model reads.
         FeatureError: no film in `split`, or features of another pretraining checkpoint than the model's. The similarity
             head alone takes those of any.
     """
@@ -45,6 +47,11 @@ def score(
     root, section = kinds.first.root, state["model"].get("similarity")
     if section is None and len(kinds.sets) > 1:
         raise ConfigError(f"{finetuned}: has no similarity head, so it takes one folder of features; give one")
+    if section and model.dim and len(kinds.sets) != (wanted := len(section["kinds"])):
+        raise ConfigError(
+            f"{finetuned}: reads {wanted} folders of features, not {len(kinds.sets)}; "
+            f"give as many as it was fine-tuned on, {state['trained_on']['features']}"
+        )
     trained_on = section["kinds"][0] if section else state["checkpoint_sha256"]
     if model.dim and kinds.names[0] != trained_on:
         raise FeatureError(
@@ -74,7 +81,7 @@ def evaluate_films(
     folder = RunFolder(f"{folder_of(finetuned)}/evaluate-{split}" if out is None else out)
     more = plugins.functions("metrics", ours=_SUMMARY | metrics.METRICS.keys())  # a broken one fails before the work
     films, state = score(finetuned, features, split)
-    feature_set = Kinds.open(features).first
+    feature_set = FeatureSet.open(features if isinstance(features, str) else features[0])
     numbers = {film.name: film.shots["shot"] for film in feature_set.films(split)}
     rows = _read_rows(comparison) if comparison else None
     threshold, threshold_from = _threshold(threshold, state, reference_quirks)

@@ -79,7 +79,10 @@ class Windows:
         return torch.cat([function(some) for some in shots.split(batch)])
 
     def scores(self, model: SceneBoundary) -> list[FilmScores]:
-        """Boundary probability of every shot, film by film; with statistics 0 after the last, as it was not trained."""
+        """Boundary probability of every shot, film by film.
+
+        With statistics it is 0 after the last shot, where the film ends in any case.
+        """
         model.eval()
         probability = self.each(lambda shots: model(*self.inputs(shots)).softmax(-1)[:, 1]).cpu().numpy()
         parts = np.split(probability, np.cumsum([len(film.shots) for film in self.films])[:-1])

@@ -125,6 +125,10 @@ def test_features_made_elsewhere_are_fine_tuned_on(project: Project, tmp_path: P
     assert cli.main(["evaluate", str(tmp_path / "s" / "best.ckpt"), str(ours)]) == 0
     assert "report without thumbnails: the features were imported" in capsys.readouterr().out
 
+    argv = ["import-features", str(theirs), project.films, str(tmp_path / "named"), "--checkpoint"]
+    assert cli.main([*argv, "efficientnet-lite0"]) == 0
+    assert FeatureSet.open(tmp_path / "named").provenance["checkpoint"] == "efficientnet-lite0"
+
 
 def test_features_that_cannot_be_imported(project: Project, tmp_path: Path, capsys):
     theirs = made_elsewhere(project, tmp_path / "theirs")

