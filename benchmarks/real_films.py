@@ -312,7 +312,7 @@ def main() -> None:
     parser.add_argument("--weights", help="only score these: a file, or `shipped`")
     parser.add_argument("--fit", type=Path, help="only fit to all films, and write the weights here")
     parser.add_argument("--seeds", type=int, default=3, help="of the relation network; 0 leaves it out")
-    parser.add_argument("--epochs", type=int, default=15, help="of the relation network")
+    parser.add_argument("--epochs", type=int, default=8, help="of the relation network")
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     parser.add_argument("--plot", type=Path, help="SVG file for the mean AP")
     args = parser.parse_args()

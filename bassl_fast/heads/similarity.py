@@ -19,10 +19,11 @@ from shard_tools.errors import FeatureError
 REACH = 12  # shots on each side of a cut
 SCALES = (1, 2, 3, 4, 6, 8, 12)  # shots on each side that a statistic looks at
 LINKS = (0.7, 0.8, 0.9, 0.95)  # rank from which two shots are linked
-NEIGHBOURS = 6  # durations on each side
+NEIGHBOURS = 6  # durations on each side that are statistics of their own ...
+STRETCHES = (4, 8)  # ... and durations on each side whose mean is one
 _SPREAD = 0.1  # added to the deviation of a statistic in its film: one that hardly varies stays small
 _USUAL_PACE = 1.5  # logarithm of the seconds that half of the shots of a usual film last, about 4.5
-_PACE_WEIGHT = 3.0  # the larger, the less the penalty of training holds it back
+_PACE_WEIGHT = 3.0  # large, so that the penalty of training hardly shrinks it
 
 
 class SimilarityHead(Described, nn.Module):
@@ -51,7 +52,8 @@ def film_statistics(kinds: Sequence[np.ndarray], seconds: np.ndarray) -> np.ndar
         seconds: `[S]`, how long the shots last.
     """
     found = np.stack([*_similarity_statistics(combine(kinds)).values(), *_duration_statistics(seconds).values()], 1)
-    found = (found - found.mean(0)) / (found.std(0) + _SPREAD)
+    cuts = found[:-1] if len(found) > 1 else found  # there is none after the last shot
+    found = (found - cuts.mean(0)) / (cuts.std(0) + _SPREAD)
     pace = _PACE_WEIGHT * (np.log(max(np.median(seconds), 1e-3)) - _USUAL_PACE)
     return np.column_stack([found, np.full(len(found), pace)]).astype(np.float32)
 
@@ -77,7 +79,7 @@ def alike(features: np.ndarray, film: str = "film") -> np.ndarray:
     x = x[:, None] if x.ndim == 2 else x
     if not np.isfinite(x).all():
         shot = int((~np.isfinite(x)).any((1, 2)).argmax())
-        raise FeatureError(f"{film}: the feature of shot {shot} is NaN or infinite; extract its features again")
+        raise FeatureError(f"{film}: the feature of shot {shot} is NaN or infinite; check the encoder, extract again")
     if not is_histogram(x):
         return _banded(_unit(x - x.mean((0, 1))), _cosine)
     root = np.sqrt(x)
@@ -138,7 +140,10 @@ def statistic_names() -> list[str]:
 
 
 def _similarity_statistics(ranks: np.ndarray) -> dict[str, np.ndarray]:
-    """Name -> `[S]`, from ranks `[S, 2 * REACH - 1]`; 0.5 where the film ends before a statistic begins."""
+    """Name -> `[S]`, from ranks `[S, 2 * REACH - 1]`.
+
+    Where the film ends before a statistic begins, it is 0.5, the mean rank, and 0 for shares of links.
+    """
     window = _windows(ranks)
     left, right = np.arange(REACH)[::-1], np.arange(REACH, 2 * REACH)  # from the cut outwards
     found: dict[str, np.ndarray] = {}
@@ -162,13 +167,14 @@ def _duration_statistics(duration: np.ndarray) -> dict[str, np.ndarray]:
     """Name -> `[S]`, from logarithms of durations against the film's median; 0 beyond the film's ends."""
     lasting = np.log(np.maximum(duration, 1e-6))
     lasting = lasting - np.median(lasting)
-    window = _padded(lasting, 8)
-    left, right = window[:, :8][:, ::-1], window[:, 8:]  # from the cut outwards
+    reach = max(STRETCHES)
+    window = _padded(lasting, reach)
+    left, right = window[:, :reach][:, ::-1], window[:, reach:]  # from the cut outwards
     known = [np.nan_to_num(side) for side in (left, right)]
     found = {f"duration_{i + 1}": known[0][:, i] + known[1][:, i] for i in range(NEIGHBOURS)}
     found["duration_longer"] = np.maximum(known[0][:, 0], known[1][:, 0])
     found["duration_shorter"] = np.minimum(known[0][:, 0], known[1][:, 0])
-    for k in (4, 8):
+    for k in STRETCHES:
         found[f"duration_mean_{k}"] = _mean(np.concatenate([left[:, :k], right[:, :k]], 1), 1, 0)
         found[f"duration_change_{k}"] = abs(_mean(left[:, :k], 1, 0) - _mean(right[:, :k], 1, 0))
     return found

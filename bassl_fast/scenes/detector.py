@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from bassl_fast.config.choices import Detail
-from shard_tools.errors import ConfigError
+from shard_tools.errors import ConfigError, FeatureError
 from shard_tools.progress import Progress
 from shard_tools.storage.remote import is_remote
 from shard_tools.video.detectors import Detector, make_cutter
@@ -77,7 +77,7 @@ class SceneDetector:
         """How alike shots are and how long they last, with the weights that come with the package.
 
         Args:
-            encoder: checkpoint of an encoder, whose features are compared beside colours.
+            encoder: checkpoint of an encoder, or "efficientnet-lite0", whose features are compared beside colours.
             detail: fewer or more scenes: "coarse", "normal" or "fine".
             batch: shots encoded at a time.
             threads: CPU threads that decode key-frames; 0 uses all cores.
@@ -137,6 +137,7 @@ class SceneDetector:
 
         Raises:
             SourceError: the film cannot be read to its end, or the shot list is of another film.
+            FeatureError: the encoder gave NaN.
         """
         check_grouping(threshold, scenes, min_scene)
         cutter = make_cutter(shot_detector) if shots is None else ListedShots(read_shot_list(Path(shots)))
@@ -150,7 +151,10 @@ class SceneDetector:
 
         features = np.stack(list(self.model.features(keyframes())))
         seconds = np.array([shot.end - shot.start for shot, _ in found])
-        probability = self.model.probability(features, seconds)
+        try:
+            probability = self.model.probability(features, seconds)
+        except FeatureError as error:
+            raise FeatureError(f"{film}: the encoder's features cannot be used ({error})") from None
         rows = tuple(_shot(i, *shot, p) for i, (shot, p) in enumerate(zip(found, probability.tolist(), strict=True)))
         raw = FilmScenes(name_of(film), str(film), rate, rows, (), 1.0, "", 0.0, self.model.method)
         return self.regroup(raw, threshold=threshold, scenes=scenes, min_scene=min_scene)

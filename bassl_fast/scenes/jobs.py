@@ -20,7 +20,7 @@ from bassl_fast.checkpoints import checkpoint
 from bassl_fast.config.choices import Detail, Engine
 from bassl_fast.runtime import engines
 from bassl_fast.runtime.run_folder import RunFolder
-from shard_tools.errors import ConfigError, RemoteError, SourceError
+from shard_tools.errors import ConfigError, FeatureError, RemoteError, SourceError
 from shard_tools.storage.remote import absolute, is_remote
 from shard_tools.video.detectors import Detector, make_cutter
 from shard_tools.video.frames import read_header
@@ -189,8 +189,8 @@ def _one(
         if not kept:
             write_results(folder, film, made_by, asked)
             run.replace(name, SCENES)
-    except (SourceError, RemoteError) as error:
-        return name, error
+    except (SourceError, RemoteError, FeatureError) as error:
+        return name, error.with_traceback(None)  # whose frames hold the key-frames of the film
     return name, _summary(film, run.where(f"{name}/report.html"), kept)
 
 

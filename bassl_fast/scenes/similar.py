@@ -14,11 +14,14 @@ import numpy as np
 from bassl_fast.checkpoints.checkpoint import sha256
 from bassl_fast.config.choices import Detail
 from bassl_fast.segmentation.similarity import SHIPPED, SimilarityModel
+from shard_tools.errors import masked
 
 from .shot_features import kinds_of, shot_features
 
 if TYPE_CHECKING:
     from .network import ShotEncoder
+
+_GREY = 0.99  # share of a black-and-white image whose hue is 0
 
 
 class SimilarShots:
@@ -37,7 +40,7 @@ class SimilarShots:
             pretrained = load_model(encoder)
             self._encoder = ShotEncoder(pretrained.encoder, pretrained.views, batch, threads)
             self.made_by["encoder_sha256"] = sha256(encoder)
-            self.method = f"similarity of colours and of features of {encoder}, and how long shots last"
+            self.method = f"similarity of colours and of features of {masked(str(encoder))}, and how long shots last"
         self.threshold: float | None = self._model.thresholds[detail]
         self.threshold_from = f"detail {detail}"
 
@@ -47,4 +50,7 @@ class SimilarShots:
         return shot_features(shots, encode, colours=True)
 
     def probability(self, features: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-        return self._model.probability(kinds_of(features, colours=True), seconds)
+        kinds = kinds_of(features, colours=True)
+        if len(kinds) == 1 and (kinds[0][..., 0] > _GREY).all():
+            print("note: the film has no colours, so its scenes are not told apart; give --encoder", flush=True)
+        return self._model.probability(kinds, seconds)

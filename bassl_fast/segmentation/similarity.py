@@ -28,7 +28,7 @@ from shard_tools.storage.untrusted import one_line, parse_json
 SHIPPED = Path(__file__).with_name("similarity.safetensors")
 # Predicted scenes for each that people mark, in the middle of the training films.
 DETAILS: dict[Detail, float] = {"coarse": 0.5, "normal": 1.0, "fine": 2.0}
-PENALTY = 1 / 0.006  # of the squared weights, beside a sum over shots; of 0.003, 0.006, 0.01 the middle one
+PENALTY = 1 / 0.006  # of half the squared weights, beside a sum over shots
 FOLDS = 8  # of films, to choose thresholds on films that were not trained on
 _TOGETHER = 2  # kinds of features of a film that are trained on at once, at most
 _NOTES = "similarity"  # key of the file's metadata
@@ -81,7 +81,9 @@ class SimilarityModel:
     def save(self, path: str | Path) -> None:
         """Write it as safetensors."""
         notes = json.dumps({"names": statistic_names(), "thresholds": self.thresholds})
-        write_atomically(Path(path), save(self.head.state_dict(), {_NOTES: notes}))  # of two keys the order would vary
+        write_atomically(
+            Path(path), save(self.head.state_dict(), {_NOTES: notes})
+        )  # one key, as the order of two varies
 
     @classmethod
     def load(cls, path: str | Path = SHIPPED) -> SimilarityModel:
@@ -98,7 +100,9 @@ class SimilarityModel:
             raise CheckpointError(f"{path}: cannot be read as safetensors ({one_line(error)}); fit it again") from None
         head = SimilarityHead()
         shapes = {name: value.shape for name, value in head.state_dict().items()}
-        if notes.get("names") != statistic_names() or {name: w.shape for name, w in weights.items()} != shapes:
+        current = isinstance(notes, dict) and notes.get("names") == statistic_names()
+        current = current and set(notes.get("thresholds", ())) == set(DETAILS)
+        if not current or {name: w.shape for name, w in weights.items()} != shapes:
             raise CheckpointError(f"{path}: weights of another version of the similarity head; fit it again")
         head.load_state_dict(weights)
         return cls(head.eval(), notes["thresholds"])
@@ -111,15 +115,15 @@ def fit(films: Sequence[LabelledFilm]) -> SimilarityModel:
     one kind; together they weigh as much as a film used once. Thresholds are chosen on films held out in turn.
 
     Raises:
-        FeatureError: no labelled boundary, or features that do not fit the shots.
+        FeatureError: no labelled boundary, no other labelled cut, or features that do not fit the shots.
     """
     sets = [_Samples.of(film) for film in films]
-    if not _has_boundary(sets):
-        raise FeatureError("no labelled scene boundary in these films; label some")
+    if not _has_both(sets):
+        raise FeatureError("the films need a labelled scene boundary and a labelled cut inside a scene; label some")
     head, held_out = _solve(sets), []
     for fold in range(min(FOLDS, len(sets))):
         others = [samples for i, samples in enumerate(sets) if i % FOLDS != fold]
-        of_others = _solve(others) if _has_boundary(others) else head
+        of_others = _solve(others) if _has_both(others) else head
         held_out += [
             (_score(of_others, x), samples.labels) for samples in sets[fold::FOLDS] for x in samples.statistics
         ]
@@ -151,8 +155,9 @@ def _similarities(kinds: Sequence[np.ndarray], seconds: np.ndarray, film: str) -
     return [alike(features, film) for features in kinds]
 
 
-def _has_boundary(sets: Sequence[_Samples]) -> bool:
-    return any((samples.labels == 1).any() for samples in sets)
+def _has_both(sets: Sequence[_Samples]) -> bool:
+    """Whether some cuts are boundaries and some are not."""
+    return all(any((samples.labels == label).any() for samples in sets) for label in (0, 1))
 
 
 def _solve(sets: Sequence[_Samples]) -> SimilarityHead:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from bassl_fast import SceneDetector
 from tests.bassl_fast.conftest import Project
@@ -71,6 +73,35 @@ def test_a_film_of_one_or_two_shots(shots: list[int], tmp_path: Path):
     found = document(tmp_path / "out" / "short")
     assert len(found["shots"]) == len(shots)
     assert 1 <= len(found["scenes"]) <= len(shots)
+
+
+def test_a_black_film_says_that_it_has_no_colours(tmp_path: Path, capsys):
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        "color=black:size=96x64:rate=24:duration=4",
+        tmp_path / "b.mp4",
+    ]
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg")
+    subprocess.run(command, check=True)
+    assert scenes(tmp_path / "b.mp4", "--out", tmp_path / "out") == 0
+    assert "note: the film has no colours" in capsys.readouterr().out
+    assert len(document(tmp_path / "out" / "b")["scenes"]) == 1
+
+
+def test_an_encoder_that_gives_nan_stops_one_film_alone(project: Project, film_file: Path, tmp_path: Path, capsys):
+    state = torch.load(project.pretrained, weights_only=True)
+    state["state_dict"]["encoder.bn1.weight"] *= float("nan")
+    torch.save(state, tmp_path / "nan.ckpt")
+    argv = ["scenes", film_file, "--encoder", tmp_path / "nan.ckpt", "--out", tmp_path / "out"]
+    line = refused(capsys, *argv)
+    assert "film.mp4: the encoder's features cannot be used" in line
+    assert "the feature of shot 0 is NaN or infinite" in line
 
 
 def test_options_that_contradict_each_other(project: Project, film_file: Path, tmp_path: Path, capsys):

@@ -81,8 +81,15 @@ def test_features_that_do_not_fit():
         FeatureError, match=r"film0: features of .* shots, but .* durations; use those of the same shots"
     ):
         fit([LabelledFilm("film0", one.kinds, one.seconds[1:], one.boundary[1:])])
-    with pytest.raises(FeatureError, match="no labelled scene boundary"):
+    with pytest.raises(FeatureError, match="need a labelled scene boundary and a labelled cut inside"):
         fit([LabelledFilm("film0", one.kinds, one.seconds, np.zeros_like(one.boundary))])
+
+
+def test_a_fold_whose_other_films_have_only_boundaries():
+    short = LabelledFilm("short", {"kind0": np.eye(2, 8)}, np.ones(2), np.array([1, 0]))
+    assert fit([film(0), short]).thresholds["normal"] > 0
+    with pytest.raises(FeatureError, match="need a labelled scene boundary and a labelled cut inside a scene"):
+        fit([short])
 
 
 def test_files_that_are_no_such_weights(tmp_path: Path):
