@@ -64,6 +64,9 @@ def scenes(
     from .jobs import Model, find_scenes  # here, so that `--help` does not wait for torch
 
     _check_model(checkpoint, encoder, baseline, detail, threshold, scenes)
+    for name, value, least in (("batch", batch, 1), ("threads", threads, 0)):
+        if value < least:
+            raise ConfigError(f"{name} {value}: must be at least {least}")
     model = Model(checkpoint, encoder, baseline, detail or "normal", batch, threads)
     grouping = {"threshold": threshold, "scenes": scenes, "min_scene": min_scene}
     return find_scenes(films, model, out, grouping, shots, shot_detector, split, engine, address)

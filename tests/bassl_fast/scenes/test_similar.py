@@ -114,3 +114,5 @@ def test_options_that_contradict_each_other(project: Project, film_file: Path, t
     assert "detail fin: must be one of coarse, normal, fine" in said("--detail", "fin")
     assert "encoder: the baseline has none" in said("--baseline", "--encoder", project.pretrained)
     assert "no such checkpoint" in said("--encoder", tmp_path / "none.ckpt")
+    assert "batch 0: must be at least 1" in said("--batch", "0")
+    assert "threads -2: must be at least 0" in said("--threads", "-2")
