@@ -10,6 +10,9 @@ from .frames import Shown
 Transition = Literal["cut", "fade", "dissolve"]  # how one shot turns into the next; a fade is one through black
 
 
+APART = 15  # frames between two shots at least, as PySceneDetect's
+
+
 class Begin(NamedTuple):
     """A frame, from 0, that begins a shot, and how; of a gradual transition it is the middle, if nothing is said."""
 
@@ -31,3 +34,22 @@ class Cutter(Protocol):
 
     def finish(self) -> Iterable[Begin]:
         """End of the film; returns as `push`."""
+
+
+class Spaced:
+    """Leaves out what begins less than `APART` frames after the shot before.
+
+    Attributes:
+        last: frame at which the last shot began.
+    """
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def __call__(self, begins: Iterable[Begin]) -> list[Begin]:
+        kept = []
+        for begin in begins:
+            if begin.frame - self.last >= APART:
+                kept.append(begin)
+                self.last = begin.frame
+        return kept

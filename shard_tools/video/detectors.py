@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal
 
 from shard_tools.errors import ConfigError
 
@@ -24,13 +24,17 @@ def make_cutter(detector: Detector = "transitions") -> Cutter:
             or "content" (it exceeds a fixed threshold), both of PySceneDetect; or the network "transnetv2".
 
     Raises:
-        ConfigError: unknown detector. MissingDependency: its package is not installed.
+        ConfigError: unknown detector.
+        MissingDependency: its package is not installed.
     """
     if detector not in DETECTORS:
         raise ConfigError(f"detector {detector!r}: unknown; use one of {', '.join(DETECTORS)}")
     return DETECTORS[detector]()
 
 
-_MAKERS = (Transitions, partial(SceneDetect, "AdaptiveDetector"), partial(SceneDetect, "ContentDetector"), TransNetV2)
-# In the order of the names in `Detector`.
-DETECTORS: dict[str, Callable[[], Cutter]] = dict(zip(get_args(Detector), _MAKERS, strict=True))
+DETECTORS: dict[Detector, Callable[[], Cutter]] = {
+    "transitions": Transitions,
+    "adaptive": partial(SceneDetect, "AdaptiveDetector"),
+    "content": partial(SceneDetect, "ContentDetector"),
+    "transnetv2": TransNetV2,
+}

@@ -129,7 +129,8 @@ def open_video(film: Path | str) -> Iterator[InputContainer]:
     """Open a file with PyAV; errors of the libraries become one line.
 
     Raises:
-        SourceError: no such file, or it cannot be decoded. RemoteError: its address does not answer.
+        SourceError: no such file, or it cannot be decoded.
+        RemoteError: its address does not answer.
     """
     av = load_library("av")
     source = _Remote(str(film)) if is_remote(film) else _local(Path(film))
@@ -194,7 +195,7 @@ def load_library(module: str) -> ModuleType:
     """Import a package that only videos need.
 
     Raises:
-        MissingDependency: not installed; the message names the extra to install.
+        MissingDependency: not installed; the message says what to install.
     """
     try:
         return import_module(module)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 HEIGHT = 240  # of a key-frame, in pixels
-AHEAD = 32  # frames decoded at a time, 5 MB
+AHEAD = 32  # frames decoded at a time; two such batches are held, 10 MB
 CANDIDATES = 256  # frames kept of a shot: all of 10 seconds, 40 MB
 
 

@@ -2,8 +2,11 @@
 
     cuts       frames that differ more from the one before than their neighbours do, unless the picture of before comes
                back (a flash)
-    fades      black frames between frames that are not
+    fades      a picture that darkens to black, or comes out of it, gradually; or a few black frames
     dissolves  frames that are mixtures of one before and one after, when these two differ
+
+Black of more than `REACH` frames between cuts is a shot of its own. If a shot is cut to such black and the next one
+comes out of it gradually, that one begins with the black.
 
 Half of the clips of `benchmarks/shots.py` were used to choose the thresholds.
 """
@@ -14,16 +17,17 @@ from collections import deque
 
 import numpy as np
 
-from .cutter import Begin
+from .cutter import APART, Begin, Spaced
 from .frames import Shown, load_library
 from .pyscenedetect import Thumbnails
 
 SIZE = 16, 9  # blocks whose mean colours are compared: coarse, so that motion within a shot changes little
 REACH = 17  # frames on either side of one that are looked at
-BLACK = 20  # of 255; a frame is black if no block is brighter
-NEAR = 10  # frames from black within which a change is part of a fade
+BLACK = 20  # of 255; a frame is black if no block is brighter, ...
+UNIFORM = 5  # ... and its blocks differ by less: a dark shot does not count
+NEAR = 10  # frames from black within which a change may be part of a fade
+SUDDEN = 0.5  # of the difference between `NEAR` frames before and after; in a fade one frame changes less
 FLASH = 0.4  # of the difference at a cut; what changes less from before it to after it is no cut
-APART = 15  # frames between two shots at least, as PySceneDetect's
 
 
 class Transitions:
@@ -38,58 +42,57 @@ class Transitions:
         self._black = np.zeros(2 * REACH + 1, bool)
         self._seen = 0
         self._found: list[int] = []  # cuts whose surroundings are not seen yet
-        self._faded: int | None = None  # first of the black frames
-        self._last = 0
+        self._faded: int | None = None  # first of the black frames; 0 if the film begins with them
+        self._spaced = Spaced()
 
     def push(self, shown: Shown) -> list[Begin]:
         pixels = self._thumbnails(shown)
         blocks = self._cv2.resize(pixels, SIZE, interpolation=self._cv2.INTER_AREA).ravel()
-        begins = [begin for begin in self._step(blocks, self._cuts.push(pixels)) if self._fresh(begin)]
-        self._seen += 1
-        return begins
+        return self._step(blocks, self._cuts.push(pixels))
 
     def finish(self) -> list[Begin]:
         begins: list[Begin] = []
         for _ in range(REACH):  # as if the last frame went on
-            begins += [begin for begin in self._step(self._blocks[-1], []) if self._fresh(begin)]
-            self._seen += 1
+            begins += self._step(self._blocks[-1], [])
         return begins
 
-    def _fresh(self, begin: Begin) -> bool:
-        fresh = begin.frame - self._last >= APART
-        self._last = begin.frame if fresh else self._last
-        return fresh
-
     def _step(self, blocks: np.ndarray, cuts: list[int]) -> list[Begin]:
-        """What is known now that frame `_seen` was seen; cuts and dissolves are decided `REACH` frames later."""
+        """What is known now that frame `_seen` was seen; all is decided `REACH` frames later."""
+        black = blocks.max() < BLACK and np.ptp(blocks) < UNIFORM
         if self._seen == 0:
-            self._blocks[:] = blocks
-            self._black[:] = blocks.max() < BLACK
+            self._blocks[:], self._black[:] = blocks, black
         self._blocks[:-1], self._blocks[-1] = self._blocks[1:], blocks
-        self._black[:-1], self._black[-1] = self._black[1:], blocks.max() < BLACK
+        self._black[:-1], self._black[-1] = self._black[1:], black
         self._found += cuts
-        begins = self._fade()
         centre = self._seen - REACH
+        self._seen += 1
+        begins = []
         if centre in self._found:
             self._found.remove(centre)
             self._dissolves.forget()
-            if not self._black[REACH - NEAR : REACH + NEAR + 1].any() and not returns(self._blocks):
+            if not fades(self._blocks, self._black) and not returns(self._blocks):
                 begins.append(Begin(centre, "cut"))
+                self._faded = None
         elif self._black.any():
             self._dissolves.forget()
         elif centre % 2 == 0:  # a dissolve is slow
             begins += [Begin(frame, "dissolve") for frame in self._dissolves.push(centre, self._blocks)]
-        return begins
+        begins = self._spaced(begins)
+        return begins + self._spaced(self._fade(centre))
 
-    def _fade(self) -> list[Begin]:
-        """The middle of black frames, once they have ended; a film does not begin with a fade."""
-        black, before = bool(self._black[-1]), bool(self._black[-2])
-        if black and not before:
-            self._faded = self._seen
-        if black or not before or self._faded is None:
+    def _fade(self, centre: int) -> list[Begin]:
+        """The middle of black frames, once they have ended, but at most `REACH` frames before the picture returns.
+
+        None if the film began with them, or a shot was cut to them: then the next shot has begun already.
+        """
+        if self._black[REACH] and self._faded is None:
+            self._faded = max(0, centre)
+        if self._faded is None or self._black[REACH:].any():  # after a frame that is not quite black, it may go on
             return []
-        middle = (self._faded + self._seen) // 2
-        return [Begin(max(middle, self._seen - REACH), "fade")]
+        first, self._faded = self._faded, None
+        if first == 0 or self._spaced.last >= first - 1:
+            return []
+        return [Begin(max((first + centre) // 2, centre - REACH), "fade")]
 
 
 class Cuts:
@@ -122,6 +125,22 @@ class Cuts:
             return []
         self._last = number
         return [number]
+
+
+def fades(blocks: np.ndarray, black: np.ndarray) -> bool:
+    """Whether a change at the middle frame is part of a fade: gradual, or at an edge of a few black frames.
+
+    Args:
+        blocks: `[2 * REACH + 1, D]`, the frame of the change in the middle.
+        black: `[2 * REACH + 1]` bool, which of them are black.
+    """
+    if not black[REACH - NEAR : REACH + NEAR + 1].any():
+        return False
+    touching = int(black[REACH - 1]) + int(black[REACH])
+    few = not black[:REACH].all() and not black[REACH:].all()
+    step = np.abs(blocks[REACH] - blocks[REACH - 1]).mean()
+    gradual = step < SUDDEN * np.abs(blocks[REACH + NEAR] - blocks[REACH - 1 - NEAR]).mean()
+    return bool(touching == 2 or (touching == 1 and few) or gradual)
 
 
 def returns(blocks: np.ndarray, reach: int = 6) -> bool:

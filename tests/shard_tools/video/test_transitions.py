@@ -11,7 +11,7 @@ from shard_tools.video.cutter import Begin
 from shard_tools.video.detectors import make_cutter
 from shard_tools.video.pyscenedetect import SceneDetect, Thumbnails
 from shard_tools.video.shots import cut_shots, small_frames
-from shard_tools.video.transitions import Cuts
+from shard_tools.video.transitions import REACH, Cuts
 from tests.videos import draw_video, texture
 
 av = pytest.importorskip("av")
@@ -57,20 +57,72 @@ def test_a_dissolve_is_found_in_its_middle(tmp_path, frames):
     assert len(begins(path, "adaptive")) == 1
 
 
-def test_a_fade_begins_the_next_shot_in_the_middle_of_its_black(tmp_path):
-    out = [x * (1 - i / 12) for i, x in enumerate(shots_of(12, 0))]
-    back = [x * (i / 12) for i, x in enumerate(shots_of(12, 2))]
-    black = [np.zeros((SIZE[1], SIZE[0], 3))] * 8
-    path = write(tmp_path / "a.mp4", shots_of(40, 0) + out + black + back + shots_of(40, 2))
+def black(frames: int) -> list[np.ndarray]:
+    return [np.zeros((SIZE[1], SIZE[0], 3))] * frames
+
+
+def dark(frames: int, seed: int) -> list[np.ndarray]:
+    """A shot of levels from 2 to 16."""
+    return [2 + x * 14 / 250 for x in shots_of(frames, seed)]
+
+
+def fade_out(frames: int, seed: int) -> list[np.ndarray]:
+    return [x * (1 - i / frames) for i, x in enumerate(shots_of(frames, seed))]
+
+
+def fade_in(frames: int, seed: int) -> list[np.ndarray]:
+    return [x * (i / frames) for i, x in enumerate(shots_of(frames, seed))]
+
+
+@pytest.mark.parametrize(
+    ("held", "at"),
+    [
+        (8, 40 + 12 + 8 // 2),  # the middle of the black
+        (24, 40 + 12 + 24 // 2),
+        (72, 40 + 12 + 72 - REACH),  # too long: before the picture returns
+    ],
+)
+def test_a_fade_begins_the_next_shot_in_its_black(tmp_path, held, at):
+    path = write(tmp_path / "a.mp4", shots_of(40, 0) + fade_out(12, 0) + black(held) + fade_in(12, 2) + shots_of(40, 2))
     (_, _), (first, kind) = begins(path)
     assert kind == "fade"
-    assert abs(first - 56) <= 2
+    assert abs(first - at) <= 2
 
 
-def test_a_film_that_begins_and_ends_in_black_has_one_shot(tmp_path):
-    black = [np.zeros((SIZE[1], SIZE[0], 3))] * 20
-    assert begins(write(tmp_path / "a.mp4", black + shots_of(40, 2) + black)) == [(0, None)]
-    assert begins(write(tmp_path / "b.mp4", black)) == [(0, None)]
+def test_a_film_may_begin_and_end_with_a_fade(tmp_path):
+    frames = black(30) + fade_in(24, 2) + shots_of(60, 2) + fade_out(24, 2) + black(30)
+    assert begins(write(tmp_path / "a.mp4", frames)) == [(0, None)]
+    assert begins(write(tmp_path / "b.mp4", black(40))) == [(0, None)]
+
+
+def test_cuts_to_and_from_dark_shots_are_found(tmp_path):
+    films = {
+        "bright, dark, dark, bright": shots_of(60, 0) + dark(60, 1) + dark(60, 4) + shots_of(60, 2),
+        "begins dark": dark(60, 1) + dark(60, 4) + shots_of(60, 2),
+        "ends dark": shots_of(60, 0) + dark(60, 1),
+    }
+    for name, frames in films.items():
+        cuts = [(first, "cut") for first in range(60, len(frames), 60)]
+        path = write(tmp_path / "a.mp4", frames)
+        assert begins(path) == [(0, None), *cuts], name
+        assert begins(path, "adaptive") == [(0, None), *cuts], name
+
+
+def test_long_black_between_cuts_is_a_shot(tmp_path):
+    path = write(tmp_path / "a.mp4", shots_of(40, 0) + black(40) + shots_of(40, 2))
+    assert begins(path) == [(0, None), (40, "cut"), (80, "cut")]
+
+
+def test_a_fade_on_one_side_of_long_black_leaves_the_cut_on_the_other(tmp_path):
+    from_black = write(tmp_path / "a.mp4", shots_of(40, 0) + fade_out(12, 0) + black(40) + shots_of(40, 2))
+    assert begins(from_black) == [(0, None), (92, "cut")]
+    to_black = write(tmp_path / "b.mp4", shots_of(40, 0) + black(40) + fade_in(12, 2) + shots_of(40, 2))
+    assert begins(to_black) == [(0, None), (40, "cut")]
+
+
+def test_a_few_black_frames_begin_one_shot(tmp_path):
+    path = write(tmp_path / "a.mp4", shots_of(40, 0) + black(8) + shots_of(40, 2))
+    assert begins(path) == [(0, None), (44, "fade")]
 
 
 def test_a_flash_is_no_cut(tmp_path):
