@@ -91,7 +91,7 @@ def read_films(folder: Path) -> list[Film]:
     """All films of a folder."""
     films = []
     for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as file:
+        with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         shots, boundary = arrays.pop("shots").astype(np.int64), arrays.pop("boundary")
         kinds = {name: a.astype(np.float32) for name, a in sorted(arrays.items()) if a.ndim == 2}
