@@ -106,13 +106,15 @@ def row(model: str, group: str, kinds: Sequence[str], films: Sequence[Film], sco
     """A row of the table, over the films that have one of the kinds."""
     films = [film for film in films if film.having(kinds) or not kinds]
     found = [film.scores(score(film)) for film in films]
+    complete = [f for film, f in zip(films, found, strict=True) if len(film.having(kinds)) == len(kinds)]
     of_rank = scene_metrics(found, 0.5)
     result: dict[str, Any] = {
         "model": model,
         "set": group,
         "kinds": list(kinds),
         "films": len(films),
-        "films_with_all_kinds": sum(len(film.having(kinds)) == len(kinds) for film in films),
+        "films_with_all_kinds": len(complete),
+        "mean_ap_with_all_kinds": scene_metrics(complete, 0.5).get("mean_ap") if complete else None,
         "mean_ap": of_rank.get("mean_ap"),  # None without a labelled boundary
         "pooled_ap": of_rank.get("ap"),
     }
@@ -296,10 +298,12 @@ def scored_by(model: SimilarityModel, films: Sequence[Film]) -> Iterator[dict[st
 def _line(one: dict[str, Any]) -> str:
     shown = f"{one['set']:8}{one['model']:22}{' + '.join(one['kinds']):28}{one['films']:5}"
     shown += f"{_percent(one['mean_ap'])}   {_percent(one['pooled_ap'])}"
-    if "scene_ratio" not in one:
-        return shown
-    ratio = f"{one['scene_ratio']:.2f} ({one['films_in_range']:.0f} % in range)"
-    return f"{shown}{_percent(one['f1'])}  {ratio:22}{_percent(one['miou'])}"
+    if "scene_ratio" in one:
+        ratio = f"{one['scene_ratio']:.2f} ({one['films_in_range']:.0f} % in range)"
+        shown += f"{_percent(one['f1'])}  {ratio:22}{_percent(one['miou'])}"
+    if one["films_with_all_kinds"] < one["films"]:
+        shown += f"; mean AP{_percent(one['mean_ap_with_all_kinds'])} of {one['films_with_all_kinds']} with all kinds"
+    return shown
 
 
 def _percent(value: float | None) -> str:

@@ -70,7 +70,7 @@ def _rclone(kind: str, folder: Path, lists_for: str, *options: str) -> Iterator[
 
 def use_s3(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     """Point every S3 client of this process, and of its children, at a port of this machine."""
-    pytest.importorskip("s3fs")
+    pytest.importorskip("s3fs", reason="needs s3fs (the extra s3)")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)

@@ -122,8 +122,6 @@ def test_webdataset_reads_shards_as_the_page_says(tmp_path: Path, monkeypatch: p
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     """A folder that has all that docs/how-to/data-preparation.md speaks of, much smaller."""
-    pytest.importorskip("av")
-    pytest.importorskip("scenedetect")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     films = {"tt0032138": (0, 1, 5, 6), "tt0047396": 4, "tt0083658": 4}

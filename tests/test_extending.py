@@ -97,7 +97,7 @@ def test_a_module_that_is_only_imported(package: Path, work: Path, capsys):
     done = python(*argv, cwd=work, path=package)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"film: \d scenes\n", (work / "tried" / "film" / "scenes.txt").read_text())
-    pytest.importorskip("ray")  # the nodes import it too
+    pytest.importorskip("ray", reason="needs Ray (the extra ray)")  # the nodes import it too
     done = python(*argv[:-1], "cluster", "--engine", "ray", cwd=work, path=package)
     assert done.returncode == 0, done.stderr
     assert (work / "cluster" / "film" / "scenes.txt").is_file()

@@ -166,7 +166,6 @@ ADDRESS = f"http://me:{SECRET}@127.0.0.1:{{port}}/shards"
 @pytest.fixture
 def shards(tmp_path, monkeypatch):
     """Address, with a password in it, of a set of shards."""
-    pytest.importorskip("aiohttp")
     monkeypatch.setenv("BASSL_FAST_CACHE", str(tmp_path / "cache"))
     pack(write_set(tmp_path / "source", {"a": 4, "b": 4}, images=1), tmp_path / "served" / "shards", quiet=True)
     with http_server(tmp_path / "served") as port:
@@ -217,7 +216,6 @@ def test_where_a_run_goes_is_shown_without_its_password(tmp_path, monkeypatch, c
 
 
 def test_a_film_behind_a_signed_address(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("av")
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "a.mp4").write_bytes(b"no film")
     monkeypatch.chdir(tmp_path)

@@ -85,7 +85,7 @@ def test_help(name: str, run: Run, capsys: pytest.CaptureFixture):
     assert "usage:" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(find_spec("tslearn") is None, reason="needs tslearn, the peer of this benchmark")
+@pytest.mark.skipif(find_spec("tslearn") is None, reason="needs tslearn (the extra bench), the peer of this benchmark")
 def test_boundary(run: Run, tmp_path: Path):
     run("boundary", "--batch", 4, "--rounds", 1, "--repeats", 1, "--out", tmp_path / "out.json")
     assert set(read(tmp_path / "out.json", "boundary")["equal"].values()) == {1.0}

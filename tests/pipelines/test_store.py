@@ -201,7 +201,7 @@ def test_a_cache_too_small_for_the_order_is_reported(
 
 
 def test_dali_reads_the_tars_from_s3_through_our_idx(remote: ShardIndex, shards: ShardIndex):
-    dali = pytest.importorskip("nvidia.dali")
+    dali = pytest.importorskip("nvidia.dali", reason="needs DALI (an extra such as cuda130)")
     if int(dali.__version__.split(".")[0]) < 2:
         pytest.skip("needs DALI 2.0, which reads s3://")
     film = shards.films.index("wide")
@@ -221,7 +221,7 @@ def test_dali_reads_the_tars_from_s3_through_our_idx(remote: ShardIndex, shards:
 
 
 def test_tar_and_webdataset_read_what_is_streamed_from_s3(remote: ShardIndex, shards: ShardIndex, monkeypatch):
-    webdataset = pytest.importorskip("webdataset")
+    webdataset = pytest.importorskip("webdataset", reason="needs webdataset, which the environment of CUDA 11 lacks")
     for key, value in {
         "TYPE": "s3",
         "PROVIDER": "Rclone",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+import av
 import numpy as np
 import pytest
 
@@ -23,8 +24,6 @@ from tests.servers import BUCKET, Proxy, s3_server, use_s3
 
 pytestmark = pytest.mark.slow
 
-av = pytest.importorskip("av")
-pytest.importorskip("scenedetect")
 
 CLIPS = {"Clip – one": [(220, 30, 30), (20, 40, 60)], "two": [(230, 230, 210)]}  # the colour of each shot
 

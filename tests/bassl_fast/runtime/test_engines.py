@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 
-ray = pytest.importorskip("ray")
+ray = pytest.importorskip("ray", reason="needs Ray (the extra ray)")
 from ray.cluster_utils import Cluster  # noqa: E402
 
 

@@ -52,7 +52,7 @@ def test_every_command_of_the_page_runs(place: Path):
             assert cli.main(argv) == 0, command
 
 
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg (apt-get install ffmpeg)")
 def test_the_chapters_go_into_a_copy_of_the_film(place: Path):
     (command,) = re.findall(r"^ +(ffmpeg .*)$", SCENES, re.MULTILINE)
     assert cli.main(["scenes", "film.mp4", "--baseline", "--scenes", "3", "--out", "scenes"]) == 0

@@ -87,7 +87,7 @@ def test_a_black_film_says_that_it_has_no_colours(tmp_path: Path, capsys):
         tmp_path / "b.mp4",
     ]
     if shutil.which("ffmpeg") is None:
-        pytest.skip("needs ffmpeg")
+        pytest.skip("needs ffmpeg (apt-get install ffmpeg)")
     subprocess.run(command, check=True)
     assert scenes(tmp_path / "b.mp4", "--out", tmp_path / "out") == 0
     assert "note: the film has no colours" in capsys.readouterr().out

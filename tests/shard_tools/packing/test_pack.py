@@ -115,7 +115,8 @@ def test_tarfile_reads_the_same_bytes(packed, source):
 
 
 def test_webdataset_gives_every_shot_with_its_keyframes(packed, source):
-    webdataset = pytest.importorskip("webdataset")
+    import webdataset
+
     pictures, seen = keyframes(source), []
     for sample in webdataset.WebDataset(tars(packed), shardshuffle=False):
         film, shot = sample["__key__"].rsplit("/shot_", 1)
@@ -126,7 +127,7 @@ def test_webdataset_gives_every_shot_with_its_keyframes(packed, source):
 
 
 def test_dali_reads_every_keyframe_through_the_idx(packed, source):
-    dali = pytest.importorskip("nvidia.dali")
+    dali = pytest.importorskip("nvidia.dali", reason="needs DALI (an extra such as cuda130)")
     paths = tars(packed)
 
     @dali.pipeline_def(batch_size=1, num_threads=1, device_id=None)

@@ -9,6 +9,7 @@ import tarfile
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,8 +25,6 @@ from shard_tools.sources.detect import Reading
 from shard_tools.sources.lists import find_lists
 from shard_tools.video.clips import clip_frames
 from tests.films import digests, picture
-
-av = pytest.importorskip("av")
 
 
 def make_video(path: Path, frames: int = 12, fps: int = 24, size: tuple[int, int] = (64, 48), times=None) -> Path:
@@ -143,7 +142,8 @@ def test_videos_in_folders_of_classes(tree, tmp_path, monkeypatch):
 
 
 def test_webdataset_gives_every_clip_with_all_its_frames(tree, tmp_path):
-    webdataset = pytest.importorskip("webdataset")
+    import webdataset
+
     pack(tree, tmp_path / "dst", reading=Reading(fps=24, short_side=32))
     found = {}
     for sample in webdataset.WebDataset(str(tmp_path / "dst" / "train-00000.tar"), shardshuffle=False):

@@ -116,14 +116,15 @@ def test_shards_are_cut_at_the_limit(packed):
 
 
 def test_webdataset_gives_every_picture(packed, source):
-    webdataset = pytest.importorskip("webdataset")
+    import webdataset
+
     tars = [str(path) for path in sorted(packed.glob("train-*.tar"))]
     found = {sample["__key__"]: sample["jpg"] for sample in webdataset.WebDataset(tars, shardshuffle=False)}
     assert found == {f"{p.parent.name}/{p.stem}": p.read_bytes() for p in (source / "train").rglob("*.*")}
 
 
 def test_dali_reads_every_picture_through_the_idx(packed):
-    dali = pytest.importorskip("nvidia.dali")
+    dali = pytest.importorskip("nvidia.dali", reason="needs DALI (an extra such as cuda130)")
     paths = [str(path) for path in sorted(packed.glob("*.tar"))]
 
     @dali.pipeline_def(batch_size=1, num_threads=1, device_id=None)
@@ -203,7 +204,7 @@ KEPT = {
 
 @pytest.mark.parametrize("name", KEPT)
 def test_bytes_that_dali_decodes_are_kept_as_found(tmp_path, name):
-    dali = pytest.importorskip("nvidia.dali")
+    dali = pytest.importorskip("nvidia.dali", reason="needs DALI (an extra such as cuda130)")
     (tmp_path / "src" / "c").mkdir(parents=True)
     (tmp_path / "src" / "c" / "odd.JPEG").write_bytes(KEPT[name])
     pack(tmp_path / "src", tmp_path / "dst", check="decode")

@@ -8,6 +8,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,8 +24,6 @@ from shard_tools.video.shots import cut_shots, ticks
 
 pytestmark = pytest.mark.slow
 
-av = pytest.importorskip("av")
-pytest.importorskip("scenedetect")
 
 HUES = [(220, 30, 30), (20, 40, 60), (230, 230, 210)]  # apart in hue, saturation and value
 REAL = Path(__file__).resolve().parents[4] / "shared" / "films"

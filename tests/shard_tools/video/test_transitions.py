@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -13,9 +14,6 @@ from shard_tools.video.pyscenedetect import SceneDetect, Thumbnails
 from shard_tools.video.shots import cut_shots, small_frames
 from shard_tools.video.transitions import REACH, Cuts
 from tests.videos import draw_video, texture
-
-av = pytest.importorskip("av")
-pytest.importorskip("scenedetect")
 
 SIZE = 320, 180
 
