@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -16,12 +16,13 @@ from shard_tools.errors import ConfigError, FeatureError
 from shard_tools.progress import Progress
 from shard_tools.storage.remote import is_remote
 from shard_tools.video.detectors import Detector, make_cutter
-from shard_tools.video.frames import read_header
 from shard_tools.video.keyframes import QUALITY, film_name
 from shard_tools.video.shot_list import ListedShots, read_shot_list
 from shard_tools.video.shots import Shot, cut_shots
+from shard_tools.video.timing import read_timing
 
 from .film import FilmScenes, SceneShot
+from .keyframe_store import KeyframeStore
 
 
 class BoundaryModel(Protocol):
@@ -122,31 +123,36 @@ class SceneDetector:
         min_scene: float = 0.0,
         shots: str | Path | None = None,
         shot_detector: Detector = "transitions",
+        start_timecode: str | None = None,
         progress: Progress | None = None,
     ) -> FilmScenes:
         """The shots of a film grouped in scenes.
 
-        The film is decoded once. Three JPEGs and a feature a shot are kept in memory, about 60 KB together.
+        The film is decoded once. Its key-frames go to a temporary file, about 60 KB a shot, so memory stays flat.
 
         Args:
             film: path, or address (http(s)://, s3://, gs://), of anything ffmpeg reads.
             threshold, scenes, min_scene: see `regroup`.
             shots: your own shot list, see `shard_tools.video.shot_list.read_shot_list`.
             shot_detector: without a shot list, see `shard_tools.video.detectors.make_cutter`.
+            start_timecode: of the first picture; left out, that of the file, or 00:00:00:00.
             progress: called with the seconds of film decoded since the last call.
 
         Raises:
             SourceError: the film cannot be read to its end, or the shot list is of another film.
+            ConfigError: options that conflict, or not a time code of this film.
             FeatureError: the encoder gave NaN.
         """
         check_grouping(threshold, scenes, min_scene)
         cutter = make_cutter(shot_detector) if shots is None else ListedShots(read_shot_list(Path(shots)))
-        rate, found = read_header(film).rate, []
+        timing = read_timing(film)
+        timing = timing if start_timecode is None else timing.starting_at(start_timecode)
+        store, found = KeyframeStore(), []
 
         def keyframes() -> Iterator[tuple[bytes, ...]]:
             for shot in cut_shots(film, cutter, progress):
                 jpegs = tuple(map(_jpeg, shot.keyframes))
-                found.append((shot._replace(keyframes=()), jpegs))  # decoded images would take a megabyte a shot
+                found.append((shot._replace(keyframes=()), store.add(jpegs)))
                 yield jpegs
 
         features = np.stack(list(self.model.features(keyframes())))
@@ -156,7 +162,7 @@ class SceneDetector:
         except FeatureError as error:
             raise FeatureError(f"{film}: the encoder's features cannot be used ({error})") from None
         rows = tuple(_shot(i, *shot, p) for i, (shot, p) in enumerate(zip(found, probability.tolist(), strict=True)))
-        raw = FilmScenes(name_of(film), str(film), rate, rows, (), 1.0, "", 0.0, self.model.method)
+        raw = FilmScenes(name_of(film), str(film), timing, rows, (), 1.0, "", 0.0, self.model.method)
         return self.regroup(raw, threshold=threshold, scenes=scenes, min_scene=min_scene)
 
     def regroup(
@@ -243,5 +249,6 @@ def _jpeg(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _shot(number: int, shot: Shot, jpegs: tuple[bytes, ...], probability: float) -> SceneShot:
-    return SceneShot(number, shot.start, shot.end, shot.first, shot.last, probability, jpegs, shot.transition)
+def _shot(number: int, shot: Shot, jpegs: Sequence[bytes], probability: float) -> SceneShot:
+    span = shot.start, shot.end, shot.first, shot.last
+    return SceneShot(number, *span, probability, jpegs, shot.transition, shot.damaged)

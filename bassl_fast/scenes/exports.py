@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from importlib import import_module
@@ -17,8 +18,10 @@ from shard_tools.annotations.movienet import KEYFRAMES_PER_SHOT, keyframe_name
 from shard_tools.errors import ConfigError, MissingDependency, SourceError, masked
 from shard_tools.storage.remote import is_remote
 from shard_tools.storage.untrusted import is_plain_name
+from shard_tools.video.timing import Timing, nominal_rate
 
-from .film import FilmScenes, Scene, SceneShot, clock, timecode
+from .film import FilmScenes, Scene, SceneShot, clock
+from .keyframe_store import KeyframeStore
 
 KEYFRAMES = "keyframes"  # folder of the key-frames, named as in MovieNet
 _OTHER_RESULTS = {KEYFRAMES, "sheets", "clips", "report.html", "scenes.json"}  # besides `FORMATS`, see results.py
@@ -50,6 +53,8 @@ def scenes_json(film: FilmScenes, made_by: dict[str, Any], asked: dict[str, Any]
         "film": film.name,
         "source": masked(film.source),
         "rate": str(film.rate),
+        "start_timecode": film.timing.timecode(0),
+        "begin": film.timing.begin,
         "duration": film.duration,
         "method": film.method,
         "threshold": film.threshold,
@@ -63,12 +68,13 @@ def scenes_json(film: FilmScenes, made_by: dict[str, Any], asked: dict[str, Any]
                 "shot": shot.number,
                 "start": shot.start,
                 "end": shot.end,
-                "start_timecode": timecode(shot.start, film.rate),
-                "end_timecode": timecode(shot.end, film.rate),
+                "start_timecode": film.timing.timecode(shot.start),
+                "end_timecode": film.timing.timecode(shot.end),
                 "first_frame": shot.first,
                 "last_frame": shot.last,
                 "probability": shot.probability,
                 "transition": shot.transition,
+                "damaged": shot.damaged,
             }
             for shot in film.shots
         ],
@@ -82,17 +88,21 @@ def read_film(folder: Path, document: dict[str, Any]) -> FilmScenes:
     Raises:
         SourceError: a file of it is missing.
     """
-    shots = []
+    store, shots = KeyframeStore(), []
     for row in document["shots"]:
         names = [folder / KEYFRAMES / keyframe_name(row["shot"], i) for i in range(KEYFRAMES_PER_SHOT)]
         try:
-            jpegs = tuple(name.read_bytes() for name in names)
+            jpegs = store.add(name.read_bytes() for name in names)
         except OSError as error:
             raise SourceError(f"{error.filename}: {error.strerror}; delete {folder} and run again") from None
         span = row["start"], row["end"], row["first_frame"], row["last_frame"]
-        shots.append(SceneShot(row["shot"], *span, row["probability"], jpegs, row.get("transition")))
+        since_kept = row.get("transition"), row.get("damaged", 0)  # not in older results
+        shots.append(SceneShot(row["shot"], *span, row["probability"], jpegs, *since_kept))
     name, source, method = document["film"], document["source"], document["method"]
-    return FilmScenes(name, source, Fraction(document["rate"]), tuple(shots), (), 1.0, "", 0.0, method)
+    timing = Timing(nominal_rate(Fraction(document["rate"])), begin=document.get("begin", 0.0))
+    if "start_timecode" in document:
+        timing = timing.starting_at(document["start_timecode"])
+    return FilmScenes(name, source, timing, tuple(shots), (), 1.0, "", 0.0, method)
 
 
 def _scene_row(scene: Scene, film: FilmScenes) -> list[Any]:
@@ -101,8 +111,8 @@ def _scene_row(scene: Scene, film: FilmScenes) -> list[Any]:
         scene.number,
         scene.start,
         scene.end,
-        timecode(scene.start, film.rate),
-        timecode(scene.end, film.rate),
+        film.timing.timecode(scene.start),
+        film.timing.timecode(scene.end),
         first.first,
         last.last,
         first.number,
@@ -113,13 +123,18 @@ def _scene_row(scene: Scene, film: FilmScenes) -> list[Any]:
 
 def edl(film: FilmScenes) -> str:
     """A CMX3600 edit decision list, an event a scene, with equal source and record times."""
-    lines = [f"TITLE: {film.name}", "FCM: NON-DROP FRAME", ""]
+    lines = [f"TITLE: {film.name}", f"FCM: {'DROP' if film.timing.drop else 'NON-DROP'} FRAME", ""]
     for scene in film.scenes:
-        start, end = timecode(scene.start, film.rate), timecode(scene.end, film.rate)
+        start, end = film.timing.timecode(scene.start), film.timing.timecode(scene.end)
         lines.append(f"{scene.number:03d}  AX       V     C        {start} {end} {start} {end}")
         lines.append(f"* FROM CLIP NAME: {_file_name(film)}")
         lines.append(f"* COMMENT: scene {scene.number}")
     return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Text as ffmpeg's metadata files take it: special characters after a backslash."""
+    return re.sub(r"([=;#\\\n])", r"\\\1", text)
 
 
 def load_otio() -> ModuleType:
@@ -136,7 +151,7 @@ def otio(film: FilmScenes) -> str:
     rate = float(film.rate)
 
     def span(start: float, end: float):
-        first, after = round(start * film.rate), round(end * film.rate)
+        first, after = film.timing.first + film.timing.frame(start), film.timing.first + film.timing.frame(end)
         return library.opentime.TimeRange(
             library.opentime.RationalTime(first, rate), library.opentime.RationalTime(after - first, rate)
         )
@@ -161,16 +176,18 @@ def ffmetadata(film: FilmScenes) -> str:
         lines += [
             "[CHAPTER]",
             "TIMEBASE=1/1000",
-            f"START={round(1000 * scene.start)}",
-            f"END={round(1000 * scene.end)}",
+            f"START={round(1000 * (film.timing.begin + scene.start))}",
+            f"END={round(1000 * (film.timing.begin + scene.end))}",
         ]
-        lines.append(f"title=Scene {scene.number}")
+        lines.append(f"title={_escaped(scene.title)}")
     return "\n".join(lines) + "\n"
 
 
 def chapters(film: FilmScenes) -> str:
     """Chapters as video sites read them from a description: a line a scene, time and name."""
-    return "".join(f"{clock(scene.start)} Scene {scene.number}\n" for scene in film.scenes)
+    begin = film.timing.begin
+    starts = [0.0, *(begin + scene.start for scene in film.scenes[1:])]  # video sites want the first at 0:00
+    return "".join(f"{clock(start)} {scene.title}\n" for start, scene in zip(starts, film.scenes, strict=True))
 
 
 FORMATS: dict[str, Callable[[FilmScenes], str]] = {  # file name -> its text

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 
 from shard_tools.video.cutter import Transition
+from shard_tools.video.timing import Timing
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class SceneShot:
         probability: 0..1, that it is the last of its scene.
         keyframes: JPEG bytes of three frames at 1/6, 3/6 and 5/6 of it, 240 pixels high.
         transition: how it begins, "cut", "fade" or "dissolve"; None if unknown, as of the first shot.
+        damaged: number of packets and pictures of it that could not be decoded, or only in part.
     """
 
     number: int
@@ -32,16 +34,29 @@ class SceneShot:
     first: int
     last: int
     probability: float
-    keyframes: tuple[bytes, ...]
+    keyframes: Sequence[bytes]
     transition: Transition | None = None
+    damaged: int = 0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Consecutive shots that belong together; `number` is from 1."""
+    """Consecutive shots that belong together.
+
+    Attributes:
+        number: from 1.
+        name, note: as given by hand; "" if not.
+    """
 
     number: int
     shots: tuple[SceneShot, ...]
+    name: str = ""
+    note: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name, or "Scene 1"."""
+        return self.name or f"Scene {self.number}"
 
     @property
     def start(self) -> float:
@@ -61,30 +76,46 @@ class FilmScenes:
     Attributes:
         name: fit for a folder.
         source: path or address of the file.
-        rate: frames a second, for timecodes; the mean of a variable frame rate.
+        timing: frame rate, time code and begin of the file.
         shots: all of them, contiguous.
         ends: numbers of the shots that end a scene, ascending, without the last shot of the film.
         threshold: probability from which a shot ends a scene; the lowest taken if a number of scenes was asked for.
         threshold_from: how the threshold was chosen, for people.
         shortest: minimum length of a scene in seconds.
         method: the model that gave the probabilities, for people.
+        names, notes: of scenes, by their first shot, given by hand.
+        corrected: shots after which a boundary was set or removed by hand.
     """
 
     name: str
     source: str
-    rate: Fraction
+    timing: Timing
     shots: tuple[SceneShot, ...]
     ends: tuple[int, ...]
     threshold: float
     threshold_from: str
     shortest: float
     method: str
+    names: Mapping[int, str] = field(default_factory=dict)
+    notes: Mapping[int, str] = field(default_factory=dict)
+    corrected: frozenset[int] = frozenset()
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second, a standard rate: see `shard_tools.video.timing.nominal_rate`."""
+        return self.timing.rate
+
+    @property
+    def damaged(self) -> int:
+        """Packets and pictures that could not be decoded, or only in part."""
+        return sum(shot.damaged for shot in self.shots)
 
     @property
     def scenes(self) -> tuple[Scene, ...]:
         bounds = [0, *(end + 1 for end in self.ends), len(self.shots)]
         return tuple(
-            Scene(number, self.shots[first:after]) for number, (first, after) in enumerate(pairwise(bounds), 1)
+            Scene(number, self.shots[first:after], self.names.get(first, ""), self.notes.get(first, ""))
+            for number, (first, after) in enumerate(pairwise(bounds), 1)
         )
 
     @property
@@ -139,19 +170,6 @@ def choose_ends(
             times.insert(at, end[shot])
             insort(taken, shot)
     return taken
-
-
-def timecode(seconds: float, rate: Fraction) -> str:
-    """hh:mm:ss:ff, non-drop-frame, at the rate rounded to a whole number.
-
-    >>> timecode(62.5, Fraction(24)), timecode(3600, Fraction(30000, 1001))
-    ('00:01:02:12', '00:59:56:12')
-    """
-    base = round(rate)
-    frames = round(seconds * rate)
-    return (
-        f"{frames // (3600 * base):02d}:{frames // (60 * base) % 60:02d}:{frames // base % 60:02d}:{frames % base:02d}"
-    )
 
 
 def clock(seconds: float) -> str:

@@ -24,7 +24,7 @@ class Cutter(Protocol):
     """Finds the frames that begin a shot.
 
     Attributes:
-        lag: frames after one that it may need to decide whether a shot begins there.
+        lag: frames after one that it may need to decide whether a shot begins there; known once it took the first.
     """
 
     lag: int
@@ -37,19 +37,19 @@ class Cutter(Protocol):
 
 
 class Spaced:
-    """Leaves out what begins less than `APART` frames after the shot before.
+    """Leaves out what begins less than `apart` frames after the shot before.
 
     Attributes:
         last: frame at which the last shot began.
     """
 
-    def __init__(self) -> None:
-        self.last = 0
+    def __init__(self, apart: int = APART) -> None:
+        self.last, self._apart = 0, apart
 
     def __call__(self, begins: Iterable[Begin]) -> list[Begin]:
         kept = []
         for begin in begins:
-            if begin.frame - self.last >= APART:
+            if begin.frame - self.last >= self._apart:
                 kept.append(begin)
                 self.last = begin.frame
         return kept

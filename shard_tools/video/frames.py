@@ -5,14 +5,16 @@ Times are those of the frames themselves (the frame rate may vary), in seconds f
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from importlib import import_module
 from io import RawIOBase
+from math import inf
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from shard_tools.annotations.labels import FPS
 from shard_tools.errors import MissingDependency, SourceError
@@ -20,12 +22,14 @@ from shard_tools.progress import Progress
 from shard_tools.storage.remote import attempt, filesystem, is_remote
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import Packet, VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
 EPSILON = 1e-3  # seconds; containers round times to a millisecond
 _READ_AHEAD = 4 << 20  # bytes of a remote file fetched at a time
+_BACK = 1.0  # seconds; a frame as long before the last is the first of another recording
+_GAP = 10.0  # seconds; a longer pause in a transport stream is one between recordings
 _CUT = "{}: cut short; fetch it again, or re-encode what is there with ffmpeg"
 
 
@@ -36,6 +40,8 @@ class Shown(NamedTuple):
         start, end: seconds [start, end) that it is shown for.
         pixel_aspect: width / height of its pixels.
         rotation: degrees, counterclockwise, by which to turn it upright; a multiple of 90.
+        rate: frames a second of the film, on average.
+        damaged: packets and pictures found damaged since the frame before, this one included.
     """
 
     start: float
@@ -43,6 +49,8 @@ class Shown(NamedTuple):
     frame: VideoFrame
     pixel_aspect: float
     rotation: int
+    rate: float
+    damaged: int = 0
 
 
 class Header(NamedTuple):
@@ -69,6 +77,7 @@ def decode(film: Path | str, progress: Progress | None = None) -> Iterator[Shown
     """Every frame of the film in order of time, each shown until the next begins.
 
     A frame without a time, or with one before the last (as in joined recordings), follows the last at the frame rate.
+    What is damaged is counted in `Shown.damaged` and decoded on.
 
     Args:
         film: path or address of the file.
@@ -81,21 +90,38 @@ def decode(film: Path | str, progress: Progress | None = None) -> Iterator[Shown
     with open_video(film) as container:
         stream = video_stream(container)
         stream.thread_type = "AUTO"
-        pixel_aspect = float(stream.sample_aspect_ratio or 1)
-        step = 1 / float(stream.average_rate or FPS)
-        first: float | None = None
-        for frame in _frames(film, container, stream):
+        rate = float(stream.average_rate or FPS)
+        shape = _PixelAspect(stream)
+        gap = _GAP if container.format.name == "mpegts" else inf
+        offset = 0.0  # of the clock of the container when `held` is shown; joined recordings start it again
+        for frame, damaged in _frames(film, container, stream):
             time = None if frame.pts is None else float(frame.pts * frame.time_base)
-            first = first if first is not None else time or 0.0
-            start = 0.0 if held is None else held.end if time is None else time - first
-            if held is not None:
+            if held is None:
+                offset = time or 0.0
+                start = 0.0
+            else:
+                start = held.end if time is None else time - offset
+                if start < held.start - _BACK or start > held.end + gap:
+                    offset = (time or 0.0) - held.end  # the clock was set anew
+                    start = held.end
                 start = start if start > held.start else held.end
                 yield _ended(held, start, progress)
-            length = float((frame.duration or 0) * frame.time_base) or step
-            held = Shown(start, start + length, frame, pixel_aspect, frame.rotation)
+            length = float((frame.duration or 0) * frame.time_base) or 1 / rate
+            held = Shown(start, start + length, frame, shape.now(), frame.rotation, rate, damaged)
     if held is None:
         raise SourceError(f"{film}: a video stream without pictures; remove the file or fetch it again")
     yield _ended(held, held.end, progress)
+
+
+def first_frame(film: Path | str, container: InputContainer) -> VideoFrame:
+    """The first picture that can be decoded.
+
+    Raises:
+        SourceError: there is none.
+    """
+    for frame, _ in _frames(film, container, video_stream(container)):
+        return frame
+    raise SourceError(f"{film}: a video stream without pictures; remove the file or fetch it again")
 
 
 def _ended(shown: Shown, end: float, progress: Progress | None) -> Shown:
@@ -104,24 +130,61 @@ def _ended(shown: Shown, end: float, progress: Progress | None) -> Shown:
     return shown._replace(end=end)
 
 
-def _frames(film: Path | str, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Decoded frames of a stream.
+class _PixelAspect:
+    """Of the frame decoded last: what the container says, until the video itself changes it, as between programmes."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        self._codec = stream.codec_context
+        self._given, self._first = stream.sample_aspect_ratio, self._codec.sample_aspect_ratio
+
+    def now(self) -> float:
+        coded = self._codec.sample_aspect_ratio
+        self._first = self._first or coded  # unknown before the first frame
+        return float((self._given if coded == self._first else coded) or coded or 1)
+
+
+def _frames(film: Path | str, container: InputContainer, stream: VideoStream) -> Iterator[tuple[VideoFrame, int]]:
+    """Decoded frames of a stream, each with the number of damaged packets and pictures since the one before.
 
     Raises:
         SourceError: the file is cut short.
     """
-    reached = 0.0  # seconds
+    invalid = load_library("av").error.InvalidDataError
+    end, damaged = _End(container, stream), 0
     for packet in container.demux():
-        if packet.is_corrupt:
-            raise SourceError(_CUT.format(film))
-        if packet.pts is not None and packet.stream.type in ("video", "audio"):
-            reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        if packet.stream_index == stream.index:
-            yield from packet.decode()  # type: ignore[misc]  # only frames of video
-    # A container cut at the edge of a packet ends without an error: only its header shows that there was more.
-    declared = (container.duration or 0) / 1e6
-    if reached < declared - max(1.0, 0.01 * declared):
+        end.saw(packet)
+        if packet.stream is not stream:
+            continue
+        damaged += packet.is_corrupt
+        try:
+            frames: list[VideoFrame] = packet.decode()  # type: ignore[assignment]  # only frames of video
+        except invalid:
+            damaged += 1
+            continue
+        for frame in frames:
+            yield frame, damaged + frame.is_corrupt
+            damaged = 0
+    if end.is_early():
         raise SourceError(_CUT.format(film))
+
+
+class _End:
+    """Whether a file ends before the time that its header gives: a container cut between packets shows nothing else."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._stream, self._own, self._reached = stream, bool(stream.duration), 0.0
+        start, length = Fraction(container.start_time or 0, 10**6), Fraction(container.duration or 0, 10**6)
+        if stream.duration:
+            start, length = (ticks * Fraction(stream.time_base) for ticks in (stream.start_time or 0, stream.duration))
+        # Some count the length from their start, others, as Matroska, from 0.
+        self._end = float(min(start, 0) + length)
+
+    def saw(self, packet: Packet) -> None:
+        if packet.pts is not None and (packet.stream is self._stream or not self._own):
+            self._reached = max(self._reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+
+    def is_early(self) -> bool:
+        return 0 < self._reached < self._end - max(1.0, 0.01 * self._end)
 
 
 @contextmanager
@@ -133,13 +196,17 @@ def open_video(film: Path | str) -> Iterator[InputContainer]:
         RemoteError: its address does not answer.
     """
     av = load_library("av")
-    source = _Remote(str(film)) if is_remote(film) else _local(Path(film))
+    source = _remote(str(film)) if is_remote(film) else _local(Path(film))
     try:
         # Ignored: a title in Latin-1 is no reason to stop.
         with av.open(source, metadata_errors="ignore") as container:
             stream = container.streams.best("video")
             if stream is None:
                 raise SourceError(f"{film}: no video stream, only sound or data; give a video")
+            if stream.disposition & av.stream.Disposition.attached_pic:
+                raise SourceError(f"{film}: sound with a cover picture, no video; give a video")
+            if container.format.name.endswith("_pipe") or container.format.name == "image2":
+                raise SourceError(f"{film}: a picture, not a video; give a video")
             if stream.codec_context is None:
                 raise SourceError(
                     f"{film}: no decoder for its video, or a damaged header; fetch it again or re-encode it"
@@ -164,16 +231,46 @@ def _local(path: Path) -> str:
     return str(path)
 
 
+def _remote(uri: str) -> RawIOBase | IO[bytes]:
+    """A remote file that can be read from any place; one that the server only sends whole is fetched to disk.
+
+    Raises:
+        SourceError: no such file.
+        RemoteError: its address does not answer.
+    """
+    fs, path = filesystem(uri)
+    try:
+        file = attempt(uri, lambda: fs.open(path, "rb", block_size=_READ_AHEAD))
+    except FileNotFoundError:
+        raise SourceError(f"{uri}: no such file at this address; check it") from None
+
+    def has_ranges() -> bool:
+        if not file.seekable() or fs.info(path).get("partial"):
+            return file.seekable()
+        try:
+            file.seek(1)
+            file.read(1)
+            file.seek(0)
+        except ValueError:  # of fsspec, on an answer that is the whole file
+            return False
+        return True
+
+    return _Remote(uri, file) if attempt(uri, has_ranges) else _fetched(uri)
+
+
+def _fetched(uri: str) -> IO[bytes]:
+    """A copy of a remote file, gone once closed."""
+    fs, path = filesystem(uri)
+    copy = tempfile.NamedTemporaryFile(prefix="bassl-fast-")  # noqa: SIM115  # PyAV closes it
+    attempt(uri, lambda: fs.get_file(path, copy.name))
+    return copy
+
+
 class _Remote(RawIOBase):
     """A remote file for PyAV, with retries."""
 
-    def __init__(self, uri: str) -> None:
-        fs, path = filesystem(uri)
-        self._uri = uri
-        try:
-            self._file = attempt(uri, lambda: fs.open(path, "rb", block_size=_READ_AHEAD))
-        except FileNotFoundError:
-            raise SourceError(f"{uri}: no such file at this address; check it") from None
+    def __init__(self, uri: str, file: IO[bytes]) -> None:
+        self._uri, self._file = uri, file
 
     def read(self, size: int = -1) -> bytes:
         return attempt(self._uri, lambda: self._file.read(size))

@@ -41,6 +41,7 @@ class Shot(NamedTuple):
         first, last: numbers of its frames as decoded, from 0, `last` included.
         keyframes: three images, upright, 240 pixels high, of one size throughout the film.
         transition: how it begins; None if unknown, as of the first shot.
+        damaged: sum of `Shown.damaged`.
     """
 
     start: float
@@ -49,6 +50,7 @@ class Shot(NamedTuple):
     last: int
     keyframes: tuple[Image, ...]
     transition: Transition | None = None
+    damaged: int = 0
 
 
 def cut_shots(film: Path | str, cutter: Cutter, progress: Progress | None = None) -> Iterator[Shot]:
@@ -137,9 +139,11 @@ class _OpenShot:
         self._transition = transition
         self._kept: list[_Candidate] = []
         self._stride = 1
+        self._damaged = 0
 
     def add(self, candidate: _Candidate) -> None:
         self._last = candidate
+        self._damaged += candidate.shown.damaged
         if (candidate.number - self._first.number) % self._stride == 0:
             self._kept.append(candidate)
         if len(self._kept) > CANDIDATES:
@@ -150,7 +154,7 @@ class _OpenShot:
         start, starts = self._first.shown.start, [candidate.shown.start for candidate in self._kept]
         at = [max(0, bisect_right(starts, t + EPSILON) - 1) for t in keyframe_times(start, end)]
         pictures = tuple(fit_width(_upright(self._kept[i].shown), width) for i in at)
-        return Shot(start, end, self._first.number, self._last.number, pictures, self._transition)
+        return Shot(start, end, self._first.number, self._last.number, pictures, self._transition, self._damaged)
 
 
 def _upright(shown: Shown) -> Image:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bassl_fast.scenes.film import FilmScenes, SceneShot, choose_ends, clock, timecode
+from bassl_fast.scenes.film import FilmScenes, SceneShot, choose_ends, clock
+from shard_tools.video.timing import Timing
 
 
 def film(probability: list[float], lengths: list[float] | None = None, rate=Fraction(24)) -> FilmScenes:
@@ -19,7 +19,7 @@ def film(probability: list[float], lengths: list[float] | None = None, rate=Frac
         SceneShot(i, a, b, round(a * rate), round(b * rate) - 1, p, ())
         for i, (a, b, p) in enumerate(zip(start.tolist(), end.tolist(), probability, strict=True))
     )
-    return FilmScenes("film", "film.mp4", rate, shots, (), 1.0, "", 0.0, "test")
+    return FilmScenes("film", "film.mp4", Timing(rate), shots, (), 1.0, "", 0.0, "test")
 
 
 probabilities = st.lists(st.sampled_from([0.0, 0.2, 0.4, 0.5, 0.6, 0.9, 1.0]), min_size=1, max_size=30)
@@ -50,20 +50,6 @@ def test_the_least_probable_boundary_of_a_short_scene_goes():
     assert choose_ends([0.6, 0.9, 0.7, 0.1], [5, 10, 12, 30], 0.5, shortest=4) == [0, 1]
     assert choose_ends([0.9, 0.9, 0.9], [5, 10, 12], 0.5, shortest=7) == []  # nor a short rest at the end
     assert choose_ends([0.9], [5], 0.5) == []
-
-
-@pytest.mark.parametrize(
-    ("seconds", "rate", "text"),
-    [
-        (0, 24, "00:00:00:00"),
-        (3661.5, 25, "01:01:01:13"),  # a half frame rounds to the even one
-        (0.999, 24, "00:00:01:00"),
-        (60.06, Fraction(60000, 1001), "00:01:00:00"),
-        (10.5, Fraction(8), "00:00:10:04"),
-    ],
-)
-def test_timecode(seconds, rate, text):
-    assert timecode(seconds, Fraction(rate)) in (text, text[:-2] + f"{int(text[-2:]) - 1:02d}")
 
 
 def test_clock():

@@ -18,10 +18,10 @@ from tests.videos import draw_video, texture
 SIZE = 320, 180
 
 
-def write(path: Path, frames: list[np.ndarray]) -> Path:
-    """Frames `[H, W, 3]`, 24 a second."""
+def write(path: Path, frames: list[np.ndarray], rate: int = 24) -> Path:
+    """Frames `[H, W, 3]`, `rate` a second."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=24)
+        stream = container.add_stream("mpeg4", rate=rate)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = *SIZE, "yuv420p", 4_000_000
         for pixels in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels.astype(np.uint8), format="rgb24")))
@@ -53,6 +53,23 @@ def test_a_dissolve_is_found_in_its_middle(tmp_path, frames):
     assert (none, kind) == (None, "dissolve")
     assert abs(first - (70 - frames / 2)) <= frames / 4
     assert len(begins(path, "adaptive")) == 1
+
+
+@pytest.mark.parametrize("rate", [12, 50, 60, 120])
+def test_transitions_are_found_at_any_frame_rate(tmp_path, rate):
+    """A cut, a dissolve of a second, a fade through black, and a shot of 0.7 seconds."""
+    second, short = rate, round(0.7 * rate)
+    dissolved = mixed(shots_of(3 * second, 2), shots_of(3 * second, 4), second)
+    faded = fade_out(second, 7) + black(second // 2) + fade_in(second, 9)
+    frames = shots_of(2 * second, 0) + dissolved + shots_of(short, 6) + shots_of(second, 7) + faded
+    found = begins(write(tmp_path / "a.mp4", frames, rate))
+    after = 2 * second + len(dissolved)
+    black_at = after + short + 2 * second + second // 4
+    wanted = [(0, None), (2 * second, "cut"), (4.5 * second, "dissolve"), (after, "cut"), (after + short, "cut")]
+    wanted.append((black_at, "fade"))
+    assert [kind for _, kind in found] == [kind for _, kind in wanted]
+    for (first, kind), (at, _) in zip(found, wanted, strict=True):
+        assert abs(first - at) <= (0 if kind == "cut" else second / 4), (kind, first, at)
 
 
 def black(frames: int) -> list[np.ndarray]:
