@@ -173,9 +173,11 @@ class _End:
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._stream, self._own, self._reached = stream, bool(stream.duration), 0.0
-        start, length = Fraction(container.start_time or 0, 10**6), Fraction(container.duration or 0, 10**6)
+        start, length = (Fraction(ticks or 0, 10**6) for ticks in (container.start_time, container.duration))
         if stream.duration:
-            start, length = (ticks * Fraction(stream.time_base) for ticks in (stream.start_time or 0, stream.duration))
+            start, length = (
+                Fraction((ticks or 0) * stream.time_base) for ticks in (stream.start_time, stream.duration)
+            )
         # Some count the length from their start, others, as Matroska, from 0.
         self._end = float(min(start, 0) + length)
 
