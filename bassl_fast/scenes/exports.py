@@ -62,7 +62,11 @@ def scenes_json(film: FilmScenes, made_by: dict[str, Any], asked: dict[str, Any]
         "min_scene": film.shortest,
         "made_by": made_by,
         "asked": asked,
-        "scenes": [dict(zip(_COLUMNS, _scene_row(scene, film), strict=True)) for scene in film.scenes],
+        "corrected": sorted(film.corrected),
+        "scenes": [
+            dict(zip(_COLUMNS, _scene_row(scene, film), strict=True)) | {"name": scene.name, "note": scene.note}
+            for scene in film.scenes
+        ],
         "shots": [
             {
                 "shot": shot.number,
