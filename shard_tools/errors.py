@@ -15,7 +15,8 @@ _QUERY = re.compile(r"(://[^\s?]*\?)[^\s'\"<>)]*[^\s'\"<>):]")
 
 
 def masked(text: str) -> str:
-    """`text` without the secrets of the addresses in it, for messages and files."""
+    """`text` without the secrets of the addresses in it, for messages and files; bytes that are no text are escaped."""
+    text = text.encode(errors="backslashreplace").decode()
     return _QUERY.sub(r"\1***", _USER.sub("***@", text))
 
 

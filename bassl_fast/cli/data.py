@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from io import BytesIO
 from json import dumps as to_json
@@ -33,6 +34,7 @@ from shard_tools.storage.output import open_place
 from shard_tools.storage.remote import attempt, fetch, filesystem, is_remote, listing
 from shard_tools.video import keyframes as video
 from shard_tools.video.detectors import Detector
+from shard_tools.video.listing import VIDEO_SUFFIXES, find_videos
 
 
 def draw(
@@ -107,6 +109,7 @@ def pack(
     if not is_remote(destination):
         check_writable(destination)
     with tempfile.TemporaryDirectory(prefix="bassl-fast-") as scratch, _room(scratch):
+        packed, broken = source, []
         videos = _videos(source, Path(scratch), annotations, reading)
         if videos is None:
             _refuse_options_of_videos(source, join=join, split=split, detector=detector)
@@ -116,11 +119,11 @@ def pack(
             )
         else:
             keyframes = Path(scratch) / "keyframes"
-            _extract_keyframes(source, videos, keyframes, join, split or "test", detector or "transitions")
-            source, reading = str(keyframes), Reading("films")
+            broken = _extract_keyframes(source, videos, keyframes, join, split or "test", detector or "transitions")
+            packed, reading = str(keyframes), Reading("films")
         with engines.cluster(engine, address) as each:
             gaps = packing.pack(
-                source,
+                packed,
                 destination,
                 workers,
                 annotations=annotations,
@@ -131,6 +134,10 @@ def pack(
             )
     _print_gaps(gaps)
     print(f"shards: {masked(destination)} ({_summary(ShardIndex.open(destination))})")
+    for line in broken:
+        print(f"bassl-fast: {line}", file=sys.stderr)
+    if broken:
+        raise SourceError(f"{len(broken)} videos of {source} failed, see above; the others are packed")
 
 
 def _refuse_options_of_videos(source: str, **given: str | None) -> None:
@@ -140,18 +147,31 @@ def _refuse_options_of_videos(source: str, **given: str | None) -> None:
             raise ConfigError(f"--{name} is for films from videos, and {source} holds none; leave it out")
 
 
-def _extract_keyframes(source: str, videos: Path, to: Path, join: str | None, split: str, detector: Detector) -> None:
-    """Write the key-frames of a folder of videos, the copy of `source`, with a progress bar.
+def _extract_keyframes(
+    source: str, videos: Path, to: Path, join: str | None, split: str, detector: Detector
+) -> list[str]:
+    """Write the key-frames of a folder of videos, the copy of `source`, with a progress bar; errors of broken videos.
 
     Raises:
-        SourceError: a video cannot be read; the message names `source`.
+        SourceError: none of the videos can be read, or one of those to join; the message names `source`.
     """
+
+    def named(text: object) -> str:
+        return str(text).replace(str(videos), source.rstrip("/"))
+
+    found = find_videos(videos)
+    if line := found.say(videos):
+        print(named(line))
+    seconds = 0.0
+    for path in found.files:
+        with suppress(SourceError):  # said when it is decoded
+            seconds += video.duration(path)
     try:
-        seconds = sum(video.duration(path) for path in video.list_videos(videos))
         with tqdm(total=round(seconds), desc="shots and key-frames", unit="s", disable=None) as bar:
-            video.extract_folder(videos, to, join, split, detector, bar.update)
+            _, broken = video.extract_folder(videos, to, join, split, detector, bar.update)
     except SourceError as error:
-        raise SourceError(str(error).replace(str(videos), source.rstrip("/"))) from None
+        raise SourceError(named(error)) from None
+    return [named(error) for error in broken]
 
 
 def _print_gaps(gaps: dict[str, list[range]], most: int = 10) -> None:
@@ -182,10 +202,12 @@ def _videos(source: str, scratch: Path, annotations: str | None, reading: Readin
         folder = Path(source)
         if not folder.is_dir() or (folder / FRAMES_DIR).is_dir():
             return None
-        holds_videos = any(path.suffix.lower() in video.VIDEO_SUFFIXES for path in folder.iterdir())
-        return folder if holds_videos and open_by_plugin(request) is None else None
+        files = find_videos(folder).files
+        # Videos in folders alone may be clips by class; `--layout films` says that they are films.
+        holds_films = any(path.parent == folder for path in files) or (files and reading.layout == FILMS)
+        return folder if holds_films and open_by_plugin(request) is None else None
     try:
-        videos = [entry for entry in listing(source) if Path(entry.name).suffix.lower() in video.VIDEO_SUFFIXES]
+        videos = [entry for entry in listing(source) if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES]
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not videos or open_by_plugin(request) is not None:

@@ -7,6 +7,7 @@ in the same way and evaluated on films whose labels no training used.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from shard_tools.shards.index import ShardIndex
 from shard_tools.sources.synthetic import draw_films
 from shard_tools.storage.atomic import check_writable, write_atomically
 from shard_tools.video import keyframes as video
+from shard_tools.video.listing import list_videos
 
 from . import data as tools
 
@@ -66,13 +68,17 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str | None = 
     if root.exists():
         raise ConfigError(f"{root}: exists; delete it or choose another --out")
     check_writable(root)
-    if films is not None and len(video.list_videos(Path(films))) < 2:
+    if films is not None and len(list_videos(Path(films))) < 2:
         raise SourceError(f"{films}: one video has no join to find; put two or more there")
     source = str(RECIPE) if recipe_file is None else recipe_file
     recipe = read_recipe(source)
     started = time.monotonic()
     with stage("draw films" + (f" and cut those in {films} into shots" if films else "")):
-        make_films(root / "films", recipe["draw"], films)
+        try:
+            make_films(root / "films", recipe["draw"], films)
+        except BaseException:  # so that the same command can be given again
+            shutil.rmtree(root, ignore_errors=True)
+            raise
     with stage("pack"):
         pack(root / "films", root / "shards")
     index = ShardIndex.open(root / "shards")
@@ -193,7 +199,7 @@ def make_films(root: Path, synthetic: dict[str, Any], videos: str | None) -> Non
     if videos is None:
         draw_films(root, **synthetic)
         return
-    files = video.list_videos(Path(videos))
+    files = list_videos(Path(videos))
     labels = draw_films(root, **(synthetic | {"films": synthetic["films"] - synthetic["test"], "test": 0}))
     labels[REAL_FILM] = video.extract_film(files, root, REAL_FILM, split="test")
     movienet.write_annotations(root, labels)

@@ -19,6 +19,7 @@ def scenes(
     min_scene: float = 0.0,
     shots: str | None = None,
     shot_detector: Detector = "transitions",
+    start_timecode: str | None = None,
     split: bool = False,
     batch: int = 16,
     threads: int = 0,
@@ -50,6 +51,8 @@ def scenes(
         shots: your own shot list: CSV with a column start (seconds) or start_frame, or MovieNet's text; one film.
         shot_detector: "transitions" finds cuts, fades and dissolves; "adaptive" and "content" of PySceneDetect find
             cuts; "transnetv2" is a network, slow without a GPU.
+        start_timecode: of the first picture, such as 01:00:00:00 (";" before the frames is drop-frame); left out, that
+            of the file, or 00:00:00:00.
         split: also cut the film into a file a scene, without re-encoding; clips begin at the preceding key-frame.
         batch: shots encoded at a time.
         threads: CPU threads that decode key-frames; 0 uses all cores.
@@ -69,7 +72,7 @@ def scenes(
             raise ConfigError(f"{name} {value}: must be at least {least}")
     model = Model(checkpoint, encoder, baseline, detail or "normal", batch, threads)
     grouping = {"threshold": threshold, "scenes": scenes, "min_scene": min_scene}
-    return find_scenes(films, model, out, grouping, shots, shot_detector, split, engine, address)
+    return find_scenes(films, model, out, grouping, shots, shot_detector, start_timecode, split, engine, address)
 
 
 def _check_model(

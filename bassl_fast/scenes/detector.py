@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from PIL import Image
@@ -14,15 +13,16 @@ from PIL import Image
 from bassl_fast.config.choices import Detail
 from shard_tools.errors import ConfigError, FeatureError
 from shard_tools.progress import Progress
-from shard_tools.storage.remote import is_remote
 from shard_tools.video.detectors import Detector, make_cutter
-from shard_tools.video.keyframes import QUALITY, film_name
+from shard_tools.video.facts import read_facts
+from shard_tools.video.keyframes import QUALITY
 from shard_tools.video.shot_list import ListedShots, read_shot_list
 from shard_tools.video.shots import Shot, cut_shots
-from shard_tools.video.timing import read_timing
+from shard_tools.video.timing import Timing, read_timing
 
 from .film import FilmScenes, SceneShot
 from .keyframe_store import KeyframeStore
+from .sources import name_of
 
 
 class BoundaryModel(Protocol):
@@ -145,8 +145,7 @@ class SceneDetector:
         """
         check_grouping(threshold, scenes, min_scene)
         cutter = make_cutter(shot_detector) if shots is None else ListedShots(read_shot_list(Path(shots)))
-        timing = read_timing(film)
-        timing = timing if start_timecode is None else timing.starting_at(start_timecode)
+        timing = timing_of(film, start_timecode)
         store, found = KeyframeStore(), []
 
         def keyframes() -> Iterator[tuple[bytes, ...]]:
@@ -162,7 +161,8 @@ class SceneDetector:
         except FeatureError as error:
             raise FeatureError(f"{film}: the encoder's features cannot be used ({error})") from None
         rows = tuple(_shot(i, *shot, p) for i, (shot, p) in enumerate(zip(found, probability.tolist(), strict=True)))
-        raw = FilmScenes(name_of(film), str(film), timing, rows, (), 1.0, "", 0.0, self.model.method)
+        about = name_of(film), str(film), timing
+        raw = FilmScenes(*about, rows, (), 1.0, "", 0.0, self.model.method, media=read_facts(film))
         return self.regroup(raw, threshold=threshold, scenes=scenes, min_scene=min_scene)
 
     def regroup(
@@ -237,10 +237,15 @@ def check_grouping(threshold: float | None, scenes: int | None, min_scene: float
         raise ConfigError(f"min_scene {min_scene}: seconds; must be at least 0")
 
 
-def name_of(film: str | Path) -> str:
-    """Name of the film at a path or address, fit for a folder."""
-    path = unquote(urlsplit(str(film)).path) if is_remote(film) else str(film)
-    return film_name(Path(path).stem)
+def timing_of(film: str | Path, start_timecode: str | None = None) -> Timing:
+    """Frame rate and time code of a film, the latter as given or that of the file.
+
+    Raises:
+        SourceError: not a readable file, or no video.
+        ConfigError: not a time code of this film.
+    """
+    timing = read_timing(film)
+    return timing if start_timecode is None else timing.starting_at(start_timecode)
 
 
 def _jpeg(image: Image.Image) -> bytes:

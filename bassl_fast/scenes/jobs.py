@@ -7,6 +7,7 @@ or only regroups its shots.
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -20,17 +21,17 @@ from bassl_fast.checkpoints import checkpoint
 from bassl_fast.config.choices import Detail, Engine
 from bassl_fast.runtime import engines
 from bassl_fast.runtime.run_folder import RunFolder
-from shard_tools.errors import ConfigError, FeatureError, RemoteError, SourceError
-from shard_tools.storage.remote import absolute, is_remote
+from shard_tools.errors import BasslFastError, ConfigError, FeatureError, RemoteError, SourceError, masked
+from shard_tools.storage.remote import absolute
 from shard_tools.video.detectors import Detector, make_cutter
 from shard_tools.video.frames import read_header
-from shard_tools.video.keyframes import list_videos
 from shard_tools.video.shot_list import read_shot_list
 
 from . import exports
-from .detector import SceneDetector, check_grouping, name_of
+from .detector import SceneDetector, check_grouping, timing_of
 from .film import FilmScenes
 from .results import SCENES, identity, read_earlier, write_results
+from .sources import name_sources
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
 
@@ -60,6 +61,7 @@ class _Job(NamedTuple):
     cut_by: dict[str, Any]
     shots: dict[str, Any]
     grouping: dict[str, Any]
+    start_timecode: str | None
     split: bool
     formats: list[str]
 
@@ -82,6 +84,7 @@ def find_scenes(
     grouping: dict[str, Any],
     shots: str | None,
     shot_detector: Detector,
+    start_timecode: str | None,
     split: bool,
     engine: Engine,
     address: str | None,
@@ -92,7 +95,7 @@ def find_scenes(
         grouping: options of `SceneDetector.regroup`.
     """
     check_grouping(**grouping)
-    sources = _name_films(films)
+    sources = name_sources(films)
     if shots is not None and len(sources) > 1:
         raise ConfigError(f"shots: the list of one film, but there are {len(sources)} films; give one film at a time")
     # What is missing is reported before the long work.
@@ -104,7 +107,8 @@ def find_scenes(
     else:
         read_shot_list(Path(shots))
         cut_by = {"shots_sha256": checkpoint.sha256(shots)}
-    job = _Job(model, out, cut_by, {"shots": shots, "shot_detector": shot_detector}, grouping, split, formats)
+    cutting = {"shots": shots, "shot_detector": shot_detector}
+    job = _Job(model, out, cut_by, cutting, grouping, start_timecode, split, formats)
     with engines.cluster(engine, address, gpu=True) as each:
         return _run(job, sources, each)
 
@@ -176,38 +180,33 @@ def _one(
         bar.set_description(name)
         progress = bar.update
     asked = {**job.grouping, "detail": job.model.detail, "split": job.split, "exports": job.formats}
+    asked["start_timecode"] = job.start_timecode
     try:
         made_by = {"film": identity(source), **job.cut_by, **detector.model.made_by}
         run.bring(SCENES, name)
         earlier = read_earlier(folder, source)
         if earlier and earlier["made_by"] == made_by:
             run.bring("*", f"{name}/{exports.KEYFRAMES}")
-            film = detector.regroup(replace(exports.read_film(folder, earlier), source=source), **job.grouping)
+            read = exports.read_film(folder, earlier)
+            timing = timing_of(source, job.start_timecode)
+            film = detector.regroup(replace(read, source=source, timing=timing), **job.grouping)
         else:
-            film = detector(source, **job.grouping, **job.shots, progress=progress)
+            given = {**job.grouping, **job.shots, "start_timecode": job.start_timecode}
+            film = replace(detector(source, **given, progress=progress), name=name)
         kept = bool(earlier and (earlier["made_by"], earlier["asked"]) == (made_by, asked))
         if not kept:
             write_results(folder, film, made_by, asked)
             run.replace(name, SCENES)
     except (SourceError, RemoteError, FeatureError) as error:
         return name, error.with_traceback(None)  # whose frames hold the key-frames of the film
+    except (BasslFastError, MemoryError):
+        raise
+    except Exception as error:  # a bug that one film shows must not lose the others
+        if isinstance(error, OSError) and error.filename != source:  # of the folder for results
+            raise
+        print(masked(traceback.format_exc()), file=sys.stderr)
+        return name, SourceError(f"{source}: {type(error).__name__}, a bug that its traceback shows; please report it")
     return name, _summary(film, run.where(f"{name}/report.html"), kept)
-
-
-def _name_films(films: list[str]) -> dict[str, str]:
-    """Plain name -> path or address of every film, also of those in folders.
-
-    Raises:
-        SourceError: a folder without a video, or two films with the same name.
-    """
-    sources: dict[str, str] = {}
-    for given in films:
-        listed = not is_remote(given) and Path(given).is_dir()
-        for source in map(str, list_videos(Path(given))) if listed else [given]:
-            name = name_of(source)
-            if sources.setdefault(name, source) != source:
-                raise SourceError(f"{source}: has the same film name, {name}, as {sources[name]}; rename one of them")
-    return sources
 
 
 def _durations(sources: dict[str, str]) -> tuple[dict[str, float], dict[str, Exception]]:
@@ -226,6 +225,8 @@ def _summary(film: FilmScenes, report: str, kept: bool) -> str:
     scenes, shots = len(film.scenes), len(film.shots)
     counts = f"{scenes} scene{'s' * (scenes > 1)} of {shots} shot{'s' * (shots > 1)}"
     found = f"{film.name}: {counts}, threshold {film.threshold:.3f} ({film.threshold_from})"
+    if film.damaged:
+        found += f"\n  damaged: {film.damaged} packets or pictures of {film.source}, see scenes.json for the shots"
     return f"{found}\n  {report}{' (unchanged)' * kept}"
 
 

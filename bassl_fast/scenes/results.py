@@ -43,12 +43,17 @@ def read_earlier(folder: Path, source: str) -> dict[str, Any] | None:
         return None
     try:
         earlier = parse_json((folder / SCENES).read_text(encoding="utf-8"))
-        same = earlier["source"] == masked(source)
+        same = earlier["source"] == masked(source) or _moved(earlier, source)
     except (OSError, ValueError, KeyError, TypeError):
         raise SourceError(f"{folder}: exists and is not a result of this command; choose another --out") from None
     if not same:
         raise SourceError(f"{folder}: holds the scenes of {earlier['source']}; choose another --out for {source}")
     return earlier
+
+
+def _moved(earlier: dict[str, Any], source: str) -> bool:
+    """Whether the film of earlier results is given by another path."""
+    return Path(earlier["source"]).name == Path(source).name and earlier["made_by"].get("film") == identity(source)
 
 
 def write_results(folder: Path, film: FilmScenes, made_by: dict[str, Any], asked: dict[str, Any]) -> None:

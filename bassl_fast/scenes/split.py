@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from shard_tools.errors import SourceError
 from shard_tools.video.frames import EPSILON, load_library, open_video, video_stream
-from shard_tools.video.keyframes import VIDEO_SUFFIXES
+from shard_tools.video.listing import VIDEO_SUFFIXES
 
 from .film import FilmScenes
 

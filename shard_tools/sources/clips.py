@@ -21,7 +21,7 @@ from shard_tools.errors import SourceError
 from shard_tools.shards import format as fmt
 from shard_tools.video.clips import clip_frames
 from shard_tools.video.frames import read_header
-from shard_tools.video.keyframes import VIDEO_SUFFIXES
+from shard_tools.video.listing import VIDEO_SUFFIXES
 
 from .folders import (
     ONE_SHOT,

@@ -20,7 +20,7 @@ import numpy as np
 
 from shard_tools.annotations.movienet import SPLITS
 from shard_tools.errors import SourceError
-from shard_tools.video.keyframes import VIDEO_SUFFIXES
+from shard_tools.video.listing import VIDEO_SUFFIXES
 
 from .keyframe_folder import LITTER
 from .source import Scan, SourceShard

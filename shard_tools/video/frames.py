@@ -6,6 +6,7 @@ Times are those of the frames themselves (the frame rate may vary), in seconds f
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -69,8 +70,7 @@ def read_header(film: Path | str) -> Header:
     """
     with open_video(film) as container:
         stream = video_stream(container)
-        rate = stream.average_rate or stream.guessed_rate or Fraction(FPS)
-        return Header((container.duration or 0) / 1e6, Fraction(rate), stream.codec_context.name)
+        return Header((container.duration or 0) / 1e6, average_rate(stream), stream.codec_context.name)
 
 
 def decode(film: Path | str, progress: Progress | None = None) -> Iterator[Shown]:
@@ -90,12 +90,11 @@ def decode(film: Path | str, progress: Progress | None = None) -> Iterator[Shown
     with open_video(film) as container:
         stream = video_stream(container)
         stream.thread_type = "AUTO"
-        rate = float(stream.average_rate or FPS)
+        rate = float(average_rate(stream))
         shape = _PixelAspect(stream)
         gap = _GAP if container.format.name == "mpegts" else inf
         offset = 0.0  # of the clock of the container when `held` is shown; joined recordings start it again
-        for frame, damaged in _frames(film, container, stream):
-            time = None if frame.pts is None else float(frame.pts * frame.time_base)
+        for frame, time, damaged in _frames(film, container, stream):
             if held is None:
                 offset = time or 0.0
                 start = 0.0
@@ -113,13 +112,20 @@ def decode(film: Path | str, progress: Progress | None = None) -> Iterator[Shown
     yield _ended(held, held.end, progress)
 
 
+def average_rate(stream: VideoStream) -> Fraction:
+    """Frames a second, on average."""
+    average, guessed = stream.average_rate, stream.guessed_rate
+    unknown = average is None or average * (stream.time_base or 0) == 1  # some demuxers give ticks a second
+    return Fraction((unknown and guessed) or average or FPS)
+
+
 def first_frame(film: Path | str, container: InputContainer) -> VideoFrame:
     """The first picture that can be decoded.
 
     Raises:
         SourceError: there is none.
     """
-    for frame, _ in _frames(film, container, video_stream(container)):
+    for frame, _, _ in _frames(film, container, video_stream(container)):
         return frame
     raise SourceError(f"{film}: a video stream without pictures; remove the file or fetch it again")
 
@@ -143,27 +149,40 @@ class _PixelAspect:
         return float((self._given if coded == self._first else coded) or coded or 1)
 
 
-def _frames(film: Path | str, container: InputContainer, stream: VideoStream) -> Iterator[tuple[VideoFrame, int]]:
-    """Decoded frames of a stream, each with the number of damaged packets and pictures since the one before.
+def _frames(
+    film: Path | str, container: InputContainer, stream: VideoStream
+) -> Iterator[tuple[VideoFrame, float | None, int]]:
+    """Decoded frames of a stream, their times in seconds, and the damaged packets and pictures since the frame before.
 
     Raises:
         SourceError: the file is cut short.
     """
     invalid = load_library("av").error.InvalidDataError
     end, damaged = _End(container, stream), 0
+    last: VideoFrame | None = None
+    repeated: deque[float] = deque()  # times of packets without data: the picture before is shown again
     for packet in container.demux():
         end.saw(packet)
         if packet.stream is not stream:
             continue
         damaged += packet.is_corrupt
+        if packet.size == 0 and packet.dts is not None:
+            repeated.append(float(packet.dts * packet.time_base))
+            continue
         try:
             frames: list[VideoFrame] = packet.decode()  # type: ignore[assignment]  # only frames of video
         except invalid:
             damaged += 1
             continue
         for frame in frames:
-            yield frame, damaged + frame.is_corrupt
+            time = None if frame.pts is None else float(frame.pts * frame.time_base)
+            while last and time is not None and repeated and repeated[0] < time:
+                yield last, repeated.popleft(), 0
+            last = frame
+            yield frame, time, damaged + frame.is_corrupt
             damaged = 0
+    for time in repeated if last else ():
+        yield last, time, 0
     if end.is_early():
         raise SourceError(_CUT.format(film))
 
@@ -225,12 +244,20 @@ def video_stream(container: InputContainer) -> VideoStream:
     return container.streams.best("video")  # type: ignore[return-value]  # checked there
 
 
-def _local(path: Path) -> str:
+def _local(path: Path) -> str | IO[bytes]:
     if not path.is_file():
         raise SourceError(f"{path}: no such file; give a video file")
     if path.stat().st_size == 0:
         raise SourceError(f"{path}: an empty file; fetch it again")
-    return str(path)
+    # "file:" lest ffmpeg takes "Alien: Covenant.mp4" for an address. It takes names as text: others are opened here.
+    return f"file:{path}" if _is_text(path) else open(path, "rb")  # noqa: SIM115  # PyAV closes it
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _remote(uri: str) -> RawIOBase | IO[bytes]:

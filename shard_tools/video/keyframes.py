@@ -7,7 +7,6 @@ Several files joined in order are a film with known scenes: each join is a scene
 
 from __future__ import annotations
 
-import re
 import tempfile
 from pathlib import Path
 
@@ -20,29 +19,10 @@ from shard_tools.progress import Progress
 
 from .detectors import Detector, make_cutter
 from .frames import decode, read_header
+from .listing import film_name, list_videos, name_films
 from .shots import cut_shots, fit_width, picture_width, ticks
 
-VIDEO_SUFFIXES = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv")
 QUALITY = 90  # of a key-frame's JPEG
-
-
-def list_videos(folder: Path) -> list[Path]:
-    """The video files directly in `folder`, sorted by name.
-
-    Raises:
-        SourceError: no such folder, or no file with one of `VIDEO_SUFFIXES`.
-    """
-    if not folder.is_dir():
-        raise SourceError(f"{folder}: no such folder; give the folder that holds the video files")
-    videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-    if not videos:
-        raise SourceError(f"{folder}: no videos in it; expected files ending in {' '.join(VIDEO_SUFFIXES)}")
-    return videos
-
-
-def film_name(name: str) -> str:
-    """`name` as a folder name without dots, blanks or separators: "Big Buck (2008)" -> "Big_Buck_2008"."""
-    return re.sub(r"[^\w-]+", "_", name).strip("_") or "film"
 
 
 def duration(path: Path) -> float:
@@ -115,7 +95,7 @@ def extract_folder(
     split: str = "test",
     detector: Detector = "transitions",
     progress: Progress | None = None,
-) -> dict[str, ShotLabels]:
+) -> tuple[dict[str, ShotLabels], list[SourceError]]:
     """Extract every video in `folder` as a film named after its file, or all as one film `join`; with annotations.
 
     `root` must be new or empty, and stays empty until all is done: key-frames are moved in last.
@@ -123,26 +103,34 @@ def extract_folder(
     Args:
         progress: counts seconds of film.
 
+    Returns:
+        Labels by film, and the errors of videos that could not be read and are left out.
+
     Raises:
-        SourceError: no video, a broken one, two files with the same film name, or `root` is not empty.
+        SourceError: no video, none that can be read or, with `join`, one that cannot; or `root` is not empty.
         ConfigError: an unknown split or detector.
     """
     if split not in ("", *SPLITS):
         raise ConfigError(f"split {split!r}: unknown; use one of {', '.join(SPLITS)}")
-    films: dict[str, list[Path]] = {}
-    for path in list_videos(folder):
-        films.setdefault(film_name(path.stem if join is None else join), []).append(path)
-        duration(path)
-    for film, files in films.items():
-        if join is None and len(files) > 1:
-            raise SourceError(f"{files[1]}: would be film {film}, like {files[0].name}; rename one of them")
+    files = list_videos(folder)
+    films = {film_name(join): files} if join else {name: [Path(path)] for name, path in name_films(files).items()}
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise SourceError(f"{root}: not an empty folder; empty it or choose another")
     root.mkdir(parents=True, exist_ok=True)
+    labels: dict[str, ShotLabels] = {}
+    broken: list[SourceError] = []
     with tempfile.TemporaryDirectory(prefix=".video-", dir=root) as scratch:
         draft = Path(scratch)
-        labels = {film: extract_film(files, draft, film, split, detector, progress) for film, files in films.items()}
+        for film, parts in films.items():
+            try:
+                labels[film] = extract_film(parts, draft, film, split, detector, progress)
+            except SourceError as error:
+                if join or len(films) == 1:
+                    raise
+                broken.append(error)
+        if not labels:
+            raise broken[0]
         write_annotations(draft, labels)
         for child in sorted(draft.iterdir(), key=lambda path: path.name == FRAMES_DIR):
             child.rename(root / child.name)
-    return labels
+    return labels, broken

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from shard_tools.errors import ConfigError
 
-from .frames import first_frame, open_video, video_stream
+from .frames import average_rate, first_frame, open_video, video_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -142,7 +142,7 @@ def read_timing(film: Path | str) -> Timing:
     with open_video(film) as container:
         stream = video_stream(container)
         frame = first_frame(film, container)
-        average = stream.average_rate or stream.guessed_rate or Fraction(24)
+        average = average_rate(stream)
         shown = 0.0 if frame.pts is None else float(frame.pts * (frame.time_base or 0))
         begin = max(0.0, shown - (container.start_time or 0) / 1e6)
         timing = Timing(nominal_rate(average, stream.base_rate), begin=begin)

@@ -47,7 +47,7 @@ class Transitions:
         """Begin a film of this `frame_scale`."""
         self._scale, self._reach = scale, int(REACH * scale)
         self.lag = 2 * self._reach + 1
-        apart = int(APART * scale)
+        apart = int(APART * min(1.0, scale))
         self._cuts, self._dissolves, self._spaced = Cuts(apart), Dissolves(scale), Spaced(apart)
         self._blocks = np.empty((self.lag, 3 * SIZE[0] * SIZE[1]), np.float32)  # of the last frames, in order
         self._black = np.zeros(self.lag, bool)
