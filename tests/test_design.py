@@ -29,7 +29,8 @@ def rooms(package: str) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("package", ["bassl_fast", "shard_tools"])
 def test_every_module_is_in_the_table_of_rooms(package: str):
-    folders = [path.parent.name for path in (ROOT / package).glob("*/__init__.py")]
+    top = ROOT / package
+    folders = [str(path.parent.relative_to(top)) for path in top.rglob("__init__.py") if path.parent != top]
     there = {"": modules(package)} | {name: modules(f"{package}/{name}") for name in folders}
     assert rooms(package) == {room: names for room, names in there.items() if names}
 

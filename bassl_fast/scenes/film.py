@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from shard_tools.video.cutter import Transition
+from shard_tools.video.facts import MediaFacts
 from shard_tools.video.timing import Timing
 
 
@@ -85,6 +86,7 @@ class FilmScenes:
         method: the model that gave the probabilities, for people.
         names, notes: of scenes, by their first shot, given by hand.
         corrected: shots after which a boundary was set or removed by hand.
+        media: picture size, sound and reel of the file.
     """
 
     name: str
@@ -99,6 +101,7 @@ class FilmScenes:
     names: Mapping[int, str] = field(default_factory=dict)
     notes: Mapping[int, str] = field(default_factory=dict)
     corrected: frozenset[int] = frozenset()
+    media: MediaFacts = field(default_factory=MediaFacts)
 
     @property
     def rate(self) -> Fraction:

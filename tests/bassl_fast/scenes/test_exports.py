@@ -28,7 +28,7 @@ def found(rate=Fraction(24)) -> FilmScenes:
 
 
 def test_csv_has_a_row_a_scene():
-    rows = list(csv.DictReader(io.StringIO(exports.scenes_csv(found()))))
+    rows = list(csv.DictReader(io.StringIO(exports.FORMATS["scenes.csv"](found()))))
     assert [row["scene"] for row in rows] == ["1", "2", "3"]
     assert [(row["start"], row["end"]) for row in rows] == [
         ("0.000", "12.500"),
@@ -61,7 +61,7 @@ def test_json_holds_everything_and_is_read_back(tmp_path):
 @pytest.mark.parametrize("rate", RATES, ids=str)
 def test_edl_is_read_by_the_library(rate):
     made = found(rate)
-    timeline = opentimelineio.adapters.read_from_string(exports.edl(made), "cmx_3600", rate=round(rate))
+    timeline = opentimelineio.adapters.read_from_string(exports.FORMATS["scenes.edl"](made), "cmx_3600", rate=round(rate))
     clips = list(timeline.find_clips())
     assert len(clips) == 3
     assert {clip.name for clip in clips} == {"film.mp4"}
@@ -73,9 +73,9 @@ def test_edl_is_read_by_the_library(rate):
 @pytest.mark.parametrize("rate", RATES, ids=str)
 def test_otio_is_read_by_the_library(rate):
     made = found(rate)
-    timeline = opentimelineio.adapters.read_from_string(exports.otio(made), "otio_json")
+    timeline = opentimelineio.adapters.read_from_string(exports.FORMATS["scenes.otio"](made), "otio_json")
     clips = list(timeline.find_clips())
-    assert [clip.name for clip in clips] == ["scene 1", "scene 2", "scene 3"]
+    assert [clip.name for clip in clips] == ["Scene 1", "Scene 2", "Scene 3"]
     ends = [clip.source_range.end_time_exclusive().to_seconds() for clip in clips]
     assert ends == pytest.approx([scene.end for scene in made.scenes], abs=0.51 / float(rate))
     assert clips[0].media_reference.target_url.endswith("/film.mp4")
@@ -84,12 +84,12 @@ def test_otio_is_read_by_the_library(rate):
 
 def test_chapters_are_read_by_ffmpeg(tmp_path):
     path = tmp_path / "chapters.ffmetadata"
-    path.write_text(exports.ffmetadata(found()))
+    path.write_text(exports.FORMATS["chapters.ffmetadata"](found()))
     with av.open(str(path), format="ffmetadata") as container:
         chapters = container.chapters()
     assert [chapter["metadata"]["title"] for chapter in chapters] == ["Scene 1", "Scene 2", "Scene 3"]
     assert [chapter["start"] for chapter in chapters] == [0, 12500, 22875]
-    assert exports.chapters(found()) == "0:00 Scene 1\n0:12 Scene 2\n0:22 Scene 3\n"
+    assert exports.FORMATS["chapters.txt"](found()) == "0:00 Scene 1\n0:12 Scene 2\n0:22 Scene 3\n"
 
 
 def test_a_new_format_is_one_entry(monkeypatch):
