@@ -15,6 +15,7 @@ import typing
 from argparse import SUPPRESS, ArgumentError, RawDescriptionHelpFormatter
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from types import FunctionType
 from typing import Any
 
@@ -237,7 +238,7 @@ def _known(parser: ArgumentParser) -> set[str]:
 
 def _check_options(parser: ArgumentParser, argv: list[str]) -> None:
     known = {option for action in parser._actions for option in action.option_strings}
-    for word in argv:
+    for word in takewhile(lambda word: word != "--", argv):  # which ends the options
         option = word.split("=")[0]
         if re.match(r"\+*config\.\w", word):
             raise ConfigError(f"{word}: write options as --key value; see docs/how-to/from-the-reference.md")

@@ -69,7 +69,7 @@ def list_videos(folder: Path) -> list[Path]:
 
 def film_name(name: str) -> str:
     """`name` as a file name without dots, blanks or separators: "Big Buck (2008)" -> "Big_Buck_2008"."""
-    plain = re.sub(r"[^\w-]+", "_", name).strip("_") or "film"
+    plain = re.sub(r"[^\w-]+", "_", name).strip("_-") or "film"
     if len(plain.encode()) <= _LONGEST:
         return plain
     digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]

@@ -24,6 +24,7 @@ from shard_tools.progress import Progress
 
 from .cutter import Cutter, Transition
 from .frames import EPSILON, Shown, decode, load_library
+from .hdr import HLG, PQ, to_sdr
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -89,17 +90,26 @@ def cut_shots(film: Path | str, cutter: Cutter, progress: Progress | None = None
 
 
 def small_frames(film: Path | str, progress: Progress | None = None) -> Iterator[Shown]:
-    """Every frame of a film as yuv420p, 240 pixels high once upright, its pixels square; see `decode`."""
+    """Every frame of a film as yuv420p, 240 pixels high once upright, its pixels square; see `decode`.
+
+    A film of high dynamic range gets the colours of a standard display.
+    """
     # One for the whole film: setting one up takes longer than converting a frame. One thread: more would wait for each
     # other longer than they work, and decoding has others.
     reformatter = load_library("av.video.reformatter").VideoReformatter()
+    VideoFrame = load_library("av").VideoFrame  # noqa: N806
     for shown in decode(film, progress):
         width, height = picture_width(shown), HEIGHT
         if _lies(shown):
             width, height = height, width
         # To half the size or less, means of areas look like bicubic interpolation and take half its time.
         way = "AREA" if shown.frame.height >= 2 * height else "BICUBIC"
-        small = reformatter.reformat(shown.frame, width, height, "yuv420p", interpolation=way, threads=1)
+        hdr = shown.frame.color_trc in (PQ, HLG)
+        layout = "rgb48le" if hdr else "yuv420p"
+        small = reformatter.reformat(shown.frame, width, height, layout, interpolation=way, threads=1)
+        if hdr:
+            standard = VideoFrame.from_ndarray(to_sdr(small.to_ndarray(), shown.frame.color_trc), "rgb24")
+            small = standard.reformat(format="yuv420p")
         yield shown._replace(frame=small, pixel_aspect=1.0)
 
 
