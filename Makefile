@@ -53,6 +53,8 @@ programs:
 test quick: export OMP_WAIT_POLICY = passive
 test quick: export OMP_NUM_THREADS = 1
 test quick: export CUDA_VISIBLE_DEVICES =
+# Where Python may keep no bytecode, each of a few hundred processes would compile all our modules.
+test quick: export PYTHONDONTWRITEBYTECODE =
 # The files of tests are divided among as many processes as there are cores.
 PYTEST := $(BIN)/python -m pytest -n $(shell nproc) --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.built programs

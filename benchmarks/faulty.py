@@ -16,7 +16,7 @@ from typing import Any
 
 from bassl_fast import cli
 from bassl_fast.checkpoints import checkpoint
-from bassl_fast.training.module import Pretraining
+from bassl_fast.runtime.lightning import import_lightning
 
 
 def kill() -> None:
@@ -62,6 +62,9 @@ FAULTS: dict[str, Callable[..., None]] = {
 
 def at(step: int, rank: int, break_it: Callable[[], None], done: str) -> None:
     """Break process `rank` at the beginning of `step`, unless the file `done` exists."""
+    import_lightning()
+    from bassl_fast.training.module import Pretraining
+
     whole = Pretraining.on_train_batch_start
 
     def broken(module: Pretraining, *arguments: Any) -> None:

@@ -45,7 +45,9 @@ def pretrain(
     """
     # torch and Lightning take seconds to import, which `--help` need not wait for.
     from bassl_fast.runtime.distributed import own_process_group
+    from bassl_fast.runtime.lightning import import_lightning
 
+    import_lightning()
     from .run import run_training
 
     with own_process_group():
