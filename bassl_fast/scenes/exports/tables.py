@@ -9,6 +9,7 @@ from typing import Any
 
 from shard_tools.video.timing import Timing
 
+from ..corrections import one_line, plain
 from ..film import FilmScenes, Scene
 
 COLUMNS = (
@@ -65,7 +66,7 @@ def scene_row(scene: Scene, film: FilmScenes) -> list[Any]:
         *(scene.number, scene.start, scene.end, *_timecodes(film.timing, scene.start, scene.end)),
         *(first.first, last.last, first.number, last.number),
         None if last is film.shots[-1] else last.probability,
-        *(scene.name, scene.note),
+        *(one_line(scene.name), plain(scene.note)),
     ]
 
 

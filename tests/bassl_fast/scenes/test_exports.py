@@ -61,7 +61,8 @@ def test_json_holds_everything_and_is_read_back(tmp_path):
 @pytest.mark.parametrize("rate", RATES, ids=str)
 def test_edl_is_read_by_the_library(rate):
     made = found(rate)
-    timeline = opentimelineio.adapters.read_from_string(exports.FORMATS["scenes.edl"](made), "cmx_3600", rate=round(rate))
+    edl = exports.FORMATS["scenes.edl"](made)
+    timeline = opentimelineio.adapters.read_from_string(edl, "cmx_3600", rate=round(rate))
     clips = list(timeline.find_clips())
     assert len(clips) == 3
     assert {clip.name for clip in clips} == {"film.mp4"}
