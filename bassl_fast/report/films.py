@@ -1,13 +1,15 @@
-"""Films of the page: the data that `report.js` draws."""
+"""Films of the page: the data that `report.js` draws, and their images."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,8 +17,27 @@ from PIL import Image
 from bassl_fast.metrics.scenes import FilmScores
 from shard_tools.annotations.labels import FPS
 from shard_tools.errors import FeatureError, PictureError
+from shard_tools.video.timing import Timing
 
 HEIGHTS = ((2000, 180), (4000, 120), (math.inf, 90))  # images on the page, at most -> their height in pixels
+QUALITY = 70  # of their JPEGs
+BLOCK = 240  # images in a block of text, which the browser takes apart when one of them is shown
+
+
+_MOVIENET = Timing(Fraction(FPS))
+
+
+@dataclass(frozen=True)
+class Editing:
+    """What makes the scenes of a film editable on the page; see `bassl_fast.scenes.page`.
+
+    Attributes:
+        state: what `editor.js` begins with, as plain values.
+        texts: what `saving.js` puts files together from, as plain values: parsed only when a file is saved.
+    """
+
+    state: Mapping[str, Any]
+    texts: Mapping[str, Any]
 
 
 @dataclass
@@ -32,7 +53,9 @@ class FilmPage:
         seconds: `[S, 2]` start and end of each shot; left out, those of `scores`.
         ends: shots that end a scene; left out, all those of `threshold`.
         shortest: minimum length of a scene in seconds when the threshold is moved.
-        rate: frames a second, for timecodes.
+        timing: for time codes.
+        editing: makes the scenes editable; left out, they are only shown.
+        shrunk: the blocks of an earlier page with the same thumbnails, see `earlier_blocks`; left out, they are made.
     """
 
     film: str
@@ -42,7 +65,9 @@ class FilmPage:
     seconds: np.ndarray | None = None
     ends: Sequence[int] | None = None
     shortest: float = 0.0
-    rate: Fraction = Fraction(FPS)
+    timing: Timing = _MOVIENET
+    editing: Editing | None = None
+    shrunk: Sequence[str] | None = None
 
 
 def thumbnail_height(films: Sequence[FilmPage]) -> int:
@@ -51,12 +76,17 @@ def thumbnail_height(films: Sequence[FilmPage]) -> int:
     return next(height for most, height in HEIGHTS if images <= most)
 
 
+def made_as(height: int) -> str:
+    """How the images of a page are made, to know those of an earlier page."""
+    return f"{height}-{QUALITY}"
+
+
 def film_data(page: FilmPage, threshold: float, height: int) -> dict[str, object]:
-    """What the script draws: arrays `[S]` (times in seconds, -1 unknown), and `pictures`, `per_shot` of each shot.
+    """What the script draws: arrays `[S]` (times in seconds, -1 unknown), and `per_shot`, the images of each shot.
 
     Raises:
         FeatureError: the numbers of thumbnails, shot numbers and scored shots do not agree.
-        PictureError: a thumbnail is not an image.
+        PictureError: the first thumbnail is not an image.
     """
     scores = page.scores
     count = len(scores.boundary)
@@ -70,23 +100,40 @@ def film_data(page: FilmPage, threshold: float, height: int) -> dict[str, object
     if seconds is None:
         seconds = np.stack([scores.start, np.where(scores.end < 0, -1, scores.end + 1)], 1) / FPS
     ends = np.flatnonzero(scores.predicted(threshold)) if page.ends is None else page.ends
-    per_shot = len(page.thumbnails) // count
-    pictures = [_data_address(page, i // per_shot, jpeg, height) for i, jpeg in enumerate(page.thumbnails)]
-    _, width, tall = pictures[0]
+    _, width, tall = _shrunk(page, 0, height)
+    start, end = seconds[:, 0].tolist(), seconds[:, 1].tolist()
+    timed = min(start, default=-1) >= 0
     return {
         "name": page.film,
         "aspect": f"{width} / {tall}",
-        "rate": float(page.rate),
         "shortest": page.shortest,
         "number": numbers,
-        "start": seconds[:, 0].tolist(),
-        "end": seconds[:, 1].tolist(),
+        "start": start,
+        "end": end,
+        "timecode": [[page.timing.timecode(at) for at in times] for times in (start, end)] if timed else [[], []],
         "probability": scores.probability.tolist(),
         "label": scores.boundary.tolist(),
         "ends": [int(end) for end in ends],
-        "per_shot": per_shot,
-        "pictures": [data for data, _, _ in pictures],
+        "per_shot": len(page.thumbnails) // count,
+        "per_block": BLOCK,
+        "editing": page.editing and page.editing.state,
     }
+
+
+def image_blocks(page: FilmPage, height: int) -> Iterator[str]:
+    """The images of a film as text, `BLOCK` a block, a line each, made when asked for.
+
+    Raises:
+        PictureError: a thumbnail is not an image.
+    """
+    if page.shrunk is not None:
+        yield from page.shrunk
+        return
+    with ThreadPoolExecutor() as pool:  # which runs in parallel, as Pillow frees Python's lock
+        for start in range(0, len(page.thumbnails), BLOCK):
+            block = range(start, min(start + BLOCK, len(page.thumbnails)))
+            images = pool.map(lambda i: _shrunk(page, i, height)[0], block)
+            yield "\n".join(base64.b64encode(image).decode("ascii") for image in images)
 
 
 def shrink(jpeg: bytes, height: int) -> tuple[bytes, int, int]:
@@ -99,16 +146,16 @@ def shrink(jpeg: bytes, height: int) -> tuple[bytes, int, int]:
         width = max(1, round(image.width * height / image.height))
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=70, optimize=True)
+    image.save(out, "JPEG", quality=QUALITY, optimize=True)
     return out.getvalue(), *image.size
 
 
-def _data_address(page: FilmPage, shot: int, jpeg: bytes, height: int) -> tuple[str, int, int]:
-    """A thumbnail as a `data:` address, with its width and height."""
+def _shrunk(page: FilmPage, index: int, height: int) -> tuple[bytes, int, int]:
+    """A thumbnail made smaller, with its width and height."""
     try:
-        small, width, tall = shrink(jpeg, height)
+        return shrink(page.thumbnails[index], height)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        shot = index // (len(page.thumbnails) // len(page.scores.boundary))
         raise PictureError(
             f"{page.film}: key-frame of shot {shot} is not an image ({error}); run `bassl-fast verify` on the shards"
         ) from None
-    return f"data:image/jpeg;base64,{base64.b64encode(small).decode('ascii')}", width, tall

@@ -3,7 +3,8 @@
     write_report(path, title, films, metrics, threshold, curves)
 
 Python prepares the data, `report.html.jinja` is the HTML, `report.css` the layout. Films are drawn by `report.js`, as
-they change with the threshold.
+they change with the threshold. If a film has `FilmPage.editing`, people can change its scenes (`editor.js`), play its
+shots (`player.js`) and save files (`saving.js`).
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bassl_fast.metrics.scenes import FilmScores, precision_recall
-from shard_tools.storage.atomic import write_atomically
+from shard_tools.storage.atomic import whole_file
 
-from .films import FilmPage, film_data, thumbnail_height
+from .films import FilmPage, film_data, image_blocks, made_as, thumbnail_height
 from .plots import HEIGHT, WIDTH, Plot, line_plot
 from .tables import comparison_table, count, film_table, metrics_rows, number
 
+SCRIPTS = ("report.js", "editor.js", "saving.js", "player.js")
 Curve = Sequence[tuple[int, float]]  # (step, value) in order
 
 
@@ -60,13 +62,14 @@ def write_report(
     places = [f"film-{i}" if film.thumbnails else "" for i, film in enumerate(films)]
     height = thumbnail_height(drawn)
     interactive = bool(drawn) or any((film.scores.boundary == 1).any() for film in films)  # moves with the threshold
-    script = _resource("report.js") if interactive else ""
-    html = _template().render(
+    editable = any(film.editing for film in drawn)
+    script = _script(editable) if interactive else ""
+    html = _template().stream(  # images are made, and written, one block after another
         title=title,
         subtitle=subtitle or _summary(films, threshold),
         css=_resource("report.css"),
         script=script,
-        policy=_policy(script),
+        policy=_policy(script, editable),
         metrics=metrics_rows(metrics),
         precision_recall=_precision_recall([film.scores for film in films]),
         comparison=comparison_table(comparison or ()),
@@ -74,17 +77,34 @@ def write_report(
             ((f.scores, place and f"#{place}") for f, place in zip(films, places, strict=True)), threshold
         ),
         interactive=interactive,
+        editable=editable,
         threshold=threshold,
-        films=(
-            (place, film.film, film_data(film, threshold, height))
-            for place, film in zip(filter(None, places), drawn, strict=True)
-        ),
+        films=zip(filter(None, places), drawn, strict=True),
+        data=lambda film: film_data(film, threshold, height),
+        images=lambda film: image_blocks(film, height),
+        made=made_as(height),
         training=_training(curves),
         notes=notes,
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, html.encode())
+    with whole_file(path) as tmp:
+        html.dump(str(tmp), encoding="utf-8")
+
+
+def earlier_blocks(path: Path, page: FilmPage) -> list[str] | None:
+    """The images of a page of this film alone, if `write_report` would make the same ones of the same thumbnails.
+
+    Making them takes a few ms an image. None if there is no such page, or another version wrote it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    begin = f'<script type="text/plain" class="images" data-made="{made_as(thumbnail_height([page]))}">'
+    blocks = [piece.partition("</script>")[0] for piece in text.split(begin)[1:]]
+    images = sum(block.count("\n") + 1 for block in blocks)
+    return blocks if blocks and images == len(page.thumbnails) else None
 
 
 @cache
@@ -101,10 +121,16 @@ def _resource(name: str) -> str:
     return resources.files("bassl_fast.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _policy(script: str) -> str:
-    """Content security policy: the page may load nothing and run only our script, and the browser enforces it."""
+@cache
+def _script(editable: bool) -> str:
+    return "".join(map(_resource, SCRIPTS if editable else SCRIPTS[:1])) + "start();\n"
+
+
+def _policy(script: str, editable: bool) -> str:
+    """Content security policy, which browsers enforce: only our script runs, only the film to play is loaded."""
     ours = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{ours}'"
+    media = "; media-src file: 'self'" if editable else ""
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{ours}'{media}"
 
 
 def _summary(films: Sequence[FilmPage], threshold: float) -> str:

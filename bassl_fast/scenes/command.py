@@ -20,6 +20,7 @@ def scenes(
     shots: str | None = None,
     shot_detector: Detector = "transitions",
     start_timecode: str | None = None,
+    corrections: str | None = None,
     split: bool = False,
     batch: int = 16,
     threads: int = 0,
@@ -53,6 +54,8 @@ def scenes(
             cuts; "transnetv2" is a network, slow without a GPU.
         start_timecode: of the first picture, such as 01:00:00:00 (";" before the frames is drop-frame); left out, that
             of the file, or 00:00:00:00.
+        corrections: scenes corrected by hand, as the report saves them: all files of one film are written again, from
+            its results and without decoding it, and later runs keep these scenes.
         split: also cut the film into a file a scene, without re-encoding; clips begin at the preceding key-frame.
         batch: shots encoded at a time.
         threads: CPU threads that decode key-frames; 0 uses all cores.
@@ -64,6 +67,17 @@ def scenes(
         SourceError: a film cannot be read; the others are finished first.
         CheckpointError, ConfigError: the model cannot be used, or options conflict.
     """
+    if corrections is not None:
+        options: dict[str, object] = {
+            "threshold": threshold,
+            "scenes": scenes,
+            "min_scene": min_scene or None,
+            "detail": detail,
+        }
+        options |= {"shots": shots, "start_timecode": start_timecode}
+        return [
+            _correct(films, corrections, out, split, [name for name, value in options.items() if value is not None])
+        ]
     from .jobs import Model, find_scenes  # here, so that `--help` does not wait for torch
 
     _check_model(checkpoint, encoder, baseline, detail, threshold, scenes)
@@ -73,6 +87,19 @@ def scenes(
     model = Model(checkpoint, encoder, baseline, detail or "normal", batch, threads)
     grouping = {"threshold": threshold, "scenes": scenes, "min_scene": min_scene}
     return find_scenes(films, model, out, grouping, shots, shot_detector, start_timecode, split, engine, address)
+
+
+def _correct(films: list[str], corrections: str, out: str, split: bool, conflicts: list[str]) -> str:
+    """Raises: ConfigError for options that corrections answer, or several films."""
+    from .results import correct_results
+
+    if conflicts:
+        raise ConfigError(
+            f"corrections and {conflicts[0]}: corrections say which scenes there are; leave one of them out"
+        )
+    if len(films) != 1:
+        raise ConfigError(f"corrections: of one film, but there are {len(films)} films; give one film at a time")
+    return correct_results(films[0], corrections, out, split)
 
 
 def _check_model(

@@ -22,12 +22,13 @@ from bassl_fast.config.choices import Detail, Engine
 from bassl_fast.runtime import engines
 from bassl_fast.runtime.run_folder import RunFolder
 from shard_tools.errors import BasslFastError, ConfigError, FeatureError, RemoteError, SourceError, masked
-from shard_tools.storage.remote import absolute
+from shard_tools.storage.remote import absolute, is_remote
 from shard_tools.video.detectors import Detector, make_cutter
 from shard_tools.video.frames import read_header
 from shard_tools.video.shot_list import read_shot_list
 
 from . import exports
+from .corrections import correct, is_corrected
 from .detector import SceneDetector, check_grouping, timing_of
 from .film import FilmScenes
 from .results import SCENES, identity, read_earlier, write_results
@@ -189,13 +190,23 @@ def _one(
             run.bring("*", f"{name}/{exports.KEYFRAMES}")
             read = exports.read_film(folder, earlier)
             timing = timing_of(source, job.start_timecode)
-            film = detector.regroup(replace(read, source=source, timing=timing), **job.grouping)
+            film = replace(read, source=source, timing=timing)
+            by_hand = is_corrected(earlier)
+            if by_hand:
+                asked = {**asked, **{option: earlier["asked"].get(option) for option in (*job.grouping, "detail")}}
+            film = correct(film, earlier) if by_hand else detector.regroup(film, **job.grouping)
+        elif earlier and is_corrected(earlier):
+            raise SourceError(
+                f"{run.where(name)}: holds scenes corrected by hand, and film, shots or model were others; "
+                "choose another --out, or delete it to lose the corrections"
+            )
         else:
             given = {**job.grouping, **job.shots, "start_timecode": job.start_timecode}
             film = replace(detector(source, **given, progress=progress), name=name)
         kept = bool(earlier and (earlier["made_by"], earlier["asked"]) == (made_by, asked))
         if not kept:
-            write_results(folder, film, made_by, asked)
+            same = earlier if earlier and earlier["made_by"] == made_by else None
+            write_results(folder, film, made_by, asked, same, is_remote(run.out))
             run.replace(name, SCENES)
     except (SourceError, RemoteError, FeatureError) as error:
         return name, error.with_traceback(None)  # whose frames hold the key-frames of the film
@@ -227,6 +238,8 @@ def _summary(film: FilmScenes, report: str, kept: bool) -> str:
     found = f"{film.name}: {counts}, threshold {film.threshold:.3f} ({film.threshold_from})"
     if film.damaged:
         found += f"\n  damaged: {film.damaged} packets or pictures of {film.source}, see scenes.json for the shots"
+    if film.corrected or film.names or film.notes:
+        found += f"\n  kept as corrected by hand; delete {report.rsplit('/', 1)[0]} to find its scenes again"
     return f"{found}\n  {report}{' (unchanged)' * kept}"
 
 

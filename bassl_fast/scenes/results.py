@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bassl_fast.metrics.scenes import FilmScores
-from bassl_fast.report.films import FilmPage
-from bassl_fast.report.page import write_report
+from bassl_fast.report.page import earlier_blocks, write_report
+from bassl_fast.report.tables import count
+from bassl_fast.runtime.run_folder import RunFolder
 from shard_tools.annotations.movienet import keyframe_name
 from shard_tools.errors import SourceError, masked
 from shard_tools.storage.remote import attempt, filesystem, is_remote
 from shard_tools.storage.untrusted import parse_json
 
 from . import exports
-from .film import FilmScenes
+from .corrections import check_same_film, correct, read_corrections
+from .exports.tables import COLUMNS, scene_row
+from .film import FilmScenes, Scene
+from .page import film_page
 from .sheet import contact_sheet
+from .sources import name_of
 from .split import split_film
 
 SCENES = "scenes.json"  # says how the folder was made
@@ -33,8 +36,8 @@ def identity(source: str) -> dict[str, Any]:
     return {"bytes": facts.st_size, "modified": facts.st_mtime_ns}
 
 
-def read_earlier(folder: Path, source: str) -> dict[str, Any] | None:
-    """`scenes.json` of an earlier run on the same film, if there was one.
+def read_earlier(folder: Path, source: str | None) -> dict[str, Any] | None:
+    """`scenes.json` of an earlier run on the same film, if there was one; of any film if `source` is None.
 
     Raises:
         SourceError: the folder is another film's, or not a results folder.
@@ -43,7 +46,7 @@ def read_earlier(folder: Path, source: str) -> dict[str, Any] | None:
         return None
     try:
         earlier = parse_json((folder / SCENES).read_text(encoding="utf-8"))
-        same = earlier["source"] == masked(source) or _moved(earlier, source)
+        same = source is None or earlier["source"] == masked(source) or _moved(earlier, source)
     except (OSError, ValueError, KeyError, TypeError):
         raise SourceError(f"{folder}: exists and is not a result of this command; choose another --out") from None
     if not same:
@@ -56,15 +59,26 @@ def _moved(earlier: dict[str, Any], source: str) -> bool:
     return Path(earlier["source"]).name == Path(source).name and earlier["made_by"].get("film") == identity(source)
 
 
-def write_results(folder: Path, film: FilmScenes, made_by: dict[str, Any], asked: dict[str, Any]) -> None:
+def write_results(
+    folder: Path,
+    film: FilmScenes,
+    made_by: dict[str, Any],
+    asked: dict[str, Any],
+    earlier: dict[str, Any] | None = None,
+    remote: bool = False,
+) -> None:
     """Write all files of a film; the folder appears, or replaces an earlier one, when all are written.
 
     Args:
         made_by, asked: see `exports.scenes_json`.
+        earlier: `scenes.json` of the folder if it has the same shots: images that stay the same are used again.
+        remote: the folder is copied to an address, from where the page cannot find the film by a relative path.
     """
     draft, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
     for leftover in (draft, old):
         shutil.rmtree(leftover, ignore_errors=True)
+    document = exports.scenes_json(film, made_by, asked)
+    page = film_page(film, document, None if remote else folder)
     try:
         for name in (exports.KEYFRAMES, "sheets"):
             (draft / name).mkdir(parents=True)
@@ -72,13 +86,16 @@ def write_results(folder: Path, film: FilmScenes, made_by: dict[str, Any], asked
             for i, jpeg in enumerate(shot.keyframes):
                 (draft / exports.KEYFRAMES / keyframe_name(shot.number, i)).write_bytes(jpeg)
         for scene in film.scenes:
-            (draft / "sheets" / f"scene-{scene.number:03d}.jpg").write_bytes(contact_sheet(scene))
-        for name, text in {**exports.texts(film), SCENES: exports.scenes_json(film, made_by, asked)}.items():
+            if not (earlier and _link_sheets(folder, draft, scene, film, earlier)):
+                (draft / "sheets" / f"scene-{scene.number:03d}.jpg").write_bytes(contact_sheet(scene))
+        for name, text in {**exports.texts(film), SCENES: document}.items():
             (draft / name).write_text(text, encoding="utf-8")
         if asked["split"]:
             (draft / "clips").mkdir()
             split_film(film, draft / "clips")
-        write_report(draft / "report.html", film.name, [_page(film)], {}, film.threshold, {}, subtitle=_subtitle(film))
+        if earlier:
+            page.shrunk = earlier_blocks(folder / "report.html", page)
+        write_report(draft / "report.html", film.name, [page], {}, film.threshold, {}, subtitle=_subtitle(film))
         if folder.exists():
             folder.rename(old)
         draft.rename(folder)
@@ -87,15 +104,54 @@ def write_results(folder: Path, film: FilmScenes, made_by: dict[str, Any], asked
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _page(film: FilmScenes) -> FilmPage:
-    seconds = np.array([(shot.start, shot.end) for shot in film.shots])
-    unknown = np.full(len(film.shots), -1)
-    probability = np.array([shot.probability for shot in film.shots])
-    scores = FilmScores(film.name, probability, unknown, unknown, unknown)
-    thumbnails = [jpeg for shot in film.shots for jpeg in shot.keyframes]
-    return FilmPage(
-        film.name, thumbnails, scores, seconds=seconds, ends=film.ends, shortest=film.shortest, rate=film.rate
-    )
+def correct_results(source: str, corrections: str, out: str, split: bool) -> str:
+    """Write the results of a film again with scenes corrected by hand; the folder.
+
+    Nothing is decoded, and the film need not be there any more.
+
+    Raises:
+        SourceError: no results of this film yet, or corrections of another one.
+    """
+    document = read_corrections(corrections)
+    run, name = RunFolder(out), document["film"]
+    given = name_of(source)
+    if name.casefold() != given.casefold() and not name.startswith(given):  # of two films of a name, one is renamed
+        raise SourceError(f"{corrections}: corrections of {name!r}, not of {given!r}; give that film")
+    run.bring(SCENES, name)
+    run.bring("*", f"{name}/{exports.KEYFRAMES}")
+    folder = run.path / name
+    there = is_remote(source) or Path(source).exists()
+    earlier = read_earlier(folder, source if there else None)
+    if earlier is None:
+        raise SourceError(f"{run.where(name)}: no results of this film yet; run without --corrections first")
+    check_same_film(corrections, document, earlier)
+    film = correct(exports.read_film(folder, earlier), document)
+    made_by, asked = earlier["made_by"], earlier["asked"] | {"split": split, "exports": sorted(exports.formats())}
+    if there:
+        if made_by["film"] != identity(source):
+            raise SourceError(
+                f"{source}: changed since its scenes were found; run without --corrections, correct again"
+            )
+        film = replace(film, source=source)
+    write_results(folder, film, made_by, asked, earlier, is_remote(out))
+    run.replace(name, SCENES)
+    edited = count(len(film.corrected), "edited boundary", "edited boundaries")
+    counts = f"{count(len(film.scenes), 'scene')} of {count(len(film.shots), 'shot')}, {edited}"
+    print(f"{name}: {counts}, {count(len(film.names), 'name')}\n  {run.where(f'{name}/report.html')}", flush=True)
+    return run.where(name)
+
+
+def _link_sheets(folder: Path, draft: Path, scene: Scene, film: FilmScenes, earlier: dict[str, Any]) -> bool:
+    """Take the contact sheets of a scene from the earlier folder; whether it had the same scene."""
+    row = dict(zip(COLUMNS, scene_row(scene, film), strict=True))
+    if row not in earlier["scenes"][scene.number - 1 : scene.number]:
+        return False
+    name = f"scene-{scene.number:03d}"
+    sheets = [folder / "sheets" / f"{name}.jpg", *(folder / "sheets").glob(f"{name}-*.jpg")]
+    there = [sheet for sheet in sheets if sheet.is_file()]
+    for sheet in there:
+        shutil.copyfile(sheet, draft / "sheets" / sheet.name)
+    return bool(there)
 
 
 def _subtitle(film: FilmScenes) -> str:
