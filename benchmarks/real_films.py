@@ -41,9 +41,10 @@ from bassl_fast.metrics.scenes import FilmScores, best_threshold, scene_metrics
 from bassl_fast.runtime.quiet import quieten
 from bassl_fast.scenes.detector import ColourChange
 from bassl_fast.segmentation.features import Film as FeatureFilm
+from bassl_fast.segmentation.films import LabelledFilm
 from bassl_fast.segmentation.fitting import Batches, Finetuning
 from bassl_fast.segmentation.model import SceneBoundary
-from bassl_fast.segmentation.similarity import LabelledFilm, SimilarityModel, fit
+from bassl_fast.segmentation.similarity import SimilarityModel, fit
 from bassl_fast.segmentation.windows import Windows
 from bassl_fast.training.options import Optimiser
 from benchmarks import plots

@@ -16,8 +16,8 @@ from shard_tools.storage.remote import absolute
 
 from .colours import histograms
 from .features import FeatureSet, Film
+from .films import LabelledFilm
 from .model import SceneBoundary
-from .similarity import LabelledFilm
 from .windows import Windows
 
 

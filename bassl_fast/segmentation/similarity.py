@@ -2,14 +2,14 @@
 
     labelled films -> fit -> SimilarityModel -> probability of a boundary after each shot of a film
 
-The problem is convex and small, so it is solved exactly: no seeds, no epochs. The weights that come with the package,
+The problem is convex and small, so it is solved exactly: no epochs. The weights that come with the package,
 `similarity.safetensors` beside this file, are described in docs/reference/model-card.md.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -25,6 +25,10 @@ from shard_tools.errors import CheckpointError, FeatureError
 from shard_tools.storage.atomic import write_atomically
 from shard_tools.storage.untrusted import one_line, parse_json
 
+from .films import LabelledFilm
+from .joined import joined
+from .logistic import solve
+
 SHIPPED = Path(__file__).with_name("similarity.safetensors")
 # Predicted scenes for each that people mark, in the middle of the training films.
 DETAILS: dict[Detail, float] = {"coarse": 0.5, "normal": 1.0, "fine": 2.0}
@@ -33,23 +37,6 @@ FOLDS = 8  # of films, to choose thresholds on films that were not trained on
 _TOGETHER = 2  # kinds of features of a film that are trained on at once, at most
 _NOTES = "similarity"  # key of the file's metadata
 _DIGITS = 6  # of the weights; what is beyond differs between machines
-
-
-@dataclass(frozen=True)
-class LabelledFilm:
-    """A film to train on.
-
-    Attributes:
-        name: for errors.
-        kinds: name of a kind -> features, `[S, D]` or `[S, K, D]` for K key-frames a shot.
-        seconds: `[S]`, how long the shots last.
-        boundary: `[S]`, 1 = last shot of its scene, 0 = not, -1 = unlabelled; that of the last shot is ignored.
-    """
-
-    name: str
-    kinds: Mapping[str, np.ndarray]
-    seconds: np.ndarray
-    boundary: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -76,7 +63,7 @@ class SimilarityModel:
             FeatureError: a feature is not finite, or a kind has features of another number of shots.
         """
         statistics = film_statistics(_similarities(kinds, seconds, film), seconds)
-        return _score(self.head, statistics)
+        return score(self.head, statistics)
 
     def save(self, path: str | Path) -> None:
         """Write it as safetensors."""
@@ -112,33 +99,56 @@ def fit(films: Sequence[LabelledFilm]) -> SimilarityModel:
     """Logistic regression on the statistics of all labelled cuts, with a penalty on the squared weights.
 
     Every film is used once with each kind of feature and with each pair of kinds, so that the head learns no habits of
-    one kind; together they weigh as much as a film used once. Thresholds are chosen on films held out in turn.
+    one kind; together they weigh as much as a film used once. Films joined from pieces of them weigh as much as all of
+    them. Thresholds are chosen on films held out in turn.
 
     Raises:
         FeatureError: no labelled boundary, no other labelled cut, or features that do not fit the shots.
     """
-    sets = [_Samples.of(film) for film in films]
-    if not _has_both(sets):
+    sets = [Samples.of(film) for film in films]
+    if not has_both(sets):
         raise FeatureError("the films need a labelled scene boundary and a labelled cut inside a scene; label some")
-    head, held_out = _solve(sets), []
+    more = [(pieces, Samples.of(film)) for film, pieces in joined(films)]
+    head, held_out = _fitted(sets, [samples for _, samples in more]), []
     for fold in range(min(FOLDS, len(sets))):
-        others = [samples for i, samples in enumerate(sets) if i % FOLDS != fold]
-        of_others = _solve(others) if _has_both(others) else head
-        held_out += [
-            (_score(of_others, x), samples.labels) for samples in sets[fold::FOLDS] for x in samples.statistics
-        ]
-    return SimilarityModel(head, {detail: _threshold(held_out, ratio) for detail, ratio in DETAILS.items()})
+        left_out = set(range(fold, len(sets), FOLDS))
+        others = [samples for i, samples in enumerate(sets) if i not in left_out]
+        of_others = [samples for pieces, samples in more if not pieces & left_out]
+        without = _fitted(others, of_others) if has_both(others) else head
+        held_out += [(score(without, x), samples.labels) for samples in sets[fold::FOLDS] for x in samples.statistics]
+    return SimilarityModel(head, {detail: choose_threshold(held_out, ratio) for detail, ratio in DETAILS.items()})
+
+
+def _fitted(sets: Sequence[Samples], more: Sequence[Samples]) -> SimilarityHead:
+    """The head that fits the labelled cuts of films, and of films joined from them, best.
+
+    Joined films have more boundaries, so they have an intercept of their own, which is left out in the end.
+    """
+    x, y, weight = cuts_of(sets)
+    if more:
+        x_joined, y_joined, weight_joined = cuts_of(more)
+        x = np.concatenate([np.pad(x, ((0, 0), (0, 1))), np.pad(x_joined, ((0, 0), (0, 1)), constant_values=1)])
+        y = np.concatenate([y, y_joined])
+        weight = np.concatenate([weight, weight_joined * weight.sum() / weight_joined.sum()])
+    count = len(statistic_names())
+    penalty = np.array([PENALTY] * count + [0.0] + [1.0] * bool(more))
+    return head_of(solve(x, y, weight, np.zeros(len(penalty)), penalty)[: count + 1])
 
 
 @dataclass(frozen=True)
-class _Samples:
+class Samples:
     """The cuts of a film: statistics `[S, F]` for every choice of kinds, and labels `[S]`, -1 where unlabelled."""
 
     statistics: list[np.ndarray]
     labels: np.ndarray
 
     @classmethod
-    def of(cls, film: LabelledFilm) -> _Samples:
+    def of(cls, film: LabelledFilm) -> Samples:
+        """Every kind of a film, and every pair of kinds.
+
+        Raises:
+            FeatureError: a feature is not finite, or a kind has features of another number of shots.
+        """
         similar = _similarities(list(film.kinds.values()), film.seconds, film.name)
         chosen = [some for count in range(1, _TOGETHER + 1) for some in combinations(similar, count)]
         labels = np.array(film.boundary, np.int64)
@@ -155,41 +165,46 @@ def _similarities(kinds: Sequence[np.ndarray], seconds: np.ndarray, film: str) -
     return [alike(features, film) for features in kinds]
 
 
-def _has_both(sets: Sequence[_Samples]) -> bool:
+def has_both(sets: Sequence[Samples]) -> bool:
     """Whether some cuts are boundaries and some are not."""
     return all(any((samples.labels == label).any() for samples in sets) for label in (0, 1))
 
 
-def _solve(sets: Sequence[_Samples]) -> SimilarityHead:
-    """The head that fits labelled cuts best."""
-    from sklearn.linear_model import LogisticRegression  # takes a second, which only training needs
+def cuts_of(sets: Sequence[Samples]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labelled cuts for `solve`: statistics and a one `[N, F + 1]`, labels `[N]`, weights `[N]`."""
+    x, y, weight = [], [], []
+    for samples in sets:
+        known = samples.labels >= 0
+        for statistics in samples.statistics:
+            x.append(np.column_stack([statistics[known], np.ones(known.sum())]).astype(np.float64))
+            y.append(samples.labels[known])
+            weight.append(np.full(known.sum(), 1 / len(samples.statistics)))
+    return np.concatenate(x), np.concatenate(y), np.concatenate(weight)
 
-    known = [samples.labels >= 0 for samples in sets]
-    x = np.concatenate([s[use] for samples, use in zip(sets, known, strict=True) for s in samples.statistics])
-    y = np.concatenate(
-        [samples.labels[use] for samples, use in zip(sets, known, strict=True) for _ in samples.statistics]
-    )
-    weight = np.concatenate(
-        [np.full(use.sum(), 1 / len(s.statistics)) for s, use in zip(sets, known, strict=True) for _ in s.statistics]
-    )
-    solver = LogisticRegression(C=1 / PENALTY, solver="newton-cholesky", tol=1e-8, max_iter=200)
-    solver.fit(x.astype(np.float64), y, weight)
+
+def head_of(coefficients: np.ndarray) -> SimilarityHead:
+    """The head of coefficients `[F + 1]`, the intercept last."""
     head = SimilarityHead()
     with torch.no_grad():
-        head.linear.weight.copy_(torch.from_numpy(solver.coef_.round(_DIGITS)))
-        head.linear.bias.copy_(torch.from_numpy(solver.intercept_.round(_DIGITS)))
+        head.linear.weight.copy_(torch.from_numpy(coefficients[None, :-1].round(_DIGITS)))
+        head.linear.bias.copy_(torch.from_numpy(coefficients[-1:].round(_DIGITS)))
     return head.eval()
 
 
 @torch.no_grad()
-def _score(head: SimilarityHead, statistics: np.ndarray) -> np.ndarray:
+def score(head: SimilarityHead, statistics: np.ndarray) -> np.ndarray:
+    """Probability `[S]` of a boundary, from the statistics `[S, F]` of a film; 0 for the last shot."""
     found = head(torch.from_numpy(statistics)).sigmoid().numpy().astype(np.float64)
     found[-1:] = 0.0
     return found
 
 
-def _threshold(held_out: Sequence[tuple[np.ndarray, np.ndarray]], ratio: float) -> float:
-    """The threshold at which half of the films have fewer than `ratio` times their true scenes, and half have more."""
+def choose_threshold(held_out: Sequence[tuple[np.ndarray, np.ndarray]], ratio: float = 1.0) -> float:
+    """The threshold at which half of the films have fewer than `ratio` times their true scenes, and half have more.
+
+    Args:
+        held_out: probability `[S]` and labels `[S]` of each film.
+    """
     each = []
     for probability, labels in held_out:
         known = labels >= 0

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score
 
 from bassl_fast.heads.similarity import statistic_names
-from bassl_fast.segmentation.similarity import SHIPPED, LabelledFilm, SimilarityModel, fit
+from bassl_fast.segmentation.films import LabelledFilm
+from bassl_fast.segmentation.similarity import SHIPPED, SimilarityModel, fit
 from shard_tools.errors import CheckpointError, FeatureError
 
 
