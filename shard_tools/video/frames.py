@@ -221,11 +221,11 @@ def open_video(film: Path | str) -> Iterator[InputContainer]:
     try:
         # Ignored: a title in Latin-1 is no reason to stop.
         with av.open(source, metadata_errors="ignore") as container:
-            stream = container.streams.best("video")
-            if stream is None:
+            if not container.streams.video:
                 raise SourceError(f"{film}: no video stream, only sound or data; give a video")
-            if stream.disposition & av.stream.Disposition.attached_pic:
+            if not _videos(container):
                 raise SourceError(f"{film}: sound with a cover picture, no video; give a video")
+            stream = video_stream(container)
             if container.format.name.endswith("_pipe") or container.format.name == "image2":
                 raise SourceError(f"{film}: a picture, not a video; give a video")
             if stream.codec_context is None:
@@ -240,8 +240,14 @@ def open_video(film: Path | str) -> Iterator[InputContainer]:
 
 
 def video_stream(container: InputContainer) -> VideoStream:
-    """The video of a container from `open_video`."""
-    return container.streams.best("video")  # type: ignore[return-value]  # checked there
+    """The video of a container from `open_video`: the best by ffmpeg's rule, but never a cover picture."""
+    best, videos = container.streams.best("video"), _videos(container)
+    return best if best in videos else videos[0]  # type: ignore[return-value]  # one that is in `videos` is not None
+
+
+def _videos(container: InputContainer) -> list[VideoStream]:
+    cover = load_library("av").stream.Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
 def _local(path: Path) -> str | IO[bytes]:
@@ -250,7 +256,7 @@ def _local(path: Path) -> str | IO[bytes]:
     if path.stat().st_size == 0:
         raise SourceError(f"{path}: an empty file; fetch it again")
     # "file:" lest ffmpeg takes "Alien: Covenant.mp4" for an address. It takes names as text: others are opened here.
-    return f"file:{path}" if _is_text(path) else open(path, "rb")  # noqa: SIM115  # PyAV closes it
+    return f"file:{path}" if _is_text(path) else open(path, "rb")  # PyAV closes it
 
 
 def _is_text(path: Path) -> bool:

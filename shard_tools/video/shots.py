@@ -97,7 +97,7 @@ def small_frames(film: Path | str, progress: Progress | None = None) -> Iterator
     # One for the whole film: setting one up takes longer than converting a frame. One thread: more would wait for each
     # other longer than they work, and decoding has others.
     reformatter = load_library("av.video.reformatter").VideoReformatter()
-    VideoFrame = load_library("av").VideoFrame  # noqa: N806
+    VideoFrame = load_library("av").VideoFrame
     for shown in decode(film, progress):
         width, height = picture_width(shown), HEIGHT
         if _lies(shown):

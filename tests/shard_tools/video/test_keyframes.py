@@ -19,7 +19,8 @@ from shard_tools.annotations.movienet import labels_of_film, read_labels, read_s
 from shard_tools.errors import BasslFastError, ConfigError, MissingDependency, SourceError
 from shard_tools.sources.keyframe_folder import list_keyframes
 from shard_tools.video.detectors import make_cutter
-from shard_tools.video.keyframes import duration, extract_film, extract_folder, film_name, list_videos
+from shard_tools.video.keyframes import duration, extract_film, extract_folder
+from shard_tools.video.listing import list_videos
 from shard_tools.video.shots import cut_shots, ticks
 
 pytestmark = pytest.mark.slow
@@ -197,13 +198,13 @@ def test_folder_of_films(tmp_path):
     (source / "notes.txt").write_text("not a film")
     assert [path.name for path in list_videos(source)] == ["A.MKV", "b film (2008).mp4"]
 
-    first = extract_folder(source, tmp_path / "one")
+    first, broken = extract_folder(source, tmp_path / "one")
     extract_folder(source, tmp_path / "two")
-    assert list(first) == ["A", "b_film_2008"]
+    assert (list(first), broken) == (["A", "b_film_2008"], [])
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["240P_frames", "anno", "scene318"]
 
-    joined = extract_folder(source, tmp_path / "joined", join="whole film", split="train")
+    joined, _ = extract_folder(source, tmp_path / "joined", join="whole film", split="train")
     assert list(joined) == ["whole_film"]
     root, film = tmp_path / "joined", "whole_film"
     shots, _ = list_keyframes(root / "240P_frames" / film)
@@ -215,16 +216,6 @@ def test_folder_of_films(tmp_path):
     assert times.tolist() == [[0, 23], [24, 47], [48, 71]]
 
 
-def test_film_names_are_plain():
-    assert [film_name(name) for name in ("tt001", "../x", "a b.c", "...", "Nausicaä")] == [
-        "tt001",
-        "x",
-        "a_b_c",
-        "film",
-        "Nausicaä",
-    ]
-
-
 def test_folder_refusals(tmp_path):
     source = tmp_path / "in"
     with pytest.raises(SourceError, match="no such folder"):
@@ -233,9 +224,6 @@ def test_folder_refusals(tmp_path):
     with pytest.raises(SourceError, match="no videos in it"):
         extract_folder(source, tmp_path / "out")
     make(source / "a b.mp4", [3])
-    make(source / "a_b.mkv", [3])
-    with pytest.raises(SourceError, match="rename one"):
-        extract_folder(source, tmp_path / "out")
     with pytest.raises(SourceError, match="not an empty folder"):
         extract_folder(source, source, join="all")
     with pytest.raises(ConfigError, match="split"):
@@ -278,14 +266,19 @@ def test_bad_files_make_one_line_and_leave_nothing(tmp_path, capfd, kind):
     assert capfd.readouterr() == ("", "")
 
 
-def test_bad_file_in_a_folder_leaves_it_empty(tmp_path):
+def test_bad_file_in_a_folder_is_left_out_unless_joined(tmp_path):
     source = tmp_path / "in"
     source.mkdir()
-    make(source / "a.mp4", [24])
     bad_file("cut_mp4", source)
     with pytest.raises(SourceError, match="cut_mp4"):
         extract_folder(source, tmp_path / "out")
+    make(source / "a.mp4", [24])
+    with pytest.raises(SourceError, match="cut_mp4"):
+        extract_folder(source, tmp_path / "out", join="all")
     assert list((tmp_path / "out").iterdir()) == []
+    labels, (error,) = extract_folder(source, tmp_path / "out")
+    assert list(labels) == ["a"]
+    assert "cut_mp4.mp4: cut short" in str(error)
 
 
 @pytest.mark.parametrize("module", ["av", "scenedetect", "cv2"])
