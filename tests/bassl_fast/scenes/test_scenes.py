@@ -19,6 +19,7 @@ import torch
 
 from bassl_fast import SceneDetector, cli
 from bassl_fast.scenes import detector, film
+from bassl_fast.scenes.detector import ColourChange
 from bassl_fast.segmentation.features import FeatureSet
 from shard_tools import plugins
 from tests.bassl_fast.conftest import Project
@@ -321,23 +322,97 @@ def test_impossible_options(film_file: Path, tmp_path: Path, capsys, options, sa
 
 
 def test_folders_and_names(film_file: Path, tmp_path: Path, capsys):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        shutil.copy(film_file, tmp_path / name)
+    """Videos of all folders in a folder; those of one name get longer ones; what is left out is said."""
+    for name in ("film.mp4", "deep/film.mp4", "deep/film.MTS", "deep/._film.mp4", "notes.txt"):
+        (tmp_path / "films" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(film_file, tmp_path / "films" / name)
     argv = ["--baseline", "--out", tmp_path / "out"]
-    said = refused(capsys, "scenes", tmp_path / "a", tmp_path / "b" / "film.mp4", *argv)
-    assert "has the same film name, film, as" in said
+    assert scenes(tmp_path / "films", *argv) == 0
+    assert "left out notes.txt, deep/._film.mp4; not videos by their names" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"films_film", "deep_film", "film_MTS"}
+    assert document(tmp_path / "out" / "film_MTS")["film"] == "film_MTS"
+
     assert "give one film at a time" in refused(
-        capsys, "scenes", film_file, tmp_path / "a.mp4", "--shots", "x.csv", *argv
+        capsys, "scenes", tmp_path / "films", film_file, "--shots", "x.csv", *argv
     )
-    assert scenes(tmp_path / "a", *argv) == 0
-    assert "holds the scenes of" in refused(capsys, "scenes", tmp_path / "b", *argv)
+    assert scenes(film_file, "--baseline", "--out", tmp_path / "one") == 0
+    other = shutil.copy(film_file, tmp_path / "films" / "deep" / "other.mp4")
+    os.utime(other, (0, 0))
+    renamed = (tmp_path / "again" / film_file.name).parent
+    renamed.mkdir()
+    changed = shutil.copy(other, renamed / film_file.name)
+    os.utime(changed, (0, 0))
+    assert "holds the scenes of" in refused(capsys, "scenes", changed, "--baseline", "--out", tmp_path / "one")
     (tmp_path / "mine" / "film").mkdir(parents=True)
     assert "not a result of this command" in refused(
         capsys, "scenes", film_file, "--baseline", "--out", tmp_path / "mine"
     )
     (tmp_path / "empty").mkdir()
     assert "no videos in it" in refused(capsys, "scenes", tmp_path / "empty", *argv)
+
+
+def test_one_film_by_two_paths_is_one(film_file: Path, tmp_path: Path, monkeypatch, capsys):
+    argv = ["--baseline", "--out", tmp_path / "out"]
+    assert scenes(film_file, film_file.parent / "." / ".." / film_file.parent.name / film_file.name, *argv) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["film"]
+    monkeypatch.chdir(film_file.parent)
+    capsys.readouterr()
+    assert scenes(f"./{film_file.name}", *argv) == 0
+    assert "(unchanged)" in capsys.readouterr().out
+
+
+NAMES = ("Alien: Covenant.mp4", "line\nbreak.mp4", "-dash.mp4", "x" * 250 + ".mp4", "b\udcff.mp4", "100%d.mp4")
+
+
+def test_films_of_any_name(film_file: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        shutil.copy(film_file, name)
+    assert scenes("--baseline", "--out", "out", "--", *NAMES) == 0
+    found = {path.name for path in Path("out").iterdir()}
+    assert {"Alien_Covenant", "line_break", "dash", "b", "100_d"} < found
+    assert len(found) == len(NAMES)
+    for name in found:
+        edl = (tmp_path / "out" / name / "scenes.edl").read_text()
+        assert sum(line[:3].isdigit() for line in edl.splitlines()) == len(document(tmp_path / "out" / name)["scenes"])
+
+
+def test_a_bug_that_one_film_shows_does_not_lose_the_others(film_file: Path, tmp_path: Path, monkeypatch, capsys):
+    whole = ColourChange.probability
+
+    def fails_once(self, features, seconds=None):
+        monkeypatch.setattr(ColourChange, "probability", whole)
+        raise ZeroDivisionError("of a test")
+
+    monkeypatch.setattr(ColourChange, "probability", fails_once)
+    other = shutil.copy(film_file, tmp_path / "other.mp4")
+    assert scenes(film_file, other, "--baseline", "--out", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: of a test" in said
+    assert said.endswith(f"1 of 2 films failed, see above; the others are in {tmp_path / 'out'}\n")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["other"]
+
+
+def test_damage_is_said_and_kept(film_file: Path, tmp_path: Path, capsys):
+    data = bytearray(film_file.read_bytes())
+    begin = data.find(b"mdat") + 4
+    for part in (0.2, 0.3, 0.4):
+        at = begin + int(part * (data.find(b"moov") - begin))
+        data[at : at + 60] = bytes(range(60))
+    (tmp_path / "bad.mp4").write_bytes(data)
+    assert scenes(tmp_path / "bad.mp4", "--baseline", "--out", tmp_path / "out") == 0
+    assert "packets or pictures of" in capsys.readouterr().out
+    assert sum(shot["damaged"] for shot in document(tmp_path / "out" / "bad")["shots"]) > 0
+
+
+def test_the_time_code_of_the_first_picture(film_file: Path, tmp_path: Path, capsys):
+    argv = [film_file, "--baseline", "--out", tmp_path / "out"]
+    for start in ("10:00:00:00", "01:00:00:12"):  # the second without decoding again
+        assert scenes(*argv, "--start-timecode", start) == 0
+        assert document(tmp_path / "out" / "film")["shots"][0]["start_timecode"] == start
+    assert scenes(*argv) == 0
+    assert document(tmp_path / "out" / "film")["shots"][0]["start_timecode"] == "00:00:00:00"
+    assert "does not exist at 24 frames a second" in refused(capsys, "scenes", *argv, "--start-timecode", "00:00:00:24")
 
 
 # Examples, and real films
@@ -393,7 +468,9 @@ def test_scenes_behind_an_address(film_file: Path, tmp_path: Path, monkeypatch, 
         for options in (["--scenes", "3"], ["--scenes", "2"]):
             assert scenes(*argv, *options, "--out", tmp_path / "here") == 0
             assert scenes(*argv, *options, *there) == 0
-            assert digests(tmp_path / "s3" / BUCKET / "scenes") == digests(tmp_path / "here")
+            here, remote = digests(tmp_path / "here"), digests(tmp_path / "s3" / BUCKET / "scenes")
+            del here["film/report.html"], remote["film/report.html"]  # says where the film is from there
+            assert remote == here
         assert f"s3://{BUCKET}/scenes/film/report.html" in capsys.readouterr().out
         assert scenes(*argv, "--scenes", "2", *there) == 0
         assert "(unchanged)" in capsys.readouterr().out
