@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from bassl_fast.config.choices import Detail, Engine
+from typing import TYPE_CHECKING
+
+from bassl_fast.config.choices import Detail, Engine, Split
 from shard_tools.errors import ConfigError
 from shard_tools.video.detectors import Detector
+
+if TYPE_CHECKING:
+    from .videos import Videos
 
 
 def scenes(
@@ -21,7 +26,8 @@ def scenes(
     shot_detector: Detector = "transitions",
     start_timecode: str | None = None,
     corrections: str | None = None,
-    split: bool = False,
+    split: Split | None = None,
+    chapters: bool = False,
     batch: int = 16,
     threads: int = 0,
     engine: Engine = "local",
@@ -32,8 +38,8 @@ def scenes(
     With no option, shots are grouped by how alike their colours are and how long they last; the weights for this come
     with the package.
 
-    A folder holds `report.html`, `scenes.csv`, `scenes.json`, `scenes.edl`, `scenes.otio`, `chapters.ffmetadata`,
-    `chapters.txt`, a contact sheet a scene, the key-frames.
+    A folder holds `report.html`, scenes and shots for editing programs (EDL, XML, OTIO, markers) and for spreadsheets,
+    chapters for players, contact sheets and key-frames.
 
     When the command is run again, finished films are kept; with another threshold, number of scenes or minimum length
     their shots are regrouped without decoding the film again.
@@ -56,7 +62,9 @@ def scenes(
             of the file, or 00:00:00:00.
         corrections: scenes corrected by hand, as the report saves them: all files of one film are written again, from
             its results and without decoding it, and later runs keep these scenes.
-        split: also cut the film into a file a scene, without re-encoding; clips begin at the preceding key-frame.
+        split: also write a file a scene. "copy" is fast and encodes nothing again, but clips begin at the preceding
+            key-frame; "exact" encodes the picture again, and clips have exactly the frames of their scenes.
+        chapters: also write a copy of the film with the scenes as chapters, a Matroska file.
         batch: shots encoded at a time.
         threads: CPU threads that decode key-frames; 0 uses all cores.
         engine: "ray" spreads films over the nodes of a cluster, on its GPUs if there are any; every node must be able
@@ -67,6 +75,9 @@ def scenes(
         SourceError: a film cannot be read; the others are finished first.
         CheckpointError, ConfigError: the model cannot be used, or options conflict.
     """
+    from .videos import Videos
+
+    videos = Videos(split, chapters)
     if corrections is not None:
         options: dict[str, object] = {
             "threshold": threshold,
@@ -76,7 +87,7 @@ def scenes(
         }
         options |= {"shots": shots, "start_timecode": start_timecode}
         return [
-            _correct(films, corrections, out, split, [name for name, value in options.items() if value is not None])
+            _correct(films, corrections, out, videos, [name for name, value in options.items() if value is not None])
         ]
     from .jobs import Model, find_scenes  # here, so that `--help` does not wait for torch
 
@@ -86,10 +97,10 @@ def scenes(
             raise ConfigError(f"{name} {value}: must be at least {least}")
     model = Model(checkpoint, encoder, baseline, detail or "normal", batch, threads)
     grouping = {"threshold": threshold, "scenes": scenes, "min_scene": min_scene}
-    return find_scenes(films, model, out, grouping, shots, shot_detector, start_timecode, split, engine, address)
+    return find_scenes(films, model, out, grouping, shots, shot_detector, start_timecode, videos, engine, address)
 
 
-def _correct(films: list[str], corrections: str, out: str, split: bool, conflicts: list[str]) -> str:
+def _correct(films: list[str], corrections: str, out: str, videos: Videos, conflicts: list[str]) -> str:
     """Raises: ConfigError for options that corrections answer, or several films."""
     from .results import correct_results
 
@@ -99,7 +110,7 @@ def _correct(films: list[str], corrections: str, out: str, split: bool, conflict
         )
     if len(films) != 1:
         raise ConfigError(f"corrections: of one film, but there are {len(films)} films; give one film at a time")
-    return correct_results(films[0], corrections, out, split)
+    return correct_results(films[0], corrections, out, videos)
 
 
 def _check_model(

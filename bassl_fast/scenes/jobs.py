@@ -31,8 +31,9 @@ from . import exports
 from .corrections import correct, is_corrected
 from .detector import SceneDetector, check_grouping, timing_of
 from .film import FilmScenes
-from .results import SCENES, identity, read_earlier, write_results
+from .results import SCENES, identity, not_written, read_earlier, write_results
 from .sources import name_sources
+from .videos import Videos, Written
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
 
@@ -63,7 +64,7 @@ class _Job(NamedTuple):
     shots: dict[str, Any]
     grouping: dict[str, Any]
     start_timecode: str | None
-    split: bool
+    videos: Videos
     formats: list[str]
 
     def anywhere(self, threads: int) -> _Job:
@@ -86,7 +87,7 @@ def find_scenes(
     shots: str | None,
     shot_detector: Detector,
     start_timecode: str | None,
-    split: bool,
+    videos: Videos,
     engine: Engine,
     address: str | None,
 ) -> list[str]:
@@ -109,7 +110,7 @@ def find_scenes(
         read_shot_list(Path(shots))
         cut_by = {"shots_sha256": checkpoint.sha256(shots)}
     cutting = {"shots": shots, "shot_detector": shot_detector}
-    job = _Job(model, out, cut_by, cutting, grouping, start_timecode, split, formats)
+    job = _Job(model, out, cut_by, cutting, grouping, start_timecode, videos, formats)
     with engines.cluster(engine, address, gpu=True) as each:
         return _run(job, sources, each)
 
@@ -180,7 +181,7 @@ def _one(
     if bar is not None:
         bar.set_description(name)
         progress = bar.update
-    asked = {**job.grouping, "detail": job.model.detail, "split": job.split, "exports": job.formats}
+    asked = {**job.grouping, "detail": job.model.detail, "exports": job.formats, **job.videos._asdict()}
     asked["start_timecode"] = job.start_timecode
     try:
         made_by = {"film": identity(source), **job.cut_by, **detector.model.made_by}
@@ -204,10 +205,13 @@ def _one(
             given = {**job.grouping, **job.shots, "start_timecode": job.start_timecode}
             film = replace(detector(source, **given, progress=progress), name=name)
         kept = bool(earlier and (earlier["made_by"], earlier["asked"]) == (made_by, asked))
+        written = Written([])
         if not kept:
             same = earlier if earlier and earlier["made_by"] == made_by else None
-            write_results(folder, film, made_by, asked, same, is_remote(run.out))
+            written = write_results(folder, film, made_by, asked, same, is_remote(run.out))
             run.replace(name, SCENES)
+        if written.failed:
+            return name, not_written(written.failed, run.where(name))
     except (SourceError, RemoteError, FeatureError) as error:
         return name, error.with_traceback(None)  # whose frames hold the key-frames of the film
     except (BasslFastError, MemoryError):
@@ -217,7 +221,8 @@ def _one(
             raise
         print(masked(traceback.format_exc()), file=sys.stderr)
         return name, SourceError(f"{source}: {type(error).__name__}, a bug that its traceback shows; please report it")
-    return name, _summary(film, run.where(f"{name}/report.html"), kept)
+    lines = [_summary(film, run.where(f"{name}/report.html"), kept), *written.said]
+    return name, "\n  ".join(lines)
 
 
 def _durations(sources: dict[str, str]) -> tuple[dict[str, float], dict[str, Exception]]:

@@ -20,9 +20,9 @@ from .corrections import check_same_film, correct, read_corrections
 from .exports.tables import COLUMNS, scene_row
 from .film import FilmScenes, Scene
 from .page import film_page
-from .sheet import contact_sheet
+from .sheet import contact_sheets
 from .sources import name_of
-from .split import split_film
+from .videos import Videos, Written, write_videos
 
 SCENES = "scenes.json"  # says how the folder was made
 
@@ -66,8 +66,10 @@ def write_results(
     asked: dict[str, Any],
     earlier: dict[str, Any] | None = None,
     remote: bool = False,
-) -> None:
+) -> Written:
     """Write all files of a film; the folder appears, or replaces an earlier one, when all are written.
+
+    Video files that cannot be written do not stop the others; `scenes.json` then says that none were asked for.
 
     Args:
         made_by, asked: see `exports.scenes_json`.
@@ -77,34 +79,35 @@ def write_results(
     draft, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
     for leftover in (draft, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    document = exports.scenes_json(film, made_by, asked)
-    page = film_page(film, document, None if remote else folder)
     try:
         for name in (exports.KEYFRAMES, "sheets"):
             (draft / name).mkdir(parents=True)
+        written = write_videos(film, draft, Videos(asked["split"], asked["chapters"]))
+        asked = asked | (Videos()._asdict() if written.failed else {})
+        document = exports.scenes_json(film, made_by, asked)
+        page = film_page(film, document, None if remote else folder)
         for shot in film.shots:
             for i, jpeg in enumerate(shot.keyframes):
                 (draft / exports.KEYFRAMES / keyframe_name(shot.number, i)).write_bytes(jpeg)
         for scene in film.scenes:
             if not (earlier and _link_sheets(folder, draft, scene, film, earlier)):
-                (draft / "sheets" / f"scene-{scene.number:03d}.jpg").write_bytes(contact_sheet(scene))
+                for name, sheet in contact_sheets(scene):
+                    (draft / "sheets" / name).write_bytes(sheet)
         for name, text in {**exports.texts(film), SCENES: document}.items():
             (draft / name).write_text(text, encoding="utf-8")
-        if asked["split"]:
-            (draft / "clips").mkdir()
-            split_film(film, draft / "clips")
         if earlier:
             page.shrunk = earlier_blocks(folder / "report.html", page)
         write_report(draft / "report.html", film.name, [page], {}, film.threshold, {}, subtitle=_subtitle(film))
         if folder.exists():
             folder.rename(old)
         draft.rename(folder)
+        return written
     finally:
         for leftover in (draft, old):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def correct_results(source: str, corrections: str, out: str, split: bool) -> str:
+def correct_results(source: str, corrections: str, out: str, videos: Videos) -> str:
     """Write the results of a film again with scenes corrected by hand; the folder.
 
     Nothing is decoded, and the film need not be there any more.
@@ -126,19 +129,28 @@ def correct_results(source: str, corrections: str, out: str, split: bool) -> str
         raise SourceError(f"{run.where(name)}: no results of this film yet; run without --corrections first")
     check_same_film(corrections, document, earlier)
     film = correct(exports.read_film(folder, earlier), document)
-    made_by, asked = earlier["made_by"], earlier["asked"] | {"split": split, "exports": sorted(exports.formats())}
+    made_by, asked = earlier["made_by"], earlier["asked"] | videos._asdict() | {"exports": sorted(exports.formats())}
     if there:
         if made_by["film"] != identity(source):
             raise SourceError(
                 f"{source}: changed since its scenes were found; run without --corrections, correct again"
             )
         film = replace(film, source=source)
-    write_results(folder, film, made_by, asked, earlier, is_remote(out))
+    written = write_results(folder, film, made_by, asked, earlier, is_remote(out))
     run.replace(name, SCENES)
     edited = count(len(film.corrected), "edited boundary", "edited boundaries")
     counts = f"{count(len(film.scenes), 'scene')} of {count(len(film.shots), 'shot')}, {edited}"
     print(f"{name}: {counts}, {count(len(film.names), 'name')}\n  {run.where(f'{name}/report.html')}", flush=True)
+    for line in written.said:
+        print(f"  {line}", flush=True)
+    if written.failed:
+        raise not_written(written.failed, run.where(name))
     return run.where(name)
+
+
+def not_written(error: Exception, folder: str) -> SourceError:
+    """The error of a video file that could not be written, of a film whose other results were."""
+    return SourceError(f"{error}; all else is in {folder}")
 
 
 def _link_sheets(folder: Path, draft: Path, scene: Scene, film: FilmScenes, earlier: dict[str, Any]) -> bool:

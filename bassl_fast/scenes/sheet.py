@@ -1,8 +1,9 @@
-"""A contact sheet: the shots of a scene in one image."""
+"""Contact sheets: the shots of a scene in one image, or in several pages."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from math import ceil, sqrt
 
 from PIL import Image, ImageDraw, ImageFont
@@ -10,22 +11,35 @@ from PIL import Image, ImageDraw, ImageFont
 from .film import Scene, SceneShot, clock
 
 CELL = 240  # pixels, width of a shot
-MOST = 100  # shots on a sheet; more would be too small to see, and take much memory
+MOST = 100  # shots on a page; more would be too small to see
 GAP, LINE = 8, 22  # pixels: between images, height of a line of text
 
 
-def contact_sheet(scene: Scene) -> bytes:
-    """JPEG of the middle key-frame of every shot in rows, with number and start; of a long scene, `MOST` shots."""
-    total = len(scene.shots)
-    shots = [scene.shots[i * total // MOST] for i in range(MOST)] if total > MOST else scene.shots
+def contact_sheets(scene: Scene) -> Iterator[tuple[str, bytes]]:
+    """File name and JPEG of each page: `scene-001.jpg`, or `scene-001-1.jpg`, ... for more than `MOST` shots."""
+    pages = [scene.shots[i : i + MOST] for i in range(0, len(scene.shots), MOST)]
+    for page, shots in enumerate(pages, 1):
+        several = len(pages) > 1
+        yield (
+            f"scene-{scene.number:03d}{f'-{page}' * several}.jpg",
+            _page(shots, f"{_title(scene)}{f'   page {page} of {len(pages)}' * several}"),
+        )
+
+
+def _title(scene: Scene) -> str:
+    named = f"   {scene.name}" if scene.name else ""
+    return f"scene {scene.number}{named}   {clock(scene.start)} - {clock(scene.end)}"
+
+
+def _page(shots: tuple[SceneShot, ...], title: str) -> bytes:
+    """The middle key-frame of every shot in rows, with number and start."""
     columns = len(shots) if len(shots) <= 4 else max(4, ceil(sqrt(len(shots))))
     high = _picture(shots[0]).height  # key-frames of a film are of one size
     step_x, step_y = CELL + GAP, high + LINE
     size = GAP + columns * step_x, LINE + GAP + ceil(len(shots) / columns) * step_y
     sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    some = f"   {MOST} of {total} shots" * (total > MOST)
-    draw.text((GAP, 5), f"scene {scene.number}   {clock(scene.start)} - {clock(scene.end)}{some}", "black", font)
+    draw.text((GAP, 5), title, "black", font)
     for i, shot in enumerate(shots):
         x, y = GAP + i % columns * step_x, LINE + GAP + i // columns * step_y
         sheet.paste(_picture(shot), (x, y))

@@ -1,98 +1,160 @@
-"""A film split into one file a scene, without re-encoding."""
+"""A film split into a file a scene: copied from the key-frame before, or encoded again to the frame."""
 
 from __future__ import annotations
 
+from collections import deque
 from fractions import Fraction
-from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+import numpy as np
+
+from bassl_fast.config.choices import Split
 from shard_tools.errors import SourceError
-from shard_tools.video.frames import EPSILON, load_library, open_video, video_stream
-from shard_tools.video.listing import VIDEO_SUFFIXES
+from shard_tools.video.frames import open_video
 
-from .film import FilmScenes
+from .clip import Clip
+from .encode import encode_clips
+from .film import FilmScenes, Scene
+from .packets import Timed, VideoIndex, decoding_times, errors, read_index, timed_packets
 
-if TYPE_CHECKING:
-    from av import Packet
-    from av.container import InputContainer
-    from av.video.stream import VideoStream
+_CONTAINERS = {  # those that clips keep; others become Matroska
+    "copy": (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".mts", ".m2ts", ".avi"),
+    "exact": (".mp4", ".m4v", ".mov", ".mkv"),
+}
+_APART = 5  # seconds by which picture and sound of one time may be apart in a file
 
 
-def split_film(film: FilmScenes, folder: Path) -> None:
-    """Write `scene-001.mp4`, ... to `folder`, in the container of the film; video and sound are copied unchanged.
+def split_film(film: FilmScenes, folder: Path, how: Split, index: VideoIndex | None = None) -> list[str]:
+    """Write `scene-001.mp4`, ... to `folder`, with all sound tracks, subtitles and tags that the container takes.
 
-    A copied stream can only start at a key-frame of the video. So a clip holds the whole scene, preceded by the end of
-    the scene before, back to the last key-frame: often a few seconds.
+    Args:
+        how: "copy" encodes nothing again. Such a clip can only begin at a key-frame of the video, so it begins with the
+            end of the scene before, often a few seconds. "exact" encodes the picture again: a clip has the frames of
+            its scene and no other. Sound and subtitles are copied in both.
+        index: of the film, if it was read already.
+
+    Returns:
+        What clips hold besides their scenes, and what they lack, for people.
 
     Raises:
-        SourceError: the streams cannot be copied to this container.
+        SourceError: the film cannot be read, or a clip cannot be written.
     """
-    av = load_library("av")
-    suffix = Path(film.source).suffix.lower()
-    suffix = suffix if suffix in VIDEO_SUFFIXES else ".mkv"
+    own = Path(film.source).suffix.lower()
+    suffix = own if own in _CONTAINERS[how] else ".mkv"
+    index = index or read_index(film.source)
+    spans = [_Span.of(scene, index) for scene in film.scenes]
+    begins = [index.seconds(span.begin) if how == "copy" else scene.start for scene, span in _pairs(film, spans)]
+    clips = [
+        Clip(film.timing, folder / f"scene-{scene.number:03d}{suffix}", begin)
+        for scene, begin in zip(film.scenes, begins, strict=True)
+    ]
+    try:
+        try:
+            if how == "copy":
+                _copy_clips(film, clips, spans, index)
+            else:
+                encode_clips(film.source, film.scenes, clips, index)
+        finally:
+            for clip in clips:
+                clip.close()
+    except errors() as error:
+        reason = getattr(error, "strerror", None) or error
+        fix = "give --split exact" if how == "copy" else "leave out --split"
+        raise SourceError(f"{film.source}: cannot be split into {suffix} files ({reason}); {fix}") from None
+    said = _beyond(film, spans, index) if how == "copy" else []
+    lost = dict.fromkeys(text for clip in clips for text in clip.lost.values())
+    return [*said, *([f"clips lack {', '.join(lost)}"] if lost else [])]
+
+
+class _Span(NamedTuple):
+    """What a copied clip holds of the video.
+
+    Attributes:
+        numbers: `[N]` of its packets, ascending.
+        dts: `[N]` when to decode them, in ticks.
+        begin: when the first is shown, in ticks.
+        late: how many are shown after the end of the scene.
+    """
+
+    numbers: np.ndarray
+    dts: np.ndarray
+    begin: int
+    late: int
+
+    @classmethod
+    def of(cls, scene: Scene, index: VideoIndex) -> _Span:
+        """From the last key-frame shown by its start to the last packet shown before its end.
+
+        Among them are packets shown after the end, from which pictures of the scene are made. Those shown before the
+        key-frame are left out, as they are made from what is before it.
+        """
+        start, end = index.tick(scene.start), index.tick(scene.end)
+        keys = np.flatnonzero(index.key & (index.pts <= start))
+        key = int(keys[-1]) if len(keys) else 0
+        begin = int(index.pts[key])
+        numbers = np.flatnonzero(index.pts >= begin)
+        numbers = numbers[numbers >= key]
+        last = numbers[index.pts[numbers] < end].max(initial=key)
+        numbers = numbers[numbers <= last]
+        pts = index.pts[numbers]
+        return cls(numbers, decoding_times(pts), begin, int((pts >= end).sum()))
+
+
+def _pairs(film: FilmScenes, spans: list[_Span]) -> list[tuple[Scene, _Span]]:
+    return list(zip(film.scenes, spans, strict=True))
+
+
+def _beyond(film: FilmScenes, spans: list[_Span], index: VideoIndex) -> list[str]:
+    """How far copied clips go beyond their scenes."""
+    early = max(scene.start - index.seconds(span.begin) for scene, span in _pairs(film, spans))
+    late = max(span.late for span in spans)
+    said = [f"begin up to {early:.1f} s early, at a key-frame of the video"] if early > 0.05 else []
+    said += [f"end up to {late} frame{'s' * (late > 1)} late, from which others are made"] if late else []
+    return [f"clips {' and '.join(said)}"] if said else []
+
+
+def _copy_clips(film: FilmScenes, clips: list[Clip], spans: list[_Span], index: VideoIndex) -> None:
+    """Write clips in one pass over the film; those next to each other share packets.
+
+    Raises:
+        FFmpegError, ValueError: of PyAV.
+    """
+    zero = index.first * index.base
+    todo = deque(
+        _Copying(clip, span, span.begin * index.base, zero + Fraction(scene.end))
+        for clip, (scene, span) in zip(clips, _pairs(film, spans), strict=True)
+    )
+    active: list[_Copying] = []
     with open_video(film.source) as container:
-        for scene in film.scenes:
-            target = folder / f"scene-{scene.number:03d}{suffix}"
-            try:
-                _copy(container, scene.start, scene.end, target)
-            except (av.FFmpegError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise SourceError(
-                    f"{film.source}: cannot be copied to {target.name} ({reason}); leave out --split"
-                ) from None
+        for timed in timed_packets(container, index):
+            if timed.number is not None:
+                while todo and todo[0].begin <= timed.time + _APART:
+                    active.append(todo.popleft())
+                    active[-1].clip.open(container)
+                for ended in [one for one in active if one.end + _APART < timed.time]:
+                    ended.clip.close()
+                    active.remove(ended)
+            for one in active:
+                one.copy(timed, index)
 
 
-def _copy(container: InputContainer, start: float, end: float, target: Path) -> None:
-    video = video_stream(container)
-    sources = [video, *(stream for stream in container.streams.audio if stream.codec_context is not None)]
-    zero = float((video.start_time or 0) * video.time_base)  # time 0 of the film, on the container's clock
-    end = zero + end - EPSILON
-    begin = _seek_key_frame(container, video, zero + start + EPSILON)
-    with load_library("av").open(str(target), "w") as out:
-        copies = {stream.index: out.add_stream_from_template(stream) for stream in sources}
-        begun, going_on = False, set(copies)
-        for packet in container.demux(sources):
-            if packet.dts is None or not going_on:
-                break  # the end of the file, or of the scene
-            of_video = packet.stream_index == video.index
-            begun = begun or (of_video and packet.pts == begin)
-            if float(packet.dts * packet.time_base) >= end:
-                going_on.discard(packet.stream_index)
-            elif begun and (of_video or _time(packet) >= begin * video.time_base):
-                _shift(packet, begin * video.time_base)  # type: ignore[arg-type]
-                packet.stream = copies[packet.stream_index]
-                out.mux(packet)
+class _Copying(NamedTuple):
+    """A clip and what it is to hold: the packets of `span`, and others from `begin` to `end` on the file's clock."""
 
+    clip: Clip
+    span: _Span
+    begin: Fraction
+    end: Fraction
 
-def _seek_key_frame(container: InputContainer, video: VideoStream, time: float) -> int:
-    """Seek to the last key-frame at or before `time`, or a little before it; its time in ticks of the stream.
-
-    A seek in a container without an index (MPEG-TS) may go too far, so the packets are checked.
-    """
-    first = float((video.start_time or 0) * video.time_base)
-    for back in (0, 2, 8, 32, 128, inf):
-        target = max(first, time - back)
-        container.seek(int(target / video.time_base), stream=video)
-        found = None
-        for packet in container.demux(video):
-            if packet.dts is None or float(packet.dts * video.time_base) > time:
-                break
-            if packet.is_keyframe and packet.pts is not None and _time(packet) <= time:
-                found = packet.pts
-        if found is not None:
-            container.seek(int(target / video.time_base), stream=video)
-            return found
-    raise ValueError("no key-frame at its start")
-
-
-def _time(packet: Packet) -> float:
-    return float((packet.dts if packet.pts is None else packet.pts) * packet.time_base)
-
-
-def _shift(packet: Packet, seconds: Fraction) -> None:
-    """Make the clip start at 0."""
-    ticks = round(seconds / packet.time_base)
-    packet.dts -= ticks
-    if packet.pts is not None:
-        packet.pts -= ticks
+    def copy(self, timed: Timed, index: VideoIndex) -> None:
+        """Write a packet if it belongs to the clip."""
+        span = self.span
+        if timed.number is None:
+            if self.begin <= timed.time < self.end:
+                self.clip.other(timed.packet, timed.stream, timed.base, timed.time - self.begin)
+            return
+        at = int(np.searchsorted(span.numbers, timed.number))
+        if at < len(span.numbers) and span.numbers[at] == timed.number:
+            pts, dts = (int(ticks) - span.begin for ticks in (index.pts[timed.number], span.dts[at]))
+            self.clip.picture(timed.packet, timed.stream, index.base, pts, dts)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from bassl_fast.scenes import exports
 from bassl_fast.scenes.film import FilmScenes
-from bassl_fast.scenes.sheet import contact_sheet
+from bassl_fast.scenes.sheet import contact_sheets
 from tests.films import picture
 
 from .test_film import film
@@ -104,17 +104,35 @@ def test_a_contact_sheet_holds_every_shot(shots, size):
     scene = film([0.1] * shots).scenes[0]
     for shot in scene.shots:
         object.__setattr__(shot, "keyframes", (b"", picture(shot.number, (320, 214)), b""))
-    with Image.open(io.BytesIO(contact_sheet(scene))) as sheet:
-        assert (sheet.format, sheet.width) == ("JPEG", size[0])
+    ((name, jpeg),) = contact_sheets(scene)
+    with Image.open(io.BytesIO(jpeg)) as sheet:
+        assert (name, sheet.format, sheet.width) == ("scene-001.jpg", "JPEG", size[0])
         assert sheet.height == 30 + -(-shots // (shots if shots <= 4 else max(4, -(-(shots**0.5) // 1)))) * (160 + 22)
 
 
-def test_a_contact_sheet_of_a_long_scene_holds_some_of_its_shots():
+def test_contact_sheets_of_a_long_scene_are_pages_that_hold_every_shot():
     scene = film([0.1] * 250).scenes[0]
     for shot in scene.shots:
-        object.__setattr__(shot, "keyframes", (picture(shot.number % 7, (64, 48)),))
-    with Image.open(io.BytesIO(contact_sheet(scene))) as sheet:
-        assert sheet.size == (8 + 10 * 248, 30 + 10 * (180 + 22))
+        object.__setattr__(shot, "keyframes", (_grey(shot.number),))
+    found = {}
+    for name, jpeg in contact_sheets(scene):
+        with Image.open(io.BytesIO(jpeg)) as sheet:
+            found[name] = sheet.size
+            page, columns = int(name[-5]), (sheet.width - 8) // 248
+            for i in range(100 if page < 3 else 50):
+                x, y = 8 + i % columns * 248 + 120, 30 + i // columns * 202 + 90
+                assert sheet.getpixel((x, y))[0] == pytest.approx(100 * (page - 1) + i, abs=2)
+    assert found == {
+        "scene-001-1.jpg": (8 + 10 * 248, 30 + 10 * 202),
+        "scene-001-2.jpg": (8 + 10 * 248, 30 + 10 * 202),
+        "scene-001-3.jpg": (8 + 8 * 248, 30 + 7 * 202),
+    }
+
+
+def _grey(level: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (64, 48), (level, level, level)).save(out, "JPEG", quality=95)
+    return out.getvalue()
 
 
 def test_how_a_shot_begins_is_kept_and_may_be_missing(tmp_path):

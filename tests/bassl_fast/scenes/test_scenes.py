@@ -20,6 +20,7 @@ import torch
 from bassl_fast import SceneDetector, cli
 from bassl_fast.scenes import detector, film
 from bassl_fast.scenes.detector import ColourChange
+from bassl_fast.scenes.exports import FORMATS
 from bassl_fast.segmentation.features import FeatureSet
 from shard_tools import plugins
 from tests.bassl_fast.conftest import Project
@@ -33,10 +34,7 @@ from tests.videos import PEAK, draw_video, join_videos, loop_video
 
 pytestmark = pytest.mark.slow
 
-FILES = {
-    *("report.html", "scenes.csv", "scenes.json", "scenes.edl", "scenes.otio", "chapters.ffmetadata", "chapters.txt"),
-    *("sheets", "keyframes"),
-}
+FILES = {"report.html", "scenes.json", "sheets", "keyframes", *FORMATS}
 
 
 def scenes(*argv: object) -> int:
@@ -48,7 +46,7 @@ def document(folder: Path) -> dict:
 
 
 def test_a_film_from_a_checkpoint(project: Project, film_file: Path, tmp_path: Path, capsys):
-    argv = [film_file, "--checkpoint", project.finetuned, "--out", tmp_path, "--split"]
+    argv = [film_file, "--checkpoint", project.finetuned, "--out", tmp_path, "--split", "copy"]
     assert scenes(*argv, "--scenes", "2") == 0
     said = capsys.readouterr().out
     assert "film: 2 scenes of 4 shots, threshold" in said
@@ -176,7 +174,7 @@ def test_an_interrupted_run_keeps_what_is_finished(film_file: Path, tmp_path: Pa
 def test_a_film_behind_an_address(film_file: Path, tmp_path: Path, capsys):
     with http_server(film_file.parent) as port:
         address = f"http://127.0.0.1:{port}/film.mp4"
-        assert scenes(address, "--baseline", "--out", tmp_path, "--split") == 0
+        assert scenes(address, "--baseline", "--out", tmp_path, "--split", "copy") == 0
         argv = ["scenes", f"http://127.0.0.1:{port}/none.mp4", "--baseline", "--out", tmp_path]
         assert "no such file at this address" in refused(capsys, *argv)
     assert scenes(film_file, "--baseline", "--out", tmp_path / "here") == 0

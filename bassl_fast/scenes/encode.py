@@ -1,0 +1,119 @@
+"""Clips whose picture is encoded again, so that each has the frames of its scene and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import islice
+from typing import TYPE_CHECKING, cast
+
+from shard_tools.annotations.labels import FPS
+from shard_tools.video.frames import Shown, decode, load_library, open_video, video_stream
+
+from .clip import Clip
+from .film import Scene
+from .packets import Timed, VideoIndex, timed_packets
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer, OutputContainer
+    from av.video.stream import VideoStream
+
+_TICKS = 90_000  # a second: a multiple of most frame rates
+_APART = 5  # seconds by which picture and sound of one time may be apart in a file
+_ENCODERS = {"libx264": {"crf": "18", "preset": "fast"}, "mpeg4": {"qmin": "2", "qmax": "2"}}  # the first there is
+
+
+def encode_clips(source: str, scenes: Iterable[Scene], clips: Iterable[Clip], index: VideoIndex) -> None:
+    """Write a clip of each scene of a film: pictures encoded, all else copied.
+
+    Raises:
+        SourceError: the film cannot be read.
+        FFmpegError, ValueError: of PyAV, a clip cannot be written.
+    """
+    frames = decode(source)
+    with open_video(source) as container:
+        others = _Others(container, index)
+        for scene, clip in zip(scenes, clips, strict=True):
+            encoder = None
+            for shown in islice(frames, scene.shots[-1].last + 1 - scene.shots[0].first):
+                if encoder is None:
+                    encoder = _Encoder(shown, video_stream(container))
+                    clip.open(container, encoder.add)
+                encoder.write(shown, shown.start - scene.start)
+                others.copy(clip, scene.start, min(shown.end, scene.end))
+            if encoder is not None:
+                encoder.finish()
+            clip.close()
+
+
+class _Others:
+    """Packets that are no pictures, in the order of the file, which may lag behind the picture or run ahead."""
+
+    def __init__(self, container: InputContainer, index: VideoIndex) -> None:
+        self._index, self._video = index, video_stream(container).index
+        self._packets: Iterator[Timed] | None = timed_packets(container, index)
+        self._read, self._waiting = 0.0, list[tuple[float, Timed]]()
+
+    def copy(self, clip: Clip, start: float, until: float) -> None:
+        """Write those of a clip that starts at `start` up to `until`, in seconds of the film."""
+        zero = self._index.first * self._index.base
+        while self._packets and self._read < until + _APART:
+            timed = next(self._packets, None)
+            if timed is None:
+                self._packets = None
+                break
+            time = float(timed.time - zero)
+            if timed.number is not None:
+                self._read = max(self._read, time)
+            elif time >= start:
+                self._waiting.append((time, timed))
+        due = [timed for time, timed in self._waiting if time < until]
+        self._waiting = [(time, timed) for time, timed in self._waiting if time >= until]
+        begin = zero + Fraction(start)
+        for timed in due:
+            if timed.time >= begin:
+                clip.other(timed.packet, timed.stream, timed.base, timed.time - begin)
+
+
+class _Encoder:
+    """The video of a clip, as large and of the colours of the frame that it begins with."""
+
+    def __init__(self, shown: Shown, source: VideoStream) -> None:
+        self._shown, self._source = shown, source
+        self._size = shown.frame.width // 2 * 2, shown.frame.height // 2 * 2
+        self._format = shown.frame.format.name
+        self._out: OutputContainer
+        self._stream: VideoStream
+
+    def add(self, out: OutputContainer) -> VideoStream:
+        """Add it to a file."""
+        av = load_library("av")
+        name = next(name for name in _ENCODERS if name in av.codecs_available)
+        if self._format not in [known.name for known in av.Codec(name, "w").video_formats or ()]:
+            self._format = "yuv420p"
+        rate = self._source.average_rate or Fraction(FPS)
+        stream = cast("VideoStream", out.add_stream(name, rate=rate, options=_ENCODERS[name]))
+        codec = stream.codec_context
+        codec.width, codec.height = self._size
+        codec.pix_fmt, codec.time_base = self._format, Fraction(1, _TICKS)
+        codec.sample_aspect_ratio = Fraction(self._shown.pixel_aspect).limit_denominator(1000)
+        for key in ("color_range", "color_primaries", "color_trc", "colorspace"):
+            setattr(codec, key, getattr(self._source.codec_context, key))
+        if self._shown.rotation:
+            stream.set_display_rotation(self._shown.rotation)
+        self._out, self._stream = out, stream
+        return stream
+
+    def write(self, shown: Shown, start: float) -> None:
+        """Encode a frame, shown from `start` in seconds of the clip."""
+        frame: VideoFrame = shown.frame
+        if (frame.format.name, frame.width, frame.height) != (self._format, *self._size):
+            frame = frame.reformat(*self._size, self._format)
+        frame.pts, frame.time_base = round(start * _TICKS), Fraction(1, _TICKS)
+        frame.pict_type = 0  # free: not as it was encoded before
+        self._out.mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        """Encode what was held back."""
+        self._out.mux(self._stream.encode())

@@ -1,0 +1,255 @@
+"""Packets of a film and when they are shown, and streams copied to another file without re-encoding.
+
+A container may give a packet a time for decoding and one for showing; B-frames are decoded in another order than
+shown. Only the latter counts here: scenes are made of pictures as shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from shard_tools.video.frames import first_frame, load_library, open_video, video_stream
+
+if TYPE_CHECKING:
+    from av import Packet
+    from av.container import InputContainer, OutputContainer
+    from av.stream import Stream
+
+_BACK, _GAP = 1.0, 10.0  # seconds, as in shard_tools.video.frames: more is another recording
+_FORMATS = {".m4v": "mp4", ".mkv": "matroska"}  # where ffmpeg would choose another by the name
+_SAME = -(1 << 62)  # time of a packet that has none: it follows the one before
+_STALE = ("_statistics", "bps", "duration", "number_of_", "encoder", "timecode", "major_", "minor_", "compatible_")
+
+
+class VideoIndex(NamedTuple):
+    """The video of a file, packet by packet in the order of the file.
+
+    Attributes:
+        pts: `[N]` int64, when each is shown, in ticks of `base` on a clock that never starts again.
+        key: `[N]` bool, decodable on its own.
+        base: seconds of a tick.
+        first: when the first picture that can be decoded is shown, in ticks.
+        start: when the first packet of any stream is shown, in seconds.
+        shifts: seconds to add to the clock of the file; a second one and more where recordings were joined.
+    """
+
+    pts: np.ndarray
+    key: np.ndarray
+    base: Fraction
+    first: int
+    start: Fraction
+    shifts: tuple[Fraction, ...]
+
+    def tick(self, seconds: float) -> int:
+        """Of a time in the film, which counts from the first picture."""
+        return self.first + round(seconds / self.base)
+
+    def seconds(self, tick: int) -> float:
+        """In the film, from the first picture."""
+        return float((tick - self.first) * self.base)
+
+
+class Timed(NamedTuple):
+    """A packet, which `mux` may change, and what it was.
+
+    Attributes:
+        stream: index of its stream.
+        base: seconds of a tick of it.
+        time: when it is shown, in seconds of the clock of `VideoIndex`.
+        number: of a packet of the video, from 0; None of another.
+    """
+
+    packet: Packet
+    stream: int
+    base: Fraction
+    time: Fraction
+    number: int | None
+
+
+def read_index(film: str) -> VideoIndex:
+    """Read all packets of a file.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    with open_video(film) as container:
+        frame = first_frame(film, container)
+    pts: list[int] = []
+    key: list[bool] = []
+    starts: list[Fraction] = []
+    seen: set[int] = set()
+    with open_video(film) as container:
+        video = video_stream(container)
+        for packet in _packets(container):
+            time = packet.dts if packet.pts is None else packet.pts
+            if packet.stream_index not in seen and time is not None:
+                starts.append(time * packet.time_base)
+                seen.add(packet.stream_index)
+            if packet.stream_index == video.index:
+                pts.append(_SAME if time is None else time)
+                key.append(packet.is_keyframe)
+        base = Fraction(video.time_base or 0)
+        gap = _GAP if container.format.name == "mpegts" else inf
+        guessed = container.format.name == "avi" and bool(video.codec_context.has_b_frames)
+    shown, shifts = _continuous(_in_order_of_decoder(film, pts) if guessed else pts, base, gap)
+    first = min(shown) if frame.pts is None else round(frame.pts * Fraction(frame.time_base or base) / base)
+    start = min(*starts, first * base) if starts else first * base
+    return VideoIndex(np.array(shown, np.int64), np.array(key, bool), base, first, start, tuple(shifts))
+
+
+def _packets(container: InputContainer) -> Iterator[Packet]:
+    """Without the empty ones at the end, which only flush decoders."""
+    return (packet for packet in container.demux() if packet.size and packet.stream is not None)
+
+
+def _continuous(pts: list[int], base: Fraction, gap: float) -> tuple[list[int], list[Fraction]]:
+    """Times on one clock, as `shard_tools.video.frames.decode` gives them, and the shifts to it in seconds."""
+    back, gap_ticks = _BACK / base, gap / float(base)
+    shift, highest, step = 0, None, 1
+    shifts, found = [Fraction(0)], []
+    for time in pts:
+        if highest is None:
+            highest = time
+        elif time == _SAME:
+            time = highest + step - shift
+        elif not highest - back <= time + shift <= highest + step + gap_ticks:
+            shift = highest + step - time
+            shifts.append(shift * base)
+        step = abs(time + shift - highest) or step
+        highest = max(highest, time + shift)
+        found.append(time + shift)
+    return found, shifts
+
+
+def _in_order_of_decoder(film: str, pts: list[int]) -> list[int]:
+    """Times of an AVI file, which has none: what ffmpeg gives its packets says nothing about when they are shown.
+
+    The decoder knows the order. It hands every picture out with the time that its packet came with.
+    """
+    with open_video(film) as container:
+        stream = video_stream(container)
+        stream.thread_type = "AUTO"
+        shown = [frame.pts for packet in container.demux(stream) for frame in packet.decode()]
+    order = {time: i for i, time in enumerate(time for time in shown if time is not None)}
+    ascending = sorted(pts)
+    last = len(ascending) - 1
+    return [ascending[min(order.get(time, i), last)] for i, time in enumerate(pts)]
+
+
+def timed_packets(container: InputContainer, index: VideoIndex) -> Iterator[Timed]:
+    """All packets of a file in its order; those without a time are left out, but for the video."""
+    video, number, now = video_stream(container), 0, index.first * index.base
+    for packet in _packets(container):
+        if packet.stream_index == video.index:
+            now = int(index.pts[number]) * index.base
+            yield Timed(packet, video.index, index.base, now, number)
+            number += 1
+            continue
+        ticks, base = packet.dts if packet.pts is None else packet.pts, Fraction(packet.time_base)
+        if ticks is not None:
+            times = [ticks * base + shift for shift in index.shifts]
+            near = min(times, key=lambda time: abs(time - now))
+            yield Timed(packet, packet.stream_index, base, near, None)
+
+
+def decoding_times(pts: np.ndarray) -> np.ndarray:
+    """`[N]` times to decode packets at, which rise and are never after they are shown.
+
+    >>> decoding_times(np.array([0, 3, 1, 2])).tolist()
+    [-1, 0, 1, 2]
+    """
+    ascending = np.sort(pts)
+    return ascending - (ascending - pts).max(initial=0)
+
+
+AddVideo = Callable[["OutputContainer"], "Stream"]
+
+
+class Copies(NamedTuple):
+    """Streams of a new file that copy those of another.
+
+    Attributes:
+        of: stream of the new file by the index of the one it copies.
+        as_text: those of `of` that are subtitles of MP4, which become plain text (SubRip).
+        lost: what the new file does not hold, for people, by the index of the stream.
+    """
+
+    of: dict[int, Stream]
+    as_text: set[int]
+    lost: dict[int, str]
+
+
+def create(path: Path) -> OutputContainer:
+    """A new video file of the kind that its name says."""
+    return load_library("av").open(str(path), "w", format=_FORMATS.get(path.suffix))
+
+
+def copy_streams(out: OutputContainer, source: InputContainer, add_video: AddVideo | None = None) -> Copies:
+    """Add a copy of every stream that `out` can hold, with its tags, in their order.
+
+    Args:
+        add_video: adds the picture, instead of a copy of it.
+
+    Raises:
+        ValueError: it cannot hold the picture.
+    """
+    copies, main = Copies({}, set(), {}), video_stream(source).index
+    for stream in source.streams:
+        if stream.type == "data" and "timecode" in stream.metadata:
+            continue  # it is made of the tag `timecode` of the file
+        codec = stream.codec_context.name if stream.codec_context else ""
+        try:
+            if stream.type == "data" or (stream.type == "video" and stream.index != main):
+                raise ValueError
+            if stream.index == main and add_video is not None:
+                copy = add_video(out)
+            elif codec == "mov_text" and out.format.name == "matroska":
+                copy = out.add_mux_stream("subrip")
+                copies.as_text.add(stream.index)
+            else:
+                copy = out.add_stream_from_template(stream, opaque=True)
+        except ValueError:
+            if stream.index == main:
+                raise
+            copies.lost[stream.index] = f"{stream.type} track {stream.index}{f' ({codec})' * bool(codec)}"
+            continue
+        copy.metadata.update(tags(stream.metadata))
+        if stream.type != "attachment":
+            copy.disposition = stream.disposition
+            copies.of[stream.index] = copy
+    return copies
+
+
+def plain_text(packet: Packet) -> Packet | None:
+    """A subtitle of MP4 (3GPP TS 26.245, section 5.17) without its style; None if it is empty, a pause."""
+    data = bytes(packet)
+    text = data[2 : 2 + int.from_bytes(data[:2], "big")]
+    if not text:
+        return None
+    plain = load_library("av").Packet(text)
+    plain.time_base, plain.pts, plain.duration = packet.time_base, packet.pts, packet.duration
+    return plain
+
+
+def tags(found: Mapping[str, str]) -> dict[str, str]:
+    """Tags without those that say how a file was written."""
+    return {name: value for name, value in found.items() if not name.lower().startswith(_STALE)}
+
+
+def mux(out: OutputContainer, copy: Stream, packet: Packet, base: Fraction, pts: int, dts: int) -> None:
+    """Write a packet, which may be written to several files, at times in ticks of `base`."""
+    length = round((packet.duration or 0) * Fraction(packet.time_base) / base)  # as it may have been written before
+    packet.stream = copy
+    packet.time_base, packet.pts, packet.dts, packet.duration = base, pts, dts, length
+    out.mux(packet)
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """What PyAV raises when a file cannot be written."""
+    return load_library("av").FFmpegError, ValueError
