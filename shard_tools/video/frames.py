@@ -175,7 +175,8 @@ def _frames(
             damaged += 1
             continue
         for frame in frames:
-            time = None if frame.pts is None else float(frame.pts * frame.time_base)
+            ticks = frame.pts if has_times(container) else frame.dts
+            time = None if ticks is None else float(ticks * frame.time_base)
             while last and time is not None and repeated and repeated[0] < time:
                 yield last, repeated.popleft(), 0
             last = frame
@@ -185,6 +186,11 @@ def _frames(
         yield last, time, 0
     if end.is_early():
         raise SourceError(_CUT.format(film))
+
+
+def has_times(container: InputContainer) -> bool:
+    """Whether the container gives times of pictures; AVI only gives their order of decoding."""
+    return container.format.name != "avi"
 
 
 class _End:

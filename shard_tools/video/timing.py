@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from shard_tools.errors import ConfigError
 
-from .frames import average_rate, first_frame, open_video, video_stream
+from .frames import average_rate, first_frame, has_times, open_video, video_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -143,7 +143,8 @@ def read_timing(film: Path | str) -> Timing:
         stream = video_stream(container)
         frame = first_frame(film, container)
         average = average_rate(stream)
-        shown = 0.0 if frame.pts is None else float(frame.pts * (frame.time_base or 0))
+        ticks = frame.pts if has_times(container) else stream.start_time
+        shown = float((ticks or 0) * (stream.time_base or 0))
         begin = max(0.0, shown - (container.start_time or 0) / 1e6)
         timing = Timing(nominal_rate(average, stream.base_rate), begin=begin)
         own = Fraction(round(average))
