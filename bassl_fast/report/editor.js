@@ -7,8 +7,9 @@ const STORE = "bassl-fast scenes "; // before the key of a film, in the storage 
 
 // As `corrections.one_line` and `corrections.plain`.
 const BLANKS = /[\x00-\x20\x7f-\xa0\u2028\u2029]+/g, CONTROLS = /[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]+/g;
-const oneLine = (text) => text.toWellFormed().replace(BLANKS, " ").replace(/^ +| +$/g, "");
-const plainText = (text) => text.toWellFormed().replace(/\r\n?/g, "\n").replace(CONTROLS, " ").replace(/^[ \n]+|[ \n]+$/g, "");
+const wellFormed = (text) => text.toWellFormed?.() ?? text;
+const oneLine = (text) => wellFormed(text).replace(BLANKS, " ").replace(/^ +| +$/g, "");
+const plainText = (text) => wellFormed(text).replace(/\r\n?/g, "\n").replace(CONTROLS, " ").replace(/^[ \n]+|[ \n]+$/g, "");
 
 class Editor {
   constructor(film) {
@@ -16,7 +17,8 @@ class Editor {
     this.player = new Player(film);
     const { key, corrected, names, notes } = film.editing;
     const isEnd = new Set(film.ends), byNumber = (texts) => new Map(Object.entries(texts).map(([i, text]) => [Number(i), text]));
-    this.store = STORE + key;
+    this.stores = `${STORE}${key} `; // of this film; those of pages written with other edits end in other letters
+    this.store = this.stores + film.editing.written;
     this.corrected = new Set(corrected); // of which the threshold does not say what they would be without a hand
     this.written = { pins: new Map(corrected.map((i) => [i, isEnd.has(i)])), names: byNumber(names), notes: byNumber(notes) };
     this.now = this.written;
@@ -149,8 +151,8 @@ class Editor {
     return clamp(to, this.firstOf(from), this.endOf(from + 1) - 1);
   }
 
-  write(kind, i, text) {
-    const first = this.firstOf(i);
+  write(kind, i, typed) {
+    const first = this.firstOf(i), text = (kind === "names" ? oneLine : plainText)(typed);
     this.change((state) => (text ? state[kind].set(first, text) : state[kind].delete(first)), `${kind} ${first}`);
   }
 
@@ -162,7 +164,7 @@ class Editor {
 
   keep() {
     const { pins, names, notes } = this.now, threshold = view.threshold === view.first ? null : view.threshold;
-    const state = { written: this.film.editing.written, pins: [...pins], names: [...names], notes: [...notes], threshold };
+    const state = { pins: [...pins], names: [...names], notes: [...notes], threshold };
     try {
       if (this.now === this.written && threshold === null) localStorage.removeItem(this.store);
       else localStorage.setItem(this.store, JSON.stringify(state));
@@ -173,18 +175,40 @@ class Editor {
   }
 
   restore() {
+    const kept = this.read(this.store);
+    if (!kept) return;
+    this.now = kept.state;
+    this.past = [this.written];
+    this.restored = kept;
+  }
+
+  // What is stored under a name, or null.
+  read(name) {
     try {
-      const kept = JSON.parse(localStorage.getItem(this.store));
-      if (!kept || kept.written !== this.film.editing.written) return;
-      const isShot = (i) => Number.isInteger(i) && i >= 0 && i < this.film.count;
+      const kept = JSON.parse(localStorage.getItem(name)), isShot = (i) => Number.isInteger(i) && i >= 0 && i < this.film.count;
       const texts = (rows) => new Map(rows.filter(([i, text]) => isShot(i) && typeof text === "string"));
-      const pins = new Map(kept.pins.filter(([i, set]) => isShot(i) && i < this.film.count - 1 && typeof set === "boolean"));
-      this.now = { pins, names: texts(kept.names), notes: texts(kept.notes) };
-      this.past = [this.written];
-      this.restored = { threshold: typeof kept.threshold === "number" ? kept.threshold : null };
+      const pins = new Map(kept.pins.filter(([i, set]) => isShot(i + 1) && isShot(i) && typeof set === "boolean"));
+      const threshold = typeof kept.threshold === "number" ? kept.threshold : null;
+      return { name, threshold, state: { pins, names: texts(kept.names), notes: texts(kept.notes) } };
     } catch {
-      this.now = this.written;
+      return null;
     }
+  }
+
+  // Edits from before the page was written again, if they are others than those it was written with.
+  older() {
+    const told = ({ pins, names, notes }) => JSON.stringify([pins, names, notes].map((map) => [...map].sort((a, b) => a[0] - b[0])));
+    try {
+      const names = Object.keys(localStorage).filter((name) => name.startsWith(this.stores) && name !== this.store);
+      return names.map((name) => this.read(name)).find((kept) => kept && told(kept.state) !== told(this.now)) ?? null;
+    } catch {
+      return null;
+    }
+  }
+
+  settleOlder(kept, use) {
+    if (use) this.change((state) => Object.assign(state, kept.state));
+    localStorage.removeItem(kept.name);
   }
 
   // Keys and the panel of the chosen shot
@@ -192,7 +216,6 @@ class Editor {
   onKey(event, typing) {
     const film = this.film, key = event.key.toLowerCase(), i = film.chosen;
     if (event.ctrlKey || event.metaKey) {
-      if (typing && this.typing === "") return false; // the field's own undo
       if (key === "z") event.shiftKey ? this.redo() : this.undo();
       else if (key === "y") this.redo();
       else return false;
@@ -311,11 +334,18 @@ function prepareTools(film) {
   onClick("toggle-end", () => editor.toggle(film.chosen));
   onClick("merge", () => editor.merge(film.chosen));
   onClick("play", () => editor.player.toggle());
-  get("scene-name").addEventListener("input", (event) => editor.write("names", film.chosen, oneLine(event.target.value)));
-  get("scene-note").addEventListener("input", (event) => editor.write("notes", film.chosen, plainText(event.target.value)));
+  get("scene-name").addEventListener("input", (event) => editor.write("names", film.chosen, event.target.value));
+  get("scene-note").addEventListener("input", (event) => editor.write("notes", film.chosen, event.target.value));
   for (const id of ["scene-name", "scene-note"]) get(id).addEventListener("blur", () => (editor.typing = ""));
   film.strip.addEventListener("dblclick", (event) => event.target.closest(".name") && editor.askName());
   listenToEdges(film);
   listSaves(film);
+  const kept = editor.older();
+  get("older").hidden = !kept;
+  for (const [id, use] of [["older-use", true], ["older-drop", false]])
+    onClick(id, () => {
+      editor.settleOlder(kept, use);
+      get("older").hidden = true;
+    });
   showEdits(editor);
 }
