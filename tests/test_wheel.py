@@ -37,13 +37,18 @@ print("compiled:", library() is not None)
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from what git tracks, and what it would track."""
+    """Built from what git tracks, and what it would track. The C library is compiled again only if its source is newer
+    than that of this environment: that takes longer than all the rest."""
     root = tmp_path_factory.mktemp("source")
     listed = ["git", "ls-files", "-z", "-co", "--exclude-standard", "--", ":!tests", ":!docs", ":!benchmarks"]
     for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
         if name and (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, root / name)
+            shutil.copy2(ROOT / name, root / name)
+    compiled = root / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}" / "pipelines"
+    compiled.mkdir(parents=True)
+    for library in (ROOT / "pipelines").glob(f"_fused{sysconfig.get_config_var('EXT_SUFFIX')}"):
+        shutil.copy2(library, compiled)
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "dist", "."]
     done = subprocess.run(build, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -56,9 +61,9 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a new virtual environment with the wheel. Its dependencies are those of this one, by path: installing torch
     again would take minutes. The path brings no editable installation with it, since nested .pth files are not read."""
     folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     found = folder / "bin" / "python"
-    install = [found, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel]
+    install = [sys.executable, "-m", "pip", "--python", found, "install", "-q", "--no-deps", "--no-index", wheel]
     subprocess.run(install, check=True)
     site = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
