@@ -221,7 +221,7 @@ def test_two_processes_share_a_cache_too_small_for_all(shards, tmp_path):
     expected = {name: (shards / name).read_bytes() for name in ("a.tar", "b c.tar", "d.tar")}
     context = multiprocessing.get_context("spawn")
     readers = [
-        context.Process(target=_read_all, args=(URI, str(tmp_path / "cache"), limit, 40, seed, expected))
+        context.Process(target=_read_all, args=(URI, str(tmp_path / "cache"), limit, 20, seed, expected))
         for seed in range(2)
     ]
     for reader in readers:
@@ -234,7 +234,7 @@ def test_two_processes_share_a_cache_too_small_for_all(shards, tmp_path):
             with suppress(FileNotFoundError):  # went meanwhile
                 taken += path.stat().st_size
         most = max(most, taken)
-        time.sleep(0.005)
+        time.sleep(0.02)
     for reader in readers:
         reader.join(60)
         assert reader.exitcode == 0
