@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from bassl_fast.checkpoints import checkpoint
 from bassl_fast.config.choices import Detail, Engine
 from bassl_fast.runtime import engines
 from bassl_fast.runtime.run_folder import RunFolder
@@ -69,6 +68,8 @@ class _Job(NamedTuple):
 
     def anywhere(self, threads: int) -> _Job:
         """The same job for a process with another working folder, with `threads` unless a number was given."""
+        from bassl_fast.checkpoints import checkpoint  # here, as torch takes longer to import than a short film
+
         given = self.model
         model = given._replace(
             checkpoint=given.checkpoint and checkpoint.absolute(given.checkpoint),
@@ -108,7 +109,8 @@ def find_scenes(
         make_cutter(shot_detector)
     else:
         read_shot_list(Path(shots))
-        cut_by = {"shots_sha256": checkpoint.sha256(shots)}
+        with open(shots, "rb") as file:
+            cut_by = {"shots_sha256": sha256_of(file)}
     cutting = {"shots": shots, "shot_detector": shot_detector}
     job = _Job(model, out, cut_by, cutting, grouping, start_timecode, videos, formats)
     with engines.cluster(engine, address, gpu=True) as each:
