@@ -114,7 +114,9 @@ def curve(run: Path) -> list[float]:
         return [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
 
 
-def learn_pictures(root: Path, methods: list[str], steps: int, size: int = 64) -> dict[str, dict[str, Any]]:
+def learn_pictures(
+    root: Path, methods: list[str], steps: int, size: int = 64, linear_steps: int = 100
+) -> dict[str, dict[str, Any]]:
     """Method -> `untrained` and `trained` top-1, and `loss` of pretraining."""
     shards = root / "pictures"
     pack(photographs(root / "photographs"), shards, quiet=True, reading=Reading("pictures"))
@@ -124,7 +126,8 @@ def learn_pictures(root: Path, methods: list[str], steps: int, size: int = 64) -
         arguments = {"classes": len(PHOTOGRAPHS), "frozen": True, "views": views}
         rate = {"lr": 1e-2, "weight_decay": 0.0, "warmup": 0.0}
         start = str(encoder)
-        made = train(root / name, shards, RESNET, "Supervised", arguments, 100, optimiser=rate, initial_encoder=start)
+        more = {"optimiser": rate, "initial_encoder": start}
+        made = train(root / name, shards, RESNET, "Supervised", arguments, linear_steps, **more)
         return classify(str(made), str(shards))["top1"]
 
     found: dict[str, dict[str, Any]] = {}

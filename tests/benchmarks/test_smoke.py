@@ -156,11 +156,11 @@ def test_plots_of_the_committed_results(name: str, run: Run, tmp_path: Path):
 
 
 def test_quality(run: Run, tmp_path: Path):
-    sizes = ["--draws", 11, "--films", 4, "--shots", 51, "--steps", 1, "--seeds", 0, "--epochs", 1]
+    sizes = ["--draws", 11, "--films", 3, "--shots", 24, "--steps", 1, "--seeds", 0, "--epochs", 1]
     out = ["--out", tmp_path / "out.json", "--plot", tmp_path / "plot.svg"]
-    run("quality", *sizes, "--methods", "instance", *out)
-    assert read(tmp_path / "out.json", "quality")["ap"].keys() == {"chance", "untrained", "instance"}
-    assert "instance" in (tmp_path / "plot.svg").read_text()
+    run("quality", *sizes, "--methods", "shotcol", *out)
+    assert read(tmp_path / "out.json", "quality")["ap"].keys() == {"chance", "untrained", "shotcol"}
+    assert "shotcol" in (tmp_path / "plot.svg").read_text()
 
 
 def test_scale(run: Run, tmp_path: Path):
@@ -174,8 +174,8 @@ def test_scale(run: Run, tmp_path: Path):
 
 
 def test_scenes(run: Run, tmp_path: Path):
-    clip = draw_video(tmp_path / "clip.mp4", [96, 160, 224])
-    run("scenes", "--clip", clip, "--hours", 0.02, "--depth", 18, "--out", tmp_path / "out.json")
+    clip = draw_video(tmp_path / "clip.mp4", [36, 48, 60])
+    run("scenes", "--clip", clip, "--hours", 0.008, "--short", 6, "--depth", 18, "--out", tmp_path / "out.json")
     assert read(tmp_path / "out.json", "scenes")["shots"] > 10
 
 

@@ -159,7 +159,7 @@ def test_a_lost_process_is_distinguished_from_a_bug(error: RuntimeError, said: s
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Programs that record how they were called; `srun` also runs what it is given, as on every machine of a job."""
     note = f'printf "%s\\n" "$(basename "$0") $*" >> {tmp_path}/told\n'
-    programs = {"torchrun": "sleep 2 & wait $!", "scontrol": 'echo "$(hostname)"', "srun": 'shift; exec "$@"'}
+    programs = {"torchrun": "sleep ${LASTS:-0} & wait $!", "scontrol": 'echo "$(hostname)"', "srun": 'shift; exec "$@"'}
     for name, does in programs.items():
         (tmp_path / name).write_text(
             f"#!/bin/sh\ntrap 'echo {name} ended >> {tmp_path}/told; exit' TERM\n{note}{does}\n"
@@ -189,7 +189,8 @@ def test_launch_files_give_torchrun_a_command_that_works(told: Path, name: str):
 
 
 def test_the_slurm_job_saves_and_is_queued_again_before_its_time_is_up(told: Path):
-    job = subprocess.Popen(["bash", ROOT / "launch/slurm.sbatch"], cwd=ROOT, env=os.environ | LAUNCH["slurm.sbatch"])
+    environment = os.environ | LAUNCH["slurm.sbatch"] | {"LASTS": "20"}
+    job = subprocess.Popen(["bash", ROOT / "launch/slurm.sbatch"], cwd=ROOT, env=environment)
     while not (told.exists() and "torchrun" in told.read_text()):
         time.sleep(0.02)
     job.send_signal(signal.SIGTERM)
