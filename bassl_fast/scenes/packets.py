@@ -200,9 +200,10 @@ def copy_streams(out: OutputContainer, source: InputContainer, add_video: AddVid
         ValueError: it cannot hold the picture.
     """
     copies, main = Copies({}, set(), {}), video_stream(source).index
+    old_chapters = bool(source.chapters())
     for stream in source.streams:
-        if stream.type == "data" and "timecode" in stream.metadata:
-            continue  # it is made of the tag `timecode` of the file
+        if stream.type == "data" and ("timecode" in stream.metadata or (stream.name == "bin_data" and old_chapters)):
+            continue  # of MP4: made of the tag `timecode` of the file, and a second list of its chapters
         codec = stream.codec_context.name if stream.codec_context else ""
         try:
             if stream.type == "data" or (stream.type == "video" and stream.index != main):
