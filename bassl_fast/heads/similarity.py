@@ -94,7 +94,7 @@ def is_histogram(features: np.ndarray) -> bool:
 def combine(kinds: Sequence[np.ndarray]) -> np.ndarray:
     """Similarities of one or several kinds -> ranks in 0..1 among all pairs of the film, of the same shape."""
     ranked = [_ranks(kind) for kind in kinds]
-    return ranked[0] if len(ranked) == 1 else _ranks(np.mean(ranked, 0))
+    return ranked[0] if len(ranked) == 1 else _ranks(np.mean(ranked, 0).round(9))  # ties in any order of the kinds
 
 
 def _ranks(similarity: np.ndarray) -> np.ndarray:

@@ -15,7 +15,6 @@ from bassl_fast.checkpoints.model import from_state, load_model
 from bassl_fast.encoders import Encoder
 from bassl_fast.heads.similarity import alike, film_statistics
 from bassl_fast.runtime import hardware
-from bassl_fast.segmentation.colours import DIM
 from bassl_fast.segmentation.features import COLOURS, Film
 from bassl_fast.segmentation.model import load_finetuned
 from bassl_fast.segmentation.windows import Windows
@@ -84,9 +83,10 @@ class Network:
 
     def probability(self, features: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         kinds = kinds_of(features, COLOURS in self._kinds)
-        read = features[:, :DIM] if self._kinds[0] == COLOURS else kinds[-1]  # by the network, if any
+        dim = self._model.dim  # of what the network reads, if any
+        read = (features if self._kinds[0] == COLOURS else kinds[-1])[:, :dim]
         statistics = film_statistics(list(map(alike, kinds)), seconds) if self._model.statistics else None
-        film = Film("", read if self._model.dim else read[:, :0], np.zeros(len(features), SHOT))
+        film = Film("", read, np.zeros(len(features), SHOT))
         windows = Windows.load([film], self._model.shots, self._device, statistics)
         return windows.scores(self._model)[0].probability
 

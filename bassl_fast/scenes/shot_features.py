@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from bassl_fast.segmentation.colours import DIM, histograms
-from shard_tools.video.colours import hue_histogram
+from bassl_fast.segmentation.colours import DIM, colour_kinds, colours_of_shot
 
 Encode = Callable[[Iterator[tuple[bytes, ...]]], Iterator[np.ndarray]]  # key-frames of shots -> `[D]` of each
 
 
 def shot_features(shots: Iterator[tuple[bytes, ...]], encode: Encode | None, colours: bool) -> Iterator[np.ndarray]:
-    """`[K * 256]`, histograms of hue of the K key-frames, and after them `[D]` of `encode`, for each shot.
+    """`[DIM]` of colours, and after them `[D]` of `encode`, for each shot.
 
     Args:
         shots: JPEG bytes of the key-frames of each.
@@ -22,7 +21,7 @@ def shot_features(shots: Iterator[tuple[bytes, ...]], encode: Encode | None, col
         colours: False for features of `encode` alone.
     """
     if encode is None:
-        yield from map(_of_shot, shots)
+        yield from map(colours_of_shot, shots)
         return
     if not colours:
         yield from encode(shots)
@@ -31,7 +30,7 @@ def shot_features(shots: Iterator[tuple[bytes, ...]], encode: Encode | None, col
 
     def passing() -> Iterator[tuple[bytes, ...]]:
         for jpegs in shots:
-            waiting.append(_of_shot(jpegs))
+            waiting.append(colours_of_shot(jpegs))
             yield jpegs
 
     for found in encode(passing()):
@@ -39,12 +38,8 @@ def shot_features(shots: Iterator[tuple[bytes, ...]], encode: Encode | None, col
 
 
 def kinds_of(features: np.ndarray, colours: bool) -> list[np.ndarray]:
-    """The parts of `shot_features`: `[S, K, 256]` if colours are in it, then `[S, D]` of the encoder."""
+    """The kinds in `shot_features`: hue and light `[S, K, D]` if colours are in it, then `[S, D]` of the encoder."""
     if not colours:
         return [features]
-    found = [histograms(features[:, :DIM])]
+    found = list(colour_kinds(features[:, :DIM]).values())
     return [*found, features[:, DIM:]] if features.shape[1] > DIM else found
-
-
-def _of_shot(jpegs: tuple[bytes, ...]) -> np.ndarray:
-    return np.concatenate([hue_histogram(jpeg) for jpeg in jpegs])

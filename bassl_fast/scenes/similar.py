@@ -1,6 +1,6 @@
 """Scenes from how alike shots are, with the weights that come with the package: nothing to train, nothing to download.
 
-Two kinds of features: the colours of each key-frame and, if one is given, those of an encoder.
+Kinds of features: hue and light of each key-frame and, if one is given, those of an encoder.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class SimilarShots:
         self.threshold_from = f"detail {detail}"
 
     def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
-        """`[K * 256]`, histograms of hue of the K key-frames, and after them `[D]` of the encoder."""
+        """`[DIM]` of colours, see `segmentation.colours`, and after them `[D]` of the encoder."""
         encode = None if self._encoder is None else self._encoder.features
         return shot_features(shots, encode, colours=True)
 
     def probability(self, features: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         kinds = kinds_of(features, colours=True)
-        if len(kinds) == 1 and (kinds[0][..., 0] > _GREY).all():
-            print("note: the film has no colours, so its scenes are not told apart; give --encoder", flush=True)
+        if self._encoder is None and (kinds[0][..., 0] > _GREY).all():
+            print("note: the film has no colours, so its shots are compared by light alone", flush=True)
         return self._model.probability(kinds, seconds)

@@ -1,8 +1,8 @@
-"""Features of colours: the histograms of hue of the key-frames of a shot, end to end."""
+"""Features of colours: of every key-frame of a shot the histogram of hue, then of every one a small grey image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -12,9 +12,10 @@ from pipelines.store import Store
 from shard_tools.annotations.movienet import KEYFRAMES_PER_SHOT
 from shard_tools.errors import PictureError
 from shard_tools.shards.index import ShardIndex
-from shard_tools.video.colours import BINS, hue_histogram
+from shard_tools.video.colours import BINS, LIGHT, hue_and_light
 
-DIM = KEYFRAMES_PER_SHOT * BINS
+_HUES = KEYFRAMES_PER_SHOT * BINS  # also all that features of earlier versions have
+DIM = _HUES + KEYFRAMES_PER_SHOT * LIGHT[0] * LIGHT[1]
 
 
 def colours_of(index: ShardIndex, films: list[int], threads: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -28,17 +29,36 @@ def colours_of(index: ShardIndex, films: list[int], threads: int) -> Iterator[tu
         for film in films:
             row = index.sequences[film]
             frames = int(row["first_frame"]) + np.arange(int(row["shots"]) * KEYFRAMES_PER_SHOT)
-            found = pool.map(partial(_histogram, store), frames.tolist(), store.read(frames))
-            yield film, np.stack(list(found)).reshape(-1, DIM)
+            found = list(pool.map(partial(_of_keyframe, store), frames.tolist(), store.read(frames)))
+            shots = range(0, len(found), KEYFRAMES_PER_SHOT)
+            yield film, np.stack([_row(found[i : i + KEYFRAMES_PER_SHOT]) for i in shots])
 
 
-def histograms(features: np.ndarray) -> np.ndarray:
-    """`[S, K, 256]`, a histogram of each key-frame, from features of colours `[S, DIM]`."""
-    return features.reshape(len(features), KEYFRAMES_PER_SHOT, BINS)
+def colours_of_shot(jpegs: Sequence[bytes]) -> np.ndarray:
+    """Features `[DIM]` float32 of a shot, from its key-frames.
+
+    Raises:
+        PictureError: a key-frame is damaged.
+    """
+    return _row([hue_and_light(jpeg) for jpeg in jpegs])
 
 
-def _histogram(store: Store, frame: int, jpeg: np.ndarray) -> np.ndarray:
+def colour_kinds(features: np.ndarray) -> dict[str, np.ndarray]:
+    """Two kinds from features of colours `[S, DIM]`: hue `[S, K, 256]` and light `[S, K, 144]`.
+
+    Features of earlier versions have only hue.
+    """
+    shape = len(features), KEYFRAMES_PER_SHOT, -1
+    found = {"hue": features[:, :_HUES].reshape(shape)}
+    return found | {"light": features[:, _HUES:].reshape(shape)} if features.shape[1] > _HUES else found
+
+
+def _row(keyframes: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    return np.concatenate([*(hue for hue, _ in keyframes), *(light for _, light in keyframes)])
+
+
+def _of_keyframe(store: Store, frame: int, jpeg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     try:
-        return hue_histogram(bytes(jpeg))
+        return hue_and_light(bytes(jpeg))
     except PictureError as error:
         raise PictureError(store.describe(frame, str(error))) from None

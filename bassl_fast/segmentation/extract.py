@@ -25,7 +25,7 @@ def extract(
     """Encode the test views of every shot's key-frames and write one array per film.
 
     The feature of a shot is the mean over its key-frames; a clip encoder takes them as one clip. `extract colours`
-    takes no checkpoint: a feature is the histograms of hue of the key-frames, for the similarity head.
+    takes no checkpoint: a feature is the hues and a small grey image of each key-frame, for the similarity head.
 
     Finished films are kept when the command is run again. `torchrun --nproc-per-node N -m bassl_fast.cli extract ...`
     uses N GPUs, or N processes on the CPU.

@@ -6,7 +6,7 @@
 <root>/features.json     provenance: size, checksums of checkpoint and shards; written last
 
 Features of colours have "colours" in place of the checkpoint and of its checksum; a row is the histograms of hue of
-the K key-frames of a shot, end to end.
+the K key-frames of a shot, end to end, and after them K grey images of 16 x 9 pixels.
 
 `import_features` converts the reference's layout: one file per shot, `<film>/shot_0000.npy`.
 """
@@ -63,7 +63,7 @@ class FeatureSet:
 
     @property
     def of_colours(self) -> bool:
-        """Whether they are of colours, not of an encoder; see `colours.histograms`."""
+        """Whether they are of colours, not of an encoder; see `colours.colour_kinds`."""
         return self.provenance["checkpoint"] == COLOURS
 
     @classmethod

@@ -14,7 +14,7 @@ from shard_tools.annotations.labels import FPS
 from shard_tools.errors import FeatureError, masked
 from shard_tools.storage.remote import absolute
 
-from .colours import histograms
+from .colours import colour_kinds
 from .features import FeatureSet, Film
 from .films import LabelledFilm
 from .model import SceneBoundary
@@ -71,7 +71,7 @@ class Kinds:
         return LabelledFilm(film.name, self.of(film), seconds_of(film), film.shots["boundary"])
 
     def of(self, film: Film) -> dict[str, np.ndarray]:
-        """Folder -> features `[S, D]`, or `[S, K, 256]` of colours, of the folders that have the film.
+        """Folder -> features `[S, D]`, or two kinds `[S, K, D]` of colours, of the folders that have the film.
 
         Raises:
             FeatureError: another number of shots, or other labels, than in the first folder.
@@ -92,7 +92,10 @@ class Kinds:
                     f"{feature_set.root}: {film.name} has other labels than in {self.first.root}; extract both from "
                     "the same shards"
                 )
-            found[feature_set.root] = histograms(there.features) if feature_set.of_colours else there.features
+            if feature_set.of_colours:
+                found |= {f"{feature_set.root} ({kind})": x for kind, x in colour_kinds(there.features).items()}
+            else:
+                found[feature_set.root] = there.features
         return found
 
     def _statistics(self, film: Film) -> np.ndarray:

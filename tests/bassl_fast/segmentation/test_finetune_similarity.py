@@ -27,7 +27,7 @@ from shard_tools.errors import CheckpointError, ConfigError
 from shard_tools.shards.format import SHOT, sequence_dtype
 from shard_tools.shards.index import ShardIndex
 from shard_tools.storage.output import open_place
-from shard_tools.video.colours import hue_histogram
+from shard_tools.video.colours import hue_and_light
 from tests.bassl_fast.conftest import Project
 from tests.refused import refused
 
@@ -242,12 +242,13 @@ def test_colours_of_shards_are_a_kind(project: Project, tmp_path: Path, capsys):
     assert cli.main(["extract", "colours", project.shards, str(colours), "--precision", "32-true"]) == 0
     assert "no GPU found" not in capsys.readouterr().out
     kinds = Kinds.open([colours, project.features])
-    assert (kinds.names[0], kinds.first.provenance["dim"]) == ("colours", 3 * 256)
+    assert (kinds.names[0], kinds.first.provenance["dim"]) == ("colours", 3 * (256 + 144))
     film = kinds.first.films("test")[0]
     index = ShardIndex.open(project.shards)
     row = index.sequences[index.films.index(film.name)]
     jpeg = bytes(Store(index).read(np.array([int(row["first_frame"]) + 3 * 2 + 1]))[0])  # second key-frame of shot 2
-    np.testing.assert_array_equal(kinds.of(film)[str(colours)][2, 1], hue_histogram(jpeg))
+    for kind, expected in zip(("hue", "light"), hue_and_light(jpeg), strict=True):
+        np.testing.assert_array_equal(kinds.of(film)[f"{colours} ({kind})"][2, 1], expected)
     tune(tmp_path / "s", "--head", "similarity", "--data.features", str(colours))
     assert len(score(tmp_path / "s" / "best.ckpt", colours, "test")[0][0].probability) == 20
     # With a frozen network, whose outputs are computed once, the whole model scores films as it did in training.
