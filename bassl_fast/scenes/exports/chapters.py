@@ -15,7 +15,7 @@ from .xml_text import to_text
 def ffmetadata(film: FilmScenes) -> str:
     """Chapters as ffmpeg reads them; other tags and all streams stay as they are.
 
-    ffmpeg -i FILM -i chapters.ffmetadata -map 0 -map_metadata 0 -map_chapters 1 -codec copy NEW.mkv
+    ffmpeg -i FILM -i chapters.ffmetadata -map 0 -dn -map_metadata 0 -map_chapters 1 -codec copy NEW
     """
     lines = [";FFMETADATA1"]
     for scene, start, end in _chapters(film):
