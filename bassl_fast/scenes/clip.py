@@ -1,4 +1,4 @@
-"""A video file into which packets of a film are copied."""
+"""A video file into which packets of a film are written."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shard_tools.video.frames import load_library
 from shard_tools.video.timing import Timing
 
-from .packets import AddVideo, copy_streams, create, mux, plain_text, tags
+from .packets import Timed, writing
+from .tracks import AddVideo, Tracks, add_tracks, tags
 
 if TYPE_CHECKING:
-    from av import Packet
     from av.container import InputContainer, OutputContainer
-    from av.stream import Stream
+
+_FORMATS = {".m4v": "mp4"}  # where ffmpeg would take another by the name
 
 
 class Clip:
-    """A file that is made when its first packet is written.
+    """A file that is made when it is opened. What cannot be written raises ValueError.
 
     Attributes:
-        lost: what the file cannot hold, for people, by the index of the stream.
+        lost: what the file does not hold, for people, by the index of the stream.
 
     Args:
         timing: of the film.
@@ -31,36 +33,47 @@ class Clip:
         self.lost: dict[int, str] = {}
         self._timing, self._path, self._begin = timing, path, begin
         self._out: OutputContainer | None = None
-        self._copies: dict[int, Stream] = {}
-        self._as_text: set[int] = set()
+        self._tracks = Tracks({}, {})
         self._last: dict[int, int] = {}
 
+    @writing()
     def open(self, source: InputContainer, add_video: AddVideo | None = None) -> OutputContainer:
-        """The file, with copies of all streams of the film; `add_video` adds another picture than its own."""
-        if self._out is None:
-            self._out = create(self._path)
-            self._out.metadata.update(tags(source.metadata))
-            if self._timing.first:
-                self._out.metadata["timecode"] = self._timing.timecode(max(0.0, self._begin))
-            self._copies, self._as_text, self.lost = copy_streams(self._out, source, add_video)
-        return self._out
+        """The file, with all streams of the film; `add_video` adds another picture than its own."""
+        out = load_library("av").open(str(self._path), "w", format=_FORMATS.get(self._path.suffix))
+        self._out = out
+        out.metadata.update(tags(source.metadata))
+        if self._timing.first:
+            out.metadata["timecode"] = self._timing.timecode(max(0.0, self._begin))
+        self._tracks = add_tracks(out, source, add_video)
+        self.lost = self._tracks.lost
+        return out
 
-    def picture(self, packet: Packet, stream: int, base: Fraction, pts: int, dts: int) -> None:
-        """Write a packet of the picture, at times in ticks of `base` from the begin of the clip."""
-        assert self._out is not None
-        mux(self._out, self._copies[stream], packet, base, pts, dts)
+    @writing()
+    def picture(self, timed: Timed, pts: int, dts: int) -> None:
+        """Write a packet of the picture, at times in ticks from the begin of the clip."""
+        self._tracks.of[timed.stream].write(timed.packet, timed.base, pts, dts, round(timed.length / timed.base))
 
-    def other(self, packet: Packet, stream: int, base: Fraction, seconds: Fraction) -> None:
-        """Write a packet of another stream at a time from the begin of the clip; none goes before the last."""
-        found = plain_text(packet) if stream in self._as_text else packet
-        if found is None or self._out is None or stream not in self._copies:
+    @writing()
+    def other(self, timed: Timed, begin: Fraction, end: Fraction) -> None:
+        """Write a packet of another stream of a clip from `begin` to `end`, on the clock of the film.
+
+        None goes before the last of its stream, and no subtitle stays after the end.
+        """
+        track = self._tracks.of.get(timed.stream)
+        if track is None:
             return
-        least = self._last.get(stream, -1) + (self._path.suffix not in (".mkv", ".webm"))
-        self._last[stream] = time = max(least, round(seconds / base))
-        mux(self._out, self._copies[stream], found, base, time, time)
+        length = min(timed.length, end - timed.time) if track.stream.type == "subtitle" else timed.length
+        least = self._last.get(timed.stream, -1) + (self._path.suffix not in (".mkv", ".webm"))
+        self._last[timed.stream] = time = max(least, round((timed.time - begin) / timed.base))
+        track.write(timed.packet, timed.base, time, time, round(length / timed.base))
 
+    @writing()
     def close(self) -> None:
         """Finish the file."""
         if self._out is not None:
             out, self._out = self._out, None
-            out.close()
+            try:
+                for track in self._tracks.of.values():
+                    track.finish()
+            finally:
+                out.close()

@@ -12,10 +12,10 @@ from shard_tools.video.frames import Shown, decode, load_library, open_video, vi
 
 from .clip import Clip
 from .film import Scene
-from .packets import Timed, VideoIndex, timed_packets
+from .packets import Timed, VideoIndex, timed_packets, writing
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import Packet, VideoFrame
     from av.container import InputContainer, OutputContainer
     from av.video.stream import VideoStream
 
@@ -29,7 +29,7 @@ def encode_clips(source: str, scenes: Iterable[Scene], clips: Iterable[Clip], in
 
     Raises:
         SourceError: the film cannot be read.
-        FFmpegError, ValueError: of PyAV, a clip cannot be written.
+        ValueError: a clip cannot be written.
     """
     frames = decode(source)
     with open_video(source) as container:
@@ -41,7 +41,7 @@ def encode_clips(source: str, scenes: Iterable[Scene], clips: Iterable[Clip], in
                     encoder = _Encoder(shown, video_stream(container))
                     clip.open(container, encoder.add)
                 encoder.write(shown, shown.start - scene.start)
-                others.copy(clip, scene.start, min(shown.end, scene.end))
+                others.copy(clip, scene, min(shown.end, scene.end))
             if encoder is not None:
                 encoder.finish()
             clip.close()
@@ -53,27 +53,23 @@ class _Others:
     def __init__(self, container: InputContainer, index: VideoIndex) -> None:
         self._index, self._video = index, video_stream(container).index
         self._packets: Iterator[Timed] | None = timed_packets(container, index)
-        self._read, self._waiting = 0.0, list[tuple[float, Timed]]()
+        self._read, self._waiting = Fraction(0), list[Timed]()
 
-    def copy(self, clip: Clip, start: float, until: float) -> None:
-        """Write those of a clip that starts at `start` up to `until`, in seconds of the film."""
-        zero = self._index.first * self._index.base
-        while self._packets and self._read < until + _APART:
+    def copy(self, clip: Clip, scene: Scene, until: float) -> None:
+        """Write those of the clip of a scene up to `until`, in seconds of the film."""
+        begin, end, now = map(self._index.clock, (scene.start, scene.end, until))
+        while self._packets and self._read < now + _APART:
             timed = next(self._packets, None)
             if timed is None:
                 self._packets = None
-                break
-            time = float(timed.time - zero)
-            if timed.number is not None:
-                self._read = max(self._read, time)
-            elif time >= start:
-                self._waiting.append((time, timed))
-        due = [timed for time, timed in self._waiting if time < until]
-        self._waiting = [(time, timed) for time, timed in self._waiting if time >= until]
-        begin = zero + Fraction(start)
-        for timed in due:
-            if timed.time >= begin:
-                clip.other(timed.packet, timed.stream, timed.base, timed.time - begin)
+            elif timed.number is not None:
+                self._read = timed.time
+            elif timed.time >= begin:
+                self._waiting.append(timed)
+        for timed in self._waiting:
+            if begin <= timed.time < now:
+                clip.other(timed, begin, end)
+        self._waiting = [timed for timed in self._waiting if timed.time >= now]
 
 
 class _Encoder:
@@ -83,6 +79,7 @@ class _Encoder:
         self._shown, self._source = shown, source
         self._size = shown.frame.width // 2 * 2, shown.frame.height // 2 * 2
         self._format = shown.frame.format.name
+        self._lengths: dict[int, int] = {}  # in ticks, of frames by their time
         self._out: OutputContainer
         self._stream: VideoStream
 
@@ -105,6 +102,7 @@ class _Encoder:
         self._out, self._stream = out, stream
         return stream
 
+    @writing()
     def write(self, shown: Shown, start: float) -> None:
         """Encode a frame, shown from `start` in seconds of the clip."""
         frame: VideoFrame = shown.frame
@@ -112,8 +110,16 @@ class _Encoder:
             frame = frame.reformat(*self._size, self._format)
         frame.pts, frame.time_base = round(start * _TICKS), Fraction(1, _TICKS)
         frame.pict_type = 0  # free: not as it was encoded before
-        self._out.mux(self._stream.encode(frame))
+        self._lengths[frame.pts] = round((shown.end - shown.start) * _TICKS)
+        self._mux(self._stream.encode(frame))
 
+    @writing()
     def finish(self) -> None:
         """Encode what was held back."""
-        self._out.mux(self._stream.encode())
+        self._mux(self._stream.encode())
+
+    def _mux(self, packets: list[Packet]) -> None:
+        for packet in packets:
+            if packet.pts in self._lengths:  # else a container could not say how long the last frame is shown
+                packet.duration = self._lengths.pop(packet.pts)
+            self._out.mux(packet)

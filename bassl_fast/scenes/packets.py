@@ -1,4 +1,4 @@
-"""Packets of a film and when they are shown, and streams copied to another file without re-encoding.
+"""Packets of a film and when they are shown.
 
 A container may give a packet a time for decoding and one for showing; B-frames are decoded in another order than
 shown. Only the latter counts here: scenes are made of pictures as shown.
@@ -6,10 +6,10 @@ shown. Only the latter counts here: scenes are made of pictures as shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from math import inf
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,13 +18,10 @@ from shard_tools.video.frames import first_frame, load_library, open_video, vide
 
 if TYPE_CHECKING:
     from av import Packet
-    from av.container import InputContainer, OutputContainer
-    from av.stream import Stream
+    from av.container import InputContainer
 
 _BACK, _GAP = 1.0, 10.0  # seconds, as in shard_tools.video.frames: more is another recording
-_FORMATS = {".m4v": "mp4", ".mkv": "matroska"}  # where ffmpeg would choose another by the name
 _SAME = -(1 << 62)  # time of a packet that has none: it follows the one before
-_STALE = ("_statistics", "bps", "duration", "number_of_", "encoder", "timecode", "major_", "minor_", "compatible_")
 
 
 class VideoIndex(NamedTuple):
@@ -50,18 +47,23 @@ class VideoIndex(NamedTuple):
         """Of a time in the film, which counts from the first picture."""
         return self.first + round(seconds / self.base)
 
+    def clock(self, seconds: float) -> Fraction:
+        """Of a time in the film: the same on the clock of the file."""
+        return self.tick(seconds) * self.base
+
     def seconds(self, tick: int) -> float:
         """In the film, from the first picture."""
         return float((tick - self.first) * self.base)
 
 
 class Timed(NamedTuple):
-    """A packet, which `mux` may change, and what it was.
+    """A packet, which is changed when it is written, and what it was.
 
     Attributes:
         stream: index of its stream.
         base: seconds of a tick of it.
         time: when it is shown, in seconds of the clock of `VideoIndex`.
+        length: how long, in seconds; 0 if unknown.
         number: of a packet of the video, from 0; None of another.
     """
 
@@ -69,6 +71,7 @@ class Timed(NamedTuple):
     stream: int
     base: Fraction
     time: Fraction
+    length: Fraction
     number: int | None
 
 
@@ -148,14 +151,15 @@ def timed_packets(container: InputContainer, index: VideoIndex) -> Iterator[Time
     for packet in _packets(container):
         if packet.stream_index == video.index:
             now = int(index.pts[number]) * index.base
-            yield Timed(packet, video.index, index.base, now, number)
+            length = (packet.duration or 0) * Fraction(packet.time_base)
+            yield Timed(packet, video.index, index.base, now, length, number)
             number += 1
             continue
         ticks, base = packet.dts if packet.pts is None else packet.pts, Fraction(packet.time_base)
         if ticks is not None:
             times = [ticks * base + shift for shift in index.shifts]
             near = min(times, key=lambda time: abs(time - now))
-            yield Timed(packet, packet.stream_index, base, near, None)
+            yield Timed(packet, packet.stream_index, base, near, (packet.duration or 0) * base, None)
 
 
 def decoding_times(pts: np.ndarray) -> np.ndarray:
@@ -168,89 +172,10 @@ def decoding_times(pts: np.ndarray) -> np.ndarray:
     return ascending - (ascending - pts).max(initial=0)
 
 
-AddVideo = Callable[["OutputContainer"], "Stream"]
-
-
-class Copies(NamedTuple):
-    """Streams of a new file that copy those of another.
-
-    Attributes:
-        of: stream of the new file by the index of the one it copies.
-        as_text: those of `of` that are subtitles of MP4, which become plain text (SubRip).
-        lost: what the new file does not hold, for people, by the index of the stream.
-    """
-
-    of: dict[int, Stream]
-    as_text: set[int]
-    lost: dict[int, str]
-
-
-def create(path: Path) -> OutputContainer:
-    """A new video file of the kind that its name says."""
-    return load_library("av").open(str(path), "w", format=_FORMATS.get(path.suffix))
-
-
-def copy_streams(out: OutputContainer, source: InputContainer, add_video: AddVideo | None = None) -> Copies:
-    """Add a copy of every stream that `out` can hold, with its tags, in their order.
-
-    Args:
-        add_video: adds the picture, instead of a copy of it.
-
-    Raises:
-        ValueError: it cannot hold the picture.
-    """
-    copies, main = Copies({}, set(), {}), video_stream(source).index
-    old_chapters = bool(source.chapters())
-    for stream in source.streams:
-        if stream.type == "data" and ("timecode" in stream.metadata or (stream.name == "bin_data" and old_chapters)):
-            continue  # of MP4: made of the tag `timecode` of the file, and a second list of its chapters
-        codec = stream.codec_context.name if stream.codec_context else ""
-        try:
-            if stream.type == "data" or (stream.type == "video" and stream.index != main):
-                raise ValueError
-            if stream.index == main and add_video is not None:
-                copy = add_video(out)
-            elif codec == "mov_text" and out.format.name == "matroska":
-                copy = out.add_mux_stream("subrip")
-                copies.as_text.add(stream.index)
-            else:
-                copy = out.add_stream_from_template(stream, opaque=True)
-        except ValueError:
-            if stream.index == main:
-                raise
-            copies.lost[stream.index] = f"{stream.type} track {stream.index}{f' ({codec})' * bool(codec)}"
-            continue
-        copy.metadata.update(tags(stream.metadata))
-        if stream.type != "attachment":
-            copy.disposition = stream.disposition
-            copies.of[stream.index] = copy
-    return copies
-
-
-def plain_text(packet: Packet) -> Packet | None:
-    """A subtitle of MP4 (3GPP TS 26.245, section 5.17) without its style; None if it is empty, a pause."""
-    data = bytes(packet)
-    text = data[2 : 2 + int.from_bytes(data[:2], "big")]
-    if not text:
-        return None
-    plain = load_library("av").Packet(text)
-    plain.time_base, plain.pts, plain.duration = packet.time_base, packet.pts, packet.duration
-    return plain
-
-
-def tags(found: Mapping[str, str]) -> dict[str, str]:
-    """Tags without those that say how a file was written."""
-    return {name: value for name, value in found.items() if not name.lower().startswith(_STALE)}
-
-
-def mux(out: OutputContainer, copy: Stream, packet: Packet, base: Fraction, pts: int, dts: int) -> None:
-    """Write a packet, which may be written to several files, at times in ticks of `base`."""
-    length = round((packet.duration or 0) * Fraction(packet.time_base) / base)  # as it may have been written before
-    packet.stream = copy
-    packet.time_base, packet.pts, packet.dts, packet.duration = base, pts, dts, length
-    out.mux(packet)
-
-
-def errors() -> tuple[type[Exception], ...]:
-    """What PyAV raises when a file cannot be written."""
-    return load_library("av").FFmpegError, ValueError
+@contextmanager
+def writing() -> Iterator[None]:
+    """Errors of PyAV become ValueError, so that those of a file that is written are not taken for the film's."""
+    try:
+        yield
+    except load_library("av").FFmpegError as error:
+        raise ValueError(error.strerror or str(error)) from None

@@ -11,7 +11,7 @@ from shard_tools.video.frames import load_library, open_video
 
 from .clip import Clip
 from .film import FilmScenes
-from .packets import VideoIndex, decoding_times, errors, read_index, timed_packets
+from .packets import VideoIndex, decoding_times, read_index, timed_packets
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -41,10 +41,9 @@ def write_with_chapters(film: FilmScenes, path: Path, index: VideoIndex | None =
             _copy(film, clip, index)
         finally:
             clip.close()
-    except errors() as error:
-        reason = getattr(error, "strerror", None) or error
+    except ValueError as error:
         raise SourceError(
-            f"{film.source}: cannot be copied to {path.name} ({reason}); leave out --chapters, use chapters.ffmetadata"
+            f"{film.source}: cannot be copied to {path.name} ({error}); leave out --chapters, use chapters.ffmetadata"
         ) from None
     return [f"{path.name} lacks {', '.join(clip.lost.values())}"] if clip.lost else []
 
@@ -59,10 +58,9 @@ def _copy(film: FilmScenes, clip: Clip, index: VideoIndex) -> None:
         out.set_chapters(_chapters(film, index))
         for timed in timed_packets(container, index):
             if timed.number is None:
-                clip.other(timed.packet, timed.stream, timed.base, timed.time - index.start)
+                clip.other(timed, index.start, timed.time + timed.length)
             else:
-                pts = int(index.pts[timed.number]) - begin
-                clip.picture(timed.packet, timed.stream, index.base, pts, int(dts[timed.number]) - begin)
+                clip.picture(timed, int(index.pts[timed.number]) - begin, int(dts[timed.number]) - begin)
 
 
 def _chapters(film: FilmScenes, index: VideoIndex) -> list[Chapter]:

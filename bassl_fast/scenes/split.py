@@ -16,12 +16,13 @@ from shard_tools.video.frames import open_video
 from .clip import Clip
 from .encode import encode_clips
 from .film import FilmScenes, Scene
-from .packets import Timed, VideoIndex, decoding_times, errors, read_index, timed_packets
+from .packets import Timed, VideoIndex, decoding_times, read_index, timed_packets
 
-_CONTAINERS = {  # those that clips keep; others become Matroska
-    "copy": (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".mts", ".m2ts", ".avi"),
-    "exact": (".mp4", ".m4v", ".mov", ".mkv"),
+_KEPT = {  # containers that clips keep
+    "copy": (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".mts", ".m2ts", ".avi", ".wmv", ".flv", ".3gp"),
+    "exact": (".mp4", ".m4v", ".mov", ".mkv", ".wmv"),
 }
+_INSTEAD = {".dv": ".mov", ".3gp": ".mov"}  # of others; those that are not here become Matroska
 _APART = 5  # seconds by which picture and sound of one time may be apart in a file
 
 
@@ -41,7 +42,7 @@ def split_film(film: FilmScenes, folder: Path, how: Split, index: VideoIndex | N
         SourceError: the film cannot be read, or a clip cannot be written.
     """
     own = Path(film.source).suffix.lower()
-    suffix = own if own in _CONTAINERS[how] else ".mkv"
+    suffix = own if own in _KEPT[how] else _INSTEAD.get(own, ".mkv")
     index = index or read_index(film.source)
     spans = [_Span.of(scene, index) for scene in film.scenes]
     begins = [index.seconds(span.begin) if how == "copy" else scene.start for scene, span in _pairs(film, spans)]
@@ -58,10 +59,9 @@ def split_film(film: FilmScenes, folder: Path, how: Split, index: VideoIndex | N
         finally:
             for clip in clips:
                 clip.close()
-    except errors() as error:
-        reason = getattr(error, "strerror", None) or error
+    except ValueError as error:
         fix = "give --split exact" if how == "copy" else "leave out --split"
-        raise SourceError(f"{film.source}: cannot be split into {suffix} files ({reason}); {fix}") from None
+        raise SourceError(f"{film.source}: cannot be split into {suffix} files ({error}); {fix}") from None
     said = _beyond(film, spans, index) if how == "copy" else []
     lost = dict.fromkeys(text for clip in clips for text in clip.lost.values())
     return [*said, *([f"clips lack {', '.join(lost)}"] if lost else [])]
@@ -118,11 +118,10 @@ def _copy_clips(film: FilmScenes, clips: list[Clip], spans: list[_Span], index: 
     """Write clips in one pass over the film; those next to each other share packets.
 
     Raises:
-        FFmpegError, ValueError: of PyAV.
+        ValueError: a clip cannot be written.
     """
-    zero = index.first * index.base
     todo = deque(
-        _Copying(clip, span, span.begin * index.base, zero + Fraction(scene.end))
+        _Copying(clip, span, span.begin * index.base, index.clock(scene.end))
         for clip, (scene, span) in zip(clips, _pairs(film, spans), strict=True)
     )
     active: list[_Copying] = []
@@ -152,9 +151,9 @@ class _Copying(NamedTuple):
         span = self.span
         if timed.number is None:
             if self.begin <= timed.time < self.end:
-                self.clip.other(timed.packet, timed.stream, timed.base, timed.time - self.begin)
+                self.clip.other(timed, self.begin, self.end)
             return
         at = int(np.searchsorted(span.numbers, timed.number))
         if at < len(span.numbers) and span.numbers[at] == timed.number:
             pts, dts = (int(ticks) - span.begin for ticks in (index.pts[timed.number], span.dts[at]))
-            self.clip.picture(timed.packet, timed.stream, index.base, pts, dts)
+            self.clip.picture(timed, pts, dts)

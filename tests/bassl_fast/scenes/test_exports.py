@@ -16,6 +16,7 @@ from PIL import Image
 from bassl_fast.scenes import exports
 from bassl_fast.scenes.film import FilmScenes
 from bassl_fast.scenes.sheet import contact_sheets
+from shard_tools.video.facts import MediaFacts
 from tests.films import picture
 
 from .test_film import film
@@ -41,7 +42,7 @@ def test_csv_has_a_row_a_scene():
 
 
 def test_json_holds_everything_and_is_read_back(tmp_path):
-    made = found()
+    made = replace(found(), media=MediaFacts(96, 64, (2, 1), 48000, "A1"))
     document = json.loads(exports.scenes_json(made, {"model": "m"}, {"threshold": 0.5}))
     assert document["scenes"][1]["first_frame"] == document["shots"][2]["first_frame"] == 300
     assert document["scenes"][2]["probability"] is None
@@ -55,6 +56,8 @@ def test_json_holds_everything_and_is_read_back(tmp_path):
         (s.start, s.end, s.first, s.last, s.probability) for s in made.shots
     ]
     assert again.ends == made.ends
+    assert again.media == made.media == MediaFacts(96, 64, (2, 1), 48000, "A1")
+    assert "media" in document
     assert again.shots[4].keyframes == (b"\4\0", b"\4\1", b"\4\2")
 
 

@@ -203,6 +203,8 @@ def test_exact_clips_have_the_frames_of_their_scenes(source, tmp_path):
         starts = [frame.start for frame in decode(clip)]
         wanted = [frame.start - scene.start for frame in frames_of(film, scene)]
         assert starts == pytest.approx(wanted, abs=0.0011)
+        with av.open(str(clip)) as container:
+            assert container.duration / 1e6 == pytest.approx(scene.end - scene.start, abs=0.06)  # sound is in blocks
 
 
 def frames_of(film: FilmScenes, scene) -> Iterator:
@@ -323,16 +325,49 @@ def test_exact_clips_have_the_shape_and_colours_of_the_film(tmp_path):
         assert next(decode(path)).pixel_aspect == pytest.approx(64 / 45)
 
 
-def test_what_a_container_cannot_hold_is_said(tmp_path):
-    ffmpeg(
-        *("-f", "lavfi", "-i", PICTURE, *TONES, *BOTH, *H264, "-c:a:0", "aac", "-c:a:1", "adpcm_ms"),
-        tmp_path / "film.mkv",
-    )
-    shutil.move(tmp_path / "film.mkv", tmp_path / "film.mp4")  # whose name says another container
+def test_what_a_container_cannot_hold_is_encoded_or_said(tmp_path):
+    """Sound that MP4 cannot hold, in Matroska that is named MP4."""
+    sound = ("-map", "0:v", "-map", "2", *H264, "-c:a", "adpcm_ms", "-ac", "2")
+    ffmpeg("-f", "lavfi", "-i", PICTURE, *TONES, *sound, "-metadata:s:a:0", "language=ger", tmp_path / "film.mkv")
+    shutil.move(tmp_path / "film.mkv", tmp_path / "film.mp4")
     film = scenes_of(tmp_path / "film.mp4")
-    clips, said = clips_of(film, tmp_path / "clips", "exact")
-    assert said == ["clips lack audio track 2 (adpcm_ms)"]
-    assert [len(tracks(clip)) for clip in clips] == [2] * 4
+    clips, said = clips_of(film, tmp_path / "copy", "copy")
+    assert said[1:] == ["clips lack audio track 1 (adpcm_ms)"]
+    assert [len(tracks(clip)) for clip in clips] == [1] * 4
+    clips, said = clips_of(film, tmp_path / "exact", "exact")
+    assert said == []
+    for clip, scene in zip(clips, film.scenes, strict=True):
+        assert [track[1:3] for track in tracks(clip)] == [("h264", "und"), ("aac", "ger")]
+        with av.open(str(clip)) as container:
+            frames = list(container.decode(audio=0))
+            assert {(frame.rate, frame.layout.name) for frame in frames} == {(48000, "stereo")}
+        if scene.end - scene.start > 1:
+            assert sum(frame.samples for frame in frames) / 48000 == pytest.approx(scene.end - scene.start, abs=0.1)
+            tone = np.abs(np.fft.rfft(frames[20].to_ndarray()[0] * np.hanning(frames[20].samples)))
+            assert tone.argmax() * 48000 / frames[20].samples == pytest.approx(880, abs=50)
+
+
+@pytest.mark.parametrize(
+    ("name", "codecs", "copied", "encoded"),
+    [
+        ("a.wmv", ("-c:v", "wmv2", "-q:v", "3", "-c:a", "wmav2"), ".wmv", ".wmv"),
+        ("a.flv", (*H264, "-c:a", "aac"), ".flv", ".mkv"),
+        ("a.3gp", ("-s", "176x144", "-c:v", "h263", "-q:v", "3", "-c:a", "aac"), ".3gp", ".mov"),
+        ("a.dv", ("-s", "720x576", "-c:v", "dvvideo", "-c:a", "pcm_s16le", "-ar", "48000", "-ac", "2"), ".mov", ".mov"),
+        ("a.mxf", ("-c:v", "mpeg2video", "-q:v", "3", "-c:a", "pcm_s16le", "-ar", "48000"), ".mkv", ".mkv"),
+    ],
+)
+def test_clips_keep_the_container_or_get_one_that_holds_all(tmp_path, name, codecs, copied, encoded):
+    source = draw(tmp_path / name, "-map", "0:v", "-map", "1", *codecs)
+    film = scenes_of(source)
+    for how, suffix in (("copy", copied), ("exact", encoded)):
+        clips, said = clips_of(film, tmp_path / how, how)
+        assert {clip.suffix for clip in clips} == {suffix}
+        assert not any("lack" in text for text in said)
+        for clip, scene in zip(clips, film.scenes, strict=True):
+            frames = sum(1 for _ in decode(clip)) - (scene.shots[-1].last + 1 - scene.shots[0].first)
+            assert frames == 0 if how == "exact" else frames >= 0
+            assert [track[0] for track in tracks(clip)] == ["video", "audio"]
 
 
 def test_streams_that_do_not_fit_the_container(tmp_path):
