@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import IO, Any
 
 
@@ -26,21 +27,21 @@ class KeyframeStore:
         return StoredKeyframes(self._file, bounds)
 
 
-class StoredKeyframes(Sequence[bytes]):
+class _Keyframes(Sequence[bytes]):
     """JPEG bytes of the key-frames of a shot, read when asked for; compared by content, and pickled as a tuple."""
 
-    def __init__(self, file: IO[bytes], bounds: tuple[int, ...]) -> None:
-        self._file, self._bounds = file, bounds
+    def __init__(self, places: Iterable[Any]) -> None:
+        self._places = tuple(places)
 
     def __len__(self) -> int:
-        return len(self._bounds) - 1
+        return len(self._places)
 
     def __getitem__(self, index: Any) -> Any:
-        chosen = list(pairwise(self._bounds))[index]
+        chosen = self._places[index]
         return tuple(map(self._read, chosen)) if isinstance(index, slice) else self._read(chosen)
 
-    def _read(self, span: tuple[int, int]) -> bytes:
-        return os.pread(self._file.fileno(), span[1] - span[0], span[0])
+    def _read(self, place: Any) -> bytes:
+        raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(other)
@@ -50,3 +51,21 @@ class StoredKeyframes(Sequence[bytes]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return tuple, (tuple(self),)
+
+
+class StoredKeyframes(_Keyframes):
+    """In the file of a `KeyframeStore`, between these bounds."""
+
+    def __init__(self, file: IO[bytes], bounds: tuple[int, ...]) -> None:
+        super().__init__(pairwise(bounds))
+        self._file = file
+
+    def _read(self, place: tuple[int, int]) -> bytes:
+        return os.pread(self._file.fileno(), place[1] - place[0], place[0])
+
+
+class KeyframeFiles(_Keyframes):
+    """Each in a file of its own."""
+
+    def _read(self, place: Path) -> bytes:
+        return place.read_bytes()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,12 +89,13 @@ def write_results(
         document = exports.scenes_json(film, made_by, asked)
         page = film_page(film, document, None if remote else folder)
         for shot in film.shots:
-            for i, jpeg in enumerate(shot.keyframes):
-                (draft / exports.KEYFRAMES / keyframe_name(shot.number, i)).write_bytes(jpeg)
-        for scene in film.scenes:
-            if not (earlier and _link_sheets(folder, draft, scene, film, earlier)):
-                for name, sheet in contact_sheets(scene):
-                    (draft / "sheets" / name).write_bytes(sheet)
+            for i in range(len(shot.keyframes)):
+                name = f"{exports.KEYFRAMES}/{keyframe_name(shot.number, i)}"
+                if not (earlier and _link(folder / name, draft / name)):
+                    (draft / name).write_bytes(shot.keyframes[i])
+        new = [scene for scene in film.scenes if not (earlier and _link_sheets(folder, draft, scene, film, earlier))]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow frees Python's lock
+            list(pool.map(lambda scene: _write_sheets(draft / "sheets", scene), new))
         for name, text in {**exports.texts(film), SCENES: document}.items():
             (draft / name).write_text(text, encoding="utf-8")
         if earlier:
@@ -161,9 +164,21 @@ def _link_sheets(folder: Path, draft: Path, scene: Scene, film: FilmScenes, earl
     name = f"scene-{scene.number:03d}"
     sheets = [folder / "sheets" / f"{name}.jpg", *(folder / "sheets").glob(f"{name}-*.jpg")]
     there = [sheet for sheet in sheets if sheet.is_file()]
-    for sheet in there:
-        shutil.copyfile(sheet, draft / "sheets" / sheet.name)
-    return bool(there)
+    return bool(there) and all(_link(sheet, draft / "sheets" / sheet.name) for sheet in there)
+
+
+def _write_sheets(folder: Path, scene: Scene) -> None:
+    for name, sheet in contact_sheets(scene):
+        (folder / name).write_bytes(sheet)
+
+
+def _link(file: Path, to: Path) -> bool:
+    """The same file under another name, at no cost; False where the file system has no links."""
+    try:
+        os.link(file, to)
+    except OSError:
+        return False
+    return True
 
 
 def _subtitle(film: FilmScenes) -> str:

@@ -13,7 +13,7 @@ from shard_tools.video.facts import MediaFacts
 from shard_tools.video.timing import Timing, nominal_rate
 
 from ..film import FilmScenes, SceneShot
-from ..keyframe_store import KeyframeStore
+from ..keyframe_store import KeyframeFiles
 from .tables import COLUMNS, scene_row
 
 KEYFRAMES = "keyframes"  # folder of the key-frames, named as in MovieNet
@@ -62,18 +62,17 @@ def scenes_json(film: FilmScenes, made_by: dict[str, Any], asked: dict[str, Any]
 
 
 def read_film(folder: Path, document: dict[str, Any]) -> FilmScenes:
-    """The film described by `scenes_json` and the key-frames in `folder`, as one scene.
+    """The film described by `scenes_json` and the key-frames in `folder`, as one scene. They are read when asked for.
 
     Raises:
         SourceError: a file of it is missing.
     """
-    store, shots = KeyframeStore(), []
+    shots, there = [], {path.name for path in (folder / KEYFRAMES).glob("*")}
     for row in document["shots"]:
-        names = [folder / KEYFRAMES / keyframe_name(row["shot"], i) for i in range(KEYFRAMES_PER_SHOT)]
-        try:
-            jpegs = store.add(name.read_bytes() for name in names)
-        except OSError as error:
-            raise SourceError(f"{error.filename}: {error.strerror}; delete {folder} and run again") from None
+        names = [keyframe_name(row["shot"], i) for i in range(KEYFRAMES_PER_SHOT)]
+        if missing := set(names) - there:
+            raise SourceError(f"{folder / KEYFRAMES / min(missing)}: is missing; delete {folder} and run again")
+        jpegs = KeyframeFiles(folder / KEYFRAMES / name for name in names)
         span = row["start"], row["end"], row["first_frame"], row["last_frame"]
         since_kept = row.get("transition"), row.get("damaged", 0)  # not in older results
         shots.append(SceneShot(row["shot"], *span, row["probability"], jpegs, *since_kept))

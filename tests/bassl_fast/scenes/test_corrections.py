@@ -159,7 +159,7 @@ def test_what_was_corrected_is_kept_by_later_runs(results: Path, tmp_path: Path,
         said = capsys.readouterr().out
         assert f"kept as corrected by hand; delete {results} to find its scenes again" in said
         assert digests(results) == whole
-    assert scenes(film_path, "--baseline", "--split", "--out", out) == 0
+    assert scenes(film_path, "--baseline", "--split", "copy", "--out", out) == 0
     assert len(list((results / "clips").iterdir())) == 3
     assert [row["name"] for row in document_of(results)["scenes"]] == NAMES
     said = refused(capsys, "scenes", film_path, "--out", out)
