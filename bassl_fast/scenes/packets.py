@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from shard_tools.video.frames import first_frame, load_library, open_video, video_stream
+from shard_tools.video.frames import decode, first_frame, load_library, open_video, video_stream
 
 if TYPE_CHECKING:
     from av import Packet
@@ -32,7 +32,7 @@ class VideoIndex(NamedTuple):
         key: `[N]` bool, decodable on its own.
         base: seconds of a tick.
         first: when the first picture that can be decoded is shown, in ticks.
-        start: when the first packet of any stream is shown, in seconds.
+        start: when the first packet of picture or sound is shown, in seconds.
         shifts: seconds to add to the clock of the file; a second one and more where recordings were joined.
     """
 
@@ -91,7 +91,7 @@ def read_index(film: str) -> VideoIndex:
         video = video_stream(container)
         for packet in _packets(container):
             time = packet.dts if packet.pts is None else packet.pts
-            if packet.stream_index not in seen and time is not None:
+            if packet.stream.type == "audio" and packet.stream_index not in seen and time is not None:
                 starts.append(time * packet.time_base)
                 seen.add(packet.stream_index)
             if packet.stream_index == video.index:
@@ -102,7 +102,7 @@ def read_index(film: str) -> VideoIndex:
         guessed = container.format.name == "avi" and bool(video.codec_context.has_b_frames)
     shown, shifts = _continuous(_in_order_of_decoder(film, pts) if guessed else pts, base, gap)
     first = min(shown) if frame.pts is None else round(frame.pts * Fraction(frame.time_base or base) / base)
-    start = min(*starts, first * base) if starts else first * base
+    start = min(*starts, min(shown) * base) if starts else min(shown) * base
     return VideoIndex(np.array(shown, np.int64), np.array(key, bool), base, first, start, tuple(shifts))
 
 
@@ -135,10 +135,7 @@ def _in_order_of_decoder(film: str, pts: list[int]) -> list[int]:
 
     The decoder knows the order. It hands every picture out with the time that its packet came with.
     """
-    with open_video(film) as container:
-        stream = video_stream(container)
-        stream.thread_type = "AUTO"
-        shown = [frame.pts for packet in container.demux(stream) for frame in packet.decode()]
+    shown = (one.frame.pts for one in decode(film))
     order = {time: i for i, time in enumerate(time for time in shown if time is not None)}
     ascending = sorted(pts)
     last = len(ascending) - 1

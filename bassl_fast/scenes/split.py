@@ -109,8 +109,8 @@ def _beyond(film: FilmScenes, spans: list[_Span], index: VideoIndex) -> list[str
     """How far copied clips go beyond their scenes."""
     early = max(scene.start - index.seconds(span.begin) for scene, span in _pairs(film, spans))
     late = max(span.late for span in spans)
-    said = [f"begin up to {early:.1f} s early, at a key-frame of the video"] if early > 0.05 else []
-    said += [f"end up to {late} frame{'s' * (late > 1)} late, from which others are made"] if late else []
+    said = [f"begin up to {early:.1f} s early (at a key-frame)"] if early > 0.05 else []
+    said += [f"end up to {late} frame{'s' * (late > 1)} late (the scene is decoded from them)"] if late else []
     return [f"clips {' and '.join(said)}"] if said else []
 
 

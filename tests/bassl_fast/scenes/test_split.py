@@ -229,8 +229,8 @@ def test_copied_clips_hold_their_scenes_and_little_else(source, tmp_path):
         early = max(early, scene.start - times[key])
         late = max(late, len(found) - (last + 1 - key))
     assert late <= (0 if source.suffix == ".webm" else 2)
-    ends = f" and end up to {late} frame{'s' * (late > 1)} late, from which others are made" if late else ""
-    assert said == [f"clips begin up to {early:.1f} s early, at a key-frame of the video{ends}"]
+    ends = f" and end up to {late} frame{'s' * (late > 1)} late (the scene is decoded from them)" if late else ""
+    assert said == [f"clips begin up to {early:.1f} s early (at a key-frame){ends}"]
 
 
 @pytest.mark.parametrize("how", ["copy", "exact"])
@@ -427,7 +427,7 @@ def test_the_command_says_what_clips_hold(tmp_path, capsys):
     draw_video(tmp_path / "film.mp4", [30, 30, 30], sound=True)
     argv = [tmp_path / "film.mp4", "--baseline", "--scenes", 3, "--out", tmp_path / "out"]
     assert run(*argv, "--split", "copy", "--chapters", "true") == 0
-    assert "\n  clips begin up to 0.2 s early, at a key-frame of the video\n" in capsys.readouterr().out
+    assert "\n  clips begin up to 0.2 s early (at a key-frame)\n" in capsys.readouterr().out
     folder = tmp_path / "out" / "film"
     assert sorted(path.name for path in (folder / "clips").iterdir()) == [f"scene-00{i}.mp4" for i in (1, 2, 3)]
     with av.open(str(folder / "film-chapters.mkv")) as container:
