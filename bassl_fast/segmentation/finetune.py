@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bassl_fast.training.options import Optimiser
+from shard_tools.errors import ConfigError
 
 from .options import CRN, BestEpoch, Data, Head
 
@@ -26,6 +27,9 @@ def finetune(
 ) -> str:
     """Train a boundary model on cached features and return the path, or address, of its checkpoint.
 
+    With `data.corrections` the similarity head that comes with the package is adapted to films corrected by hand; only
+    `out` is read besides.
+
     Args:
         data: training data.
         pretrained: checkpoint whose contextual relation network to start from; it must have made the features.
@@ -46,10 +50,17 @@ def finetune(
 
     Raises:
         FeatureError: no features, no labelled film in the split, or features of another checkpoint.
+        SourceError: no corrected film, or corrections that do not belong to their key-frames.
         CheckpointError: `pretrained` cannot be used.
         ConfigError: `out` holds a finished run, or options contradict each other.
         RemoteError: an address cannot be read or written in time.
     """
+    if data.corrections is not None:
+        from .fit_corrections import fit_corrections
+
+        if pretrained is not None or new_crn or freeze_crn or linear_probe or head == "both":
+            raise ConfigError("data.corrections: adapts the similarity head alone; leave out options of a network")
+        return fit_corrections(data.corrections, out, recipe)
     from .fitting import fit  # here, so that `--help` does not wait for torch
 
     start = (pretrained, new_crn, freeze_crn, linear_probe, head, crn)

@@ -19,28 +19,33 @@ class Data:
     Args:
         features: folder or address that `bassl-fast extract` wrote to; for the similarity head also several, with other
             features of the same films. The first says which films there are, their splits and labels.
+        corrections: instead of `features`, a folder of results folders of `bassl-fast scenes`, some of them corrected
+            by hand; the weights that come with the package are adapted to these films.
         train: split to train on.
         val: split that chooses the best epoch and the threshold, not the test split; if it has no boundary, the last
             epoch is kept and the threshold is chosen on the training films.
         batch: windows per step.
 
     Raises:
-        ConfigError: no folder.
+        ConfigError: no folder, or features and corrections.
     """
 
-    features: list[str] | str
+    features: list[str] | str | None = None
+    corrections: str | None = None
     train: str = "train"
     val: str = "val"
     batch: int = 1024
 
     def __post_init__(self) -> None:
-        if not self.folders:
-            raise ConfigError("data.features: empty; give at least one folder of features")
+        if self.corrections is not None and self.features:
+            raise ConfigError("data.features and data.corrections: two sources of labels; give one of them")
+        if self.corrections is None and not self.features:
+            raise ConfigError("data.features: empty; give at least one folder of features, or --data.corrections")
 
     @property
     def folders(self) -> list[str]:
         """`features` as a list."""
-        return [self.features] if isinstance(self.features, str) else self.features
+        return [self.features] if isinstance(self.features, str) else self.features or []
 
 
 @dataclass(frozen=True)

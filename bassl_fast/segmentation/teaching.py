@@ -1,0 +1,94 @@
+"""A few corrected films adapt a fitted similarity head.
+
+The coefficients of the head are what is most probable before any correction is seen (a Gaussian prior around them, as
+certain as the penalty of training), so a few films move them only a little. Whether they move at all is decided on the
+corrected films themselves, each scored by a head that learnt from the others: films that have little in common teach
+nothing about the next one. If the gain may be chance, only the intercept and the threshold follow the corrections,
+which changes how many scenes are found but not their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bassl_fast.heads.similarity import SimilarityHead
+from bassl_fast.metrics.scenes import FilmScores, scene_metrics
+from shard_tools.errors import FeatureError
+
+from .films import LabelledFilm
+from .logistic import solve
+from .similarity import PENALTY, Samples, SimilarityModel, choose_threshold, cuts_of, has_both, head_of, score
+
+CHANCE = 0.1  # of a gain as large as that of the corrected films, from which on weights are adapted
+_FIXED = 1e9  # penalty of weights that are kept
+
+
+@dataclass(frozen=True)
+class Taught:
+    """An adapted head.
+
+    Attributes:
+        head: gives logits.
+        threshold: probability from which a shot ends a scene.
+        gains: for each corrected film with a boundary, what heads adapted to the other films add to its average
+            precision, in points of 100; empty if there are no others.
+        adapted: whether the weights changed, not only the intercept.
+    """
+
+    head: SimilarityHead
+    threshold: float
+    gains: tuple[float, ...]
+    adapted: bool
+
+
+def teach(films: Sequence[LabelledFilm], start: SimilarityModel) -> Taught:
+    """Adapt the head of `start` to corrected films.
+
+    Raises:
+        FeatureError: no boundary, no cut inside a scene, or features that do not fit the shots.
+    """
+    return teach_sets([Samples.of(film) for film in films], start)
+
+
+def teach_sets(sets: Sequence[Samples], start: SimilarityModel) -> Taught:
+    """`teach`, from the cuts of the films."""
+    if not has_both(sets):
+        raise FeatureError("the corrected films need a boundary and a cut inside a scene; correct one more film")
+    others = [[*sets[:i], *sets[i + 1 :]] for i in range(len(sets))]
+    usable = [i for i in range(len(sets)) if has_both(others[i])]  # films whose others can teach
+    taught = {i: moved(others[i], start.head, PENALTY) for i in usable}
+    scored = [i for i in usable if (sets[i].labels == 1).any()]
+    gains = tuple(_ap(taught[i], sets[i]) - _ap(start.head, sets[i]) for i in scored)
+    adapted = is_gain(gains)
+    penalty = PENALTY if adapted else _FIXED
+    kept = taught if adapted else {i: moved(others[i], start.head, _FIXED) for i in usable}
+    head = moved(sets, start.head, penalty)
+    held_out = [
+        (score(kept.get(i, head), x), samples.labels) for i, samples in enumerate(sets) for x in samples.statistics[-1:]
+    ]
+    return Taught(head, choose_threshold(held_out), gains, adapted)
+
+
+def is_gain(gains: Sequence[float]) -> bool:
+    """Whether the mean of gains is above 0 by more than chance: Student's t-test, one-sided."""
+    from scipy.stats import ttest_1samp  # slow to import
+
+    if len(gains) < 2 or np.ptp(gains) == 0:
+        return len(gains) > 1 and gains[0] > 0
+    return bool(ttest_1samp(gains, 0, alternative="greater").pvalue < CHANCE)
+
+
+def moved(sets: Sequence[Samples], start: SimilarityHead, penalty: float) -> SimilarityHead:
+    """The most probable head after the cuts of `sets`; the intercept is free."""
+    weights, bias = start.linear.weight.detach().double().numpy()[0], float(start.linear.bias.detach())
+    x, y, weight = cuts_of(sets)
+    return head_of(solve(x, y, weight, np.append(weights, bias), np.append(np.full(len(weights), penalty), 0.0)))
+
+
+def _ap(head: SimilarityHead, samples: Samples) -> float:
+    """Average precision in percent, with all kinds of the film."""
+    labels = samples.labels
+    return scene_metrics([FilmScores("", score(head, samples.statistics[-1]), labels, labels * 0, labels * 0)])["ap"]
