@@ -41,7 +41,7 @@ SCRIPTS = (
         "pack",
         "plan",
     ),
-    *("plots", "quality", "real_films", "scale", "scenes", "step"),
+    *("page", "plots", "quality", "real_films", "scale", "scenes", "step"),
 )
 
 Run = Callable[..., None]
@@ -137,6 +137,11 @@ def test_pack(run: Run, tmp_path: Path):
     report = read(tmp_path / "out.json", "pack")
     assert all(report[name]["ratios"] for name in ("pack folder", "pack zip", "pack pictures", "verify", "S3, cold"))
     assert all(found["seconds"] > 0 for found in report["index"].values())
+
+
+def test_page(run: Run, tmp_path: Path):
+    run("page", "--shots", 40, "--rounds", 1, "--out", tmp_path / "out.json")
+    assert {"open", "edit", "write"} < read(tmp_path / "out.json", "page")["seconds"].keys()
 
 
 def test_plan(run: Run, tmp_path: Path):

@@ -39,7 +39,7 @@ def place(project: Project, film_file: Path, tmp_path: Path, monkeypatch) -> Pat
 
 def test_every_command_of_the_page_runs(place: Path):
     commands = re.findall(r"^ +bassl-fast (scenes .*)$", SCENES, re.MULTILINE)
-    assert len(commands) == 10
+    assert len(commands) == 11
     with http_server(place / "films") as port:
         for command in commands:
             (place / "films" / "film.mp4").unlink(missing_ok=True)
@@ -47,7 +47,9 @@ def test_every_command_of_the_page_runs(place: Path):
                 shutil.copy("film.mp4", "films/film.mp4")
                 shutil.rmtree("scenes/film")  # another source of the same name is refused
             argv = command.replace("https://example.org", f"http://127.0.0.1:{port}").split()
-            if argv[1] == "film.mp4" and "--min_scene" not in argv:
+            if "--corrections" in argv:
+                shutil.copy("scenes/film/scenes.json", "film-corrected.json")
+            elif argv[1] == "film.mp4" and "--min_scene" not in argv:
                 shutil.rmtree("scenes", ignore_errors=True)
             assert cli.main(argv) == 0, command
 
