@@ -76,7 +76,7 @@ class Kinds:
         Raises:
             FeatureError: another number of shots, or other labels, than in the first folder.
         """
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for feature_set in self.sets:
             there = film if feature_set is self.first else feature_set.film(film.name)
             if there is None:

@@ -29,11 +29,13 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SCRIPTS = (
     *(
         "boundary",
+        "corrections",
         "costs",
         "exits",
         "failures",
         "finetune",
         "gpu",
+        "joined",
         "knn",
         "learning",
         "loader",
@@ -190,9 +192,9 @@ def test_step(run: Run, shards: Path, tmp_path: Path):
     assert read(tmp_path / "out.json", "step")["milliseconds"]["bassl"]["encoder"] > 0
 
 
-def test_real_films(run: Run, tmp_path: Path):
-    """Two sets, in which a film lacks a kind: fitted, scored across sets, and by the weights of the package."""
-    (tmp_path / "films").mkdir()
+def write_real_films(folder: Path) -> None:
+    """Two sets, in which a film lacks a kind."""
+    folder.mkdir()
     for seed, name in enumerate(["one01", "one02", "two1", "two2", "two3", "two4", "two5"]):
         rng = np.random.default_rng(seed)
         scene = np.repeat(np.arange(8), rng.integers(3, 7, 8))
@@ -207,7 +209,32 @@ def test_real_films(run: Run, tmp_path: Path):
         shots = np.stack([np.append(0, last[:-1] + 1), last], 1).astype(np.int32)
         boundary = np.append(np.diff(scene), 0).astype(np.int8)
         half = {kind: x.astype(np.float16) for kind, x in kinds.items()}
-        np.savez(tmp_path / "films" / f"{name}.npz", shots=shots, boundary=boundary, **half)
+        np.savez(folder / f"{name}.npz", shots=shots, boundary=boundary, **half)
+
+
+def test_corrections(run: Run, tmp_path: Path):
+    write_real_films(tmp_path / "films")
+    sizes = ["--corrected", 1, 3, "--draws", 2]
+    run("corrections", "--films", tmp_path / "films", *sizes, "--out", tmp_path / "out.json")
+    rows = read(tmp_path / "out.json", "corrections")["rows"]
+    assert [(row["set"], row["corrected"]) for row in rows[::2]] == [("one", 1), ("two", 1), ("two", 3)]
+    assert all(row["rises"] + row["falls"] + row["stays"] == pytest.approx(100) for row in rows)
+    assert rows[0]["gain"] == 0  # a single film sets the threshold only
+
+
+def test_joined(run: Run, tmp_path: Path):
+    (tmp_path / "clips").mkdir()
+    for number in range(3):
+        draw_video(tmp_path / "clips" / f"{number}.mp4", [30 + number, 40, 30])
+    run("joined", "--films", tmp_path / "clips", "--orders", 3, "--out", tmp_path / "out.json")
+    report = read(tmp_path / "out.json", "joined")
+    assert {row["joined"] for row in report["rows"]} == {"clips", "short clips", "pieces"}
+    assert all(0 < row["ap"] <= 100 for row in report["rows"])
+
+
+def test_real_films(run: Run, tmp_path: Path):
+    """Fitted, scored across sets, and by the weights of the package."""
+    write_real_films(tmp_path / "films")
     where = ["--films", tmp_path / "films", "--out", tmp_path / "out.json"]
     run("real_films", *where, "--seeds", "2", "--epochs", "1", "--plot", tmp_path / "plot.svg")
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
