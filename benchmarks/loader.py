@@ -135,7 +135,7 @@ class Painter:
 
     def __call__(self, rows: np.ndarray) -> Tensor:
         """`[..., 3, S, S]` of rows `[b, V]` or `[b, V, T]`."""
-        make_graph, inputs = graph.train_path(self._size, gpu=False, clips=rows.ndim == 3)
+        make_graph, inputs = graph.train_path(self._size, clips=rows.ndim == 3)
         pictures = np.concatenate([rows.ravel(), following(rows.ravel())])
         request = Request(pictures["frame"], pictures, lambda jpegs: inputs(rows.ravel(), jpegs))
         kwargs = {"batch_size": rows.size, "num_threads": self._threads, "prefetch_queue_depth": 1}

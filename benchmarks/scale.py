@@ -235,7 +235,7 @@ def python_side(index: ShardIndex, batch: int = 256, processes: int = 8) -> dict
     for world_size in (1, processes):
         loader = WindowLoader(index, index.select(None), method.sample, SIZE, global_batch=batch, world_size=world_size)
         rows = loader.draw(0, 0)[1].views[: batch // world_size].ravel()
-        store, (_, inputs) = Store(index), graph.train_path(SIZE, gpu=False)
+        store, (_, inputs) = Store(index), graph.train_path(SIZE)
         jpegs = store.read(rows["frame"])
         parts = {
             "draw": milliseconds(lambda: loader.draw(0, 1)),  # noqa: B023

@@ -4,16 +4,18 @@ A row becomes a picture in this order: decode only the crop region, antialiased 
 0..255, Gaussian blur, solarize, flip, normalise. The flip is last because it commutes with all steps before it and is
 free inside the normalisation. If a frame of a clip shows the change to the next one, that one is decoded and resized
 too, and subtracted; these steps are linear, so the result is that of whole frames. On a GPU DALI's operators do this
-(`train_graph`); on a CPU one operator does everything after the decode (`fused_graph`), several times as fast. All
-parameters of a row come in through `source`.
+(`train_graph`); on a CPU one operator does everything after the decode (`fused_graph`), several times as fast, and
+the views of either may be copied to a GPU. All parameters of a row come in through `source`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
+import torch
 
 from . import fused
 from .dali import backend, dali_math, fn, pipeline_def, types
@@ -22,6 +24,8 @@ from .views import IMAGENET_MEAN, IMAGENET_STD, TestViews, colours
 # ImageNet's, in grey levels.
 MEAN, STD = 255 * np.array(IMAGENET_MEAN), 255 * np.array(IMAGENET_STD)
 Channels = Sequence[float]  # one number a channel
+# Where JPEGs are decoded: on the CPU, by CUDA kernels, or by the JPEG engines that some GPUs have.
+Decoder = Literal["cpu", "cuda", "hardware"]
 
 PIXELS = {"axis_names": "HW", "normalized_anchor": False, "normalized_shape": False}
 # Smooth chroma upsampling, as in libjpeg and PIL.
@@ -30,9 +34,24 @@ if backend.GetSchema("decoders__Image").HasArgument("adjust_orientation"):
     DECODE["adjust_orientation"] = False  # rows as stored, like the index; DALI 1.34 always does so
 
 
+def default_decoder(device: torch.device) -> Decoder:
+    """CUDA kernels on a GPU: every GPU has them, in every container."""
+    return "cuda" if device.type == "cuda" else "cpu"
+
+
+def decoding(decoder: Decoder) -> dict[str, object]:
+    """Arguments of DALI's decoders for one kind of decoder.
+
+    By default DALI gives the first 65 % of a batch to the hardware and the rest to CUDA. Their inverse transforms may
+    differ by a grey level, so pixels would depend on the place in the batch, hence on the number of processes.
+    """
+    return {"device": "cpu"} if decoder == "cpu" else {"device": "mixed", "hw_decoder_load": float(decoder != "cuda")}
+
+
 def train_path(
     size: int,
-    gpu: bool,
+    decoder: Decoder = "cpu",
+    to_gpu: bool = False,
     bfloat16: bool = False,
     mean: Channels = IMAGENET_MEAN,
     std: Channels = IMAGENET_STD,
@@ -42,19 +61,22 @@ def train_path(
 
     Args:
         size: side of the views in pixels.
-        gpu: decode and augment on the GPU.
+        decoder: where JPEGs are decoded, and views made.
+        to_gpu: copy views that were made on the CPU to the GPU.
         bfloat16: training uses bfloat16, which the fused operator writes; DALI's operators only have float32.
         mean, std: of the channels, as of `TrainViews`.
         clips: rows may have `difference`; the JPEGs of `views.following` then follow those of the rows.
     """
     grey_mean, grey_std = 255 * np.array(mean), 255 * np.array(std)
     inputs: Callable
-    if not gpu and fused.library():
+    if decoder == "cpu" and fused.library():
         make_graph = fused_clip_graph if clips else fused_graph
         inputs = partial(fused_inputs, mean=grey_mean, std=grey_std)
-        make_graph = partial(make_graph, size=size, bfloat16=bfloat16)
+        make_graph = partial(make_graph, size=size, bfloat16=bfloat16, to_gpu=to_gpu)
     else:
-        make_graph = partial(train_graph, size=size, gpu=gpu, mean=grey_mean, std=grey_std, clips=clips)
+        make_graph = partial(
+            train_graph, size=size, decoder=decoder, to_gpu=to_gpu, mean=grey_mean, std=grey_std, clips=clips
+        )
         inputs = train_inputs
     return make_graph, partial(clip_inputs, inputs=inputs) if clips else inputs
 
@@ -113,16 +135,17 @@ def test_inputs(views: TestViews, regions: np.ndarray, places: np.ndarray, jpegs
 
 
 @pipeline_def
-def fused_graph(source: Callable[[], tuple], size: int, bfloat16: bool):
-    """Training views `[N, size, size, 3]`, float32 or the bits of bfloat16 as int16; for the CPU."""
+def fused_graph(source: Callable[[], tuple], size: int, bfloat16: bool, to_gpu: bool = False):
+    """Training views `[N, size, size, 3]`, float32 or the bits of bfloat16 as int16, made on the CPU."""
     jpeg, anchor, shape, row = fn.external_source(
         source=source, num_outputs=4, dtype=[types.UINT8, types.INT32, types.INT32, types.FLOAT], ndim=[1, 1, 1, 1]
     )
-    return fused.view(_decode_region(jpeg, anchor, shape, "cpu"), row, size, bfloat16)
+    views = fused.view(_decode_region(jpeg, anchor, shape, "cpu"), row, size, bfloat16)
+    return views.gpu() if to_gpu else views
 
 
 @pipeline_def(enable_conditionals=True)
-def fused_clip_graph(source: Callable[[], tuple], size: int, bfloat16: bool):
+def fused_clip_graph(source: Callable[[], tuple], size: int, bfloat16: bool, to_gpu: bool = False):
     """As `fused_graph`, of rows that may have `difference`."""
     jpeg, anchor, shape, row, after, difference = fn.external_source(
         source=source,
@@ -134,20 +157,22 @@ def fused_clip_graph(source: Callable[[], tuple], size: int, bfloat16: bool):
     following = crop  # not used
     if difference > 0:
         following = _decode_region(after, anchor, shape, "cpu")
-    return fused.view(crop, row, size, bfloat16, following)
+    views = fused.view(crop, row, size, bfloat16, following)
+    return views.gpu() if to_gpu else views
 
 
 @pipeline_def(enable_conditionals=True)
 def train_graph(
     source: Callable[[], tuple],
     size: int,
-    gpu: bool,
+    decoder: Decoder = "cpu",
+    to_gpu: bool = False,
     mean: np.ndarray = MEAN,
     std: np.ndarray = STD,
     clips: bool = False,
 ):
     """Training views `[N, size, size, 3]` float32."""
-    integer, real, decoder = types.INT32, types.FLOAT, "mixed" if gpu else "cpu"
+    integer, real = types.INT32, types.FLOAT
     inputs = fn.external_source(
         source=source,
         num_outputs=12 if clips else 10,
@@ -173,26 +198,28 @@ def train_graph(
         images = fn.gaussian_blur(images, sigma=sigma, window_size=window)
     if solarize > 0:
         images = dali_math.min(images, 255.0 - images)  # equal at 127.5, so the threshold is between 127 and 128
-    return _normalise(images, mean, std, mirror=flip)
+    views = _normalise(images, mean, std, mirror=flip)
+    return views.gpu() if to_gpu and decoder == "cpu" else views
 
 
 @pipeline_def
-def test_graph(source: Callable[[], tuple], views: TestViews, gpu: bool):
+def test_graph(source: Callable[[], tuple], views: TestViews, decoder: Decoder = "cpu"):
     """Test views `[N, size, size, 3]` float32."""
     jpeg, size, corner = fn.external_source(
         source=source, num_outputs=3, dtype=[types.UINT8, types.FLOAT, types.INT32], ndim=[1, 1, 1]
     )
-    images = fn.decoders.image(jpeg, device="mixed" if gpu else "cpu", **DECODE)
+    images = fn.decoders.image(jpeg, **DECODE, **decoding(decoder))
     images = fn.resize(images, size=size, interp_type=types.INTERP_CUBIC, antialias=True)
-    images = fn.slice(images, corner, [views.size, views.size], **PIXELS)
+    # On a GPU a list would become a constant there, which the operator would have to wait for.
+    images = fn.slice(images, corner, types.Constant([views.size, views.size], device="cpu"), **PIXELS)
     return _normalise(images, 255 * np.array(views.mean), 255 * np.array(views.std))
 
 
 test_inputs.__test__ = test_graph.__test__ = False  # type: ignore[attr-defined]  # for pytest: not tests
 
 
-def _decode_region(jpeg, anchor, shape, device: str):
-    return fn.decoders.image_slice(jpeg, anchor, shape, device=device, **PIXELS, **DECODE)
+def _decode_region(jpeg, anchor, shape, decoder: Decoder):
+    return fn.decoders.image_slice(jpeg, anchor, shape, **PIXELS, **DECODE, **decoding(decoder))
 
 
 def _resize(images, size: int, **kwargs):

@@ -12,7 +12,7 @@ import torch
 
 from shard_tools.shards.jpeg import picture_size
 
-from .graph import test_graph, test_inputs
+from .graph import default_decoder, test_graph, test_inputs
 from .stream import Request, Stream
 from .views import VIEW, TestViews
 
@@ -30,9 +30,10 @@ def view_jpegs(
             regions["height"], regions["width"] = height, width
             yield Request(store.put(some), regions, partial(test_inputs, views, regions, np.full(len(some), 0.5)))
 
-    make_graph = partial(test_graph, views=views, gpu=device.type == "cuda")
+    decoder = default_decoder(device)
+    make_graph = partial(test_graph, views=views, decoder=decoder)
     stream = Stream(
-        store, requests(), make_graph, device, batch_size=batch, num_threads=threads, prefetch_queue_depth=2
+        store, requests(), make_graph, device, decoder, batch_size=batch, num_threads=threads, prefetch_queue_depth=2
     )
     for _, images in stream:
         yield images

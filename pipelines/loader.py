@@ -52,7 +52,9 @@ class WindowLoader:
         global_batch: samples per step over all processes.
         seed: of the run.
         rank, world_size: number of this process, and of all processes.
-        device: of the batches; on "cuda" pictures are decoded and augmented there.
+        device: of the batches.
+        decoder: where JPEGs are decoded and views are made: "cpu" (for a GPU they are then copied), or for a GPU "cuda"
+            or "hardware", its JPEG engines. None is "cuda" for a GPU.
         threads: CPU threads of DALI.
         prefetch: batches in flight.
         dtype: of the images, torch.float32 or torch.bfloat16.
@@ -64,9 +66,10 @@ class WindowLoader:
             above it. 0 raises at the first broken picture, in the process that meets it.
 
     Raises:
-        ConfigError: no samples, another dtype, or a batch that does not divide among the processes; while iterating,
-            the process was forked with batches in flight.
+        ConfigError: no samples, another dtype, a decoder without its GPU, or a batch that does not divide among the
+            processes; while iterating, the process was forked with batches in flight.
         PictureError: while iterating, a picture differs from the index or cannot be decoded, or too many are broken.
+        DeviceError: while iterating, the GPU has no memory left, or CUDA failed.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class WindowLoader:
         rank: int = 0,
         world_size: int = 1,
         device: str | torch.device = "cpu",
+        decoder: graph.Decoder | None = None,
         threads: int = 2,
         prefetch: int = 2,
         dtype: torch.dtype = torch.float32,
@@ -95,7 +99,12 @@ class WindowLoader:
         if not 0 <= max_broken <= 1:
             raise ConfigError(f"max_broken {max_broken}: must be within [0, 1]")
         self.index, self._table = index, ShotTable(index, films)
-        self._sampler, self._store = sampler, Store(index, min(pool or MAPPED, MAPPED))
+        self._device, self._dtype = torch.device(device), dtype
+        self._decoder: graph.Decoder = decoder or graph.default_decoder(self._device)
+        if self._decoder != "cpu" and self._device.type != "cuda":
+            raise ConfigError(f"decoder {decoder}: needs a GPU, and the batches go to {device}; choose cpu")
+        self._sampler = sampler
+        self._store = Store(index, min(pool or MAPPED, MAPPED), for_gpu=self._decoder != "cpu")
         pools = None if pool is None else Pools(self._table.together, pool)
         self.plan = Plan(len(self._table), global_batch, seed, pools)
         self._ahead = _AHEAD if pools is None else self.plan.pool_steps
@@ -103,10 +112,10 @@ class WindowLoader:
         self.epoch = self.step = 0  # of the next batch
         self._mine: slice | np.ndarray = process_slice(global_batch, rank, world_size)
         self._world_size = world_size
-        self._device, self._dtype = torch.device(device), dtype
         self._size, self._mean, self._std = size, mean, std
         self._max_broken = max_broken
-        self._substitutes = Substitutes(self._store, device_id(self._device)) if max_broken else None
+        number = device_id(self._device)
+        self._substitutes = Substitutes(self._store, self._decoder, number) if max_broken else None
         self._views = self._replaced = 0  # since the processes last added up
         self._kwargs: dict[str, Any] = {"num_threads": threads, "prefetch_queue_depth": prefetch}
         self._streams: dict[int, Stream] | None = None  # by the size of their views
@@ -199,14 +208,21 @@ class WindowLoader:
             make_graph, _ = self._path(size, rows)
             requests = self._requests(epoch, step, size)
             streams[size] = Stream(
-                self._store, requests, make_graph, self._device, self._substitutes, batch_size=rows.size, **self._kwargs
+                self._store,
+                requests,
+                make_graph,
+                self._device,
+                self._decoder,
+                self._substitutes,
+                batch_size=rows.size,
+                **self._kwargs,
             )
         return streams
 
     def _path(self, size: int, rows: np.ndarray) -> tuple[Callable, Callable]:
         """Graph and inputs for views `[b, V]`, or for clips `[b, V, T]`."""
-        gpu, bfloat16 = self._device.type == "cuda", self._dtype == torch.bfloat16
-        return graph.train_path(size, gpu, bfloat16, self._mean, self._std, clips=rows.ndim == 3)
+        to_gpu, bfloat16 = self._device.type == "cuda", self._dtype == torch.bfloat16
+        return graph.train_path(size, self._decoder, to_gpu, bfloat16, self._mean, self._std, clips=rows.ndim == 3)
 
 
 def _requests(loader: WindowLoader, epoch: int, step: int, size: int) -> Iterator[Request]:
@@ -253,13 +269,16 @@ class FilmLoader:
     ) -> None:
         check_positive(batch=batch, threads=threads, prefetch=prefetch)
         self._index, self._films, self._views, self._batch = index, films, views, batch
-        self._store, self._device = Store(index), torch.device(device)
+        self._device = torch.device(device)
+        self._decoder = graph.default_decoder(self._device)
+        self._store = Store(index, for_gpu=self._decoder != "cpu")
         most = max([batch, *index.sequences["frames_per_shot"][films].tolist()])
         self._kwargs = {"batch_size": most, "num_threads": threads, "prefetch_queue_depth": prefetch}
 
     def __iter__(self) -> Iterator[tuple[int, int, torch.Tensor]]:
-        make_graph = partial(graph.test_graph, views=self._views, gpu=self._device.type == "cuda")
-        for (film, first), images in Stream(self._store, self._requests(), make_graph, self._device, **self._kwargs):
+        make_graph = partial(graph.test_graph, views=self._views, decoder=self._decoder)
+        stream = Stream(self._store, self._requests(), make_graph, self._device, self._decoder, **self._kwargs)
+        for (film, first), images in stream:
             yield film, first, images.unflatten(0, (-1, int(self._index.sequences["frames_per_shot"][film])))
 
     def _requests(self) -> Iterator[Request]:

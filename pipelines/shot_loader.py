@@ -59,7 +59,9 @@ class ShotLoader:
         prefetch: int = 2,
     ) -> None:
         check_positive(count=count, batch=batch, threads=threads, prefetch=prefetch)
-        self._table, self._store, self._device = ShotTable(index, films), Store(index), torch.device(device)
+        self._table, self._device = ShotTable(index, films), torch.device(device)
+        self._decoder = graph.default_decoder(self._device)
+        self._store = Store(index, for_gpu=self._decoder != "cpu")
         self._views, self._clips, self._count, self._batch = views, clips, count, batch
         clips.spaced(self._table[np.empty(0, np.int64)], count)  # raises if it cannot work
         clips.check(index, films)
@@ -79,8 +81,9 @@ class ShotLoader:
         return -(-len(self._table) * self.views_a_shot // self._batch)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        make_graph = partial(graph.test_graph, views=self._views, gpu=self._device.type == "cuda")
-        for film, images in Stream(self._store, self._requests(), make_graph, self._device, **self._kwargs):
+        make_graph = partial(graph.test_graph, views=self._views, decoder=self._decoder)
+        stream = Stream(self._store, self._requests(), make_graph, self._device, self._decoder, **self._kwargs)
+        for film, images in stream:
             yield torch.from_numpy(film).to(self._device), images.unflatten(0, (len(film), -1))
 
     def _requests(self) -> Iterator[Request]:

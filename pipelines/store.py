@@ -17,6 +17,8 @@ from shard_tools.shards.index import ShardIndex
 from shard_tools.shards.shard import open_shard
 from shard_tools.storage.cache import OpenShard
 
+from .jpeg_structure import structure_fault
+
 # Shards mapped at a time: each takes a file descriptor or two, and 1,024 is a common limit.
 MAPPED = 256
 CHANGED = "bytes differ from the index (crc32)"
@@ -29,10 +31,11 @@ class Store:
     Args:
         index: of the opened shards.
         mapped: most shards open at a time; the cache does not delete an open shard.
+        for_gpu: also check that JPEGs are well-formed, the first time, see `jpeg_structure`.
     """
 
-    def __init__(self, index: ShardIndex, mapped: int = MAPPED) -> None:
-        self.index, self._mapped = index, mapped
+    def __init__(self, index: ShardIndex, mapped: int = MAPPED, for_gpu: bool = False) -> None:
+        self.index, self._mapped, self._for_gpu = index, mapped, for_gpu
         self._first_frame = index.sequences["first_frame"].astype(np.int64)
         self._checked = np.zeros(-(-len(index.frames) // 8), np.uint8)  # one bit per key-frame
         self._open: OrderedDict[int, _Mapped] = OrderedDict()
@@ -42,32 +45,36 @@ class Store:
         """JPEG bytes of the key-frame rows `frames` `[N]`, as N uint8 views into the shards (no copy).
 
         Raises:
-            PictureError: bytes that differ from the index; names shard, member and offset.
+            PictureError: bytes that differ from the index, or are malformed; names shard, member and offset.
             ShardError, RemoteError: a shard cannot be opened or downloaded.
         """
-        pictures, differing = self.check(frames)
-        if differing:
-            raise PictureError(self.describe(differing[0], CHANGED))
+        pictures, faults = self.check(frames)
+        if faults:
+            raise PictureError(self.describe(*next(iter(faults.items()))))
         return pictures
 
-    def check(self, frames: np.ndarray) -> tuple[list[np.ndarray], list[int]]:
-        """As `read`, but also returns the key-frame rows whose bytes differ from the index, instead of raising."""
+    def check(self, frames: np.ndarray) -> tuple[list[np.ndarray], dict[int, str]]:
+        """As `read`, but also returns the faults by key-frame row, instead of raising."""
         rows = self.index.frames[frames]
         starts, sizes = rows["offset"].tolist(), rows["size"].tolist()
         shards = self.index.sequences["shard"][self.films_of(frames)].tolist()
         mapped = {shard: self._map(shard) for shard in dict.fromkeys(shards)}
         pictures = [mapped[shard].view(start, size) for shard, start, size in zip(shards, starts, sizes, strict=True)]
-        return pictures, [] if self.index.cache else self._differing(frames, rows["crc32"], pictures)
+        if self.index.cache and not self._for_gpu:  # the cache has checked the whole shard
+            return pictures, {}
+        return pictures, self._faults(frames, rows["crc32"], pictures)
 
-    def _differing(self, frames: np.ndarray, crc32: np.ndarray, pictures: list[np.ndarray]) -> list[int]:
+    def _faults(self, frames: np.ndarray, crc32: np.ndarray, pictures: list[np.ndarray]) -> dict[int, str]:
         bytes_, bits = frames >> 3, np.uint8(1) << (frames & 7).astype(np.uint8)
-        differing: dict[int, None] = {}
+        faults: dict[int, str] = {}
         for i in np.flatnonzero(self._checked[bytes_] & bits == 0).tolist():
-            if zlib.crc32(pictures[i]) == crc32[i]:
-                self._checked[bytes_[i]] |= bits[i]
+            if not self.index.cache and zlib.crc32(pictures[i]) != crc32[i]:
+                faults[int(frames[i])] = CHANGED
+            elif self._for_gpu and (fault := structure_fault(pictures[i])):
+                faults[int(frames[i])] = fault
             else:
-                differing[int(frames[i])] = None
-        return list(differing)
+                self._checked[bytes_[i]] |= bits[i]
+        return faults
 
     def fetch_ahead(self, frames: np.ndarray) -> None:
         """Start to download the remote shards of key-frame rows `frames`, in order; reading them raises the errors."""

@@ -16,7 +16,9 @@ import torch
 from shard_tools.counters import count
 from shard_tools.errors import PictureError
 
-from .substitutes import Substitutes, undecodable
+from .dali import backend
+from .graph import Decoder
+from .substitutes import Substitutes, decoder_fault, undecodable
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Stream:
         requests: the batches to make; DALI takes `prefetch` of them ahead.
         make_graph: returns the DALI pipeline, given `source`, `device_id` and the other arguments of a pipeline.
         device: of the tensors.
+        decoder: of the graph.
         substitutes: replaces broken key-frames by others; None raises.
 
     Attributes:
@@ -60,6 +63,7 @@ class Stream:
     Raises:
         PictureError: a picture differs from the index or cannot be decoded, and there is no substitute. The stream is
             unusable afterwards, as after any other error.
+        DeviceError: the GPU has no memory left, or CUDA failed.
     """
 
     def __init__(
@@ -68,10 +72,12 @@ class Stream:
         requests: Iterator[Request],
         make_graph: Callable,
         device: torch.device,
+        decoder: Decoder = "cpu",
         substitutes: Substitutes | None = None,
         **kwargs: int,
     ) -> None:
         self._store, self._requests, self._device, self._substitutes = store, requests, device, substitutes
+        self._decoder: Decoder = decoder
         self._device_id = device_id(device)
         self._make_graph = partial(make_graph, device_id=self._device_id, **kwargs)
         self._copier = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -91,6 +97,7 @@ class Stream:
     def restart(self, requests: Iterator[Request]) -> None:
         """Continue with other requests; what is in flight is finished and dropped."""
         self._requests = iter(())
+        broken = False
         try:
             while True:
                 self._pipe.run()
@@ -98,8 +105,20 @@ class Stream:
             self._pipe.reset()
             self._in_flight.clear()
         except RuntimeError:  # a broken picture in a dropped batch
+            broken = True
+        if broken:
+            self._discard()
             self._build()
         self._requests = requests
+
+    def _discard(self) -> None:
+        """Free a pipeline that failed, and its memory, which what comes next may need.
+
+        Not within `except`: the error's traceback refers to the pipeline.
+        """
+        self._pipe = None
+        if self._device_id is not None:
+            backend.ReleaseUnusedMemory()
 
     def __iter__(self) -> Iterator[tuple[Any, torch.Tensor]]:
         return self
@@ -112,7 +131,9 @@ class Stream:
             except RuntimeError as error:
                 if self._feeding:  # not an error of DALI
                     raise
-                self._recover(error)
+                failed = error.with_traceback(None)
+            self._discard()
+            self._recover(failed)
         request, shown = self._in_flight.popleft()
         if replaced := int(np.count_nonzero(request.frames != shown)):
             count("replaced_pictures", replaced)
@@ -138,8 +159,9 @@ class Stream:
 
         A pipeline that failed is not used again: DALI would return what it made of the other pictures.
         """
+        decoder_fault(error)  # raises what is not of a decoder
         for request, shown in self._in_flight:
-            faults = undecodable(self._store.read(shown), request.regions, self._device_id)
+            faults = undecodable(self._store.read(shown), request.regions, self._decoder, self._device_id)
             broken = {int(shown[at]): f"cannot be decoded ({fault})" for at, fault in faults.items()}
             if not broken:
                 continue

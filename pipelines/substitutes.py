@@ -7,18 +7,23 @@ the view can be decoded. So a batch does not depend on which process met a fault
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from shard_tools.errors import PictureError
+from shard_tools.errors import DeviceError, PictureError
 
 from .dali import fn, pipeline_def, types
-from .graph import DECODE, PIXELS
-from .store import CHANGED, Store
+from .graph import DECODE, PIXELS, Decoder, decoding
+from .store import Store
 
 _log = logging.getLogger(__name__)
 _CHUNK = 64  # pictures decoded at a time to find the broken ones
+_BY_DECODER = re.compile(r"decoders(?:\.|__)image", re.IGNORECASE)
+# Said by CUDA, and by nvJPEG of itself: 5 to 8 are its allocator, execution, architecture and internal errors.
+_BY_DEVICE = re.compile(r"cuda|nvjpeg error \([5-8]\)", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"out of memory|bad_alloc|MemoryAllocation|allocation failed", re.IGNORECASE)
 
 
 class Substitutes:
@@ -26,12 +31,12 @@ class Substitutes:
 
     Args:
         store: reads the bytes.
-        device_id: of the GPU that decodes; None for the CPU.
+        decoder, device_id: which decoder, and on which GPU; None for the CPU.
     """
 
-    def __init__(self, store: Store, device_id: int | None) -> None:
-        self._store, self._device_id = store, device_id
-        self._differ: set[int] = set()  # bytes differ from the index
+    def __init__(self, store: Store, decoder: Decoder = "cpu", device_id: int | None = None) -> None:
+        self._store, self._decoder, self._device_id = store, decoder, device_id
+        self._differ: set[int] = set()  # bytes differ from the index, or are malformed
         self._suspects: set[int] = set()  # some region cannot be decoded
 
     def read(self, frames: np.ndarray, regions: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -42,10 +47,11 @@ class Substitutes:
         """
         while True:
             shown = self._replace(frames, regions)
-            jpegs, differing = self._store.check(shown)
-            if not differing:
+            jpegs, faults = self._store.check(shown)
+            if not faults:
                 return shown, jpegs
-            self._differ |= self._note(differing, CHANGED)
+            for frame, fault in faults.items():
+                self._differ |= self._note([frame], fault)
 
     def add_undecodable(self, faults: dict[int, str]) -> bool:
         """Record key-frame rows and why they cannot be decoded; False if all were known."""
@@ -72,7 +78,7 @@ class Substitutes:
     def _broken(self, frame: int, region: np.ndarray) -> bool:
         if frame in self._differ or frame not in self._suspects:
             return frame in self._differ
-        return bool(undecodable(self._store.check(np.array([frame]))[0], region, self._device_id))
+        return bool(undecodable(self._store.check(np.array([frame]))[0], region, self._decoder, self._device_id))
 
     def _in_order(self, frame: int) -> Iterator[int]:
         """The key-frame, the others of its shot, then those of the other shots of the film, nearest first."""
@@ -85,17 +91,22 @@ class Substitutes:
                     yield from (first + other * images + (image + turn) % images for turn in range(images))
 
 
-def undecodable(jpegs: Sequence[np.ndarray], regions: np.ndarray, device_id: int | None) -> dict[int, str]:
+def undecodable(
+    jpegs: Sequence[np.ndarray], regions: np.ndarray, decoder: Decoder = "cpu", device_id: int | None = None
+) -> dict[int, str]:
     """Which of the JPEGs `[N]` cannot be decoded, and why; DALI does not name them all.
 
     Args:
         jpegs: their bytes.
         regions: `[N]` rows with `top`, `left`, `height`, `width` in pixels: the part of each to decode.
-        device_id: of the GPU that decodes; None for the CPU.
+        decoder, device_id: which decoder, and on which GPU; None for the CPU.
+
+    Raises:
+        DeviceError: the GPU fails, whatever the images are.
     """
 
     def search(start: int, stop: int) -> Iterator[tuple[int, str]]:
-        fault = _decode_fault(jpegs[start:stop], regions[start:stop], device_id)
+        fault = _decode_fault(jpegs[start:stop], regions[start:stop], decoder, device_id)
         if fault and stop - start == 1:
             yield start, fault
         elif fault:
@@ -107,7 +118,29 @@ def undecodable(jpegs: Sequence[np.ndarray], regions: np.ndarray, device_id: int
     return dict(found for start in chunks for found in search(start, min(start + _CHUNK, len(jpegs))))
 
 
-def _decode_fault(jpegs: Sequence[np.ndarray], regions: np.ndarray, device_id: int | None) -> str:
+def decoder_fault(error: RuntimeError) -> str:
+    """What a decoder says of an image that it cannot decode, given DALI's error.
+
+    Raises:
+        DeviceError: the GPU has no memory left, or CUDA failed.
+        RuntimeError: `error` itself, if it is of another operator.
+    """
+    # DALI quotes our source code first; the reason follows.
+    before, _, after = str(error).rpartition("encountered:")
+    reason = next((line.strip(" :") for line in after.splitlines() if line.strip(" :")), "")
+    if _NO_MEMORY.search(after):
+        raise DeviceError(
+            f"out of memory in the data pipeline ({reason}); choose a smaller data.prefetch or data.global_batch, or "
+            "end other programs on this machine"
+        )
+    if _BY_DEVICE.search(reason):
+        raise DeviceError(f"the GPU failed in the data pipeline ({reason}); `dmesg` may say why")
+    if not _BY_DECODER.search(before):
+        raise error
+    return reason
+
+
+def _decode_fault(jpegs: Sequence[np.ndarray], regions: np.ndarray, decoder: Decoder, device_id: int | None) -> str:
     """Why the JPEGs cannot all be decoded, or "" if they can."""
     anchor, shape = (
         np.stack([regions[side].astype(np.int32) for side in sides], 1)
@@ -122,14 +155,12 @@ def _decode_fault(jpegs: Sequence[np.ndarray], regions: np.ndarray, device_id: i
             dtype=[types.UINT8, types.INT32, types.INT32],
             ndim=[1, 1, 1],
         )
-        device = "cpu" if device_id is None else "mixed"
-        return fn.decoders.image_slice(encoded, at, size, device=device, **PIXELS, **DECODE)
+        return fn.decoders.image_slice(encoded, at, size, **PIXELS, **DECODE, **decoding(decoder))
 
     try:
         pipe = decode()
         pipe.build()
         pipe.run()
     except RuntimeError as error:
-        # DALI quotes our source code first; the reason follows.
-        return str(error).rpartition("encountered:")[2].strip().splitlines()[0].strip(" :")
+        return decoder_fault(error)
     return ""

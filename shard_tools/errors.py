@@ -70,6 +70,10 @@ class PictureError(ShardError):
     """One picture in a shard cannot be decoded or does not match its checksum."""
 
 
+class DeviceError(BasslFastError):
+    """A GPU has no memory left, or its driver reports an error."""
+
+
 class ConfigError(BasslFastError):
     """A configuration value is unknown, out of range, or contradicts another."""
 

@@ -51,11 +51,11 @@ def grey_levels(normalised: np.ndarray) -> np.ndarray:
 
 def by_operators(rows: np.ndarray, jpegs: list[np.ndarray], size: int) -> np.ndarray:
     """Views of the graph of DALI's operators."""
-    return run(partial(graph.train_graph, size=size, gpu=False), graph.train_inputs(rows, jpegs))
+    return run(partial(graph.train_graph, size=size), graph.train_inputs(rows, jpegs))
 
 
 def on_gpu(rows: np.ndarray, jpegs: list[np.ndarray], size: int) -> np.ndarray:
-    return run(partial(graph.train_graph, size=size, gpu=True), graph.train_inputs(rows, jpegs), gpu=True)
+    return run(partial(graph.train_graph, size=size, decoder="cuda"), graph.train_inputs(rows, jpegs), gpu=True)
 
 
 def by_fused(rows: np.ndarray, jpegs: list[np.ndarray], size: int, bfloat16: bool = False) -> np.ndarray:
@@ -91,7 +91,7 @@ def eval_pictures(jpegs: list[np.ndarray], size: tuple[int, int], views: TestVie
     regions = np.zeros(len(jpegs), VIEW)
     regions["height"], regions["width"] = size
     inputs = graph.test_inputs(views, regions, np.full(len(jpegs), 0.5), jpegs)
-    return grey_levels(run(partial(graph.test_graph, views=views, gpu=False), inputs))
+    return grey_levels(run(partial(graph.test_graph, views=views), inputs))
 
 
 def drawn_rows(count: int, height: int, width: int, **augmentation) -> np.ndarray:
@@ -173,11 +173,9 @@ def test_views_are_normalised_as_asked():
     for gpu_graph in (False, True):
         found = []
         for mean, std in ((graph.IMAGENET_MEAN, graph.IMAGENET_STD), ((0.45, 0.4, 0.5), (0.225, 0.2, 0.25))):
-            make, inputs = graph.train_path(32, gpu=False, mean=mean, std=std)
+            make, inputs = graph.train_path(32, mean=mean, std=std)
             if gpu_graph:  # DALI's operators, on the CPU
-                make = partial(
-                    graph.train_graph, size=32, gpu=False, mean=255 * np.array(mean), std=255 * np.array(std)
-                )
+                make = partial(graph.train_graph, size=32, mean=255 * np.array(mean), std=255 * np.array(std))
                 inputs = graph.train_inputs
             found.append((run(make, inputs(rows, jpegs)) * std + mean) * 255)
         np.testing.assert_allclose(*found, atol=1e-3)
@@ -288,7 +286,7 @@ def test_a_difference_is_that_of_whole_frames(fused_operator: bool):
     if fused_operator:
         ours = run(partial(graph.fused_clip_graph, size=48, bfloat16=False), inputs(inputs=graph.fused_inputs))
     else:
-        ours = run(partial(graph.train_graph, size=48, gpu=False, clips=True), inputs(inputs=graph.train_inputs))
+        ours = run(partial(graph.train_graph, size=48, clips=True), inputs(inputs=graph.train_inputs))
     theirs = [train_view(jpeg, row, 48, after) for jpeg, row, after in zip(jpegs[:12], rows, jpegs[12:], strict=True)]
     assert min(map(psnr, grey_levels(ours), theirs)) >= 44
     plain = by_fused(rows, jpegs[:12], 48) if fused_operator else by_operators(rows, jpegs[:12], 48)
@@ -324,9 +322,7 @@ def test_three_test_views_lie_along_the_long_side_of_pictures_of_any_size():
     regions = np.zeros(len(jpegs), VIEW)
     regions["height"], regions["width"] = np.repeat(sizes, 3, 0).T
     places = np.tile(views.places, len(sizes))
-    ours = grey_levels(
-        run(partial(graph.test_graph, views=views, gpu=False), graph.test_inputs(views, regions, places, jpegs))
-    )
+    ours = grey_levels(run(partial(graph.test_graph, views=views), graph.test_inputs(views, regions, places, jpegs)))
     assert min(psnr(o, eval_view(j, views, p)) for o, j, p in zip(ours, jpegs, places, strict=True)) >= 45
     for left, middle, right in ours[:6].reshape(2, 3, 40, 40, 3):
         assert psnr(left, middle) < 30

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import shutil
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from nvidia.dali import Pipeline
+from PIL import Image
 
+from pipelines.dali import fn, pipeline_def, types
+from pipelines.jpeg_structure import structure_fault
 from pipelines.loader import FilmLoader, WindowLoader
 from pipelines.samples import Centers, Drawn
 from pipelines.store import Store
-from pipelines.substitutes import undecodable
+from pipelines.stream import Request, Stream
+from pipelines.substitutes import Substitutes, decoder_fault, undecodable
 from pipelines.views import VIEW, TestViews
 from shard_tools.annotations.movienet import keyframe_name
-from shard_tools.errors import ConfigError, PictureError, ShardError
+from shard_tools.errors import ConfigError, DeviceError, PictureError, ShardError
 from shard_tools.packing.pack import pack
 from shard_tools.shards.format import FRAMES, MANIFEST, npy_bytes
 from shard_tools.shards.index import ShardIndex
@@ -231,7 +238,7 @@ def substituted(broken: Broken, store: Store) -> Callable[[Centers, np.random.Ge
         drawn = sample(centers, rng)
         for row in np.nditer(drawn.views, op_flags=["readwrite"], flags=["zerosize_ok"]):
             frame = int(row["frame"])
-            if frame == broken.cut and undecodable(store.read(np.array([frame])), np.array([row]), None):
+            if frame == broken.cut and undecodable(store.read(np.array([frame])), np.array([row])):
                 row["frame"] += 1
             row["frame"] = instead.get(frame, row["frame"])
         return drawn
@@ -368,6 +375,148 @@ def test_a_missing_or_cut_shard_is_named(
         list(loader)
 
 
+def enlarged(source: Callable[[], tuple], **kwargs) -> Pipeline:
+    """A graph that decodes, and then has too little memory."""
+
+    @pipeline_def
+    def make():
+        jpeg = fn.external_source(source=source, dtype=[types.UINT8], ndim=[1], num_outputs=1)[0]
+        return fn.resize(fn.decoders.image(jpeg), size=[2**24, 2**24])
+
+    return make(**kwargs)
+
+
+@pytest.mark.parametrize("substitutes", [False, True])
+def test_no_picture_is_blamed_for_a_lack_of_memory(broken: Broken, substitutes: bool, caplog: pytest.LogCaptureFixture):
+    """Although one that cannot be decoded is in flight."""
+    store, frames = Store(broken.index), np.array([0, broken.spoilt])
+    regions = np.zeros(2, VIEW)
+    regions["height"] = regions["width"] = 8
+    requests = iter([Request(frames[:1], regions[:1], lambda jpegs: (jpegs,)), Request(frames[1:], regions[1:], list)])
+    stream = Stream(
+        store, requests, enlarged, torch.device("cpu"), substitutes=Substitutes(store) if substitutes else None,
+        batch_size=1, num_threads=1, prefetch_queue_depth=1,
+    )  # fmt: skip
+    with pytest.raises(DeviceError, match=r"out of memory in the data pipeline \(std::bad_alloc\)"):
+        next(stream)
+    assert not caplog.records
+
+
+def test_the_pipeline_that_failed_is_gone_before_the_search(
+    make_loader: MakeLoader, undecodable_set: Undecodable, monkeypatch: pytest.MonkeyPatch
+):
+    alive: list[object] = []
+
+    def search(jpegs: list[np.ndarray], *arguments: Any) -> dict[int, str]:
+        alive.append(failed())
+        return undecodable(jpegs, *arguments)
+
+    monkeypatch.setattr("pipelines.stream.undecodable", search)
+    loader = make_loader(undecodable_set.index)
+    next(iter(loader))
+    failed = weakref.ref(loader._streams[SIZE]._pipe)
+    with pytest.raises(PictureError):
+        list(loader)
+    assert alive
+    assert not any(alive)
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (
+            "Error in MIXED operator `nvidia.dali.fn.decoders.image_slice`, encountered:\n\nnvImageCodec failure: '#3'",
+            "",
+        ),
+        (
+            "Error when executing MIXED operator decoders__Image encountered:\nError in thread 0: nvJPEG error (2)",
+            "",
+        ),
+        ("Error in MIXED operator `nvidia.dali.fn.decoders.image`, encountered:\n\nnvJPEG error (5)", "GPU failed"),
+        (
+            "Error in MIXED operator `nvidia.dali.fn.decoders.image_slice`, encountered:\n\nCUDA runtime API error "
+            "cudaErrorMemoryAllocation (2):\nout of memory",
+            "out of memory",
+        ),
+        ("Error in GPU operator `nvidia.dali.fn.resize`, encountered:\n\nCUDA error: an illegal access", "GPU failed"),
+        ("CUDA driver API error CUDA_ERROR_ECC_UNCORRECTABLE (214)", "GPU failed"),
+    ],
+)
+def test_only_what_a_decoder_says_is_a_broken_picture(message: str, says: str):
+    if not says:
+        assert decoder_fault(RuntimeError(message))
+        return
+    with pytest.raises(DeviceError, match=says):
+        decoder_fault(RuntimeError(message))
+
+
+def test_an_error_of_another_operator_is_raised_as_it_is():
+    error = RuntimeError("Error in CPU operator `nvidia.dali.fn.reshape`, encountered:\n\nwrong shape")
+    with pytest.raises(RuntimeError, match="wrong shape"):
+        decoder_fault(error)
+
+
+# --- Structure, checked before a GPU decodes ---
+
+
+def segment(data: bytes, marker: int) -> int:
+    """Where the first segment of `marker` begins."""
+    return data.index(bytes([0xFF, marker]))
+
+
+def replaced(data: bytes, at: int, byte: int) -> bytes:
+    return data[:at] + bytes([byte]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (without_huffman_codes, "Huffman table"),
+        (lambda data: replaced(data, segment(data, 0xC4) + 5, 9), "Huffman table"),  # nine codes of one bit
+        (lambda data: replaced(data, segment(data, 0xC0) + 11, 0x50), "sampling factors"),
+        (lambda data: replaced(data, segment(data, 0xC0) + 9, 9), "components"),
+        (lambda data: replaced(data, segment(data, 0xC0) + 12, 3), "no quantization table"),
+        (lambda data: replaced(data, segment(data, 0xDA) + 6, 0x33), "no Huffman table"),
+        (lambda data: replaced(data, segment(data, 0xDB) + 4, 9), "quantization table"),
+        (lambda data: data[: segment(data, 0xC0)] + data[segment(data, 0xC4) :], "scan"),
+        (lambda data: data[:-2], "no end marker"),
+        (lambda data: data[: segment(data, 0xC4) + 9], "truncated"),
+        (lambda data: b"GIF89a" + data, "does not start as one"),
+    ],
+)
+def test_malformed_jpegs_are_found_without_decoding(shards: ShardIndex, spoil: Damage, says: str):
+    (jpeg,) = Store(shards).read(np.array([0]))
+    assert structure_fault(jpeg) == ""
+    found = structure_fault(np.frombuffer(spoil(jpeg.tobytes()), np.uint8))
+    assert found.startswith("malformed JPEG: ")
+    assert says in found
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"optimize": True}, {"subsampling": 0}, {"restart_marker_rows": 1}]
+)
+def test_well_formed_jpegs_of_every_kind_pass(mode: str, options: dict):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (33, 50, 3), np.uint8)).convert(mode).save(
+        buffer, "JPEG", **options
+    )
+    jpeg = np.frombuffer(buffer.getvalue(), np.uint8)
+    assert structure_fault(jpeg) == ""
+    for length in range(1, len(jpeg), 7):
+        assert structure_fault(jpeg[:length]), length
+
+
+def test_a_store_for_a_gpu_names_malformed_jpegs_and_replaces_them(undecodable_set: Undecodable):
+    index, bad, _ = undecodable_set
+    Store(index).read(np.array([bad]))  # the CPU's decoder may see it
+    with pytest.raises(PictureError, match="malformed JPEG: Huffman table"):
+        Store(index, for_gpu=True).read(np.array([0, bad]))
+    regions = np.zeros(1, VIEW)
+    shown, _ = Substitutes(Store(index, for_gpu=True)).read(np.array([bad]), regions)
+    assert shown.tolist() != [bad]
+
+
 # --- The search ---
 
 
@@ -378,4 +527,4 @@ def test_the_search_finds_all_that_cannot_be_decoded_and_nothing_else(shards: Sh
         jpegs[at] = np.frombuffer(without_huffman_codes(jpegs[at].tobytes()), np.uint8)
     regions = np.zeros(len(jpegs), VIEW)
     regions["height"] = regions["width"] = 8
-    assert sorted(undecodable(jpegs, regions, None)) == bad
+    assert sorted(undecodable(jpegs, regions)) == bad
