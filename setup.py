@@ -70,8 +70,9 @@ setup(
         *SCENES,
     ],
     extras_require={
-        "cuda110": ["nvidia-dali-cuda110==1.34.0"],
-        "cuda120": ["nvidia-dali-cuda120>=1.34"],
+        # torch for the same CUDA: 2.7 was the last for CUDA 11.8 (wheels at pytorch.org), 2.10 comes for CUDA 12.
+        "cuda110": ["nvidia-dali-cuda110==1.34.0", "torch<2.8"],
+        "cuda120": ["nvidia-dali-cuda120>=1.34", "torch<2.11"],
         "cuda130": ["nvidia-dali-cuda130>=2.0"],
         "s3": ["s3fs"],
         "gs": ["gcsfs"],

@@ -60,10 +60,10 @@ class Truth(NamedTuple):
     kind: str
 
 
-def make_film(path: Path, films: Path, half: str, kind: str, seed: int) -> list[Truth]:
-    """Write a film of `SHOTS_PER_FILM` shots joined by transitions of a kind of `FILMS`; its transitions."""
+def make_film(path: Path, films: Path, half: str, kind: str, seed: int, shots: int = SHOTS_PER_FILM) -> list[Truth]:
+    """Write a film of so many shots joined by transitions of a kind of `FILMS`; its transitions."""
     draw = random.Random(f"{half} {kind} {seed}")
-    pieces = _draw_pieces(draw, HALVES[half])
+    pieces = _draw_pieces(draw, HALVES[half], shots)
     inputs: list[str] = []
     graph, truth, length = [], [], 0
     used = 0  # frames of the shot before that a dissolve at its beginning took
@@ -105,12 +105,14 @@ def make_film(path: Path, films: Path, half: str, kind: str, seed: int) -> list[
     return truth
 
 
-def _draw_pieces(draw: random.Random, shots: dict[str, list[tuple[int, int]]]) -> list[tuple[str, int, int]]:
+def _draw_pieces(
+    draw: random.Random, shots: dict[str, list[tuple[int, int]]], number: int
+) -> list[tuple[str, int, int]]:
     """File, first frame and number of frames of every shot; no two of one shot in a row."""
     every = [(film, first, last) for film, spans in shots.items() for first, last in spans]
     pieces: list[tuple[str, int, int]] = []
     order: list[tuple[str, int, int]] = []
-    while len(pieces) < SHOTS_PER_FILM:
+    while len(pieces) < number:
         if not order:
             order = draw.sample(every, len(every))
             if pieces and order[-1][0] == pieces[-1][0] and order[-1][1] <= pieces[-1][1] <= order[-1][2]:
@@ -212,23 +214,27 @@ def main() -> None:
     parser.add_argument("--films", type=Path, required=True, help="folder of the source films")
     parser.add_argument("--half", choices=HALVES, default="reported")
     parser.add_argument("--seeds", type=int, default=2, help="films of each kind")
+    parser.add_argument("--shots", type=int, default=SHOTS_PER_FILM, help="of a film")
+    parser.add_argument("--kinds", nargs="+", choices=FILMS, default=FILMS, help="of films")
     parser.add_argument("--detectors", nargs="+", help="left out, all")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
     rows = {}
     with tempfile.TemporaryDirectory(prefix="bassl-fast-shots-") as scratch:
-        films: dict[str, list[tuple[Path, list[Truth]]]] = {kind: [] for kind in FILMS}
-        for kind in FILMS:
+        films: dict[str, list[tuple[Path, list[Truth]]]] = {kind: [] for kind in args.kinds}
+        for kind in args.kinds:
             for seed in range(args.seeds):
                 path = Path(scratch) / f"{kind}{seed}.mp4"
-                films[kind].append((path, make_film(path, args.films, args.half, kind, seed)))
-        print(f"{'F1 (precision, recall)':20s}" + "".join(f"{kind:>20s}" for kind in (*FILMS, "all")) + "  s/1000")
+                films[kind].append((path, make_film(path, args.films, args.half, kind, seed, args.shots)))
+        print(f"{'F1 (precision, recall)':20s}" + "".join(f"{kind:>20s}" for kind in (*args.kinds, "all")) + "  s/1000")
         for name, make in contestants(args.detectors).items():
             rows[name] = row = evaluate(films, make)
-            cells = [f"{r['f1']:.0f} ({r['precision']:.0f}, {r['recall']:.0f})" for r in map(row.get, (*FILMS, "all"))]
+            cells = [
+                f"{r['f1']:.0f} ({r['precision']:.0f}, {r['recall']:.0f})" for r in map(row.get, (*args.kinds, "all"))
+            ]
             print(f"{name:20s}" + "".join(f"{cell:>20s}" for cell in cells), row["seconds_per_1000_frames"], flush=True)
     if args.out:
-        settings = {"half": args.half, "seeds": args.seeds, "shots": SHOTS_PER_FILM, "tolerance": TOLERANCE}
+        settings = {"half": args.half, "seeds": args.seeds, "shots": args.shots, "tolerance": TOLERANCE}
         report = {"benchmark": "shots", "settings": settings, "machine": machine(), "rows": rows}
         args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

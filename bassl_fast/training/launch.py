@@ -24,6 +24,19 @@ def launched() -> tuple[int, int] | None:
     return None
 
 
+def check_gpus(processes: int, gpus: int) -> None:
+    """Refuse more processes than GPUs on a machine that has any.
+
+    Raises:
+        ConfigError: some process would have no GPU of its own.
+    """
+    if gpus and processes > gpus:
+        raise ConfigError(
+            f"training.devices {processes}: a process of this machine sees {gpus} GPUs; start one process per GPU. "
+            f"SLURM hides the other GPUs with --gpus-per-task: ask for them with --gres=gpu:{processes}"
+        )
+
+
 def restarts() -> bool:
     """Whether torchrun restarts failed processes (--max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0

@@ -269,6 +269,8 @@ def make_trainer(
     """
     processes, machines = launch.launched() or ("auto", 1)
     devices, nodes = training.devices or processes, training.nodes or machines
+    if devices != "auto":
+        launch.check_gpus(devices, torch.cuda.device_count())
     bar, lines = progress_callbacks()
     try:
         return pl.Trainer(

@@ -43,7 +43,7 @@ SCRIPTS = (
         "pack",
         "plan",
     ),
-    *("page", "plots", "quality", "real_films", "scale", "scenes", "step"),
+    *("page", "plots", "quality", "real_films", "scale", "scenes", "shots", "step"),
 )
 
 Run = Callable[..., None]
@@ -184,6 +184,15 @@ def test_scenes(run: Run, tmp_path: Path):
     clip = draw_video(tmp_path / "clip.mp4", [36, 48, 60])
     run("scenes", "--clip", clip, "--hours", 0.008, "--short", 6, "--depth", 18, "--out", tmp_path / "out.json")
     assert read(tmp_path / "out.json", "scenes")["shots"] > 10
+
+
+def test_shots(run: Run, tmp_path: Path):
+    for name, frames in (("sintel_sunset.mp4", 620), ("big_buck_bunny_30s.mp4", 720)):
+        draw_video(tmp_path / name, [frames // 4] * 4, size=(848, 360))
+    sizes = ["--films", tmp_path, "--shots", 2, "--seeds", 1, "--kinds", "cut", "--detectors", "adaptive"]
+    run("shots", *sizes, "--out", tmp_path / "out.json")
+    found = read(tmp_path / "out.json", "shots")["rows"]["adaptive"]["cut"]
+    assert found["right"] + found["missed"] == 1
 
 
 def test_step(run: Run, shards: Path, tmp_path: Path):
