@@ -32,6 +32,7 @@ from bassl_fast.segmentation.model import load_finetuned
 from bassl_fast.training.pretrain import pretrain
 from pipelines.store import Store
 from shard_tools.annotations import movienet
+from shard_tools.packing.completeness import compare
 from shard_tools.packing.pack import pack
 from shard_tools.packing.verify import verify
 from shard_tools.packing.writer import PackedShard, sequence_rows
@@ -326,8 +327,18 @@ def annotations(lines: list[Any]) -> Files:
     }
 
 
+LABELS318 = {
+    "scene318/label318/a.txt": b"0000 0\n0001 -1\n0002 1\n",
+    "scene318/meta/split318.json": as_json({"train": ["a"], "val": [], "test": ["b"], "all": ["a", "b"]}),
+    "scene318/shot_movie318/a.txt": b"0 23 1 2 3\n24 47 1 2 3\n48 71 1 2 3\n72 95 1 2 3\n",
+}
+
+
 def read_annotations(folder: Path) -> None:
-    movienet.labels_of_film(folder, "a", np.array([0, 1, 3]), movienet.read_labels(folder))
+    known = movienet.read_labels(folder)
+    movienet.labels_of_film(folder, "a", np.array([0, 1, 3]), known)
+    film = movienet.annotated_film(folder, "a", known)
+    compare(known, [("a", np.array([0, 1, 3]), film)]).lines()
 
 
 # --- shot lists ---
@@ -645,6 +656,7 @@ LISTS: list[Files] = [
     },
     {f"class{n}_test_split1.txt": b"a.avi 1\nb.avi 2\nc.avi 0\n" for n in range(51)},
     {"train.csv": b"a/b.mp4 0 30\nc/d.mp4 1 60\n", "val.csv": b"c/e.mp4 1 12\n"},
+    {"train.csv": b'\xef\xbb\xbfpath,label\r\n"a/b.mp4",0\r\nc/d.mp4,1\r\n', "val.csv": b"c/e.mp4,1\r"},
     {
         "something-something-v1-labels.csv": b"Doing a\nDoing b\n",
         "something-something-v1-train.csv": b"1;Doing a\n2;Doing b\n",
@@ -699,7 +711,10 @@ READERS = {
     "zip": Reader(film_zips, read_source, twisted_zips(), share=10),
     "index": Reader(lambda: [packed(), packed(fmt.PICTURES)], read_set, twisted_sets(), seal_set, share=15),
     "annotations": Reader(
-        lambda: [annotations(LINES)], read_annotations, st.deferred(lambda: twisted(LINES).map(annotations)), share=20
+        lambda: [annotations(LINES), LABELS318],
+        read_annotations,
+        st.deferred(lambda: twisted(LINES).map(annotations)),
+        share=20,
     ),
     "shots": Reader(lambda: SHOT_LISTS, lambda folder: read_shot_list(folder / "shots.csv"), twisted_lists(), share=20),
     "checkpoint": Reader(

@@ -32,6 +32,7 @@ from shard_tools.storage.atomic import check_writable, write_atomically
 from shard_tools.storage.download import File
 from shard_tools.storage.output import open_place
 from shard_tools.storage.remote import attempt, fetch, filesystem, is_remote, listing
+from shard_tools.storage.untrusted import parse_json
 from shard_tools.video import keyframes as video
 from shard_tools.video.detectors import Detector
 from shard_tools.video.listing import VIDEO_SUFFIXES, find_videos
@@ -74,6 +75,8 @@ def pack(
     fps: float | None = None,
     engine: Engine = "local",
     address: str | None = None,
+    unsure: Literal[1, 0, -1] = 1,
+    strict: bool = False,
 ) -> None:
     """Pack films, images or clips into shards. After an interruption, the same command resumes.
 
@@ -83,7 +86,7 @@ def pack(
             of images or clips, with or without the lists of Kinetics, UCF101, HMDB51 or Something-Something.
         destination: folder or address for the shards.
         workers: shards packed in parallel.
-        annotations: folder with `anno/` and `scene318/`, or with the lists of clips; if left out, the source or the
+        annotations: folder with `anno/` or `scene318/`, or with the lists of clips; if left out, the source or the
             folder of its zip.
         check: "header" checks both ends and the size of each image, "decode" decodes it.
         recheck: read again what an interrupted pack had finished, instead of trusting its notes.
@@ -98,6 +101,10 @@ def pack(
         engine: "ray" packs films on the nodes of a cluster, one per core at a time; all nodes must see source and
             destination. Not for videos, whose shots are found on one machine.
         address: of the Ray cluster; if left out, one is started on this machine.
+        unsure: what the label -1 in MovieNet's own files (`label318`) counts as: 1, a scene boundary, as the benchmark
+            counts it; 0, none; or -1, unlabelled.
+        strict: fail, and do not finish the set, if films or shots that the annotations name have no key-frames, or an
+            annotated film has key-frames of other shots.
 
     Raises:
         SourceError, ShardError, RemoteError: see `packing.pack.pack` and `video.keyframes.extract_folder`.
@@ -122,7 +129,7 @@ def pack(
             broken = _extract_keyframes(source, videos, keyframes, join, split or "test", detector or "transitions")
             packed, reading = str(keyframes), Reading("films")
         with engines.cluster(engine, address) as each:
-            gaps = packing.pack(
+            report = packing.pack(
                 packed,
                 destination,
                 workers,
@@ -131,8 +138,11 @@ def pack(
                 recheck=recheck,
                 reading=reading,
                 each=each,
+                unsure=unsure,
+                strict=strict,
             )
-    _print_gaps(gaps)
+    for line in report.lines():
+        print(line)
     print(f"shards: {masked(destination)} ({_summary(ShardIndex.open(destination))})")
     for line in broken:
         print(f"bassl-fast: {line}", file=sys.stderr)
@@ -172,14 +182,6 @@ def _extract_keyframes(
     except SourceError as error:
         raise SourceError(named(error)) from None
     return [named(error) for error in broken]
-
-
-def _print_gaps(gaps: dict[str, list[range]], most: int = 10) -> None:
-    for film, missing in list(gaps.items())[:most]:
-        numbers = (f"{run.start}" if len(run) == 1 else f"{run.start}-{run.stop - 1}" for run in missing)
-        print(f"{film}: no key-frames of shots {', '.join(numbers)}")
-    if len(gaps) > most:
-        print(f"... and gaps in {len(gaps) - most} more films")
 
 
 @contextmanager
@@ -299,6 +301,9 @@ def info(shards: str, json: bool = False, plot: str | None = None) -> None:
         raise ConfigError(f"plot {plot}: no folder {Path(plot).parent}; make it first")
     index = ShardIndex.open(shards)
     facts = _facts(index)
+    if index.kind == FILMS:
+        manifest = parse_json((index.root / MANIFEST).read_text(encoding="utf-8"))
+        facts["completeness"] = manifest.get("completeness", {})  # none: packed by an earlier version
     if plot is not None:
         shown = {FILMS: "shots a film", CLIPS: "frames a clip"}.get(index.kind, "pictures a class")
         what = "classes" if index.kind == PICTURES else index.kind
@@ -306,9 +311,18 @@ def info(shards: str, json: bool = False, plot: str | None = None) -> None:
     if json:
         print(to_json(facts))
         return
-    for name, value in facts.items():
-        shown = ", ".join(f"{k}: {n}" for k, n in value.items()) if isinstance(value, dict) else value
-        print(f"{name:17s} {', '.join(shown) if isinstance(shown, list) else shown}")
+    found = facts.pop("completeness", {})
+    for name, value in (facts | (found if isinstance(found, dict) else {})).items():
+        print(f"{name:17s} {_in_words(value)}")
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key}: ({_in_words(part)})" if isinstance(part, dict) else f"{key}: {_in_words(part)}"
+            for key, part in value.items()
+        )
+    return ", ".join(_few([str(part) for part in value])) if isinstance(value, list) else str(value)
 
 
 def _facts(index: ShardIndex) -> dict[str, Any]:

@@ -1,26 +1,27 @@
-"""The MovieNet folder layout: where key-frames, labels and shot times are, how they are read and written.
+"""The MovieNet folder layout: where key-frames and BaSSL's labels are, how they are read and written.
 
 <root>/240P_frames/<film>/shot_%04d_img_%d.jpg     key-frames, 240 pixels high
 <root>/anno/anno.{train,val,test,...}.ndjson       one line a shot: video_id, shot_id, num_shot, boundary_label
 <root>/anno/vid2idx.json                           film -> integer
-<root>/scene318/shot_movie318/<film>.txt           one line a shot: start end key key key   (frames at 24/s)
+<root>/scene318/                                   MovieNet's own labels and shot times, see `label318`
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from shard_tools.errors import SourceError
-from shard_tools.storage.untrusted import one_line, parse_json, read_lines
+from shard_tools.storage.untrusted import one_line, parse_json, read_lines, whole_number
 
-from .labels import ShotLabels, scenes_from_boundaries
+from .label318 import read_label318, shot_times_of
+from .labels import SPLITS, Annotated, ShotLabels
 
+ANNO_FOLDERS = ("anno", "anno/anno", "")  # where BaSSL's files may be; its archive holds a folder of that name
 FRAMES_DIR = "240P_frames"
-SPLITS = ("train", "val", "test")
 _SIXTHS = (1, 3, 5)  # where in a shot its key-frames are
 KEYFRAMES_PER_SHOT = len(_SIXTHS)
 
@@ -34,31 +35,38 @@ def keyframe_positions(first: int, last: int) -> list[int]:
     return [first + (last - first) * sixth // 6 for sixth in _SIXTHS]
 
 
-def _int32(value: Any) -> int:
-    number = int(value)
-    if not -(2**31) <= number < 2**31:
-        raise ValueError(f"{number} is out of range")
-    return number
+def read_labels(root: Path, unsure: int = 1) -> dict[str, Annotated]:
+    """All annotations under `root`, by film: BaSSL's in `anno/`, and of films not in those, MovieNet's in `scene318/`.
 
-
-def read_labels(root: Path) -> dict[str, tuple[str, dict[int, tuple[int, int]]]]:
-    """All annotations under `root/anno`: film -> (split, shot number -> (boundary, scene or -1)).
-
-    Only the train, val and test files are read: the others (pretrain, trainvaltest) repeat them or hold no labels.
+    Args:
+        root: holds `anno/` or `scene318/`, or is one of them.
+        unsure: what -1 in MovieNet's files counts as, see `label318.read_label318`.
 
     Raises:
-        SourceError: a line is not the expected JSON; the message names file and line.
+        SourceError: a line is malformed or contradicts another; the message names file and line.
     """
-    films: dict[str, tuple[str, dict[int, tuple[int, int]]]] = {}
-    for split in SPLITS:
-        path = root / "anno" / f"anno.{split}.ndjson"
-        if not path.is_file():
-            continue
+    return read_label318(root, unsure) | _read_anno(root)
+
+
+def find_anno(root: Path) -> list[Path]:
+    """BaSSL's files of labels under `root`: of train, val and test; only if there are none, of trainvaltest."""
+    for folder in (root / name for name in ANNO_FOLDERS):
+        for names in (SPLITS, ("trainvaltest",)):
+            if found := [path for name in names if (path := folder / f"anno.{name}.ndjson").is_file()]:
+                return found
+    return []
+
+
+def _read_anno(root: Path) -> dict[str, Annotated]:
+    films: dict[str, Annotated] = {}
+    for path in find_anno(root):
+        split = path.suffixes[-2][1:] if path.suffixes[-2][1:] in SPLITS else ""  # trainvaltest does not say which
         for number, line in read_lines(path):
             try:
                 row = parse_json(line)
-                film, shot, boundary = str(row["video_id"]), _int32(row["shot_id"]), int(row["boundary_label"])
-                scene = _int32(row.get("invideo_scene_id", -1))
+                film, shot, boundary = str(row["video_id"]), whole_number(row["shot_id"]), row["boundary_label"]
+                boundary, count = whole_number(boundary), whole_number(row.get("num_shot", 0))
+                scene = whole_number(row.get("invideo_scene_id", -1))
             except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
                 raise SourceError(
                     f"{path}:{number}: not an annotation line ({one_line(error)}); "
@@ -66,49 +74,31 @@ def read_labels(root: Path) -> dict[str, tuple[str, dict[int, tuple[int, int]]]]
                 ) from None
             if boundary not in (-1, 0, 1):
                 raise SourceError(f"{path}:{number}: boundary_label {boundary}; expected 1, 0 or -1")
-            known_split, shots = films.setdefault(film, (split, {}))
-            if known_split != split:
-                raise SourceError(f"{path}:{number}: film {film} is also in {known_split}; keep it in one split")
-            shots[shot] = (boundary, scene)
+            known = films.setdefault(film, Annotated(split, count=count))
+            if known.split != split:
+                raise SourceError(f"{path}:{number}: film {film} is also in {known.split}; keep it in one split")
+            if known.count != count:
+                raise SourceError(
+                    f"{path}:{number}: num_shot {count} of {film}, in an earlier line {known.count}; fix one of them"
+                )
+            if (before := known.labels.setdefault(shot, (boundary, scene))) != (boundary, scene):
+                raise SourceError(
+                    f"{path}:{number}: shot {shot} of {film} is labelled {boundary} (scene {scene}), in an earlier "
+                    f"line {before[0]} (scene {before[1]}); remove one of them"
+                )
     return films
 
 
-def read_shot_times(path: Path) -> np.ndarray:
-    """`[S, 2]` int32 first and last frame of each shot, from a `shot_movie318` file.
-
-    Raises:
-        SourceError: a line does not start with two integers.
-    """
-    rows = []
-    for number, line in read_lines(path):
-        try:
-            start, end = (_int32(word) for word in line.split()[:2])
-        except ValueError:
-            raise SourceError(f"{path}:{number}: not a shot line; expected 'start end key key key'") from None
-        rows.append((start, end))
-    return np.array(rows, np.int32).reshape(-1, 2)
+def annotated_film(root: Path, film: str, annotations: dict[str, Annotated]) -> Annotated:
+    """Annotations of one film with the times of its shots, if there are any."""
+    known = annotations.get(film, Annotated())
+    times = shot_times_of(root, film)
+    return known if times is None else replace(known, times=times)
 
 
-def labels_of_film(root: Path, film: str, shots: np.ndarray, annotations: dict) -> ShotLabels:
-    """Labels of `film` for the shots `[S]` that have key-frames; unknown values are -1.
-
-    If the last shot of a scene has no key-frames, the scene ends with the last of its shots that has some.
-    """
-    split, rows = annotations.get(film, ("", {}))
-    boundary = np.array([rows.get(int(s), (-1, -1))[0] for s in shots], np.int8)
-    ends = np.array(sorted(s for s, (label, _) in rows.items() if label == 1 and s >= shots[0]), np.int64)
-    before = np.searchsorted(shots, ends, side="right") - 1
-    boundary[before[boundary[before] == 0]] = 1
-    scene = np.array([rows.get(int(s), (-1, -1))[1] for s in shots], np.int32)
-    if (scene < 0).any():
-        scene = scenes_from_boundaries(boundary)
-    times = np.full((len(shots), 2), -1, np.int32)
-    times_file = root / "scene318" / "shot_movie318" / f"{film}.txt"
-    if times_file.is_file():
-        table = read_shot_times(times_file)
-        known = shots < len(table)
-        times[known] = table[shots[known]]
-    return ShotLabels(shots, boundary, scene, times[:, 0], times[:, 1], split)
+def labels_of_film(root: Path, film: str, shots: np.ndarray, annotations: dict[str, Annotated]) -> ShotLabels:
+    """Labels and times of `film` for the shots `[S]` that have key-frames, see `Annotated.on`."""
+    return annotated_film(root, film, annotations).on(shots)
 
 
 def write_annotations(root: Path, films: dict[str, ShotLabels]) -> None:

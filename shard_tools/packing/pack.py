@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from shard_tools.annotations import movienet
-from shard_tools.annotations.labels import ShotLabels
+from shard_tools.annotations.labels import Annotated, ShotLabels
 from shard_tools.errors import ShardError, SourceError, with_fix
 from shard_tools.shards import format as fmt
 from shard_tools.sources import keyframe_folder
@@ -30,6 +29,8 @@ from shard_tools.sources.source import Source
 from shard_tools.storage.output import PARTS, Place, open_place
 from shard_tools.storage.remote import absolute, is_remote
 
+from .completeness import Completeness, compare
+from .manifest import signed
 from .pack_shard import Job, note_name
 from .workers import Each, pack_shards
 from .writer import PackedShard
@@ -67,11 +68,14 @@ def _writing(place: Place) -> Iterator[None]:
         raise ShardError(with_fix(error, place.uri)) from error
 
 
-def write_index(place: Place, source: Source, packed: list[PackedShard], labels: list[ShotLabels]) -> None:
+def write_index(
+    place: Place, source: Source, packed: list[PackedShard], labels: list[ShotLabels], report: Completeness
+) -> None:
     """Write the index of all shards, which are in order of name; the manifest last.
 
     Args:
         labels: of the films, in the same order; empty for pictures and clips.
+        report: on the films, kept in the manifest.
     """
     rows = np.concatenate([shard.sequences for shard in packed])
     sequences = np.zeros(len(rows), fmt.sequence_dtype([bytes(rows.dtype["name"].itemsize)], source.kind))
@@ -104,6 +108,7 @@ def write_index(place: Place, source: Source, packed: list[PackedShard], labels:
         "version": fmt.VERSION,
         "kind": source.kind,
         **({} if source.kind == fmt.FILMS else {"classes": source.classes, "reading": source.reading}),
+        "completeness": report.as_json(),
         "index": index,
         "shards": [
             {"name": f"{shard.name}.tar", "bytes": shard.size, "sha256": shard.sha256, "frames": len(shard.frames)}
@@ -111,6 +116,7 @@ def write_index(place: Place, source: Source, packed: list[PackedShard], labels:
         ],
     }
     place.settle()  # the manifest must not be on disk before the shards are
+    manifest = signed(manifest)
     place.write(fmt.MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
     place.settle()  # before the notes are deleted
 
@@ -125,7 +131,9 @@ def pack(
     recheck: bool = False,
     reading: Reading = Reading(),  # noqa: B008 (frozen)
     each: Each | None = None,
-) -> dict[str, list[range]]:
+    unsure: int = 1,
+    strict: bool = False,
+) -> Completeness:
     """Pack films, pictures or clips into `dst`; resumes a stopped pack.
 
     Args:
@@ -143,12 +151,15 @@ def pack(
         each: runs the work elsewhere. Called with a function, the shards, and a function that names one; calls the
             first with every shard, on machines that can read `source` and write `dst`, and yields the results in any
             order. None: `workers` processes on this machine.
+        unsure: what -1 in MovieNet's own labels counts as, see `label318.read_label318`.
+        strict: of films: refuse to finish a set that lacks anything its annotations promise.
 
     Returns:
-        Film -> ranges of shot numbers without key-frames, for films that have any.
+        What annotations promise, held against what was packed; empty for pictures and clips.
 
     Raises:
-        SourceError: the source has no known layout, or a picture is missing or broken.
+        SourceError: the source has no known layout, a picture is missing or broken, `annotations` label nothing, or
+            see `strict`.
         ShardError: `dst` already holds a finished set or other tars, is among the film folders, or cannot be written.
         RemoteError: an address cannot be read or written.
     """
@@ -156,12 +167,17 @@ def pack(
     found = open_layout(source if each is None else absolute(source), annotations, reading, workers, quiet)
     _check_outside(source, dst)
     job = Job(found.kind, check == "decode", recheck)
-    with _labels_of(found, source, annotations) as labels_of, _writing(place):
+    of_films = found.kind == fmt.FILMS
+    with _annotations_of(found, source, annotations, unsure) as (known, annotated), _writing(place):
         packed = pack_shards(place, found.shards, job, workers, quiet, each)
         _remove_gone(place, {shard.name for shard in packed})
-        write_index(place, found, packed, [labels_of(film) for film in packed] if labels_of else [])
+        films = [(film.name, film.shots, annotated(film)) for film in packed if of_films]
+        report = compare(known, films)
+        if of_films:
+            _check_complete(report, place.uri, annotations, strict)
+        write_index(place, found, packed, [known.on(shots) for _, shots, known in films], report)
     place.clear()
-    return {film.name: missing for film in packed if found.kind == fmt.FILMS and (missing := gaps(film.shots))}
+    return report
 
 
 def _check_outside(source: str | Path, dst: str | Path) -> None:
@@ -173,34 +189,53 @@ def _check_outside(source: str | Path, dst: str | Path) -> None:
 
 
 @contextmanager
-def _labels_of(
-    found: Source, source: str | Path, annotations: str | Path | None
-) -> Iterator[Callable[[PackedShard], ShotLabels] | None]:
-    """A function from a packed film to the labels of its shots; None for pictures and clips."""
+def _annotations_of(
+    found: Source, source: str | Path, given: str | Path | None, unsure: int
+) -> Iterator[tuple[dict[str, Annotated], Callable[[PackedShard], Annotated]]]:
+    """Annotations by film, and a function from a packed film to its own, with times.
+
+    Raises:
+        SourceError: annotations were given, and none is of a film of the source.
+    """
     if found.kind != fmt.FILMS:
-        yield None
+        yield {}, lambda film: Annotated()
     elif found.labels is not None:
-        yield partial(_source_labels, found.labels)
+        known = {film: _annotated(labels) for film, labels in found.labels.items()}
+        yield known, partial(_of_source, found.labels, known)
     else:
-        with annotations_folder(source, annotations) as folder:
-            yield partial(_movienet_labels, folder, movienet.read_labels(folder))
+        with annotations_folder(source, given) as folder:
+            known = movienet.read_labels(folder, unsure)
+            films = {shard.name for shard in found.shards}
+            if given is not None and not films & known.keys():
+                raise SourceError(
+                    f"{given}: labels none of the {len(films)} films of {source} (it has {next(iter(known), 'none')}, "
+                    f"the source {min(films)}); give the annotations of these films, or leave them out"
+                )
+            yield known, lambda film: movienet.annotated_film(folder, film.name, known)
 
 
-def _movienet_labels(folder: Path, known: dict[str, Any], film: PackedShard) -> ShotLabels:
-    return movienet.labels_of_film(folder, film.name, film.shots, known)
+def _annotated(labels: ShotLabels) -> Annotated:
+    rows = zip(labels.shot.tolist(), labels.boundary.tolist(), labels.scene.tolist(), strict=True)
+    times = np.full((int(labels.shot.max(initial=-1)) + 1, 2), -1, np.int32)
+    times[labels.shot] = np.stack([labels.start, labels.end], 1)
+    return Annotated(labels.split, {shot: (boundary, scene) for shot, boundary, scene in rows}, times=times)
 
 
-def _source_labels(known: dict[str, ShotLabels], film: PackedShard) -> ShotLabels:
+def _of_source(labels: dict[str, ShotLabels], known: dict[str, Annotated], film: PackedShard) -> Annotated:
     """Raises: SourceError if the source has no labels of the film, or labels of other shots."""
-    labels = known.get(film.name)
-    if labels is None or not np.array_equal(labels.shot, film.shots):
+    if film.name not in labels or not np.array_equal(labels[film.name].shot, film.shots):
         raise SourceError(
             f"film {film.name}: its source has no labels for exactly its {len(film.shots)} shots; fix the reader"
         )
-    return labels
+    return known[film.name]
 
 
-def gaps(shots: np.ndarray) -> list[range]:
-    """Ranges of numbers missing from ascending shot numbers `[S]`, from shot 0 on."""
-    before = np.concatenate([[-1], shots[:-1]])
-    return [range(int(b) + 1, int(s)) for b, s in zip(before, shots, strict=True) if s > b + 1]
+def _check_complete(report: Completeness, uri: str, annotations: str | Path | None, strict: bool) -> None:
+    """Raises: SourceError if given annotations label no shot or, with `strict`, if anything they promise is missing."""
+    if annotations is not None and report.splits and not report.labelled:
+        raise SourceError(f"{annotations}: labels none of the packed shots; give the annotations of these films")
+    if strict and not report.splits:
+        raise SourceError(f"{uri}: not finished, because there are no annotations to be complete; give --annotations")
+    if strict and (faults := report.faults()):
+        more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
+        raise SourceError(f"{uri}: not finished, {faults[0]}{more}; add them, or run this again without --strict")

@@ -23,6 +23,7 @@ from shard_tools.storage.output import LocalPlace
 from shard_tools.storage.remote import is_remote
 from shard_tools.storage.untrusted import parse_json
 
+from .manifest import is_intact
 from .pack import pack
 from .pack_shard import note_name, while_reading
 from .writer import PackedShard, sequence_rows
@@ -52,6 +53,8 @@ def repair(
         raise ShardError(f"{root / fmt.MANIFEST}: missing, so there is no set to repair; run `bassl-fast pack`")
     try:
         manifest = parse_json((root / fmt.MANIFEST).read_text(encoding="utf-8"))
+        if not is_intact(manifest):
+            raise ValueError
         known = {shard["name"]: shard["sha256"] for shard in manifest["shards"]}
         reading = Reading(**manifest.get("reading", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

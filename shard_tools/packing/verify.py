@@ -29,6 +29,7 @@ from shard_tools.shards.shard import open_shard
 from shard_tools.storage.remote import absolute, sizes
 from shard_tools.storage.untrusted import parse_json
 
+from .manifest import is_intact
 from .workers import Each
 
 Decode = Literal["none", "sample", "all"]
@@ -63,7 +64,10 @@ def verify(
         return [str(error)]
     faults = list(index.shard_faults())
     broken = {fault.split(": ")[0] for fault in faults}
-    facts = parse_json((index.root / fmt.MANIFEST).read_text(encoding="utf-8"))["index"][fmt.FRAMES]
+    manifest = parse_json((index.root / fmt.MANIFEST).read_text(encoding="utf-8"))
+    if not is_intact(manifest):
+        faults.append(f"{index.address}/{fmt.MANIFEST}: changed since it was written; copy it again or repair")
+    facts = manifest["index"][fmt.FRAMES]
     if _sha256(index.root / fmt.FRAMES, progress) != facts["sha256"]:
         faults.append(f"{index.address}/{fmt.FRAMES}: differs from {fmt.MANIFEST}; copy it again or repair")
     faults += _foreign(index)

@@ -6,15 +6,19 @@ unpacked to disk: a film in a tar is read at once, so memory is that of one film
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+from shard_tools.annotations import movienet
+from shard_tools.annotations.label318 import SCENE318, find_in_scene318
 from shard_tools.errors import SourceError
 from shard_tools.storage.remote import attempt, filesystem, is_remote, listing
+from shard_tools.storage.untrusted import is_plain_name
 
 from . import keyframe_folder
 from .remote_films import TAR_FOLDERS, remote_films
@@ -43,13 +47,27 @@ def open_source(source: str | Path) -> list[SourceShard]:
 
 
 def _local_films(source: Path) -> list[SourceShard]:
-    tars = [path for folder in (source, *(source / name for name in TAR_FOLDERS)) for path in folder.glob("*.tar")]
-    tars = [path for path in tars if not path.name.startswith(".")]
+    """Films in `240P` and `240P_frames`, or if there are none, in the folder itself.
+
+    A film that is there as a tar and as a folder is read from the tar: a folder may be unpacked in part.
+    """
+    tars = {path.stem: path for name in TAR_FOLDERS for path in _tars(source / name)}
+    folders = keyframe_folder.list_films(source / movienet.FRAMES_DIR) if tars else []
+    if not tars and not (source / movienet.FRAMES_DIR).is_dir():
+        tars = {path.stem: path for path in _tars(source)}
+        if tars and (loose := [path for path in keyframe_folder.list_films(source) if any(path.glob("shot_*.jpg"))]):
+            raise SourceError(
+                f"{loose[0]}: key-frames beside tars of key-frames; keep all films as folders or all as tars"
+            )
     if not tars:
-        return [_folder_film(folder) for folder in keyframe_folder.list_films(keyframe_folder.find_frames_dir(source))]
-    if loose := [path for path in keyframe_folder.list_films(tars[0].parent) if any(path.glob("shot_*.jpg"))]:
-        raise SourceError(f"{loose[0]}: key-frames beside tars of key-frames; keep all films as folders or all as tars")
-    return [tar_film(path) for path in tars]
+        folders = keyframe_folder.list_films(keyframe_folder.find_frames_dir(source))
+    films = [tar_film(path) for path in tars.values()]
+    return films + [_folder_film(folder) for folder in folders if folder.name not in tars]
+
+
+def _tars(folder: Path) -> list[Path]:
+    """The tars of films in a folder, which may not exist; not MovieNet's of annotations."""
+    return [path for path in folder.glob("*.tar") if not path.name.startswith(".") and path.name not in ARCHIVES]
 
 
 def _folder_film(folder: Path) -> SourceShard:
@@ -63,33 +81,51 @@ def _scan_folder(folder: Path) -> Scan:
     return film_scan(folder.name, fingerprint, lambda: (shots, keyframes))
 
 
+ARCHIVES = ("anno.tar", "scene318.tar")  # of annotations, which lie beside the films
+_ANNOTATIONS = (*movienet.ANNO_FOLDERS, *(f"scene318/{name}" for name in SCENE318))  # folders with annotations
+
+
 @contextmanager
 def annotations_folder(source: str | Path, given: str | Path | None = None) -> Iterator[Path]:
-    """The folder that holds `anno/` and `scene318/`: the one given, the source itself, or the folder of the zip.
+    """The folder that holds `anno/` or `scene318/`: the one given, the source itself, or the folder around it.
 
     Remote annotations are copied to a temporary folder.
 
     Raises:
-        SourceError: the folder given has no `anno/`. RemoteError: it cannot be read in time.
+        SourceError: the folder given holds no annotations. RemoteError: it cannot be read in time.
     """
     where = str(given if given is not None else source).rstrip("/")
-    if given is None and (where.endswith(".zip") or Path(where).name in TAR_FOLDERS):
-        where = where.rsplit("/", 1)[0] if "/" in where else "."
-    if not is_remote(where):
-        if given is not None and not (Path(where) / "anno").is_dir():
-            raise SourceError(f"{where}: no folder anno/ in it; give the folder that holds anno/anno.train.ndjson")
-        yield Path(where)
-        return
-    fs, _ = filesystem(where)
-    with tempfile.TemporaryDirectory(prefix="bassl-fast-") as folder:
-        for part in ("anno", "scene318/shot_movie318"):
-            try:
-                entries = listing(f"{where}/{part}")
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            (Path(folder) / part).mkdir(parents=True)
-            for entry in entries:
-                if entry.name.endswith((".ndjson", ".txt")):
-                    data = attempt(f"{where}/{part}/{entry.name}", partial(fs.cat_file, entry.path))
-                    (Path(folder) / part / entry.name).write_bytes(data)
+    remote = is_remote(where)
+    if given is None:
+        place = where.split("?")[0] if remote else os.path.abspath(where)
+        if place.lower().endswith(".zip") or place.rsplit("/", 1)[-1] in TAR_FOLDERS:
+            where = place.rsplit("/", 1)[0]
+    with tempfile.TemporaryDirectory(prefix="bassl-fast-") if remote else nullcontext(where) as folder:
+        if remote:
+            _fetch_annotations(where, Path(folder))
+        if given is not None and not has_annotations(Path(folder)):
+            raise SourceError(
+                f"{where}: no folder anno/ or scene318/ in it; give the folder that holds anno/anno.train.ndjson or "
+                "scene318/label318/"
+            )
         yield Path(folder)
+
+
+def has_annotations(folder: Path) -> bool:
+    return bool(movienet.find_anno(folder)) or find_in_scene318(folder, "label318") is not None
+
+
+def _fetch_annotations(where: str, to: Path) -> None:
+    fs, _ = filesystem(where)
+    for part in _ANNOTATIONS:
+        address = f"{where}/{part}".rstrip("/")
+        try:
+            entries = listing(address)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        (to / part).mkdir(parents=True, exist_ok=True)
+        for entry in entries:
+            known = (".ndjson", ".txt", ".json") if part else (".ndjson",)  # "": may be the folder of all films
+            if entry.name.endswith(known) and not entry.is_folder and is_plain_name(entry.name):
+                data = attempt(f"{address}/{entry.name}", partial(fs.cat_file, entry.path))
+                (to / part / entry.name).write_bytes(data)

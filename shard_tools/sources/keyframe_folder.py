@@ -44,11 +44,13 @@ def find_frames_dir(source: Path) -> Path:
 
 
 def list_films(frames: Path) -> list[Path]:
-    """Film folders in order of name; loose files and hidden folders are ignored.
+    """Film folders in order of name, of a folder that may not exist; loose files and hidden folders are ignored.
 
     Raises:
         SourceError: a broken symlink, whose film would otherwise be left out silently.
     """
+    if not frames.is_dir():
+        return []
     for child in frames.iterdir():
         if child.is_symlink() and not child.exists():
             raise SourceError(f"{child}: broken symlink; fix or remove it")

@@ -3,7 +3,8 @@
     UCF101                   classInd.txt, trainlist01.txt, testlist01.txt (splits 1 to 3)
     HMDB51                   <class>_test_split1.txt with tags 1 train, 2 test, 0 neither; or trainlist01.txt,
                              testlist01.txt without a classInd.txt, which take precedence
-    Kinetics                 train.csv, val.csv, test.csv: path label [frames]
+    Kinetics                 train.csv, val.csv, test.csv: path label [frames], divided by blanks or commas; a header
+                             may name the columns
     Something-Something v1   something-something-v1-{labels,train,validation,test}.csv: id;template
     Something-Something v2   something-something-v2-{labels,train,validation,test}.json
 
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 
 from shard_tools.annotations.movienet import SPLITS
 from shard_tools.errors import SourceError
-from shard_tools.storage.untrusted import parse_json, read_lines
+from shard_tools.storage.untrusted import parse_json, read_lines, read_text
 
 FOLDERS = ("", "ucfTrainTestlist", "testTrainMulti_7030_splits", "annotations", "labels")  # where lists may be
 FRAME_LIST = "original_vido_id"
@@ -112,7 +113,7 @@ def _ucf101(folder: Path, split_id: int) -> Listing:
 def _hmdb51_paths(folder: Path, split_id: int) -> Listing:
     paths = [folder / f"{split}list{split_id:02d}.txt" for split in ("train", "test")]
     lines = [line for path in paths for _, line in read_lines(path)]
-    classes = sorted({line.split("/")[0] for line in lines if "/" in line})
+    classes = sorted({fields[0].split("/")[0] for fields in map(_fields, lines) if fields and "/" in fields[0]})
     return Listing(HMDB51, classes, True, 30.0, list(_in_classes(folder, split_id, classes, first_label=0)))
 
 
@@ -123,16 +124,17 @@ def _in_classes(folder: Path, split_id: int, classes: list[str], first_label: in
         path = folder / f"{split}list{split_id:02d}.txt"
         for number, line in read_lines(path):
             where = f"{path}:{number}"
-            match = re.fullmatch(r"([^/]+)/([^/]+?)(?:\s+([0-9]{1,9}))?(?:\s+([0-9]{1,9}))?\s*", line)
-            if match is None:
+            name, *numbers = _fields(line) or [""]
+            class_name, _, video = name.partition("/")
+            if not class_name or not video or "/" in video:
                 raise SourceError(f"{where}: not a line of this list; expected 'class/video.avi 1'")
-            if match[1] not in labels:
-                raise SourceError(f"{where}: {match[1]} is not a class of the lists; fix them")
-            label = labels[match[1]]
-            if match[3] is not None and int(match[3]) - first_label != label:
-                expected = f"{match[1]} has {label + first_label}, of {first_label} to {len(classes) - 1 + first_label}"
-                raise SourceError(f"{where}: label {match[3]}, {expected}; fix the list")
-            yield Listed(split, f"{match[1]}/{match[2]}", label, int(match[4] or 0), where)
+            if class_name not in labels:
+                raise SourceError(f"{where}: {class_name} is not a class of the lists; fix them")
+            label, last = labels[class_name], len(classes) - 1 + first_label
+            if numbers and int(numbers[0]) - first_label != label:
+                expected = f"{class_name} has {label + first_label}, of {first_label} to {last}"
+                raise SourceError(f"{where}: label {numbers[0]}, {expected}; fix the list")
+            yield Listed(split, name, label, int(numbers[1]) if len(numbers) > 1 else 0, where)
 
 
 def _hmdb51_tags(folder: Path, split_id: int) -> Listing:
@@ -156,12 +158,14 @@ def _kinetics(folder: Path, split_id: int) -> Listing:
     names: dict[int, str] = {}
     for split in SPLITS:
         path = folder / f"{split}.csv"
-        for number, line in read_lines(path) if path.is_file() else ():
+        lines = read_lines(path) if path.is_file() else []
+        columns = _header(lines[0][1]) if lines else None
+        for number, line in lines[columns is not None :]:
             where = f"{path}:{number}"
-            match = re.fullmatch(r"(.+?)\s+([0-9]{1,9})(?:\s+([0-9]{1,9}))?\s*", line)
-            if match is None:
+            row = dict(zip(columns or ("path", "label", "frames"), _fields(line), strict=False))
+            if "label" not in row:
                 raise SourceError(f"{where}: not a line of a list of clips; expected 'class/video.mp4 0'")
-            clip = Listed(split, match[1], int(match[2]), int(match[3] or 0), where)
+            clip = Listed(split, row["path"], int(row["label"]), int(row.get("frames", 0)), where)
             clips.append(clip)
             name = clip.path.removeprefix(f"{split}/").rpartition("/")[0].rpartition("/")[2]
             if names.setdefault(clip.label, name) != name:
@@ -187,12 +191,12 @@ def _kinetics(folder: Path, split_id: int) -> Listing:
 
 def _something_v1(folder: Path, split_id: int) -> Listing:
     labels = folder / "something-something-v1-labels.csv"
-    classes = [line.strip() for _, line in read_lines(labels)]
+    classes = [_unquoted(line.strip()) for _, line in read_lines(labels)]
     clips = []
     for part, split in _PARTS.items():
         path = folder / f"something-something-v1-{part}.csv"
         for number, line in read_lines(path) if path.is_file() else ():
-            name, _, template = line.strip().partition(";")
+            name, template = (_unquoted(part.strip()) for part in line.partition(";")[::2])
             if part != "test" and not template:
                 raise SourceError(f"{path}:{number}: not a line of this list; expected 'id;template'")
             clips.append((split, name, template, f"{path}:{number}"))
@@ -245,10 +249,37 @@ def _frames_listed(folder: Path) -> Counter[str]:
     return found
 
 
+_LINE = re.compile(r"(.+?)((?:[\s,]+[0-9]{1,9}){0,2})[\s,]*")
+_HEADERS = {
+    **dict.fromkeys(("path", "video", "video_path", "file", "filename", "clip", "frame_dir", "name"), "path"),
+    **dict.fromkeys(("label", "class", "class_id", "label_id"), "label"),
+    **dict.fromkeys(("frames", "num_frames", "total_frames"), "frames"),
+}
+
+
+def _fields(line: str) -> list[str]:
+    """Path and up to two numbers of a line of a list, which blanks or commas divide; a path may be in quotes."""
+    match = _LINE.fullmatch(line.strip())
+    if match is None:
+        return []
+    return [_unquoted(match[1]), *re.findall(r"[0-9]+", match[2])]
+
+
+def _header(line: str) -> list[str] | None:
+    """What the columns of a list are if its first line names them, the path first; None if it names none."""
+    names = [_HEADERS.get(_unquoted(word).lower(), "") for word in re.split(r"[\s,]+", line.strip())]
+    return names if names[0] == "path" and all(names) and len(names) > 1 else None
+
+
+def _unquoted(text: str) -> str:
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1].replace(text[0] * 2, text[0]) if quoted else text
+
+
 def _json(path: Path, kind: type = object) -> Any:
     try:
-        found = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = parse_json(read_text(path))
+    except ValueError as error:
         raise SourceError(f"{path}: not JSON ({error}); fetch it again") from None
     if not isinstance(found, kind):
         raise SourceError(f"{path}: not a list; fetch it again")
@@ -256,7 +287,7 @@ def _json(path: Path, kind: type = object) -> Any:
 
 
 def _first_line(path: Path) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
         return file.readline()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,15 +89,41 @@ def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """(number, text) of the non-empty lines of a text file.
+    """(number, text) of the non-empty lines of a text file, whatever ends a line and with or without a byte-order mark.
+
+    Raises:
+        SourceError: no such file, or not UTF-8.
+    """
+    return [(number, line) for number, line in enumerate(_LINE_END.split(read_text(path)), 1) if line.strip()]
+
+
+def read_text(path: Path) -> str:
+    """A small text file without its byte-order mark.
 
     Raises:
         SourceError: no such file, or not UTF-8.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise SourceError(f"{path}: missing; put it there") from None
     except UnicodeDecodeError as error:
         raise SourceError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); copy it again") from None
-    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def whole_number(value: Any) -> int:
+    """A number that a file has as JSON or as text.
+
+    Raises:
+        ValueError: not a whole number of 32 bits, such as 0.7.
+    """
+    number = int(value) if isinstance(value, str) and _WHOLE.fullmatch(value.strip()) else value
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or number != number // 1:
+        raise ValueError(f"{value!r} is not a whole number")
+    if not -(2**31) <= number < 2**31:
+        raise ValueError(f"{value} is out of range")
+    return int(number)
+
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,20}")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from shard_tools.annotations.movienet import read_shot_times
+from shard_tools.annotations.label318 import read_shot_times
 from shard_tools.errors import SourceError
 
 from .cutter import Begin

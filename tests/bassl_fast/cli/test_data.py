@@ -67,6 +67,7 @@ def test_pack_tells_of_shots_without_key_frames(shards, tmp_path, capsys):
     assert cli.main(["pack", str(shards.parent / "films"), str(tmp_path / "again")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "a: no key-frames of shots 2-4, 6-8",
+        "annotated: train 2 of 2 films, 7 of 7 shots; test 1 of 1 films, 2 of 2 shots",
         f"shards: {tmp_path / 'again'} (3 films, 9 shots, 27 key-frames, 9 shots labelled)",
     ]
 
@@ -86,7 +87,21 @@ def test_info_as_text_json_and_plot(shards, tmp_path, capsys):
         "labelled shots": 9,
         "scene boundaries": 1,
         "shots a film": {"2-3": 1, "3-3": 1, "3-4": 1},
+        "completeness": {
+            "by split": {
+                split: {
+                    "annotated films": films,
+                    "annotated films packed": films,
+                    "annotated shots": shots,
+                    "annotated shots packed": shots,
+                }
+                for split, films, shots in [("train", 2, 7), ("test", 1, 2)]
+            },
+            "shots without key-frames": {"a": "2-4, 6-8"},
+        },
     }
+    facts |= facts.pop("completeness")
+    facts["by split"] = {split: f"({shown(counts)})" for split, counts in facts["by split"].items()}
     assert text.split() == [word for name, fact in facts.items() for word in f"{name} {shown(fact)}".split()]
     plot = ElementTree.parse(tmp_path / "plot.svg")
     texts = [text.text for text in plot.iterfind(".//{*}text")]
@@ -132,7 +147,7 @@ def test_verify_prints_every_fault_and_repairs_them(shards, tmp_path, capsys):
         (["pack", "text", "new"], "text/film.tar: not a tar, or cut short (no end mark at byte 6); copy it again"),
         (["pack", "films", "new", "--worker", "2"], "unknown option --worker; did you mean '--workers'?"),
         (["pack", "films", "new", "--workers", "0"], "workers 0: must be at least 1"),
-        (["pack", "films", "new", "--annotations", "text"], "text: no folder anno/ in it; give the folder"),
+        (["pack", "films", "new", "--annotations", "text"], "text: no folder anno/ or scene318/ in it; give"),
         (["pack", "films"], "missing arguments: destination; `bassl-fast pack --help` shows an example"),
         (["verify", "absent"], "absent: no such folder; give the one that `bassl-fast pack` wrote"),
         (

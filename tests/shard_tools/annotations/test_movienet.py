@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shard_tools.annotations import movienet
+from shard_tools.annotations.label318 import read_shot_times
 from shard_tools.annotations.labels import ShotLabels, scenes_from_boundaries
 from shard_tools.errors import SourceError
 from shard_tools.sources import keyframe_folder
@@ -122,9 +123,9 @@ def test_a_film_in_two_splits_is_an_error(tmp_path):
 @pytest.mark.parametrize("line", ["12", "a b c d e", "1.5 2 3 4 5", "1 99999999999 2 3 4"])
 def test_a_broken_shot_line_is_named(tmp_path, line):
     path = tmp_path / "f.txt"
-    path.write_text(f"0 47 7 23 39\n\n{line}\n")
-    with pytest.raises(SourceError, match=r"f\.txt:3: not a shot line"):
-        movienet.read_shot_times(path)
+    path.write_text(f"0 47 7 23 39\n{line}\n\n")
+    with pytest.raises(SourceError, match=r"f\.txt:2: not a shot line"):
+        read_shot_times(path)
 
 
 def test_gaps_in_shot_numbers_are_kept(tmp_path):
@@ -228,3 +229,57 @@ def test_a_scene_whose_last_shot_has_no_pictures_ends_with_the_shot_before(tmp_p
     np.testing.assert_array_equal(found.boundary, [0, 1, 1, 0])
     np.testing.assert_array_equal(found.scene, [0, 0, 1, 2])
     np.testing.assert_array_equal(read_back(tmp_path, "film", np.array([3, 5])).boundary, [1, 0])
+
+
+def line(shot: object, boundary: object, **more: object) -> str:
+    return json.dumps({"video_id": "f", "shot_id": shot, "boundary_label": boundary} | more) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([line(0, 0.7)], r":1: not an annotation line \(0.7 is not a whole number\)"),
+        ([line(0, 0), line(2.5, 0)], r":2: not an annotation line \(2.5 is not a whole number\)"),
+        ([line("2.5", 0)], ":1: not an annotation line"),
+        ([line(0, True)], ":1: not an annotation line"),
+        ([line(0, 0), line(1, 1), line(0, 1)], r":3: shot 0 of f is labelled 1 \(scene -1\), in an earlier line 0"),
+        ([line(0, 0, num_shot=2), line(1, 0, num_shot=3)], ":2: num_shot 3 of f, in an earlier line 2"),
+    ],
+)
+def test_lines_that_are_cut_to_fit_or_contradict_others_are_named(tmp_path, lines, said):
+    (tmp_path / "anno").mkdir()
+    (tmp_path / "anno" / "anno.test.ndjson").write_text("".join(lines))
+    with pytest.raises(SourceError, match=rf"anno\.test\.ndjson{said}"):
+        movienet.read_labels(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("begin", ["", "\ufeff"])
+@pytest.mark.parametrize("folder", ["anno", "anno/anno", "."])
+def test_annotations_of_other_systems_and_one_folder_deeper(tmp_path, folder, begin, end):
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    text = begin + "".join([line("0000", 0), line(1.0, 1), line(1, 1)]).replace("\n", end)
+    (tmp_path / folder / "anno.val.ndjson").write_bytes(text.encode())
+    found = movienet.read_labels(tmp_path)["f"]
+    assert (found.split, found.labels) == ("val", {0: (0, -1), 1: (1, -1)})
+
+
+def test_trainvaltest_alone_labels_films_of_no_split(tmp_path):
+    write_set(tmp_path, {"f": 4})
+    for split in movienet.SPLITS:
+        (tmp_path / "anno" / f"anno.{split}.ndjson").unlink()
+    found = movienet.read_labels(tmp_path)["f"]
+    assert (found.split, len(found.labels)) == ("", 4)
+
+
+def test_the_last_shot_with_key_frames_does_not_end_a_scene(tmp_path):
+    labels = [0, 0, 0, 1, 0, 0, 0, 1, 0, 0]
+    (tmp_path / "anno").mkdir()
+    text = "".join(line(shot, label, num_shot=10) for shot, label in enumerate(labels))
+    (tmp_path / "anno" / "anno.test.ndjson").write_text(text)
+    found = movienet.read_labels(tmp_path)["f"]
+    assert found.on(np.arange(7)).boundary.tolist() == [0, 0, 0, 1, 0, 0, 0]
+    assert found.missing(np.arange(7)) == [range(7, 10)]
+    assert found.on(np.arange(4)).boundary.tolist() == [0, 0, 0, 0]
+    assert found.missing(np.array([1, 2, 5])) == [range(1), range(3, 5), range(6, 10)]
+    assert found.on(np.arange(10)).boundary.tolist() == labels

@@ -615,3 +615,39 @@ def test_a_list_that_is_not_text_is_one_line(tmp_path):
     (tmp_path / "train.csv").write_bytes(b"\xff\xfe\x00a 0\n")
     with pytest.raises(SourceError, match=r"train\.csv: not UTF-8 text"):
         find_lists(tmp_path)
+
+
+# --- lists as other programs write them
+
+CLIPS_LISTED = [("a b/one, 1.mp4", 0), ('c"d/two.mp4', 1)]
+
+
+@pytest.mark.parametrize("begin", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["a b/one, 1.mp4 0", 'c"d/two.mp4 1'],
+        ["a b/one, 1.mp4,0", 'c"d/two.mp4,1'],
+        ['"a b/one, 1.mp4",0', '"c""d/two.mp4",1'],
+        ["path,label", "a b/one, 1.mp4, 0", 'c"d/two.mp4, 1'],
+        ['"video_path","label"', '"a b/one, 1.mp4",0', '"c""d/two.mp4",1'],
+        ["frame_dir total_frames label", "a b/one, 1.mp4 0 0", 'c"d/two.mp4 0 1'],
+    ],
+)
+def test_lists_with_commas_headers_and_quotes(tmp_path, lines, end, begin):
+    (tmp_path / "train.csv").write_bytes((begin + end.join(lines) + end).encode())
+    listing = find_lists(tmp_path)
+    assert [(clip.path, clip.label) for clip in listing.clips] == CLIPS_LISTED
+    assert listing.classes == ["a b", 'c"d']
+
+
+@pytest.mark.parametrize("begin", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_lists_of_other_systems(tmp_path, end, begin):
+    for split in ("train", "test"):
+        lines = [f"{chr(97 + c // 26)}{chr(97 + c % 26)}/{split}.avi {c}" for c in range(51)]
+        (tmp_path / f"{split}list01.txt").write_bytes((begin + end.join(lines)).encode())
+    listing = find_lists(tmp_path)
+    assert (len(listing.classes), len(listing.clips)) == (51, 102)
+    assert listing.clips[1].path == "ab/train.avi"

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from shard_tools.annotations.movienet import labels_of_film, read_labels, read_shot_times
+from shard_tools.annotations.label318 import read_shot_times
+from shard_tools.annotations.movienet import labels_of_film, read_labels
 from shard_tools.errors import BasslFastError, ConfigError, MissingDependency, SourceError
 from shard_tools.sources.keyframe_folder import list_keyframes
 from shard_tools.video.detectors import make_cutter
