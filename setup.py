@@ -93,6 +93,7 @@ setup(
                 "ray>=2.40",
                 "selenium",
                 "otio-cmx3600-adapter",
+                "otio-fcp-adapter",
             ),
             "scikit-image",
             *ENCODER,

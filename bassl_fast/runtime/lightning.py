@@ -16,7 +16,7 @@ def import_lightning() -> None:
     if {"torchmetrics", "scipy.signal"} & sys.modules.keys():
         return
     empty = ModuleType("scipy.signal")
-    empty.hamming = None
+    empty.hamming = None  # type: ignore[attr-defined]
     sys.modules["scipy.signal"] = empty
     try:
         import pytorch_lightning  # noqa: F401

@@ -182,8 +182,8 @@ def _frames(
             last = frame
             yield frame, time, damaged + frame.is_corrupt
             damaged = 0
-    for time in repeated if last else ():
-        yield last, time, 0
+    if last:
+        yield from ((last, time, 0) for time in repeated)
     if end.is_early():
         raise SourceError(_CUT.format(film))
 
