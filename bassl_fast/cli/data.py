@@ -19,6 +19,7 @@ from tqdm import tqdm
 from bassl_fast.config.choices import Engine
 from bassl_fast.runtime import engines
 from shard_tools.annotations.movienet import FRAMES_DIR
+from shard_tools.annotations.scene_lists import find_scene_lists, match_videos, read_scene_list
 from shard_tools.errors import ConfigError, ShardError, SourceError, masked
 from shard_tools.packing import pack as packing
 from shard_tools.packing import repair as repairing
@@ -35,7 +36,7 @@ from shard_tools.storage.remote import attempt, fetch, filesystem, is_remote, li
 from shard_tools.storage.untrusted import parse_json
 from shard_tools.video import keyframes as video
 from shard_tools.video.detectors import Detector
-from shard_tools.video.listing import VIDEO_SUFFIXES, find_videos
+from shard_tools.video.listing import VIDEO_SUFFIXES, find_videos, name_films
 
 
 def draw(
@@ -76,6 +77,7 @@ def pack(
     engine: Engine = "local",
     address: str | None = None,
     unsure: Literal[1, 0, -1] = 1,
+    annotator: int = 0,
     strict: bool = False,
 ) -> None:
     """Pack films, images or clips into shards. After an interruption, the same command resumes.
@@ -103,6 +105,7 @@ def pack(
         address: of the Ray cluster; if left out, one is started on this machine.
         unsure: what the label -1 in MovieNet's own files (`label318`) counts as: 1, a scene boundary, as the benchmark
             counts it; 0, none; or -1, unlabelled.
+        annotator: whose scenes of BBC Planet Earth: 0 to 4.
         strict: fail, and do not finish the set, if films or shots that the annotations name have no key-frames, or an
             annotated film has key-frames of other shots.
 
@@ -117,7 +120,7 @@ def pack(
         check_writable(destination)
     with tempfile.TemporaryDirectory(prefix="bassl-fast-") as scratch, _room(scratch):
         packed, broken = source, []
-        videos = _videos(source, Path(scratch), annotations, reading)
+        videos = _videos(source, Path(scratch), annotations, annotator, reading)
         if videos is None:
             _refuse_options_of_videos(source, join=join, split=split, detector=detector)
         elif engine != "local":
@@ -126,8 +129,14 @@ def pack(
             )
         else:
             keyframes = Path(scratch) / "keyframes"
-            broken = _extract_keyframes(source, videos, keyframes, join, split or "test", detector or "transitions")
+            lists = [] if join else _scene_lists(source, annotations, annotator)
+            broken, alone = _extract_keyframes(
+                source, videos, keyframes, join, split or "test", detector or "transitions", lists
+            )
+            if strict and (broken or alone):
+                raise SourceError((broken + [f"{path}: scenes without a video" for path in alone])[0])
             packed, reading = str(keyframes), Reading("films")
+            annotations = None if lists else annotations
         with engines.cluster(engine, address) as each:
             report = packing.pack(
                 packed,
@@ -158,9 +167,15 @@ def _refuse_options_of_videos(source: str, **given: str | None) -> None:
 
 
 def _extract_keyframes(
-    source: str, videos: Path, to: Path, join: str | None, split: str, detector: Detector
-) -> list[str]:
-    """Write the key-frames of a folder of videos, the copy of `source`, with a progress bar; errors of broken videos.
+    source: str, videos: Path, to: Path, join: str | None, split: str, detector: Detector, lists: list[Path]
+) -> tuple[list[str], list[Path]]:
+    """Write the key-frames of a folder of videos, the copy of `source`, with a progress bar.
+
+    Args:
+        lists: of the scenes of videos.
+
+    Returns:
+        Errors of broken videos, and lists of scenes without a video.
 
     Raises:
         SourceError: none of the videos can be read, or one of those to join; the message names `source`.
@@ -170,6 +185,10 @@ def _extract_keyframes(
         return str(text).replace(str(videos), source.rstrip("/"))
 
     found = find_videos(videos)
+    found = found._replace(left_out=[path for path in found.left_out if not _is_list(path, lists)])
+    of_films, alone = match_videos(lists, name_films(found.files))
+    for path in alone:
+        print(f"{path}: scenes without a video")
     if line := found.say(videos):
         print(named(line))
     seconds = 0.0
@@ -178,10 +197,22 @@ def _extract_keyframes(
             seconds += video.duration(path)
     try:
         with tqdm(total=round(seconds), desc="shots and key-frames", unit="s", disable=None) as bar:
-            _, broken = video.extract_folder(videos, to, join, split, detector, bar.update)
+            scenes = {film: read_scene_list(path) for film, path in of_films.items()}
+            _, broken = video.extract_folder(videos, to, join, split, detector, bar.update, scenes)
     except SourceError as error:
         raise SourceError(named(error)) from None
-    return [named(error) for error in broken]
+    return [named(error) for error in broken], alone
+
+
+def _scene_lists(source: str, annotations: str | None, annotator: int) -> list[Path]:
+    where = source if annotations is None else annotations
+    return [] if is_remote(where) else find_scene_lists(Path(where), annotator)
+
+
+def _is_list(path: Path, lists: list[Path]) -> bool:
+    """Whether a file is one of the lists of scenes, of another annotator, or of shots."""
+    folders = {"scenes", "shots"}
+    return bool(lists) and path.suffix == ".txt" and bool(folders & {path.parent.name, path.parent.parent.name})
 
 
 @contextmanager
@@ -195,7 +226,7 @@ def _room(folder: str) -> Iterator[None]:
         raise SourceError(f"{folder}: {error.strerror}; set TMPDIR to a folder with more space") from None
 
 
-def _videos(source: str, scratch: Path, annotations: str | None, reading: Reading) -> Path | None:
+def _videos(source: str, scratch: Path, annotations: str | None, annotator: int, reading: Reading) -> Path | None:
     """The folder of video files, copied to `scratch` if remote; None if `source` is something else, or a plug-in's."""
     if reading.layout not in (None, FILMS) or has_lists(source, annotations):
         return None
@@ -206,7 +237,8 @@ def _videos(source: str, scratch: Path, annotations: str | None, reading: Readin
             return None
         files = find_videos(folder).files
         # Videos in folders alone may be clips by class; `--layout films` says that they are films.
-        holds_films = any(path.parent == folder for path in files) or (files and reading.layout == FILMS)
+        known = reading.layout == FILMS or bool(_scene_lists(source, annotations, annotator))
+        holds_films = any(path.parent == folder for path in files) or (files and known)
         return folder if holds_films and open_by_plugin(request) is None else None
     try:
         videos = [entry for entry in listing(source) if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES]

@@ -90,9 +90,10 @@ def compare(annotated: Mapping[str, Annotated], packed: Iterable[tuple[str, np.n
     """Hold annotations against packed films.
 
     Args:
-        annotated: film -> annotations, of all films that have any.
+        annotated: film -> annotations; a film without a label counts as one without annotations.
         packed: name, shot numbers `[S]` and annotations with times of every packed film.
     """
+    annotated = {film: known for film, known in annotated.items() if any(b >= 0 for b, _ in known.labels.values())}
     report, rows = Completeness(), {split: [0, 0, 0, 0] for split in (*SPLITS, NO_SPLIT)}
     shots_of = {}
     for film, shots, known in packed:

@@ -14,12 +14,14 @@ import numpy as np
 
 from shard_tools.annotations.labels import ShotLabels, scenes_from_boundaries
 from shard_tools.annotations.movienet import FRAMES_DIR, SPLITS, keyframe_name, write_annotations
+from shard_tools.annotations.scene_lists import SceneList
 from shard_tools.errors import ConfigError, SourceError
 from shard_tools.progress import Progress
 
 from .detectors import Detector, make_cutter
 from .frames import decode, read_header
 from .listing import film_name, list_videos, name_films
+from .shot_list import ListedShots, read_shot_list
 from .shots import cut_shots, fit_width, picture_width, ticks
 
 QUALITY = 90  # of a key-frame's JPEG
@@ -41,6 +43,7 @@ def extract_film(
     split: str = "test",
     detector: Detector = "transitions",
     progress: Progress | None = None,
+    scenes: SceneList | None = None,
 ) -> ShotLabels:
     """Write the key-frames of `files`, joined in order as one film, to `root/240P_frames/<film>`.
 
@@ -52,6 +55,7 @@ def extract_film(
     Args:
         film: a plain folder name, see `film_name`.
         progress: counts seconds of film.
+        scenes: of a single file, for labels; its shots, if listed there, are not detected.
 
     Raises:
         SourceError: no file, a file cannot be read to its end, or the film already exists.
@@ -66,12 +70,14 @@ def extract_film(
     target.parent.mkdir(parents=True, exist_ok=True)
     shots: list[tuple[int, int]] = []
     boundary: list[int] = []
+    starts: list[int] = []
+    listed = read_shot_list(scenes.shots) if scenes and scenes.shots else None
     with tempfile.TemporaryDirectory(prefix=".video-", dir=root) as scratch:
         draft = Path(scratch) / film
         draft.mkdir()
         for path in files:
             offset = shots[-1][1] + 1 if shots else 0
-            for shot in cut_shots(path, make_cutter(detector), progress):
+            for shot in cut_shots(path, ListedShots(listed) if listed else make_cutter(detector), progress):
                 first, last = ticks(shot.start, shot.end)
                 if last < first:
                     continue
@@ -80,10 +86,13 @@ def extract_film(
                     fit_width(image, width).save(name, "JPEG", quality=QUALITY)
                 shots.append((offset + first, offset + last))
                 boundary.append(0)
+                starts.append(shot.first)
             boundary[-1] = 1
         draft.rename(target)
     boundary[-1] = 0
     labels = np.array(boundary, np.int8) if len(files) > 1 else np.full(len(shots), -1, np.int8)
+    if scenes:
+        labels = scenes.boundaries(np.array(starts))
     start, end = np.array(shots, np.int32).T
     return ShotLabels(np.arange(len(shots)), labels, scenes_from_boundaries(labels), start, end, split)
 
@@ -95,6 +104,7 @@ def extract_folder(
     split: str = "test",
     detector: Detector = "transitions",
     progress: Progress | None = None,
+    scenes: dict[str, SceneList] | None = None,
 ) -> tuple[dict[str, ShotLabels], list[SourceError]]:
     """Extract every video in `folder` as a film named after its file, or all as one film `join`; with annotations.
 
@@ -102,6 +112,7 @@ def extract_folder(
 
     Args:
         progress: counts seconds of film.
+        scenes: of films, see `extract_film`.
 
     Returns:
         Labels by film, and the errors of videos that could not be read and are left out.
@@ -123,7 +134,7 @@ def extract_folder(
         draft = Path(scratch)
         for film, parts in films.items():
             try:
-                labels[film] = extract_film(parts, draft, film, split, detector, progress)
+                labels[film] = extract_film(parts, draft, film, split, detector, progress, (scenes or {}).get(film))
             except SourceError as error:
                 if join or len(films) == 1:
                     raise
