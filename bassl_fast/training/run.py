@@ -55,6 +55,7 @@ from .monitor import Watch, write_summary
 from .options import Data, Optimiser, Training
 from .precise_bn import PreciseNorm
 from .progress import loggers, progress_callbacks
+from .sync_norm import synchronised
 from .validation import Accuracy, NearestNeighbours
 
 LAST = "last.ckpt"
@@ -101,6 +102,9 @@ def run_training(
     launch.say_restarts()
     if plan.padding:
         say(f"{plan.padding} of {plan.samples} samples are used twice per epoch, to fill the last batch")
+    if torch.cuda.is_available():
+        synchronised(network)
+        synchronised(task)
     if training.compile:
         network.compile()
     precision = hardware.precision(training.precision)
@@ -290,7 +294,6 @@ def make_trainer(
             enable_checkpointing=False,  # `Saver` saves
             log_every_n_steps=every,
             num_sanity_val_steps=0,
-            sync_batchnorm=torch.cuda.is_available(),
             plugins=[WholeCheckpoints(run), *launch.launch_plugins()],
         )
     except (MisconfigurationException, ValueError) as error:
