@@ -29,8 +29,8 @@ import numpy as np
 
 from bassl_fast.heads.similarity import SimilarityHead
 from bassl_fast.metrics.scenes import FilmScores, scene_metrics
-from bassl_fast.segmentation.similarity import PENALTY, Samples, SimilarityModel, fit, score
-from bassl_fast.segmentation.teaching import moved, teach_sets
+from bassl_fast.segmentation.similarity import Samples, SimilarityModel, fit, score
+from bassl_fast.segmentation.teaching import PRIOR, moved, teach_sets
 from benchmarks.machine import machine
 from benchmarks.real_films import IN_RANGE, Film, read_films
 
@@ -68,7 +68,7 @@ def rows_of(group: str, films: Sequence[Film], count: int, draws: int, start: Si
             corrected = [sets[name] for name in rng.choice(others, count, replace=False)]
             taught = teach_sets(corrected, start)
             adapted.append(taught.adapted)
-            always = taught.head if taught.adapted else moved(corrected, start.head, PENALTY)
+            always = taught.head if taught.adapted else moved(corrected, start.head, PRIOR)
             for name, head in (("as shipped", taught.head), ("always", always)):
                 found[name].append(Held.of(film, sets[film.name], head, taught.threshold))
         for name, of_draw in found.items():

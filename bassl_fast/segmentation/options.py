@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from shard_tools.errors import ConfigError
@@ -30,7 +30,7 @@ class Data:
         ConfigError: no folder, or features and corrections.
     """
 
-    features: list[str] | str | None = None
+    features: list[str] | str = field(default_factory=list)
     corrections: str | None = None
     train: str = "train"
     val: str = "val"
@@ -45,7 +45,7 @@ class Data:
     @property
     def folders(self) -> list[str]:
         """`features` as a list."""
-        return [self.features] if isinstance(self.features, str) else self.features or []
+        return [self.features] if isinstance(self.features, str) else self.features
 
 
 @dataclass(frozen=True)
