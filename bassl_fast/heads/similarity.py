@@ -9,11 +9,10 @@ alone, and with several kinds of features at once: kinds are averaged after each
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor, nn
 
-from bassl_fast.config.described import Described
 from shard_tools.errors import FeatureError
 
 REACH = 12  # shots on each side of a cut
@@ -26,19 +25,21 @@ _USUAL_PACE = 1.5  # logarithm of the seconds that half of the shots of a usual 
 _PACE_WEIGHT = 3.0  # large, so that the penalty of training hardly shrinks it
 
 
-class SimilarityHead(Described, nn.Module):
-    """A linear layer on the statistics of a cut: logit that the shot before it is the last of its scene.
+@dataclass(frozen=True)
+class SimilarityHead:
+    """A linear function of the statistics of a cut: logit that the shot before it is the last of its scene.
 
     It is symmetric in time, because its statistics are.
+
+    Attributes:
+        coefficients: `[F + 1]` float32, the intercept last.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(len(statistic_names()), 1)
+    coefficients: np.ndarray
 
-    def forward(self, statistics: Tensor) -> Tensor:
-        """Logits `[B]` from statistics `[B, F]`."""
-        return self.linear(statistics)[:, 0]
+    def __call__(self, statistics: np.ndarray) -> np.ndarray:
+        """Logits `[B]` float64 from statistics `[B, F]`."""
+        return statistics.astype(np.float64) @ self.coefficients[:-1] + self.coefficients[-1]
 
 
 def film_statistics(kinds: Sequence[np.ndarray], seconds: np.ndarray) -> np.ndarray:

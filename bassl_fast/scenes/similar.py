@@ -5,13 +5,13 @@ Kinds of features: hue and light of each key-frame and, if one is given, those o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bassl_fast.checkpoints.checkpoint import sha256
 from bassl_fast.config.choices import Detail
 from bassl_fast.segmentation.similarity import SHIPPED, SimilarityModel
 from shard_tools.errors import masked
@@ -30,10 +30,11 @@ class SimilarShots:
     def __init__(self, encoder: str | Path | None, detail: Detail, batch: int, threads: int) -> None:
         self._model = SimilarityModel.load()
         self._encoder: ShotEncoder | None = None
-        self.made_by: dict[str, Any] = {"similarity_sha256": sha256(SHIPPED)}
+        self.made_by: dict[str, Any] = {"similarity_sha256": hashlib.sha256(SHIPPED.read_bytes()).hexdigest()}
         self.method = "similarity of colours, and how long shots last"
         if encoder is not None:
-            from bassl_fast.checkpoints.model import load_model  # these need DALI, and colours do not
+            from bassl_fast.checkpoints.checkpoint import sha256  # these need torch and DALI, and colours do not
+            from bassl_fast.checkpoints.model import load_model
 
             from .network import ShotEncoder
 

@@ -46,9 +46,10 @@ def fit_corrections(folder: str, out: str, recipe: dict[str, Any] | None) -> str
 
 
 def _content(taught: Taught) -> dict[str, Any]:
-    model, linear = SceneBoundary(None, 0, len(statistic_names())), taught.head.linear
+    model = SceneBoundary(None, 0, len(statistic_names()))
+    coefficients = torch.from_numpy(taught.head.coefficients)
     with torch.no_grad():
-        for parameter, values in ((model.head.weight, linear.weight), (model.head.bias, linear.bias)):
+        for parameter, values in ((model.head.weight, coefficients[:-1]), (model.head.bias, coefficients[-1:])):
             parameter.zero_()
             parameter[1:] = values
     return {

@@ -231,8 +231,8 @@ def _solve_statistics(model: SceneBoundary, kinds: Kinds, split: str) -> float:
     found = similarity.fit([kinds.labelled(film) for film in kinds.first.films(split)])
     model.head.weight.zero_()
     model.head.bias.zero_()
-    model.head.weight[1, -model.statistics :] = found.head.linear.weight[0]
-    model.head.bias[1] = found.head.linear.bias[0]
+    coefficients = torch.from_numpy(found.head.coefficients)
+    model.head.weight[1, -model.statistics :], model.head.bias[1] = coefficients[:-1], coefficients[-1]
     return found.thresholds["normal"]
 
 

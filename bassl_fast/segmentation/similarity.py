@@ -15,9 +15,8 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.numpy import save
 
 from bassl_fast.config.choices import Detail
 from bassl_fast.heads.similarity import SimilarityHead, alike, film_statistics, statistic_names
@@ -36,6 +35,7 @@ PENALTY = 1 / 0.006  # of half the squared weights, beside a sum over shots
 FOLDS = 8  # of films, to choose thresholds on films that were not trained on
 _TOGETHER = 2  # kinds of features of a film that are trained on at once, at most
 _NOTES = "similarity"  # key of the file's metadata
+_WEIGHT, _BIAS = "linear.weight", "linear.bias"  # names in the file
 _DIGITS = 6  # of the weights; what is beyond differs between machines
 
 
@@ -68,8 +68,9 @@ class SimilarityModel:
     def save(self, path: str | Path) -> None:
         """Write it as safetensors."""
         notes = json.dumps({"names": statistic_names(), "thresholds": self.thresholds})
+        weights = self.head.coefficients
         write_atomically(
-            Path(path), save(self.head.state_dict(), {_NOTES: notes})
+            Path(path), save({_WEIGHT: weights[None, :-1], _BIAS: weights[-1:]}, {_NOTES: notes})
         )  # one key, as the order of two varies
 
     @classmethod
@@ -80,19 +81,17 @@ class SimilarityModel:
             CheckpointError: not such a file, or of another version.
         """
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(path, "np") as file:
                 notes = parse_json((file.metadata() or {}).get(_NOTES, "{}"))
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dictionary
         except (OSError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"{path}: cannot be read as safetensors ({one_line(error)}); fit it again") from None
-        head = SimilarityHead()
-        shapes = {name: value.shape for name, value in head.state_dict().items()}
+        shapes = {_WEIGHT: (1, len(statistic_names())), _BIAS: (1,)}
         current = isinstance(notes, dict) and notes.get("names") == statistic_names()
         current = current and set(notes.get("thresholds", ())) == set(DETAILS)
         if not current or {name: w.shape for name, w in weights.items()} != shapes:
             raise CheckpointError(f"{path}: weights of another version of the similarity head; fit it again")
-        head.load_state_dict(weights)
-        return cls(head.eval(), notes["thresholds"])
+        return cls(SimilarityHead(np.append(weights[_WEIGHT], weights[_BIAS])), notes["thresholds"])
 
 
 def fit(films: Sequence[LabelledFilm]) -> SimilarityModel:
@@ -184,17 +183,12 @@ def cuts_of(sets: Sequence[Samples]) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 def head_of(coefficients: np.ndarray) -> SimilarityHead:
     """The head of coefficients `[F + 1]`, the intercept last."""
-    head = SimilarityHead()
-    with torch.no_grad():
-        head.linear.weight.copy_(torch.from_numpy(coefficients[None, :-1].round(_DIGITS)))
-        head.linear.bias.copy_(torch.from_numpy(coefficients[-1:].round(_DIGITS)))
-    return head.eval()
+    return SimilarityHead(coefficients.round(_DIGITS).astype(np.float32))
 
 
-@torch.no_grad()
 def score(head: SimilarityHead, statistics: np.ndarray) -> np.ndarray:
     """Probability `[S]` of a boundary, from the statistics `[S, F]` of a film; 0 for the last shot."""
-    found = head(torch.from_numpy(statistics)).sigmoid().numpy().astype(np.float64)
+    found = 1 / (1 + np.exp(-head(statistics)))
     found[-1:] = 0.0
     return found
 

@@ -85,9 +85,9 @@ def is_gain(gains: Sequence[float]) -> bool:
 
 def moved(sets: Sequence[Samples], start: SimilarityHead, penalty: float) -> SimilarityHead:
     """The most probable head after the cuts of `sets`; the intercept is free."""
-    weights, bias = start.linear.weight.detach().double().numpy()[0], float(start.linear.bias.detach())
     x, y, weight = cuts_of(sets)
-    return head_of(solve(x, y, weight, np.append(weights, bias), np.append(np.full(len(weights), penalty), 0.0)))
+    before = start.coefficients.astype(np.float64)
+    return head_of(solve(x, y, weight, before, np.append(np.full(len(before) - 1, penalty), 0.0)))
 
 
 def _ap(head: SimilarityHead, samples: Samples) -> float:
