@@ -119,7 +119,8 @@ def pack(
     if not is_remote(destination):
         check_writable(destination)
     with tempfile.TemporaryDirectory(prefix="bassl-fast-") as scratch, _room(scratch):
-        packed, broken = source, []
+        packed = source
+        broken: list[str] = []
         videos = _videos(source, Path(scratch), annotations, annotator, reading)
         if videos is None:
             _refuse_options_of_videos(source, join=join, split=split, detector=detector)

@@ -1,7 +1,7 @@
 """Heads: networks on the features of many shots.
 
-`crn`, the contextual relation network, sees the features of a window. `similarity` sees only which shots are alike; it is
-a linear function of a few numbers and needs no torch, whose import takes longer than a short film.
+`crn`, the contextual relation network, sees the features of a window. `similarity` sees only which shots are alike; it
+is a linear function of a few numbers and needs no torch, whose import takes longer than a short film.
 Imports `config`; methods and segmentation import this room.
 """
 

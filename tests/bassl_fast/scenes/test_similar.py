@@ -32,7 +32,8 @@ def test_no_option_is_needed(film_file: Path, tmp_path: Path, capsys):
 
 
 def test_neither_dali_nor_torch_is_needed(film_file: Path, tmp_path: Path):
-    code = "import sys; sys.modules |= {'nvidia.dali': None, 'torch': None}; from bassl_fast.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; sys.modules |= {'nvidia.dali': None, 'torch': None}; from bassl_fast.cli import main; "
+    code += "sys.exit(main(sys.argv[1:]))"
     argv = ["scenes", str(film_file), "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
