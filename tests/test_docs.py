@@ -18,6 +18,7 @@ from bassl_fast.cli.verbs import VERBS, verb_of
 from shard_tools.packing.pack import pack
 from tests.bassl_fast.cli.test_data import make_clip
 from tests.films import picture, write_set
+from tests.hub import hub
 from tests.servers import BUCKET, http_server, s3_server, use_s3
 from tests.shard_tools.sources.test_clips import make_frames, write_ucf
 
@@ -138,6 +139,7 @@ def project(tmp_path, monkeypatch) -> Path:
         make_clip(Path("clips", f"{name}.mp4"), [colour])
     make_pictures_and_clips()
     shutil.copytree(source, Path("s3", BUCKET, "movienet"))
+    shutil.copytree(source, Path("hub", "lab", "movienet"))
     Path("cut.zip").write_bytes(archive.read_bytes()[:-30])
     for name in ("broken", "other-version", "half-copied", "unfinished"):
         pack(source, name)
@@ -152,7 +154,27 @@ def project(tmp_path, monkeypatch) -> Path:
     keyframe = "240P_frames/tt0047396/shot_0001_img_2.jpg"
     Path("cut-keyframe", keyframe).write_bytes((source / keyframe).read_bytes()[:400])
     Path("missing-keyframe", keyframe).unlink()
+    make_labelled(source)
     return tmp_path
+
+
+def make_labelled(source: Path) -> None:
+    """Films with less key-frames than annotations, with MovieNet's own labels, and as BBC Planet Earth."""
+    shutil.copytree(source, "incomplete", ignore=shutil.ignore_patterns("*.zip", "240P", "tt0032138", "shot_000[23]_*"))
+    shutil.copytree(source / "240P_frames" / "tt0083658", "incomplete/240P_frames/tt0083658", dirs_exist_ok=True)
+    shutil.copytree(source / "240P_frames" / "tt0083658", "own-labels/240P_frames/tt0083658")
+    for name, text in (
+        ("label318/tt0083658.txt", "0000 0\n0001 -1\n0002 1\n"),
+        ("meta/split318.json", '{"test": ["tt0083658"]}'),
+    ):
+        Path("own-labels/scene318", name).parent.mkdir(parents=True)
+        Path("own-labels/scene318", name).write_text(text)
+    for folder in ("videos", "annotations/shots", "annotations/scenes/annotator_0"):
+        Path("planet-earth", folder).mkdir(parents=True)
+    for number, episode in ((1, "01_From_Pole_to_Pole"), (5, "05_Jungles")):
+        make_clip(Path(f"planet-earth/videos/bbc_{number:02}.mp4"), [(220, 30, 30), (20, 40, 60), (200, 200, 200)])
+        Path(f"planet-earth/annotations/shots/{episode}.txt").write_text("0\t23\n24\t47\n48\t71\n")
+        Path(f"planet-earth/annotations/scenes/annotator_0/{episode}.txt").write_text("0,2")
 
 
 def make_pictures_and_clips() -> None:
@@ -176,7 +198,12 @@ def test_data_preparation_does_what_the_page_says(project, monkeypatch, capsys):
     monkeypatch.setenv("BASSL_FAST_CACHE", str(project / "cache"))
     (project / "web").mkdir()
     (project / "data" / "movienet" / "anno" / "anno.test.ndjson").rename(project / "web" / "anno.test.ndjson")
-    with s3_server(project / "s3") as port, http_server(project / "web") as web:
+    with (
+        s3_server(project / "s3") as port,
+        http_server(project / "web") as web,
+        hub(project / "hub") as endpoint,
+    ):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
         use_s3(monkeypatch, port)
         page = ROOT / "docs" / "how-to" / "data-preparation.md"
         (addresses,) = re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

@@ -14,11 +14,11 @@ from shard_tools.errors import ConfigError, SourceError
 from shard_tools.shards.format import CLIPS, FILMS, KINDS, PICTURES
 from shard_tools.storage.remote import is_remote
 
-from . import keyframe_folder
 from .clips import open_clips
 from .films import TAR_FOLDERS, open_source
 from .folders import are_frames, class_folders, is_video, picture_names, visible
 from .lists import find_lists, list_reader
+from .names import film_of_tar, keyframe_of
 from .pictures import open_pictures
 from .source import Source
 
@@ -169,16 +169,21 @@ def has_lists(source: str | Path, annotations: str | Path | None) -> bool:
     return not is_remote(where) and list_reader(Path(where)) is not None
 
 
+def _holds_tars(folder: Path) -> bool:
+    return folder.is_dir() and any(film_of_tar(name, str(folder)) for name in os.listdir(folder))
+
+
 def _kind(root: Path) -> str:
     """Films, unless there are folders of classes."""
-    if (root / movienet.FRAMES_DIR).is_dir() or any(any((root / name).glob("*.tar")) for name in ("", *TAR_FOLDERS)):
+    if (root / movienet.FRAMES_DIR).is_dir() or any(_holds_tars(root / name) for name in ("", *TAR_FOLDERS)):
         return FILMS
     if any(map(is_video, os.listdir(root))):
         return FILMS
-    for folder in class_folders(root):
+    folders = list(class_folders(root))
+    if any(keyframe_of(name) for folder in folders for name in os.listdir(folder)):
+        return FILMS
+    for folder in folders:
         names = visible(folder)
-        if any(keyframe_folder.KEYFRAME.fullmatch(name) for name in names):
-            return FILMS
         if any(is_video(name) or picture_names(folder / name) for name in names):
             return CLIPS
         pictures = picture_names(folder)

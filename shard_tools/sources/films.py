@@ -21,6 +21,7 @@ from shard_tools.storage.remote import attempt, filesystem, is_remote, listing
 from shard_tools.storage.untrusted import is_plain_name
 
 from . import keyframe_folder
+from .names import film_of_tar
 from .remote_films import TAR_FOLDERS, remote_films
 from .source import Keyframe, Scan, SourceShard, digest, facts, film_scan, read_file
 from .tar_films import tar_film
@@ -36,9 +37,12 @@ def open_source(source: str | Path) -> list[SourceShard]:
     if is_remote(source):
         films = remote_films(str(source))
     elif Path(source).is_file():
-        films = zip_films(str(source), partial(open, source, "rb"))
+        films = zip_films(str(source))
     else:
         films = _local_films(Path(source))
+    for film in films:
+        if not is_plain_name(film.name):
+            raise SourceError(f"{source}: the name of film {film.name!r} is not UTF-8 text or too long; rename it")
     films.sort(key=lambda film: film.name)
     for one, other in pairwise(films):
         if one.name == other.name:
@@ -51,23 +55,24 @@ def _local_films(source: Path) -> list[SourceShard]:
 
     A film that is there as a tar and as a folder is read from the tar: a folder may be unpacked in part.
     """
-    tars = {path.stem: path for name in TAR_FOLDERS for path in _tars(source / name)}
+    tars = {film: path for name in TAR_FOLDERS for film, path in _tars(source / name).items()}
     folders = keyframe_folder.list_films(source / movienet.FRAMES_DIR) if tars else []
     if not tars and not (source / movienet.FRAMES_DIR).is_dir():
-        tars = {path.stem: path for path in _tars(source)}
+        tars = _tars(source)
         if tars and (loose := [path for path in keyframe_folder.list_films(source) if any(path.glob("shot_*.jpg"))]):
             raise SourceError(
                 f"{loose[0]}: key-frames beside tars of key-frames; keep all films as folders or all as tars"
             )
     if not tars:
         folders = keyframe_folder.list_films(keyframe_folder.find_frames_dir(source))
-    films = [tar_film(path) for path in tars.values()]
+    films = [tar_film(film, path) for film, path in tars.items()]
     return films + [_folder_film(folder) for folder in folders if folder.name not in tars]
 
 
-def _tars(folder: Path) -> list[Path]:
-    """The tars of films in a folder, which may not exist; not MovieNet's of annotations."""
-    return [path for path in folder.glob("*.tar") if not path.name.startswith(".") and path.name not in ARCHIVES]
+def _tars(folder: Path) -> dict[str, Path]:
+    """Film -> its tar, in a folder that may not exist."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {film: path for path in paths if (film := film_of_tar(path.name, str(folder)))}
 
 
 def _folder_film(folder: Path) -> SourceShard:
@@ -81,7 +86,6 @@ def _scan_folder(folder: Path) -> Scan:
     return film_scan(folder.name, fingerprint, lambda: (shots, keyframes))
 
 
-ARCHIVES = ("anno.tar", "scene318.tar")  # of annotations, which lie beside the films
 _ANNOTATIONS = (*movienet.ANNO_FOLDERS, *(f"scene318/{name}" for name in SCENE318))  # folders with annotations
 
 

@@ -22,7 +22,7 @@ from shard_tools.annotations.movienet import SPLITS
 from shard_tools.errors import SourceError
 from shard_tools.video.listing import VIDEO_SUFFIXES
 
-from .keyframe_folder import LITTER
+from .names import is_litter
 from .source import Scan, SourceShard
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg")
@@ -33,7 +33,7 @@ _FRAME = re.compile(r"(.*?)([0-9]+)\.jpe?g", re.IGNORECASE)
 
 def visible(folder: Path) -> list[str]:
     """Names in a folder, in order, without what desktop systems leave there."""
-    return sorted(name for name in os.listdir(folder) if not name.startswith(".") and name.lower() not in LITTER)
+    return sorted(name for name in os.listdir(folder) if not is_litter(name))
 
 
 def is_video(name: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,9 +12,7 @@ import numpy as np
 from shard_tools.annotations.movienet import FRAMES_DIR, keyframe_name
 from shard_tools.errors import SourceError
 
-KEYFRAME = re.compile(r"shot_([0-9]{1,9})_img_([0-9]{1,4})\.jpg")
-# Desktop systems leave these where pictures are viewed; like dot files they are ignored.
-LITTER = ("thumbs.db", "desktop.ini")
+from .names import is_litter, keyframe_of
 
 
 def frames_dir(source: Path) -> Path:
@@ -33,7 +30,7 @@ def find_frames_dir(source: Path) -> Path:
     if not source.is_dir():
         raise SourceError(f"{source}: no such folder; give a folder of {layout}, of videos, or of folders of classes")
     frames = frames_dir(source)
-    if not any(KEYFRAME.fullmatch(path.name) for film in list_films(frames) for path in film.iterdir()):
+    if not any(keyframe_of(path.name) for film in list_films(frames) for path in film.iterdir()):
         if not any(source.iterdir()):
             raise SourceError(f"{source}: an empty folder; give a folder of {layout}, <film>.tar or video files")
         raise SourceError(
@@ -44,7 +41,7 @@ def find_frames_dir(source: Path) -> Path:
 
 
 def list_films(frames: Path) -> list[Path]:
-    """Film folders in order of name, of a folder that may not exist; loose files and hidden folders are ignored.
+    """Film folders in order of name, of a folder that may not exist; loose files and litter are ignored.
 
     Raises:
         SourceError: a broken symlink, whose film would otherwise be left out silently.
@@ -54,7 +51,7 @@ def list_films(frames: Path) -> list[Path]:
     for child in frames.iterdir():
         if child.is_symlink() and not child.exists():
             raise SourceError(f"{child}: broken symlink; fix or remove it")
-    return sorted(child for child in frames.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return sorted(child for child in frames.iterdir() if child.is_dir() and not is_litter(child.name))
 
 
 def list_keyframes(film_dir: Path) -> tuple[np.ndarray, list[list[str]]]:
@@ -71,8 +68,8 @@ def list_keyframes(film_dir: Path) -> tuple[np.ndarray, list[list[str]]]:
 def arrange_keyframes(film: str, names: Iterable[str]) -> tuple[np.ndarray, list[list[str]]]:
     """Shot numbers `[S]` and, per shot, the file names of its key-frames in order of image number.
 
-    Every shot must have the same images 0..K-1; gaps in shot numbers are allowed (MovieNet has some). Dot files and
-    `LITTER` are ignored.
+    Every shot must have the same images 0..K-1; gaps in shot numbers are allowed (MovieNet has some), and
+    litter is ignored.
 
     Args:
         film: where the files are, for messages.
@@ -83,17 +80,16 @@ def arrange_keyframes(film: str, names: Iterable[str]) -> tuple[np.ndarray, list
     """
     shots: dict[int, dict[int, str]] = defaultdict(dict)
     for name in names:
-        if name.startswith(".") or name.lower() in LITTER:
+        if is_litter(name):
             continue
-        match = KEYFRAME.fullmatch(name)
-        if match is None:
+        if (found := keyframe_of(name)) is None:
             raise SourceError(
                 f"{film}/{name}: not a key-frame name (shot_%04d_img_%d.jpg); move it out of the film's folder"
             )
-        images = shots[int(match[1])]
-        if int(match[2]) in images:
-            raise SourceError(f"{film}/{name}: same key-frame as {images[int(match[2])]}; remove one of them")
-        images[int(match[2])] = name
+        images = shots[found[0]]
+        if found[1] in images:
+            raise SourceError(f"{film}/{name}: same key-frame as {images[found[1]]}; remove one of them")
+        images[found[1]] = name
     if not shots:
         raise SourceError(f"{film}: a film without shots; remove it or extract its key-frames again")
     per_shot = max(max(images) for images in shots.values()) + 1

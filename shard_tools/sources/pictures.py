@@ -11,7 +11,7 @@ from shard_tools.errors import SourceError
 from shard_tools.shards import format as fmt
 
 from .folders import ONE_SHOT, PICTURE_SUFFIXES, ShardCutter, classes_of, splits_of
-from .keyframe_folder import LITTER
+from .names import is_litter
 from .source import Keyframe, Scan, Sequence, Source, SourceShard, read_file
 
 
@@ -44,7 +44,7 @@ def _add_class(cut: ShardCutter, folder: Path, name: str, label: int) -> None:
     with os.scandir(folder) as entries:
         for entry in entries:
             file = entry.name
-            if file.startswith(".") or file.lower() in LITTER:
+            if is_litter(file):
                 continue
             stem = file.rpartition(".")[0]
             if not file.lower().endswith(PICTURE_SUFFIXES) or not stem:

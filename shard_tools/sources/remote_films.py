@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
 from shard_tools.annotations import movienet
 from shard_tools.errors import SourceError
-from shard_tools.storage.remote import Entry, attempt, filesystem, listing
+from shard_tools.storage.remote import Entry, attempt, child, filesystem, listing
 
 from . import keyframe_folder
+from .names import film_of_tar, is_litter, keyframe_of
 from .source import Keyframe, Keyframes, Scan, SourceShard, digest, film_scan
 from .tar_films import in_tar
 from .zip_films import zip_films
@@ -19,45 +19,48 @@ TAR_FOLDERS = ("240P", movienet.FRAMES_DIR)  # folders that may hold the films, 
 
 
 def remote_films(uri: str) -> list[SourceShard]:
-    _, root = filesystem(uri)
-    if root.endswith(".zip"):
-        return zip_films(uri, partial(_open_remote, uri))
+    if urlsplit(uri).path.lower().endswith(".zip"):
+        return zip_films(uri)
+    found: dict[str, SourceShard] = {}
     for name in (*TAR_FOLDERS, ""):
+        if found and not name:
+            break
         folder = f"{uri.rstrip('/')}/{name}".rstrip("/")
         try:
-            entries = listing(folder)
+            entries = [entry for entry in listing(folder) if not is_litter(entry.name)]
         except (FileNotFoundError, NotADirectoryError):
             continue
-        tars = [entry for entry in entries if entry.name.endswith(".tar")]
-        if tars:
-            return [_remote_tar(f"{folder}/{entry.name}", entry) for entry in tars]
+        for entry in entries:
+            film = "" if entry.is_folder else film_of_tar(entry.name, folder)
+            if film and film in found:
+                raise SourceError(f"{uri}: film {film} appears twice; remove one of them")
+            if film:
+                found[film] = _remote_tar(film, child(folder, entry.name), entry)
         films = [entry.name for entry in entries if entry.is_folder]
-        if films and (
-            name or any(keyframe_folder.KEYFRAME.fullmatch(entry.name) for entry in listing(f"{folder}/{films[0]}"))
-        ):
-            return [_remote_folder(film, f"{folder}/{film}") for film in films]
-    raise SourceError(
-        f"{uri}: no films here; expected {movienet.FRAMES_DIR}/<film>/{movienet.keyframe_name(0, 0)}, "
-        "<film>.tar or a zip of those"
-    )
+        if films and (name or (not found and _holds_keyframes(child(folder, films[0])))):
+            found = {film: _remote_folder(film, child(folder, film)) for film in films} | found
+    if not found:
+        raise SourceError(
+            f"{uri}: no films here; expected {movienet.FRAMES_DIR}/<film>/{movienet.keyframe_name(0, 0)}, "
+            "<film>.tar or a zip of those"
+        )
+    return list(found.values())
 
 
-def _open_remote(uri: str) -> Any:
-    fs, path = filesystem(uri)
-    # One request per 8 MiB read in order; the directory at the end of a zip is read separately.
-    return attempt(uri, lambda: fs.open(path, "rb", block_size=8 << 20))
+def _holds_keyframes(folder: str) -> bool:
+    return any(keyframe_of(entry.name) for entry in listing(folder))
 
 
-def _remote_tar(where: str, entry: Entry) -> SourceShard:
-    return SourceShard(Path(entry.name).stem, partial(_scan_remote_tar, where, entry))
+def _remote_tar(film: str, where: str, entry: Entry) -> SourceShard:
+    return SourceShard(film, partial(_scan_remote_tar, film, where, entry))
 
 
-def _scan_remote_tar(where: str, entry: Entry) -> Scan:
+def _scan_remote_tar(film: str, where: str, entry: Entry) -> Scan:
     def keyframes() -> Keyframes:
         fs, _ = filesystem(where)
         return in_tar(attempt(where, lambda: fs.cat_file(entry.path)), where)
 
-    return film_scan(Path(entry.name).stem, digest([_remote_facts(entry)]), keyframes)
+    return film_scan(film, digest([_remote_facts(entry)]), keyframes)
 
 
 def _remote_folder(film: str, where: str) -> SourceShard:
@@ -72,8 +75,10 @@ def _scan_remote_folder(film: str, where: str) -> Scan:
         # All at once: a request per key-frame, many in flight.
         fs, _ = filesystem(where)
         paths = [entries[name].path for images in names for name in images]
-        data = attempt(where, lambda: fs.cat(paths, on_error="raise"))
-        data = data if isinstance(data, dict) else {paths[0]: data}
+        # Not `cat`, which takes [ ] in a name for a pattern.
+        everything = [None] * len(paths)
+        found = attempt(where, lambda: fs.cat_ranges(paths, everything, everything, on_error="raise"))
+        data = dict(zip(paths, found, strict=True))
         return shots, [
             [Keyframe(f"{where}/{name}", partial(data.__getitem__, entries[name].path)) for name in images]
             for images in names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -89,13 +90,15 @@ def facts(path: str) -> str:
         found = os.stat(path)
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}; extract or fetch it again") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise SourceError(f"{path}: not a plain file; remove it")
     return f"{path[path.rindex('/') + 1 :]} {found.st_size} {found.st_mtime_ns}"
 
 
 def read_file(path: str) -> bytes:
     """The bytes of a small file; pathlib takes four times as long."""
     try:
-        file = os.open(path, os.O_RDONLY)
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe is empty, and not waited for
         try:
             data = os.read(file, _SMALL)
             while len(data) % _SMALL == 0 and (more := os.read(file, _SMALL)):

@@ -8,19 +8,22 @@ import tarfile
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from shard_tools.annotations import movienet
 from shard_tools.errors import SourceError
 from shard_tools.storage.untrusted import TarHeader, one_line, tar_members
 
 from . import keyframe_folder
+from .names import parts_of
 from .source import Buffer, Keyframe, Keyframes, Scan, SourceShard, digest, facts, film_scan
 
 
-def tar_film(path: Path) -> SourceShard:
-    return SourceShard(path.stem, partial(_scan_tar, path))
+def tar_film(film: str, path: Path) -> SourceShard:
+    return SourceShard(film, partial(_scan_tar, film, path))
 
 
-def _scan_tar(path: Path) -> Scan:
+def _scan_tar(film: str, path: Path) -> Scan:
     def keyframes() -> Keyframes:
         try:
             with open(path, "rb") as file:
@@ -28,7 +31,7 @@ def _scan_tar(path: Path) -> Scan:
         except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
             raise SourceError(f"{path}: cannot be read ({error}); copy it again") from None
 
-    return film_scan(path.stem, digest([facts(str(path))]), keyframes)
+    return film_scan(film, digest([facts(str(path))]), keyframes)
 
 
 def in_tar(data: Buffer, where: str) -> Keyframes:
@@ -40,7 +43,9 @@ def in_tar(data: Buffer, where: str) -> Keyframes:
     view = memoryview(data)
     found: dict[str, Buffer] = {}
     for name, start, size in _members(view, where):
-        *folders, file = name.removeprefix("./").split("/")
+        if not (parts := parts_of(name)):
+            continue
+        *folders, file = parts
         if len(folders) > 1 or ".." in folders or "" in folders or start is None:
             raise SourceError(
                 f"{where}: member {name!r} is not a plain file <film>/{movienet.keyframe_name(0, 0)}; "
@@ -62,6 +67,8 @@ def _members(view: memoryview, where: str) -> list[tuple[str, int | None, int]]:
         try:
             with tarfile.open(fileobj=io.BytesIO(view), mode="r:", tarinfo=TarHeader) as tar:
                 files = [member for member in tar_members(tar) if not member.isdir()]
+                plain = {m.name: m for m in files if m.isreg()}
+                files = [plain.get(m.linkname, m).replace(name=m.name) if m.islnk() else m for m in files]
                 members = [(m.name, m.offset_data if m.isreg() else None, m.size) for m in files]
                 end = tar.offset
         except Exception as error:  # tarfile raises many kinds for a damaged header
@@ -70,6 +77,10 @@ def _members(view: memoryview, where: str) -> list[tuple[str, int | None, int]]:
     if view[end : end + tarfile.BLOCKSIZE] != bytes(tarfile.BLOCKSIZE):
         what = "cut short" if members else "not a tar, or cut short"
         raise SourceError(f"{where}: {what} (no end mark at byte {len(view)}); copy it again")
+    if np.frombuffer(view[end:], np.uint8).any():
+        raise SourceError(
+            f"{where}: more data after its end at byte {end}; join tars with `tar --concatenate`, not with `cat`"
+        )
     return members
 
 

@@ -1,80 +1,194 @@
-"""Films in a zip of tars, as MovieNet's key-frames are distributed."""
+"""Films in a zip: a tar for each, as MovieNet's key-frames are distributed, or a folder of key-frames for each.
+
+The directory of the zip is read once; a film is read by where its members are, so nothing is unpacked to disk.
+"""
 
 from __future__ import annotations
 
-import io
-import lzma
 import mmap
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
+
+import numpy as np
 
 from shard_tools.errors import SourceError
+from shard_tools.storage.remote import attempt, filesystem, is_remote
 
-from .source import Buffer, Keyframes, Scan, SourceShard, digest, film_scan
+from .keyframe_folder import arrange_keyframes
+from .names import film_of_tar, keyframe_of, parts_of
+from .source import Buffer, Keyframe, Keyframes, Scan, SourceShard, digest, film_scan
 from .tar_films import in_tar
 
 _MOST_UNPACKED = 100  # times its compressed size; JPEGs hardly shrink, so more is a zip bomb
+_BLOCK = 8 << 20  # bytes of a request for what is read in order
+_MEMBER = np.dtype([("at", "<u8"), ("packed", "<u8"), ("size", "<u8"), ("crc", "<u4"), ("method", "<u2")])
+_DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError, NotImplementedError)
+_ENCRYPTED = 1  # flag of a member
+
+Result = TypeVar("Result")
 
 
-def zip_films(where: str, open_file: Callable[[], Any]) -> list[SourceShard]:
+def zip_films(where: str) -> list[SourceShard]:
+    """The films in the zip at a path or address.
+
+    Raises:
+        SourceError: no such file, not a whole zip, encrypted, or no films in it. RemoteError: it cannot be read.
+    """
     try:
-        with open_file() as file:
-            if file.read(2) != b"PK":
-                raise SourceError(f"{where}: not a zip; give the zip of key-frames, or the folder that holds the films")
-            with zipfile.ZipFile(file) as archive:
-                members = archive.infolist()
+        members = _use(where, partial(_directory, where))
     except FileNotFoundError:
         raise SourceError(f"{where}: no such file; give the zip of key-frames, or a folder") from None
-    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError) as error:
-        raise SourceError(f"{where}: not a whole zip ({error}); download it again") from None
-    tars = [m for m in members if m.filename.endswith(".tar") and not m.filename.startswith("__MACOSX/")]
-    if not tars:
-        raise SourceError(f"{where}: no tar in it; expected a zip of 240P/<film>.tar, as MovieNet's key-frames are")
-    for member in tars:
-        if "/" in (name := member.filename.removeprefix("240P/")) or name == ".tar":
+    found = [(parts, member) for member in members if (parts := parts_of(member.filename))]
+    tars = [(parts, member) for parts, member in found if film_of_tar(parts[-1], where)]
+    if encrypted := [member.filename for _, member in tars or found if member.flag_bits & _ENCRYPTED]:
+        raise SourceError(f"{where}: member {encrypted[0]!r} is encrypted; unpack the zip and give the folder")
+    for parts, member in tars:
+        if parts[:-1] not in ([], ["240P"]):
             raise SourceError(f"{where}: member {member.filename!r} is not 240P/<film>.tar; make the zip again")
-    return [_zipped_film(where, open_file, member) for member in tars]
+    if tars:
+        return [_of_tar(where, film_of_tar(parts[-1], where), member) for parts, member in tars]
+    folders: dict[tuple[str, ...], list[tuple[str, zipfile.ZipInfo]]] = defaultdict(list)
+    for parts, member in found:
+        folders[tuple(parts[:-1])].append((parts[-1], member))
+    films = {parts: files for parts, files in folders.items() if any(keyframe_of(name) for name, _ in files)}
+    if not films:
+        raise SourceError(
+            f"{where}: no films in it; expected a zip of 240P/<film>.tar, as MovieNet's key-frames are, or of "
+            "<film>/shot_0000_img_0.jpg"
+        )
+    if wrong := [parts for parts in films if not parts or {"", ".."} & set(parts)]:
+        there = "/".join(wrong[0]) or "no folder"
+        raise SourceError(f"{where}: key-frames in {there}; expected <film>/shot_0000_img_0.jpg")
+    return [_of_folder(where, parts[-1], files) for parts, files in films.items()]
 
 
-def _zipped_film(where: str, open_file: Callable[[], Any], member: zipfile.ZipInfo) -> SourceShard:
-    return SourceShard(Path(member.filename).stem, partial(_scan_zipped, where, open_file, member))
+def _use(where: str, action: Callable[[IO[bytes]], Result]) -> Result:
+    """What `action` makes of the open zip; requests for a remote one are retried.
+
+    Raises:
+        SourceError: what is read is not that of a whole zip.
+    """
+
+    def read() -> Result:
+        try:
+            with _open(where) as file:
+                return action(file)
+        except FileNotFoundError:
+            raise
+        except _DAMAGED as error:
+            # zipfile takes an error of the connection for one of the file.
+            if is_remote(where) and isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise SourceError(f"{where}: not a whole zip ({error}); download it again") from None
+        except OSError as error:
+            if is_remote(where):
+                raise
+            raise SourceError(f"{where}: not a whole zip ({error}); download it again") from None
+
+    return attempt(where, read) if is_remote(where) else read()
 
 
-def _scan_zipped(where: str, open_file: Callable[[], Any], member: zipfile.ZipInfo) -> Scan:
-    name = f"{where}: {member.filename}"
+def _open(where: str) -> Any:
+    if not is_remote(where):
+        return open(where, "rb")
+    fs, path = filesystem(where)
+    return fs.open(path, "rb", block_size=_BLOCK)
+
+
+def _directory(where: str, file: IO[bytes]) -> list[zipfile.ZipInfo]:
+    if file.read(2) != b"PK":
+        raise SourceError(f"{where}: not a zip; give the zip of key-frames, or the folder that holds the films")
+    with zipfile.ZipFile(file) as archive:
+        return archive.infolist()
+
+
+def _row(member: zipfile.ZipInfo) -> tuple[int, int, int, int, int]:
+    """Of `_MEMBER`: unlike a ZipInfo, small to keep and to pass to other processes, for millions of key-frames."""
+    return member.header_offset, member.compress_size, member.file_size, member.CRC, member.compress_type
+
+
+def _of_tar(where: str, film: str, member: zipfile.ZipInfo) -> SourceShard:
+    row = np.array([_row(member)], _MEMBER)
+    return SourceShard(film, partial(_scan_tar, where, film, member.filename, row))
+
+
+def _scan_tar(where: str, film: str, member: str, row: np.ndarray) -> Scan:
+    def keyframes() -> Keyframes:
+        return in_tar(_contents(where, [member], row)[0], f"{where}: {member}")
+
+    known = f"{member} {row['size'][0]} {row['crc'][0]}"
+    return film_scan(film, digest([known]), keyframes)
+
+
+def _of_folder(where: str, film: str, files: list[tuple[str, zipfile.ZipInfo]]) -> SourceShard:
+    rows = np.array([_row(member) for _, member in files], _MEMBER)
+    return SourceShard(film, partial(_scan_folder, where, film, [name for name, _ in files], rows))
+
+
+def _scan_folder(where: str, film: str, names: list[str], rows: np.ndarray) -> Scan:
+    shots, arranged = arrange_keyframes(f"{where}: {film}", names)
 
     def keyframes() -> Keyframes:
-        try:
-            with open_file() as file:
-                if member.compress_type == zipfile.ZIP_STORED and isinstance(file, io.BufferedReader):
-                    data: Buffer = _stored(file, member)
-                else:
-                    if member.file_size > _MOST_UNPACKED * member.compress_size:
-                        raise ValueError(f"claims to unpack {member.compress_size} bytes to {member.file_size}")
-                    with zipfile.ZipFile(file) as archive:
-                        data = archive.read(member)
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, RuntimeError, EOFError, ValueError) as error:
-            raise SourceError(f"{name}: cannot be read ({error}); download the zip again") from None
-        return in_tar(data, name)
+        data = dict(zip(names, _contents(where, [f"{film}/{name}" for name in names], rows), strict=True))
+        return shots, [
+            [Keyframe(f"{where}: {film}/{name}", partial(data.__getitem__, name)) for name in images]
+            for images in arranged
+        ]
 
-    known = f"{member.filename} {member.file_size} {member.CRC}"
-    return film_scan(Path(member.filename).stem, digest([known]), keyframes)
+    known = (f"{name} {row['size']} {row['crc']}" for name, row in sorted(zip(names, rows, strict=True), key=_first))
+    return film_scan(film, digest(known), keyframes)
 
 
-def _stored(file: io.BufferedReader, member: zipfile.ZipInfo) -> memoryview:
-    """An uncompressed member as a view into the mapped zip; zipfile would copy it twice."""
-    view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    at = member.header_offset  # of the local header: 30 bytes, a name, an extra field (APPNOTE 4.3.7)
-    if view[at : at + 4] != b"PK\x03\x04":
-        raise zipfile.BadZipFile("no local header where the directory says")
-    start = (
-        at + 30 + int.from_bytes(view[at + 26 : at + 28], "little") + int.from_bytes(view[at + 28 : at + 30], "little")
-    )
-    data = view[start : start + member.file_size]
-    if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
-        raise zipfile.BadZipFile("bytes differ from its crc32")
+def _first(pair: tuple[str, np.ndarray]) -> str:
+    return pair[0]
+
+
+def _contents(where: str, names: list[str], rows: np.ndarray) -> list[Buffer]:
+    """Bytes of members, read in the order in which they are in the zip.
+
+    Raises:
+        SourceError: they cannot be read. RemoteError: the zip cannot be read in time.
+    """
+
+    def read(file: IO[bytes]) -> list[Buffer]:
+        mapped = None if is_remote(where) else memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        found: list[Buffer] = [b""] * len(rows)
+        for number in np.argsort(rows["at"], kind="stable").tolist():
+            found[number] = _member(where, names[number], rows[number], file, mapped)
+        return found
+
+    return _use(where, read)
+
+
+def _member(where: str, name: str, row: np.void, file: IO[bytes], mapped: memoryview | None) -> Buffer:
+    """Bytes of a member: of one that is not compressed, in a zip on this machine, a view into the zip."""
+    at, packed, size, crc, method = row.tolist()
+
+    def piece(start: int, length: int) -> Buffer:
+        if mapped is not None:
+            return mapped[start : start + length]
+        file.seek(start)
+        return file.read(length)
+
+    try:
+        if size > _MOST_UNPACKED * max(packed, 1):
+            raise ValueError(f"claims to unpack {packed} bytes to {size}")
+        head = bytes(piece(at, 30))  # and then a name and an extra field of the lengths it states (APPNOTE 4.3.7)
+        if head[:4] != b"PK\x03\x04":
+            raise ValueError("no local header where the directory says")
+        start = at + 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
+        if method == zipfile.ZIP_STORED:
+            data = piece(start, size)
+        elif method == zipfile.ZIP_DEFLATED:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(piece(start, packed), size + 1)
+        else:
+            raise ValueError(f"compression method {method} is unknown; make the zip with method deflate or stored")
+        if len(data) != size or zlib.crc32(data) != crc:
+            raise ValueError("bytes differ from its crc32")
+    except (ValueError, zlib.error, OverflowError) as error:
+        raise SourceError(f"{where}: {name}: cannot be read ({error}); download the zip again") from None
     return data

@@ -1,4 +1,4 @@
-"""Remote files (`s3://`, `gs://`, `http(s)://`, any protocol of fsspec), with retries.
+"""Remote files (`s3://`, `gs://`, `hf://`, `http(s)://`, any protocol of fsspec), with retries.
 
 Keys come from the environment or the cloud's own configuration files, never from ours.
 """
@@ -19,7 +19,7 @@ import fsspec
 from fsspec import AbstractFileSystem
 
 from shard_tools.counters import count
-from shard_tools.errors import ConfigError, MissingDependency, RemoteError
+from shard_tools.errors import BasslFastError, ConfigError, MissingDependency, RemoteError
 
 WAIT = 60.0  # seconds for which a request is retried
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -53,11 +53,11 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     try:
         filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **_options(protocol))
     except ImportError as error:
-        extra = {"s3": "s3", "gs": "gs", "gcs": "gs"}.get(protocol)
+        extra = {"s3": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}.get(protocol)
         fix = f"pip install 'bassl-fast[{extra}]'" if extra else str(error)
         raise MissingDependency(f"{uri}: fsspec needs another package for {protocol}://; {fix}") from None
     except ValueError as error:
-        raise RemoteError(f"{uri}: {error}; give a path, or an s3://, gs:// or http(s):// address") from None
+        raise RemoteError(f"{uri}: {error}; give a path, or an s3://, gs://, hf:// or http(s):// address") from None
     # Retries are up to `attempt`, which knows when to stop.
     if hasattr(filesystem, "retries"):
         filesystem.retries = 1
@@ -88,6 +88,8 @@ def _options(protocol: str) -> dict[str, Any]:
         names = {"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY", "token": "AWS_SESSION_TOKEN"}
         names["endpoint_url"] = "AWS_ENDPOINT_URL_S3" if "AWS_ENDPOINT_URL_S3" in os.environ else "AWS_ENDPOINT_URL"
         return {"config_kwargs": once} | {option: os.environ.get(name) or None for option, name in names.items()}
+    if protocol == "hf":  # `endpoint`: as above, and huggingface_hub reads its environment only once
+        return {"endpoint": os.environ.get("HF_ENDPOINT") or None, "token": os.environ.get("HF_TOKEN") or None}
     if protocol in ("http", "https"):
         import aiohttp
 
@@ -103,14 +105,14 @@ def attempt(what: str, action: Callable[[], Result], wait: float = WAIT) -> Resu
         wait: seconds after which it is not retried again; a request that hangs ends by the connection's own timeout.
 
     Raises:
-        FileNotFoundError, OSError of the local disk: at once, as a retry helps with neither.
+        FileNotFoundError, OSError of the local disk, errors of ours: at once, as a retry helps with none of them.
         RemoteError: no permission, no such address, or no success in time.
     """
     deadline, pause = time.monotonic() + wait, 0.1
     while True:
         try:
             return action()
-        except (FileNotFoundError, NotADirectoryError, MemoryError):
+        except (FileNotFoundError, NotADirectoryError, MemoryError, BasslFastError):
             raise
         except Exception as error:  # every library behind fsspec has errors of its own
             if isinstance(error, OSError) and error.errno in _DISK:
@@ -128,14 +130,15 @@ def attempt(what: str, action: Callable[[], Result], wait: float = WAIT) -> Resu
 
 def _fix_of(error: Exception) -> str:
     """What to do about an error that a retry would only repeat; "" for one that may pass."""
-    status, kind = getattr(error, "status", 0), type(error).__name__
+    status = getattr(error, "status", 0) or getattr(getattr(error, "response", None), "status_code", 0)
+    kind = type(error).__name__
     if isinstance(error, PermissionError) or status in (401, 403):
         return "no permission; set the keys in the environment"
     if kind in ("NoCredentialsError", "PartialCredentialsError"):
         return "no keys; set them in the environment"
     if (
         type(error) is ValueError
-        or kind == "ParamValidationError"
+        or kind in ("ParamValidationError", "HfUriError", "HFValidationError")
         or (400 <= status < 500 and status not in (408, 429))
     ):
         return "refused; fix the address"
@@ -181,6 +184,8 @@ def listing(uri: str) -> list[Entry]:
                 continue
             name = unquote(name)
         if name in ("", ".", "..") or "/" in name:
+            continue
+        if facts["name"].rstrip("/") == root:  # the mark of an empty folder, which consoles of S3 leave
             continue
         path, is_folder = facts["name"].rstrip("/"), facts["type"] == "directory"
         entries.append(Entry(name, path, is_folder, facts.get("size"), version_of(facts)))

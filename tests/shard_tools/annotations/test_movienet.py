@@ -147,7 +147,7 @@ def test_a_missing_keyframe_is_named(tmp_path, name):
         keyframe_folder.list_keyframes(folder)
 
 
-@pytest.mark.parametrize("name", ["cover.jpg", "shot_0000_img_0.jpg.tmp", "shot_0000_img_0.JPG", "shot_0_1.jpg", "x"])
+@pytest.mark.parametrize("name", ["cover.jpg", "shot_0000_img_0.jpg.tmp", "shot_0000_img_0.png", "shot_0_1.jpg", "x"])
 def test_a_file_outside_the_naming_scheme_is_an_error(tmp_path, name):
     folder = write_film(tmp_path, "f", 1)
     (folder / name).write_bytes(b"")

@@ -103,8 +103,8 @@ def test_wrong_lists_are_named(tmp_path, scenes, said):
 
 
 def test_what_is_missing_is_named(bbc):
-    with pytest.raises(ConfigError, match="annotator 7: .* has annotator_0, annotator_1"):
+    with pytest.raises(ConfigError, match=r"annotator 7: .* has annotator_0, annotator_1"):
         find_scene_lists(bbc, 7)
     (bbc / "annotations" / "shots" / "05_Jungles.txt").unlink()
-    with pytest.raises(SourceError, match="there is no list of shots; put .*05_Jungles.txt there"):
+    with pytest.raises(SourceError, match=r"there is no list of shots; put .*05_Jungles\.txt there"):
         read_scene_list(find_scene_lists(bbc)[1])

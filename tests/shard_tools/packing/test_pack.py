@@ -232,7 +232,7 @@ def break_link(film: Path) -> str:
 def break_folder(film: Path) -> str:
     (film / "shot_0002_img_1.jpg").unlink()
     (film / "shot_0002_img_1.jpg").mkdir()
-    return r"shot_0002_img_1\.jpg: Is a directory"
+    return r"shot_0002_img_1\.jpg: not a plain file"
 
 
 def break_empty_film(film: Path) -> str:
