@@ -148,7 +148,7 @@ class WindowLoader:
 
     def _stop_above_max_broken(self) -> None:
         """Called at the same step by all processes, so all of them decide the same."""
-        counts = torch.tensor([self._views, self._replaced], device=self._device)
+        counts = torch.tensor([self._views, self._replaced])  # summed between CPUs
         self._views = self._replaced = 0
         if self._world_size > 1 and dist.is_available() and dist.is_initialized():
             dist.all_reduce(counts)

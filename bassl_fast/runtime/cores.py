@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +33,9 @@ def quota(root: Path = ROOT) -> float | None:
 def bind_to_gpu(device: torch.device) -> None:
     """Let this thread, and those that it starts, run only on the cores near the GPU `device`."""
     cores()  # counted first
-    at = torch.cuda.get_device_properties(device)
+    at: Any = torch.cuda.get_device_properties(device)
+    if not hasattr(at, "pci_bus_id"):  # torch before 2.8
+        return
     near = cores_near(f"{at.pci_domain_id:04x}:{at.pci_bus_id:02x}:{at.pci_device_id:02x}.0")
     if both := near & os.sched_getaffinity(0):
         os.sched_setaffinity(0, both)

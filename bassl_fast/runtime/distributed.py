@@ -26,13 +26,13 @@ def own_process_group() -> Iterator[None]:
     """Around whatever may start a process group: it is ended with the block, its threads too.
 
     A thread of gloo that frees a tensor after the interpreter has ended needs Python for it, which kills the process by
-    SIGABRT. Lightning ends the groups of NCCL alone.
+    SIGABRT. Lightning ends groups that are of NCCL alone.
     """
     mine = not dist.is_initialized()
     try:
         yield
     finally:
-        if mine and dist.is_initialized() and dist.get_backend() == "gloo":
+        if mine and dist.is_initialized() and "gloo" in dist.get_backend_config():
             dist.destroy_process_group()
 
 
@@ -65,9 +65,9 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def any_process(flags: list[bool], device: torch.device) -> list[bool]:
-    """Each flag is true if it is true on any process; `device` is that of the process group."""
-    return flags if world_size() == 1 else (total(torch.tensor(flags, dtype=torch.int32, device=device)) > 0).tolist()
+def any_process(flags: list[bool]) -> list[bool]:
+    """Each flag is true if it is true on any process; they travel between CPUs, and no GPU is waited for."""
+    return flags if world_size() == 1 else (total(torch.tensor(flags, dtype=torch.int32)) > 0).tolist()
 
 
 def gather_objects(mine: Any) -> list[Any]:

@@ -53,7 +53,7 @@ class Saver(Callback):
         if not module.ends_step(batch_idx):
             return
         late = 0 < self.seconds <= time.monotonic() - self._saved_at
-        late, self.ended = any_process([late, self._terminated], module.device)
+        late, self.ended = any_process([late, self._terminated])
         if late or self.ended or trainer.global_step % self.steps == 0:
             trainer.save_checkpoint(self.path, weights_only=False)
             self._saved_at = time.monotonic()

@@ -62,10 +62,19 @@ def strategy(devices: int | str, nodes: int, timeout: float) -> Strategy | str:
     local = max(1, torch.cuda.device_count()) if devices == "auto" else int(devices)
     if local * nodes == 1:
         return "auto"
+    gpus = torch.cuda.is_available()
     # DDP rebuilds its buckets after the first step of a start, unless it looks for unused parameters. The order in
     # which more than two processes are summed depends on the position in a bucket, so on CPUs, where all else is
     # bit-exact, a resumed run would differ in the last bits from one that was never stopped.
-    return DDPStrategy(timeout=timedelta(minutes=timeout), find_unused_parameters=not torch.cuda.is_available())
+    return DDPStrategy(
+        timeout=timedelta(minutes=timeout),
+        find_unused_parameters=not gpus,
+        # On GPUs batch normalisation is synchronised, so all processes hold the same buffers anyway.
+        broadcast_buffers=not gpus,
+        gradient_as_bucket_view=True,
+        # Flags and names travel between CPUs: through a GPU, its queue of work would have to end first.
+        process_group_backend="cpu:gloo,cuda:nccl" if gpus else "gloo",
+    )
 
 
 def launch_plugins() -> list[ClusterEnvironment]:

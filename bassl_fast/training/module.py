@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bassl_fast.encoders import Encoder
 from bassl_fast.methods import Method
+from bassl_fast.runtime.cores import bind_to_gpu
 from bassl_fast.runtime.distributed import gather_objects, total
 from pipelines import rng
 from pipelines.loader import WindowLoader
@@ -77,6 +78,11 @@ class Pretraining(pl.LightningModule):
             loader.load_state_dict(self._data_state)
         self._batches = MicroBatches(loader, self.trainer.accumulate_grad_batches)
         return self._batches
+
+    def on_fit_start(self) -> None:
+        # One process may use all cores; several have their GPUs on different nodes.
+        if self.device.type == "cuda" and self.trainer.num_devices > 1:
+            bind_to_gpu(self.device)
 
     def on_train_start(self) -> None:
         begun = gather_objects(self.global_step)

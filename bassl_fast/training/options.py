@@ -8,6 +8,7 @@ from typing import Literal
 from bassl_fast.config.choices import Precision
 from shard_tools.errors import ConfigError
 
+Views = Literal["auto", "cpu", "gpu"]
 Exempt = Literal["names_with_bn_or_bias", "names_with_bn", "norms", "vectors"]
 
 
@@ -21,6 +22,7 @@ class Data:
         global_batch: samples per step, over all processes: windows of shots, images or clips.
         threads: CPU threads of the data pipeline; 0 uses this process's share of the cores.
         prefetch: batches prepared ahead.
+        views: where views are made for training on GPUs: "cpu", "gpu", or "auto", the CPU if it has cores enough.
         pool: number of films shuffled together; all if left out. For remote shards that do not fit the cache.
         max_broken: fraction of views that may replace a broken key-frame with another; 0 stops at the first.
     """
@@ -30,6 +32,7 @@ class Data:
     global_batch: int = 256
     threads: int = 0
     prefetch: int = 2
+    views: Views = "auto"
     pool: int | None = None
     max_broken: float = 0.0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from bassl_fast.runtime.distributed import lost_process
 from bassl_fast.runtime.quiet import quieten
 from bassl_fast.runtime.run_folder import RunFolder
 from pipelines.clip_sampling import WholeShots
+from pipelines.graph import Decoder
 from pipelines.plan import Plan
 from pipelines.rng import check_seed
 from pipelines.samples import Sampler, ShotTable
@@ -53,6 +54,7 @@ from .labels import labels_of
 from .module import Pretraining
 from .monitor import Watch, write_summary
 from .options import Data, Optimiser, Training
+from .placement import in_words, place_views, rates
 from .precise_bn import PreciseNorm
 from .progress import loggers, progress_callbacks
 from .sync_norm import synchronised
@@ -99,6 +101,8 @@ def run_training(
     if resume and _is_finished(last, facts, index):
         return last
     hardware.say_device()
+    if not torch.cuda.is_available():
+        place_views(data.views, False, 0, 0, 0)  # raises if it cannot work
     launch.say_restarts()
     if plan.padding:
         say(f"{plan.padding} of {plan.samples} samples are used twice per epoch, to fill the last batch")
@@ -239,6 +243,12 @@ def make_loader(
     device: torch.device,
 ) -> InterleavedLoader:
     """The loader of process `rank` of `world_size`, `local` of them on this machine."""
+    threads = hardware.threads(data.threads, local)
+    decoder: Decoder = "cpu"
+    if device.type == "cuda":
+        frames = task.clips.frames if task.clips is not None else 1
+        decoder = place_views(data.views, True, threads, *rates(network, task.views.size, frames))
+        say_once(in_words(decoder, threads))
     sampler: Sampler = task.sample
     if index.kind == FILMS and isinstance(network, ClipEncoder):
         sampler = WholeShots(sampler, int(index.sequences["frames_per_shot"][films].max()))
@@ -253,7 +263,8 @@ def make_loader(
         rank=rank,
         world_size=world_size,
         device=device,
-        threads=hardware.threads(data.threads, local),
+        decoder=decoder,
+        threads=threads,
         prefetch=data.prefetch,
         dtype=torch.bfloat16 if precision == "bf16-mixed" else torch.float32,
         mean=task.views.mean,
@@ -274,7 +285,7 @@ def make_trainer(
     processes, machines = launch.launched() or ("auto", 1)
     devices, nodes = training.devices or processes, training.nodes or machines
     if devices != "auto":
-        launch.check_gpus(devices, torch.cuda.device_count())
+        launch.check_gpus(int(devices), torch.cuda.device_count())
     bar, lines = progress_callbacks()
     try:
         return pl.Trainer(
@@ -294,6 +305,7 @@ def make_trainer(
             enable_checkpointing=False,  # `Saver` saves
             log_every_n_steps=every,
             num_sanity_val_steps=0,
+            benchmark=torch.cuda.is_available(),  # sizes are the same in every step
             plugins=[WholeCheckpoints(run), *launch.launch_plugins()],
         )
     except (MisconfigurationException, ValueError) as error:
@@ -377,6 +389,12 @@ def _endings(run: RunFolder, trainer: pl.Trainer, watch: Watch, total: int) -> I
         if not isinstance(error, RemoteError):  # the summary's address has been retried long enough
             conclude(str(error))
         raise
+
+
+@cache
+def say_once(line: str) -> None:
+    """As `say`, for what is done more than once in a run."""
+    say(line)
 
 
 @rank_zero_only

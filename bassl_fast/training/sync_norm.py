@@ -35,9 +35,9 @@ class SyncedBatchNorm(_BatchNorm):
         if not self.training or world_size() == 1:
             return super().forward(input)
         self._check_input_dim(input)
-        group = dist.group.WORLD.group_name
+        group = dist.group.WORLD.group_name  # type: ignore[union-attr]  # there are several processes
         output, mean, var, count = _Normalise.apply(input, self.weight, self.bias, self.eps, group)
-        if self.running_mean is not None:
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             rate = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.float()
             with torch.no_grad():

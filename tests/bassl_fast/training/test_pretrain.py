@@ -157,11 +157,13 @@ def test_micro_batches_are_counted_and_end_with_the_epoch(project: Project):
         (["--training.checkpoint_minutes", "-1"], "training.checkpoint_minutes -1.0: must be at least 0"),
         (["--training.validate_every", "-1"], "training.validate_every -1: must be at least 0"),
         (["--training.precision", "16-mixed"], "precision 16-mixed: needs a GPU"),
+        (["--data.views", "gpu"], "data.views gpu: no GPU found; choose cpu or auto"),
+        (["--data.views", "tpu"], "tpu"),
     ],
 )
 def test_what_cannot_work_is_refused(argv: list[str], tmp_path: Path, capsys, options, said):
-    if "16-mixed" in options and torch.cuda.is_available():
-        pytest.skip("needs a machine without a GPU: float16 works on one")
+    if {"16-mixed", "gpu"} & set(options) and torch.cuda.is_available():
+        pytest.skip("needs a machine without a GPU: it works on one")
     assert cli.main([*argv, *options, "--out", str(tmp_path / "run")]) == 1
     assert said in capsys.readouterr().err
 
