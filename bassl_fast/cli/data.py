@@ -20,12 +20,13 @@ from bassl_fast.config.choices import Engine
 from bassl_fast.runtime import engines
 from shard_tools.annotations.movienet import FRAMES_DIR
 from shard_tools.annotations.scene_lists import find_scene_lists, match_videos, read_scene_list
-from shard_tools.errors import ConfigError, ShardError, SourceError, masked
+from shard_tools.errors import ConfigError, MissingDependency, ShardError, SourceError, masked
 from shard_tools.packing import pack as packing
 from shard_tools.packing import repair as repairing
 from shard_tools.packing import verify as verifying
 from shard_tools.shards.format import CLIPS, FILMS, MANIFEST, PICTURES
 from shard_tools.shards.index import ShardIndex
+from shard_tools.shards.jpeg import Decoder, pillow_faults
 from shard_tools.sources import synthetic as drawing
 from shard_tools.sources.detect import Reading, Request, has_lists, open_by_plugin
 from shard_tools.storage import download as downloading
@@ -150,6 +151,7 @@ def pack(
                 each=each,
                 unsure=unsure,
                 strict=strict,
+                decoder=_decoder() if check == "decode" else pillow_faults,
             )
     for line in report.lines():
         print(line)
@@ -294,9 +296,20 @@ def verify(
     print(f"{masked(shards)}: whole ({_summary(ShardIndex.open(shards))})")
 
 
+def _decoder() -> Decoder:
+    """Training's, or Pillow's where DALI is not installed."""
+    try:
+        from .decoder import training_faults  # here: importing DALI takes a second
+    except MissingDependency:
+        print("decoding with Pillow, as DALI is not installed; training may refuse other pictures")
+        return pillow_faults
+    return training_faults
+
+
 def _verify(shards: str, decode: verifying.Decode, workers: int, each: engines.Nodes | None) -> list[str]:
+    decoder = _decoder() if decode != "none" else pillow_faults
     with tqdm(desc="verify", unit="B", unit_scale=True, disable=None) as bar:
-        faults = verifying.verify(shards, decode, workers, bar.update, each)
+        faults = verifying.verify(shards, decode, workers, bar.update, each, decoder)
     for fault in faults:
         print(masked(fault), flush=True)
     return faults

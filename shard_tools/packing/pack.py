@@ -22,6 +22,7 @@ from shard_tools.annotations import movienet
 from shard_tools.annotations.labels import Annotated, ShotLabels
 from shard_tools.errors import ShardError, SourceError, with_fix
 from shard_tools.shards import format as fmt
+from shard_tools.shards.jpeg import Decoder, pillow_faults
 from shard_tools.sources import keyframe_folder
 from shard_tools.sources.detect import Reading, open_layout
 from shard_tools.sources.films import annotations_folder
@@ -133,6 +134,7 @@ def pack(
     each: Each | None = None,
     unsure: int = 1,
     strict: bool = False,
+    decoder: Decoder = pillow_faults,
 ) -> Completeness:
     """Pack films, pictures or clips into `dst`; resumes a stopped pack.
 
@@ -152,6 +154,7 @@ def pack(
             first with every shard, on machines that can read `source` and write `dst`, and yields the results in any
             order. None: `workers` processes on this machine.
         unsure: what -1 in MovieNet's own labels counts as, see `label318.read_label318`.
+        decoder: for `check`.
         strict: of films: refuse to finish a set that lacks anything its annotations promise.
 
     Returns:
@@ -166,7 +169,7 @@ def pack(
     place = open_place(dst)
     found = open_layout(source if each is None else absolute(source), annotations, reading, workers, quiet)
     _check_outside(source, dst)
-    job = Job(found.kind, check == "decode", recheck)
+    job = Job(found.kind, decoder if check == "decode" else None, recheck)
     of_films = found.kind == fmt.FILMS
     with _annotations_of(found, source, annotations, unsure) as (known, annotated), _writing(place):
         packed = pack_shards(place, found.shards, job, workers, quiet, each)

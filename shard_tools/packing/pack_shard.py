@@ -11,18 +11,24 @@ import numpy as np
 from shard_tools import plugins
 from shard_tools.errors import ShardError, SourceError, with_fix
 from shard_tools.shards import format as fmt
-from shard_tools.shards.jpeg import any_picture_size, decode_fault, picture_size
-from shard_tools.sources.source import Sequence, SourceShard
+from shard_tools.shards.jpeg import DECODED_AT_ONCE, Decoder, any_picture_size, picture_size
+from shard_tools.sources.source import Buffer, Sequence, SourceShard
 from shard_tools.storage.output import PARTS, Place
 
 from .writer import PackedShard, ShardWriter, sequence_rows
 
 
 class Job(NamedTuple):
-    """How to pack: the kind of set, whether to decode every picture, whether to read finished shards again."""
+    """How to pack.
+
+    Attributes:
+        kind: of set.
+        decoder: decodes every picture, as a check; None checks their headers alone.
+        recheck: read finished shards again.
+    """
 
     kind: str = fmt.FILMS
-    decode: bool = False
+    decoder: Decoder | None = None
     recheck: bool = False
 
 
@@ -33,14 +39,42 @@ _FIXES = {
 }
 
 
-def copy_sequence(sequence: Sequence, writer: ShardWriter, job: Job) -> tuple[bytes, int, int, int, int]:
+def _keyframe_size(data: Buffer, name: str, fix: str) -> tuple[int, int]:
+    """(height, width) in pixels of a JPEG, which may have other data after its end."""
+    size_of = any_picture_size if bytes(data[:2]) == b"\xff\xd8" else picture_size
+    return size_of(data, name, fix)
+
+
+class _Check:
+    """Decodes pictures as a check, some at a time."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._waiting = job, list[tuple[str, Buffer, tuple[int, int]]]()
+
+    def add(self, name: str, data: Buffer, size: tuple[int, int]) -> None:
+        """Raises: SourceError if this picture or one before it cannot be decoded."""
+        if self._job.decoder is not None:
+            self._waiting.append((name, data, size))
+        if len(self._waiting) == DECODED_AT_ONCE:
+            self.finish()
+
+    def finish(self) -> None:
+        """Check what is left. Raises: SourceError, as `add` does."""
+        if self._waiting and self._job.decoder is not None:
+            names, pictures, sizes = zip(*self._waiting, strict=True)
+            for at, fault in sorted(self._job.decoder(pictures, sizes).items()):
+                raise SourceError(f"{names[at]}: cannot be decoded ({fault}); {_FIXES[self._job.kind]}")
+            self._waiting.clear()
+
+
+def copy_sequence(sequence: Sequence, writer: ShardWriter, job: Job, check: _Check) -> tuple[bytes, int, int, int, int]:
     """Add all pictures of a sequence to `writer`; returns its row, see `sequence_rows`.
 
     Raises:
         SourceError: a picture cannot be read, is empty, truncated, not a JPEG, or of another size than the first.
     """
     kind, fix, noun = job.kind, _FIXES[job.kind], fmt.NOUNS[job.kind]
-    size_of = picture_size if kind == fmt.FILMS else any_picture_size
+    size_of = _keyframe_size if kind == fmt.FILMS else any_picture_size
     size: tuple[int, int] | None = None
     count = 0
     for shot, images in zip(sequence.shots.tolist(), sequence.images, strict=True):
@@ -54,8 +88,7 @@ def copy_sequence(sequence: Sequence, writer: ShardWriter, job: Job) -> tuple[by
                     f"{image.name}: {found[1]}x{found[0]} pixels where the {noun} has {size[1]}x{size[0]}; "
                     f"extract its {again} again at one size"
                 )
-            if job.decode and (fault := decode_fault(data)):
-                raise SourceError(f"{image.name}: cannot be decoded ({fault}); {fix}")
+            check.add(image.name, data, size)
             writer.add(fmt.member_name(sequence.name, shot, k, kind), data)
             count += 1
     if size is None:
@@ -110,16 +143,18 @@ def _begin(shard: SourceShard, place: Place, job: Job) -> Callable[[], PackedSha
             and done.source == scan.fingerprint
             and place.size(idx) is not None
             and size == done.size
+            and (done.decoded or not job.decoder)
             and (not job.recheck or place.sha256(tar) == done.sha256)
         ):
             return lambda: done
         place.delete(tar)
     with ExitStack() as stack:
         writer = stack.enter_context(ShardWriter(place.scratch() / f"{shard.name}.tar.tmp"))
-        rows, numbers = [], []
+        rows, numbers, check = [], [], _Check(job)
         for sequence in scan.sequences():
-            rows.append(copy_sequence(sequence, writer, job))
+            rows.append(copy_sequence(sequence, writer, job, check))
             numbers.append(sequence.shots)
+        check.finish()
         writer.end()
         ending = stack.pop_all()
 
@@ -127,7 +162,8 @@ def _begin(shard: SourceShard, place: Place, job: Job) -> Callable[[], PackedSha
         with ending:
             frames, sha256 = writer.settle()
             sequences, shots = sequence_rows(rows), np.concatenate(numbers)
-            packed = PackedShard(shard.name, scan.fingerprint, writer.bytes, sha256, sequences, shots, frames)
+            decoded = job.decoder is not None
+            packed = PackedShard(shard.name, scan.fingerprint, writer.bytes, sha256, sequences, shots, frames, decoded)
             place.write(part, packed.note())
             place.write(idx, packed.idx(job.kind))
             place.take(writer.path, tar)

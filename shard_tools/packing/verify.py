@@ -24,7 +24,7 @@ from shard_tools.errors import BasslFastError, RemoteError
 from shard_tools.progress import Progress
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
-from shard_tools.shards.jpeg import decode_fault
+from shard_tools.shards.jpeg import DECODED_AT_ONCE, Decoder, pillow_faults
 from shard_tools.shards.shard import open_shard
 from shard_tools.storage.remote import absolute, sizes
 from shard_tools.storage.untrusted import parse_json
@@ -43,6 +43,7 @@ def verify(
     workers: int = 2,
     progress: Progress | None = None,
     each: Each | None = None,
+    decoder: Decoder = pillow_faults,
 ) -> list[str]:
     """One line for every fault of a set of shards; empty if the set is whole.
 
@@ -52,6 +53,7 @@ def verify(
         workers: shards read at a time.
         progress: counts bytes.
         each: see `pack`, called with the numbers of the shards; `workers` threads if None.
+        decoder: for `decode`.
 
     Raises:
         RemoteError: an address cannot be reached.
@@ -74,10 +76,10 @@ def verify(
     shards = [shard for shard in range(len(index.shards)) if f"{index.address}/{_tar(index, shard)}" not in broken]
     if each is None:
         with ThreadPoolExecutor(workers) as pool:
-            of_shards = pool.map(lambda shard: list(shard_faults(index, shard, decode, progress)), shards)
+            of_shards = pool.map(lambda shard: list(shard_faults(index, shard, decode, decoder, progress)), shards)
             found = dict(zip(shards, of_shards, strict=True))
     else:
-        found, task = {}, partial(_faults_anywhere, absolute(root), uuid4().hex, decode)
+        found, task = {}, partial(_faults_anywhere, absolute(root), uuid4().hex, decode, decoder)
         for shard, of_shard, read in each(task, shards, lambda shard: _tar(index, shard)):
             found[shard] = of_shard
             if progress:
@@ -90,10 +92,12 @@ def verify(
     return faults
 
 
-def _faults_anywhere(root: str, call: str, decode: Decode, shard: int) -> tuple[int, list[str], float]:
+def _faults_anywhere(
+    root: str, call: str, decode: Decode, decoder: Decoder, shard: int
+) -> tuple[int, list[str], float]:
     """The shard, its faults and the bytes read, on any machine that can read `root`."""
     read: list[float] = []
-    return shard, list(shard_faults(_opened(root, call), shard, decode, read.append)), sum(read)
+    return shard, list(shard_faults(_opened(root, call), shard, decode, decoder, read.append)), sum(read)
 
 
 @lru_cache(maxsize=1)
@@ -102,7 +106,9 @@ def _opened(root: str, call: str) -> ShardIndex:
     return ShardIndex.open(root, check_shards=False)
 
 
-def shard_faults(index: ShardIndex, shard: int, decode: Decode, progress: Progress | None) -> Iterator[str]:
+def shard_faults(
+    index: ShardIndex, shard: int, decode: Decode, decoder: Decoder, progress: Progress | None
+) -> Iterator[str]:
     """Faults of one shard: of its bytes, its pictures and its `.idx`."""
     facts = index.shards[shard]
     where = f"{index.address}/{facts['name']}"
@@ -123,7 +129,7 @@ def shard_faults(index: ShardIndex, shard: int, decode: Decode, progress: Progre
     if changed and not found:
         yield f"{where}: sha256 differs from {fmt.MANIFEST}, but every member is whole; copy it again or repair"
     if not found and decode != "none":
-        yield from _decode_faults(index, shard, data, 1 if decode == "all" else SAMPLE)
+        yield from _decode_faults(index, shard, data, decoder, 1 if decode == "all" else SAMPLE)
     _, rows = _frames(index, shard)
     places = zip(_names(index, shard), rows["offset"].tolist(), rows["size"].tolist(), strict=True)
     idx = Path(facts["name"]).with_suffix(".idx")
@@ -187,12 +193,17 @@ def _member_faults(index: ShardIndex, shard: int, data: np.ndarray) -> list[str]
     return found
 
 
-def _decode_faults(index: ShardIndex, shard: int, data: np.ndarray, every: int) -> list[str]:
+def _decode_faults(index: ShardIndex, shard: int, data: np.ndarray, decoder: Decoder, every: int) -> list[str]:
     found, (first, rows) = [], _frames(index, shard)
-    for i in range(0, len(rows), every):
-        start, size = int(rows[i]["offset"]), int(rows[i]["size"])
-        if fault := decode_fault(data[start : start + size].tobytes()):
-            found.append(_line(index, first + i, f"cannot be decoded ({fault})"))
+    sequences = _sequences(index, shard)
+    owners = np.searchsorted(sequences["first_frame"], np.arange(first, first + len(rows)), side="right") - 1
+    chosen = range(0, len(rows), every)
+    for at in range(0, len(chosen), DECODED_AT_ONCE):
+        numbers = chosen[at : at + DECODED_AT_ONCE]
+        places = ((int(rows[i]["offset"]), int(rows[i]["size"])) for i in numbers)
+        sizes = sequences[["height", "width"]][owners[numbers]].tolist()
+        faults = decoder([data[start : start + size].tobytes() for start, size in places], sizes)
+        found += [_line(index, first + numbers[i], f"cannot be decoded ({why})") for i, why in sorted(faults.items())]
     return found
 
 

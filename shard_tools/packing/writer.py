@@ -31,11 +31,12 @@ class PackedShard:
     sequences: np.ndarray  # [N], see `sequence_rows`
     shots: np.ndarray  # [S] shot numbers
     frames: np.ndarray  # [F] of FRAME
+    decoded: bool = False  # every picture was decoded, as a check
 
     def note(self) -> bytes:
         """The fields as bytes that `load` reads."""
         buffer = io.BytesIO()
-        facts = json.dumps({"source": self.source, "bytes": self.size, "sha256": self.sha256})
+        facts = json.dumps({"source": self.source, "bytes": self.size, "sha256": self.sha256, "decoded": self.decoded})
         np.savez(buffer, facts=np.array(facts), sequences=self.sequences, shots=self.shots, frames=self.frames)
         return buffer.getvalue()
 
@@ -52,7 +53,10 @@ class PackedShard:
                 counts = (int(sequences["shots"].sum()),), (int(images.sum()),)
                 if (shots.shape, frames.shape) != counts or shots.dtype.kind not in "iu" or frames.dtype != fmt.FRAME:
                     return None
-                return cls(name, facts["source"], int(facts["bytes"]), facts["sha256"], sequences, shots, frames)
+                decoded = facts.get("decoded") is True  # notes of earlier versions do not say it
+                return cls(
+                    name, facts["source"], int(facts["bytes"]), facts["sha256"], sequences, shots, frames, decoded
+                )
         except Exception:  # numpy and zipfile raise many kinds
             return None
 

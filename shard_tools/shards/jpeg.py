@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable, Sequence
 
 from PIL import Image
 
@@ -75,6 +76,17 @@ def any_picture_size(data: bytes | memoryview, name: str, fix: str) -> tuple[int
         if data[:2] != b"\xff\xd8" or end < 0 or decode_fault(data):
             raise
         return picture_size(data[: end + 2], name, fix)
+
+
+DECODED_AT_ONCE = 64  # pictures that a `Decoder` is called with
+# Called with the bytes of N pictures and their heights and widths in pixels [N, 2]; returns which cannot be decoded, by
+# their places, and why.
+Decoder = Callable[[Sequence[bytes | memoryview], Sequence[tuple[int, int]]], dict[int, str]]
+
+
+def pillow_faults(pictures: Sequence[bytes | memoryview], sizes: Sequence[tuple[int, int]]) -> dict[int, str]:
+    """The `Decoder` that needs no other package; training's may refuse what it accepts, and the other way round."""
+    return {at: fault for at, data in enumerate(pictures) if (fault := decode_fault(data))}
 
 
 def decode_fault(data: bytes | memoryview) -> str:

@@ -1,7 +1,8 @@
 """Download files over HTTP: resumed by byte range, checked, and renamed into place only when whole.
 
 A partial file is kept as `<name>.part`. `<name>.part.json` beside it records the version of the file (ETag or date, and
-size), so that parts of two versions are never joined.
+size), so that parts of two versions are never joined. A file that is here is the one wanted if its checksum is right
+or, where none is published, its size is that on the server. Any other is renamed to `<name>.wrong`, never deleted.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -35,10 +37,10 @@ class File:
     Args:
         url: http:// or https:// address.
         name: path below the destination.
-        sha256: checksum of the whole file; "" if none is published.
+        sha256: checksum of the whole file, as 64 hexadecimal digits in upper or lower case; "" if none is published.
 
     Raises:
-        ConfigError: not an http(s) address, or a name outside the destination.
+        ConfigError: not an http(s) address, a name outside the destination, or not a sha256.
     """
 
     url: str
@@ -50,6 +52,12 @@ class File:
             raise ConfigError(f"{self.name}: url {self.url!r} is not an http(s) address; give the address of the file")
         if Path(self.name).is_absolute() or ".." in Path(self.name).parts or self.name in ("", "."):
             raise ConfigError(f"{self.url}: name {self.name!r} is outside the destination; give a plain relative path")
+        object.__setattr__(self, "sha256", "".join(self.sha256.split()).lower())
+        if self.sha256 and not _SHA256.fullmatch(self.sha256):
+            raise ConfigError(
+                f"{self.name}: sha256 {self.sha256!r} has {len(self.sha256)} characters or others than 64 hexadecimal "
+                'digits; copy it again, or write "" if none is published'
+            )
 
 
 def download(
@@ -71,12 +79,15 @@ def download(
             starting with the bytes already here. `tqdm.reset` is one.
 
     Raises:
-        RemoteError: no byte for `wait` seconds, the server refuses, the disk is full, or the checksum differs.
+        RemoteError: no byte for `wait` seconds, the server refuses or sends a web page instead of a file, the disk is
+            full, or the checksum differs.
     """
     path, bar = Path(destination) / file.name, _Bar(progress, announce)
-    if path.is_file() and (not file.sha256 or _digest(path) == file.sha256):
-        bar.begin(path.stat().st_size, path.stat().st_size)
-        return path
+    if path.is_file():
+        if _is_whole(path, file, timeout, wait):
+            bar.begin(path.stat().st_size, path.stat().st_size)
+            return path
+        _set_aside(path, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part, note = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.json")
     deadline, pause = time.monotonic() + wait, 0.1
@@ -86,12 +97,8 @@ def download(
             if _fetch(file.url, part, note, timeout, bar):
                 break
             reason = "the connection was cut"
-        except urllib.error.HTTPError as error:
-            if error.code not in (408, 429) and error.code < 500:
-                raise RemoteError(f"{file.url}: {error.code} {error.reason}; check whether the file moved") from None
-            reason = f"{error.code} {error.reason}"
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+        except _OF_SERVER as error:
+            reason = _reason(file.url, error)
         except OSError as error:  # this machine's disk
             raise RemoteError(with_fix(error, str(part))) from None
         if part.exists() and part.stat().st_size > before:
@@ -101,12 +108,74 @@ def download(
         time.sleep(pause)
         pause = min(2 * pause, 5.0)
     if file.sha256 and (found := _digest(part)) != file.sha256:
-        part.unlink()
         note.unlink(missing_ok=True)
-        raise RemoteError(f"{file.url}: sha256 is {found}, expected {file.sha256}; deleted, download it again")
+        kept = _set_aside(part, path)
+        raise RemoteError(
+            f"{file.url}: sha256 is {found}, expected {file.sha256}; kept as {kept}, check the sum or download it again"
+        )
     os.replace(part, path)
     note.unlink(missing_ok=True)
     return path
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_OF_SERVER = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
+
+
+def _reason(url: str, error: Exception) -> str:
+    """Why a request failed, if it may succeed later.
+
+    Raises:
+        RemoteError: it will not.
+    """
+    if isinstance(error, urllib.error.HTTPError):
+        if error.code not in (408, 429) and error.code < 500:
+            raise RemoteError(f"{url}: {error.code} {error.reason}; check whether the file moved") from None
+        return f"{error.code} {error.reason}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _is_whole(path: Path, file: File, timeout: float, wait: float) -> bool:
+    """Whether the file that is here is the one wanted: by its checksum, or else by its size on the server.
+
+    Raises:
+        RemoteError: there is no checksum, and no answer within `wait` seconds.
+    """
+    if file.sha256:
+        return _digest(path) == file.sha256
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            with _request(file.url, 0, None, timeout) as answer:
+                _check_answer(file.url, file.name, answer)
+                total = _facts(answer, 0)["total"]
+            return total is None or total == path.stat().st_size
+        except _OF_SERVER as error:
+            reason = _reason(file.url, error)
+        if time.monotonic() + 0.5 > deadline:
+            raise RemoteError(f"{file.url}: no answer for {wait:.0f} s ({reason}); run the same command again")
+        time.sleep(0.5)
+
+
+def _check_answer(url: str, name: str, answer: HTTPResponse) -> None:
+    """Raises: RemoteError for an answer that is not a file."""
+    if answer.status not in (200, 206):
+        raise RemoteError(
+            f"{url}: the server answers {answer.status} {answer.reason} instead of the file; fix the address"
+        )
+    is_page = answer.headers.get_content_type() == "text/html"
+    if is_page and not name.lower().endswith((".html", ".htm")):
+        raise RemoteError(
+            f"{url}: the server sends a web page instead of the file, possibly to log in; give the address of the file"
+        )
+
+
+def _set_aside(path: Path, name: Path) -> Path:
+    """Rename a file to `<name>.wrong`, or with a number if there is one already; returns its new path."""
+    endings = (".wrong", *(f".wrong{number}" for number in range(2, 1000)))
+    free = next(new for ending in endings if not (new := name.with_name(name.name + ending)).exists())
+    path.rename(free)
+    return free
 
 
 @dataclass
@@ -139,6 +208,7 @@ def _fetch(url: str, part: Path, note: Path, timeout: float, bar: _Bar) -> bool:
         part.unlink()
         return False
     with answer:
+        _check_answer(url, part.name.removesuffix(".part"), answer)
         facts = _facts(answer, here)
         if answer.status == 206 and here and facts != known:  # another version
             part.unlink()

@@ -7,7 +7,9 @@ import io
 import subprocess
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -113,9 +115,11 @@ def test_a_full_disk_is_reported_and_with_more_room_the_download_resumes(proxy, 
 
 
 def test_another_checksum_and_a_missing_file(proxy, tmp_path):
-    with pytest.raises(RemoteError, match=r"expected 0{64}; deleted"):
-        download(File(file(proxy).url, "film.zip", "0" * 64), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):
+        with pytest.raises(RemoteError, match=r"expected 0{64}; kept as .*film\.zip\.wrong"):
+            download(File(file(proxy).url, "film.zip", "0" * 64), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.zip.wrong", "film.zip.wrong2"]
+    assert (tmp_path / "film.zip.wrong").read_bytes() == DATA
     with pytest.raises(RemoteError, match=r"404 .*; check whether the file moved"):
         download(file(proxy, "nothing.zip"), tmp_path)
 
@@ -143,3 +147,67 @@ def test_the_verb_reads_a_config(proxy, tmp_path, capsys):
     config.write_text("files:\n  - nme: film.zip\n    url: http://h/x\n")
     assert cli.main(["download", "--config", str(config)]) == 1
     assert "nme" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", [str.upper, lambda digest: f" {digest[:32]} {digest[32:]}\n", str.title])
+def test_a_checksum_in_capitals_or_with_blanks_is_the_same(proxy, tmp_path, change):
+    digest = change(hashlib.sha256(DATA).hexdigest())
+    assert download(File(file(proxy).url, "film.zip", digest), tmp_path).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("digest", ["0" * 63, "0" * 65, "x" * 64, "sha256"])
+def test_what_is_not_a_checksum_is_refused_before_anything_is_fetched(digest):
+    with pytest.raises(ConfigError, match="64 hexadecimal digits"):
+        File("http://h/x", "x", digest)
+
+
+@pytest.mark.parametrize("digest", [True, False])
+def test_half_a_file_under_its_final_name_is_not_believed(proxy, tmp_path, digest):
+    wanted = file(proxy, data=DATA if digest else None)
+    path = tmp_path / wanted.name
+    path.parent.mkdir()
+    path.write_bytes(DATA[:100_000])
+    assert download(wanted, tmp_path).read_bytes() == DATA
+    assert path.with_name("film.zip.wrong").read_bytes() == DATA[:100_000]
+    assert download(wanted, tmp_path) == path
+    assert len(list(path.parent.iterdir())) == 2
+
+
+class Answer(BaseHTTPRequestHandler):
+    """/204 has no content, /login is a web page, /page.html is one that is wanted."""
+
+    def do_GET(self) -> None:
+        status = 204 if self.path == "/204" else 200
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html; charset=utf-8" if status == 200 else "application/zip")
+        self.send_header("Content-Length", "9" if status == 200 else "0")
+        self.end_headers()
+        if status == 200:
+            self.wfile.write(b"<p>hi</p>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("204", "the server answers 204 No Content instead of the file"),
+        ("login", "sends a web page instead of the file"),
+    ],
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_an_answer_that_is_not_a_file(tmp_path, address, said, there):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        if there:
+            (tmp_path / "film.zip").write_bytes(b"x")
+        with pytest.raises(RemoteError, match=said):
+            download(File(f"http://127.0.0.1:{server.server_port}/{address}", "film.zip"), tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["film.zip"] * there
+        page = download(File(f"http://127.0.0.1:{server.server_port}/login", "page.html"), tmp_path)
+        assert page.read_bytes() == b"<p>hi</p>"
+    finally:
+        server.shutdown()
+        server.server_close()
