@@ -14,7 +14,7 @@ the long one.
     python -m benchmarks.scenes --speed DIR --out benchmarks/results/scenes_speed.json
     python -m benchmarks.scenes                          a synthetic film
     python -m benchmarks.scenes --default --hours 3      with the weights of the package
-    python -m benchmarks.scenes --clip film.mp4 --out benchmarks/results/scenes.json
+    python -m benchmarks.scenes --default --clip film.mp4 --hours 3 --out benchmarks/results/scenes_memory.json
 """
 
 from __future__ import annotations
