@@ -3,7 +3,8 @@
     plan -> centres -> sampler -> view rows -> [slice of this process] -> bytes -> DALI -> tensor
 
 Everything before the slice is drawn for the global batch, so a sample does not depend on the number of processes. The
-stream of requests continues from epoch to epoch, so there is no end of data inside DALI.
+stream of requests continues from epoch to epoch, so there is no end of data inside DALI. All this runs in a thread of
+the loader, one batch ahead of training.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
-from weakref import proxy
+from typing import Any, NamedTuple
+from weakref import finalize, proxy, ref
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
+from shard_tools.counters import count
 from shard_tools.errors import ConfigError, PictureError, masked
 from shard_tools.shards.index import ShardIndex
 
 from . import graph, rng
+from .ahead import Ahead, end
 from .plan import Plan, Pools, process_slice
 from .samples import Drawn, Sampler, ShotTable
 from .store import MAPPED, Store
@@ -34,6 +37,15 @@ _AHEAD = 4  # steps by which remote shards are downloaded ahead of DALI; with po
 _COUNTED = 50  # steps after which the processes add up their broken pictures
 
 _log = logging.getLogger(__name__)
+
+
+class _Made(NamedTuple):
+    """A batch, and how many of its views show a substitute; on a GPU also when its copies are done."""
+
+    batch: dict[str, torch.Tensor]
+    views: int
+    replaced: int
+    copied: torch.cuda.Event | None
 
 
 class WindowLoader:
@@ -120,6 +132,8 @@ class WindowLoader:
         self._kwargs: dict[str, Any] = {"num_threads": threads, "prefetch_queue_depth": prefetch}
         self._streams: dict[int, Stream] | None = None  # by the size of their views
         self._stream_at, self._process = (0, 0), 0
+        self._copier = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        self._ahead_of_use: Ahead[_Made] | None = None
 
     def __len__(self) -> int:
         """Steps per epoch, the same for every process."""
@@ -139,12 +153,41 @@ class WindowLoader:
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for step in range(self.step, len(self)):
-            batch = self._at(self.epoch, step)
+            batch = self._take(self.epoch, step)
             if self._max_broken and (step % _COUNTED == _COUNTED - 1 or step == len(self) - 1):
                 self._stop_above_max_broken()
             # Advanced before the batch is used, so that a checkpoint saved meanwhile resumes with the next one.
             self.epoch, self.step = self._after(self.epoch, step)
-            yield batch
+            if step == len(self) - 1:
+                self._settle()
+            try:
+                yield batch
+            except GeneratorExit:  # the caller stops here
+                self._settle()
+                raise
+
+    def _settle(self) -> None:
+        """Leave the thread idle, so that it ends with the loader."""
+        if self._ahead_of_use is not None:
+            self._ahead_of_use.settle()
+
+    def _take(self, epoch: int, step: int) -> dict[str, torch.Tensor]:
+        """The batch at (epoch, step), for use on the current stream of this thread."""
+        if self._ahead_of_use is None:
+            self._process, self._ahead_of_use = os.getpid(), Ahead(partial(_make, ref(self)))
+            finalize(self, end, self._ahead_of_use)
+        elif self._process != os.getpid():
+            raise ConfigError("this process was forked from one that uses the loader; make a loader in each process")
+        made = self._ahead_of_use.take((epoch, step), self._after(epoch, step))
+        if made.replaced:
+            count("replaced_pictures", made.replaced)
+        self._views, self._replaced = self._views + made.views, self._replaced + made.replaced
+        if made.copied is not None:
+            trainer = torch.cuda.current_stream(self._device)
+            trainer.wait_event(made.copied)
+            for rows in made.batch.values():
+                rows.record_stream(trainer)  # its memory is not reused before training is done with it
+        return made.batch
 
     def _stop_above_max_broken(self) -> None:
         """Called at the same step by all processes, so all of them decide the same."""
@@ -162,32 +205,40 @@ class WindowLoader:
     def _after(self, epoch: int, step: int) -> tuple[int, int]:
         return (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
 
-    def _at(self, epoch: int, step: int) -> dict[str, torch.Tensor]:
-        streams, self._streams = self._streams, None  # after an error or interrupt none is left half read
+    def _at(self, epoch: int, step: int) -> _Made:
+        """The batch at (epoch, step); runs in the loader's thread."""
+        if self._copier is None:
+            return self._made(epoch, step)
+        with torch.cuda.device(self._device), torch.cuda.stream(self._copier):
+            made = self._made(epoch, step)
+            return made._replace(copied=self._copier.record_event())
+
+    def _made(self, epoch: int, step: int) -> _Made:
+        streams, self._streams = self._streams, None  # after an error none is left half read
         if streams is None:
-            streams, self._process = self._open(epoch, step), os.getpid()
-        elif self._process != os.getpid():
-            self._streams = streams  # ending them would wait for threads that only the parent has
-            raise ConfigError("this process was forked from one that uses the loader; make a loader in each process")
+            streams = self._open(epoch, step)
         elif self._stream_at != (epoch, step):
             for size, stream in streams.items():
                 stream.restart(self._requests(epoch, step, size))
-        images = {}
+        images, made_views, made_replaced = {}, 0, 0
         for size, stream in streams.items():
             replaced = stream.replaced
             (samples, drawn), pictures = next(stream)
             rows = self._by_size(drawn)[size]
             name = "images" if size == self._size else f"images_{size}"
             images[name] = pictures.view(*rows.shape, *pictures.shape[1:]).to(self._dtype)
-            self._views, self._replaced = self._views + rows.size, self._replaced + stream.replaced - replaced
+            made_views, made_replaced = made_views + rows.size, made_replaced + stream.replaced - replaced
         self._stream_at, self._streams = self._after(epoch, step), streams
         centers = self._table[samples]
         rest = {"film": centers.film, "position": centers.position, **drawn.extras}
         if "label" in (self.index.sequences.dtype.names or ()):
             rest["label"] = self.index.sequences["label"][centers.film].astype(np.int64)
-        return images | {
-            name: torch.from_numpy(np.ascontiguousarray(rows)).to(self._device) for name, rows in rest.items()
-        }
+        return _Made(images | {name: self._copy(rows) for name, rows in rest.items()}, made_views, made_replaced, None)
+
+    def _copy(self, rows: np.ndarray) -> torch.Tensor:
+        """`rows` on the device; not waited for, as their memory is pinned."""
+        copied = torch.from_numpy(np.ascontiguousarray(rows))
+        return copied if self._copier is None else copied.pin_memory().to(self._device, non_blocking=True)
 
     def _by_size(self, drawn: Drawn) -> dict[int, np.ndarray]:
         return {self._size: drawn.views, **drawn.small}
@@ -223,6 +274,13 @@ class WindowLoader:
         """Graph and inputs for views `[b, V]`, or for clips `[b, V, T]`."""
         to_gpu, bfloat16 = self._device.type == "cuda", self._dtype == torch.bfloat16
         return graph.train_path(size, self._decoder, to_gpu, bfloat16, self._mean, self._std, clips=rows.ndim == 3)
+
+
+def _make(loader: ref[WindowLoader], epoch: int, step: int) -> _Made:
+    """In the loader's thread, which must not keep the loader alive."""
+    alive = loader()
+    assert alive is not None, "the thread ends with its loader"
+    return alive._at(epoch, step)
 
 
 def _requests(loader: WindowLoader, epoch: int, step: int, size: int) -> Iterator[Request]:

@@ -13,7 +13,6 @@ from weakref import WeakMethod
 import numpy as np
 import torch
 
-from shard_tools.counters import count
 from shard_tools.errors import PictureError
 
 from .dali import backend
@@ -135,9 +134,7 @@ class Stream:
             self._discard()
             self._recover(failed)
         request, shown = self._in_flight.popleft()
-        if replaced := int(np.count_nonzero(request.frames != shown)):
-            count("replaced_pictures", replaced)
-            self.replaced += replaced
+        self.replaced += int(np.count_nonzero(request.frames != shown))
         return request.tag, _to_torch(pictures, self._device, self._copier, self._owned)
 
     def _feed(self) -> tuple:
