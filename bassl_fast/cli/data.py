@@ -116,7 +116,8 @@ def pack(
     if workers < 1:
         raise ConfigError(f"workers {workers}: must be at least 1")
     reading = Reading(layout, split_id, short_side, fps)
-    packing.refuse_finished(open_place(destination))  # before the long work, as is the next check
+    packing.refuse_around(source, destination)
+    packing.refuse_finished(open_place(destination))  # before the long work, as are these checks
     if not is_remote(destination):
         check_writable(destination)
     with tempfile.TemporaryDirectory(prefix="bassl-fast-") as scratch, _room(scratch):
@@ -188,7 +189,8 @@ def _extract_keyframes(
         return str(text).replace(str(videos), source.rstrip("/"))
 
     found = find_videos(videos)
-    found = found._replace(left_out=[path for path in found.left_out if not _is_list(path, lists)])
+    left_out = {why: [path for path in paths if not _is_list(path, lists)] for why, paths in found.left_out.items()}
+    found = found._replace(left_out={why: paths for why, paths in left_out.items() if paths})
     of_films, alone = match_videos(lists, name_films(found.files))
     for path in alone:
         print(f"{path}: scenes without a video")

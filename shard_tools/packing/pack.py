@@ -167,8 +167,9 @@ def pack(
         RemoteError: an address cannot be read or written.
     """
     place = open_place(dst)
+    refuse_around(source, dst)
     found = open_layout(source if each is None else absolute(source), annotations, reading, workers, quiet)
-    _check_outside(source, dst)
+    _refuse_among(source, dst)
     job = Job(found.kind, decoder if check == "decode" else None, recheck)
     of_films = found.kind == fmt.FILMS
     with _annotations_of(found, source, annotations, unsure) as (known, annotated), _writing(place):
@@ -183,7 +184,19 @@ def pack(
     return report
 
 
-def _check_outside(source: str | Path, dst: str | Path) -> None:
+def refuse_around(source: str | Path, dst: str | Path) -> None:
+    """Raises: ShardError if the folder of the shards contains the source."""
+    if is_remote(source) != is_remote(dst):
+        return
+    if is_remote(source):
+        inside = f"{str(source).rstrip('/')}/".startswith(f"{str(dst).rstrip('/')}/")
+    else:
+        inside = Path(source).resolve().is_relative_to(Path(dst).resolve())
+    if inside:
+        raise ShardError(f"{dst}: contains the source, {source}; choose a folder of its own for the shards")
+
+
+def _refuse_among(source: str | Path, dst: str | Path) -> None:
     """Raises: ShardError if the shards would be written among the film folders."""
     if not is_remote(source) and not is_remote(dst) and Path(source).is_dir():
         frames_dir = keyframe_folder.frames_dir(Path(source))

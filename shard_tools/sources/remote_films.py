@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from shard_tools.annotations import movienet
@@ -15,6 +17,7 @@ from .source import Keyframe, Keyframes, Scan, SourceShard, digest, film_scan
 from .tar_films import in_tar
 from .zip_films import zip_films
 
+Result = TypeVar("Result")
 TAR_FOLDERS = ("240P", movienet.FRAMES_DIR)  # folders that may hold the films, besides the source itself
 
 
@@ -58,7 +61,7 @@ def _remote_tar(film: str, where: str, entry: Entry) -> SourceShard:
 def _scan_remote_tar(film: str, where: str, entry: Entry) -> Scan:
     def keyframes() -> Keyframes:
         fs, _ = filesystem(where)
-        return in_tar(attempt(where, lambda: fs.cat_file(entry.path)), where)
+        return in_tar(_read(where, lambda: fs.cat_file(entry.path)), where)
 
     return film_scan(film, digest([_remote_facts(entry)]), keyframes)
 
@@ -68,7 +71,7 @@ def _remote_folder(film: str, where: str) -> SourceShard:
 
 
 def _scan_remote_folder(film: str, where: str) -> Scan:
-    entries = {entry.name: entry for entry in listing(where) if not entry.is_folder}
+    entries = {entry.name: entry for entry in _read(where, lambda: listing(where)) if not entry.is_folder}
     shots, names = keyframe_folder.arrange_keyframes(where, entries)
 
     def keyframes() -> Keyframes:
@@ -77,7 +80,7 @@ def _scan_remote_folder(film: str, where: str) -> Scan:
         paths = [entries[name].path for images in names for name in images]
         # Not `cat`, which takes [ ] in a name for a pattern.
         everything = [None] * len(paths)
-        found = attempt(where, lambda: fs.cat_ranges(paths, everything, everything, on_error="raise"))
+        found = _read(where, lambda: fs.cat_ranges(paths, everything, everything, on_error="raise"))
         data = dict(zip(paths, found, strict=True))
         return shots, [
             [Keyframe(f"{where}/{name}", partial(data.__getitem__, entries[name].path)) for name in images]
@@ -85,6 +88,14 @@ def _scan_remote_folder(film: str, where: str) -> Scan:
         ]
 
     return film_scan(film, digest(_remote_facts(entries[name]) for images in names for name in images), keyframes)
+
+
+def _read(where: str, action: Callable[[], Result]) -> Result:
+    """Raises: SourceError for what was there and is not. RemoteError: it cannot be read in time."""
+    try:
+        return attempt(where, action)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SourceError(f"{where}: gone since the source was listed; put it back, or run this again") from None
 
 
 def _remote_facts(entry: Entry) -> str:

@@ -161,7 +161,10 @@ def _contents(where: str, names: list[str], rows: np.ndarray) -> list[Buffer]:
             found[number] = _member(where, names[number], rows[number], file, mapped)
         return found
 
-    return _use(where, read)
+    try:
+        return _use(where, read)
+    except FileNotFoundError:
+        raise SourceError(f"{where}: gone since it was opened; put it back, or run this again") from None
 
 
 def _member(where: str, name: str, row: np.void, file: IO[bytes], mapped: memoryview | None) -> Buffer:

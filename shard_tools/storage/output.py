@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -18,6 +19,7 @@ from shard_tools.storage.atomic import write_atomically
 from .cache import sha256_of
 from .remote import attempt, filesystem, is_remote, listing
 
+_NO_FSYNC_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # CIFS, VirtualBox's folders, some of FUSE
 PARTS = ".pack"  # folder of what only a pack at work needs, beside the shards
 
 
@@ -105,6 +107,9 @@ class LocalPlace:
         folder = os.open(self.root, os.O_RDONLY)
         try:
             os.fsync(folder)
+        except OSError as error:
+            if error.errno not in _NO_FSYNC_OF_FOLDERS:
+                raise
         finally:
             os.close(folder)
 
@@ -213,7 +218,8 @@ class RemotePlace:
     def tree(self, folder: str) -> list[str]:
         """Names of all files below a folder."""
         found = self._try(folder, lambda: self._fs.find(f"{self._root}/{folder}"))
-        return [path.removeprefix(f"{self._root}/") for path in found]
+        names = (path.removeprefix(f"{self._root}/") for path in found)
+        return [name for name in names if not name.endswith("/") and name not in (folder, self._root)]  # not marks
 
     def sha256(self, name: str) -> str:
         def read() -> str:

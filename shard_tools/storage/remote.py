@@ -117,7 +117,7 @@ def attempt(what: str, action: Callable[[], Result], wait: float = WAIT) -> Resu
         except Exception as error:  # every library behind fsspec has errors of its own
             if isinstance(error, OSError) and error.errno in _DISK:
                 raise
-            if fix := _fix_of(error):
+            if fix := _fix_of(error, what):
                 raise RemoteError(f"{what}: {fix} ({_short(error)})") from None
             if time.monotonic() + pause > deadline:
                 raise RemoteError(
@@ -128,10 +128,20 @@ def attempt(what: str, action: Callable[[], Result], wait: float = WAIT) -> Resu
         pause = min(2 * pause, 5.0)
 
 
-def _fix_of(error: Exception) -> str:
+def _fix_of(error: Exception, what: str) -> str:
     """What to do about an error that a retry would only repeat; "" for one that may pass."""
-    status = getattr(error, "status", 0) or getattr(getattr(error, "response", None), "status_code", 0)
-    kind = type(error).__name__
+    kind, answer = type(error).__name__, _answer_of(error)
+    status = getattr(error, "status", 0) or answer.status
+    if kind == "ProfileNotFound":
+        return "AWS_PROFILE is not a profile of this machine; add it to ~/.aws/config, or unset it"
+    if what.startswith("s3://") and status == 400 and not answer.says_why:  # HEAD has no room for the reason
+        return _fix_of(asked, "") if (asked := _ask_bucket(what)) else ""
+    if answer.code in ("ExpiredToken", "TokenRefreshRequired", "InvalidToken", "RequestExpired"):
+        return f"the session token is not valid, {answer.message or answer.code}; renew AWS_SESSION_TOKEN and its keys"
+    if answer.region and status in (301, 307, 400):
+        return f"the bucket is in another region; set AWS_DEFAULT_REGION={answer.region}"
+    if status in (301, 307) or answer.code in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
+        return "the bucket is in another region, or at another server; set AWS_DEFAULT_REGION or AWS_ENDPOINT_URL"
     if isinstance(error, PermissionError) or status in (401, 403):
         return "no permission; set the keys in the environment"
     if kind in ("NoCredentialsError", "PartialCredentialsError"):
@@ -143,6 +153,43 @@ def _fix_of(error: Exception) -> str:
     ):
         return "refused; fix the address"
     return ""
+
+
+class _Answer(NamedTuple):
+    """What a server's refusal says, as far as it is known."""
+
+    status: int = 0
+    code: str = ""
+    message: str = ""
+    region: str = ""  # of the bucket
+
+    @property
+    def says_why(self) -> bool:
+        return bool(self.code) and not self.code.isdigit()
+
+
+def _answer_of(error: BaseException | None) -> _Answer:
+    """The answer that an error, or its cause, was made of."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):  # botocore's
+            facts, why = response.get("ResponseMetadata", {}), response.get("Error", {})
+            region = why.get("Region") or facts.get("HTTPHeaders", {}).get("x-amz-bucket-region", "")
+            return _Answer(facts.get("HTTPStatusCode", 0), why.get("Code", ""), why.get("Message", ""), region)
+        if response is not None:  # huggingface_hub's
+            return _Answer(getattr(response, "status_code", 0))
+        error = error.__cause__
+    return _Answer()
+
+
+def _ask_bucket(address: str) -> Exception | None:
+    """Why a server of S3 refuses: the error of a request whose answer says so."""
+    fs, path = filesystem(address)
+    try:
+        fs.call_s3("list_objects_v2", Bucket=path.split("/")[0], MaxKeys=1)
+    except Exception as error:  # whatever it is, it says more than the one before
+        return error
+    return None
 
 
 def _short(error: Exception) -> str:
