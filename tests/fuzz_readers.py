@@ -32,6 +32,7 @@ from bassl_fast.segmentation.model import load_finetuned
 from bassl_fast.training.pretrain import pretrain
 from pipelines.store import Store
 from shard_tools.annotations import movienet
+from shard_tools.annotations.scene_lists import find_scene_lists, match_videos, read_scene_list
 from shard_tools.packing.completeness import compare
 from shard_tools.packing.pack import pack
 from shard_tools.packing.verify import verify
@@ -236,7 +237,9 @@ def zip_of(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> 
 
 def film_zips() -> list[Files]:
     tar = film_tars()[0]["a.tar"]
-    return [{"films.zip": zip_of({"240P/a.tar": tar}, kind)} for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
+    folder = {f"240P_frames/a/shot_{shot:04d}_img_0.jpg": picture(shot) for shot in range(2)}
+    kinds = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    return [{"films.zip": zip_of(files, kind)} for files in ({"240P/a.tar": tar}, folder) for kind in kinds]
 
 
 @st.composite
@@ -706,6 +709,20 @@ def read_config(folder: Path) -> None:
     config.parse(parser(), ["--config", str(folder / "x.yaml")])
 
 
+SCENE_LISTS = [
+    {
+        "annotations/scenes/annotator_0/1_a.txt": b"0,1,3",
+        "annotations/shots/1_a.txt": b"0\t9\n10\t19\n20\t29\n30\t39\n",
+    },
+    {"annotations/scenes/a_scenes.txt": b"0\t9\r\n10\t29\r\n30\t39\r\n"},
+]
+
+
+def read_scene_lists(folder: Path) -> None:
+    for path in match_videos(find_scene_lists(folder), ["bbc_01", "a"])[0].values():
+        read_scene_list(path).boundaries(np.array([0, 8, 21]))
+
+
 READERS = {
     "tar": Reader(film_tars, read_source, twisted_tars().map(lambda tar: {"a.tar": tar}), share=20),
     "zip": Reader(film_zips, read_source, twisted_zips(), share=10),
@@ -725,6 +742,7 @@ READERS = {
     "archive": Reader(archives, read_archive, twisted_archives(), share=10),
     "features": Reader(lambda: [features()], read_features, twisted_features(), share=10),
     "lists": Reader(lambda: LISTS, find_lists, twisted_listings(), share=10),
+    "scenes": Reader(lambda: SCENE_LISTS, read_scene_lists, share=10),
     "note": Reader(notes, read_note, twisted_notes(), share=5),
     "config": Reader(lambda: [{"x.yaml": yaml.safe_dump(RUN).encode()}], read_config, twisted_configs(), share=1),
 }

@@ -42,19 +42,19 @@ class Completeness:
         """One line for everything that annotations promise and that is not there."""
         lines = []
         if films := self.films_without_keyframes:
-            lines.append(f"{len(films)} annotated films have no key-frames: {_few(films)}")
+            lines.append(f"annotated films without key-frames: {len(films)} ({_few(films)})")
         short = [split for split, (*_, shots, packed) in self.splits.items() if packed < shots]
         lost = sum(self.splits[split][2] - self.splits[split][3] for split in short)
         if lost and not films:
-            lines.append(f"{lost} annotated shots have no key-frames")
+            lines.append(f"annotated shots without key-frames: {lost}")
         if self.unannotated:
             shots = sum(len(part) for parts in self.unannotated.values() for part in parts)
-            named = _few([f"{film} ({in_words(parts)})" for film, parts in self.unannotated.items()])
-            lines.append(f"{shots} shots with key-frames are not in the annotations of their film: {named}")
+            named = _few([f"{film}: {in_words(parts)}" for film, parts in self.unannotated.items()])
+            lines.append(f"shots with key-frames that the annotations of their film leave out: {shots} ({named})")
         for film, (shots, count) in self.counts.items():
             lines.append(f"{film}: {shots} shots are annotated, and the annotations say that it has {count}")
         if NO_SPLIT in self.splits:
-            lines.append(f"{self.splits[NO_SPLIT][0]} annotated films are in no split, so they are not used for labels")
+            lines.append(f"annotated films in no split, so their labels are not used: {self.splits[NO_SPLIT][0]}")
         return lines
 
     def lines(self, most: int = 10) -> list[str]:
@@ -69,7 +69,7 @@ class Completeness:
             )
             lines.append(f"annotated: {'; '.join(counts)}")
             if films := self.films_without_annotations:
-                lines.append(f"{len(films)} films have no annotations: {_few(films)}")
+                lines.append(f"films without annotations: {len(films)} ({_few(films)})")
         return lines + self.faults()
 
     def as_json(self) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def _check_complete(report: Completeness, uri: str, annotations: str | Path | No
     if annotations is not None and report.splits and not report.labelled:
         raise SourceError(f"{annotations}: labels none of the packed shots; give the annotations of these films")
     if strict and not report.splits:
-        raise SourceError(f"{uri}: not finished, because there are no annotations to be complete; give --annotations")
+        raise SourceError(f"{uri}: not finished; --strict needs annotations, and there are none: give --annotations")
     if strict and (faults := report.faults()):
-        more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
-        raise SourceError(f"{uri}: not finished, {faults[0]}{more}; add them, or run this again without --strict")
+        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise SourceError(f"{uri}: not finished; {faults[0]}{more}; add what is missing, or run this without --strict")

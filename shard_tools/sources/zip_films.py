@@ -9,7 +9,7 @@ import mmap
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import IO, Any, TypeVar
 
@@ -106,13 +106,17 @@ def _directory(where: str, file: IO[bytes]) -> list[zipfile.ZipInfo]:
         return archive.infolist()
 
 
-def _row(member: zipfile.ZipInfo) -> tuple[int, int, int, int, int]:
-    """Of `_MEMBER`: unlike a ZipInfo, small to keep and to pass to other processes, for millions of key-frames."""
-    return member.header_offset, member.compress_size, member.file_size, member.CRC, member.compress_type
+def _rows(where: str, members: Iterable[zipfile.ZipInfo]) -> np.ndarray:
+    """Rows of `_MEMBER`: unlike ZipInfos, small to keep and to pass to other processes, for millions of key-frames."""
+    rows = [(m.header_offset, m.compress_size, m.file_size, m.CRC, m.compress_type) for m in members]
+    try:
+        return np.array(rows, _MEMBER)
+    except OverflowError:
+        raise SourceError(f"{where}: not a whole zip (members outside of it); download it again") from None
 
 
 def _of_tar(where: str, film: str, member: zipfile.ZipInfo) -> SourceShard:
-    row = np.array([_row(member)], _MEMBER)
+    row = _rows(where, [member])
     return SourceShard(film, partial(_scan_tar, where, film, member.filename, row))
 
 
@@ -125,7 +129,7 @@ def _scan_tar(where: str, film: str, member: str, row: np.ndarray) -> Scan:
 
 
 def _of_folder(where: str, film: str, files: list[tuple[str, zipfile.ZipInfo]]) -> SourceShard:
-    rows = np.array([_row(member) for _, member in files], _MEMBER)
+    rows = _rows(where, (member for _, member in files))
     return SourceShard(film, partial(_scan_folder, where, film, [name for name, _ in files], rows))
 
 

@@ -64,7 +64,7 @@ def test_ovsd_packs_as_labelled_films_of_shots_that_are_found(tmp_path, capsys):
     assert "valkaama.txt: scenes without a video" in said
     assert "left out" not in said
     assert "annotated: test 1 of 1 films, 5 of 5 shots" in said
-    assert "1 films have no annotations: Sintel" in said
+    assert "films without annotations: 1 (Sintel)" in said
     index = ShardIndex.open(tmp_path / "dst")
     assert index.shots_of(0)["boundary"].tolist() == [0, 1, 0, 1, 0]
     assert index.shots_of(1)["boundary"].tolist() == [-1] * 5

@@ -25,7 +25,7 @@ def test_a_film_that_lacks_its_last_shots(tmp_path):
     assert report.lines() == [
         "f: no key-frames of shots 7-9",
         "annotated: test 1 of 1 films, 7 of 10 shots",
-        "3 annotated shots have no key-frames",
+        "annotated shots without key-frames: 3",
     ]
     index = ShardIndex.open(tmp_path / "dst")
     assert index.shots["boundary"].tolist() == [0, 0, 0, 1, 0, 0, 0]
@@ -49,10 +49,10 @@ LINES = [
     "e: no key-frames of shots 3-4",
     "annotated: train 1 of 2 films, 4 of 10 shots; val 1 of 1 films, 3 of 3 shots; test 1 of 1 films, 3 of 4 shots; "
     "none 1 of 1 films, 2 of 2 shots",
-    "1 films have no annotations: c",
-    "1 annotated films have no key-frames: d",
-    "1 shots with key-frames are not in the annotations of their film: e (5)",
-    "1 annotated films are in no split, so they are not used for labels",
+    "films without annotations: 1 (c)",
+    "annotated films without key-frames: 1 (d)",
+    "shots with key-frames that the annotations of their film leave out: 1 (e: 5)",
+    "annotated films in no split, so their labels are not used: 1",
 ]
 
 
@@ -72,7 +72,7 @@ def test_everything_on_one_side_only_is_said(source, tmp_path, capsys):
 
 def test_strict_fails_and_the_same_command_without_it_goes_on(source, tmp_path, capsys):
     assert cli.main(["pack", str(source), str(tmp_path / "dst"), "--strict"]) == 1
-    said = f"bassl-fast: {tmp_path / 'dst'}: not finished, 1 annotated films have no key-frames: d (and 2 more faults);"
+    said = f"bassl-fast: {tmp_path / 'dst'}: not finished; annotated films without key-frames: 1 (d), and 2 more;"
     assert capsys.readouterr().err.startswith(said)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "dst").glob("*.tar")}
     assert not (tmp_path / "dst" / "manifest.json").exists()
@@ -87,7 +87,7 @@ def test_strict_is_content_with_what_is_complete(tmp_path):
     write_film(tmp_path / "films", "without", 2)
     assert pack(tmp_path / "films", tmp_path / "dst", strict=True).faults() == []
     shutil.rmtree(tmp_path / "films" / "anno")
-    with pytest.raises(SourceError, match="there are no annotations"):
+    with pytest.raises(SourceError, match="--strict needs annotations"):
         pack(tmp_path / "films", tmp_path / "new", strict=True)
 
 

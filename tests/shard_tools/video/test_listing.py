@@ -21,15 +21,28 @@ def test_videos_of_all_folders_are_found_and_the_rest_is_named(tmp_path):
     (tmp_path / "x" / "clip.mp4").touch()  # of the results of an earlier run
     found = find_videos(tmp_path)
     assert [str(path.relative_to(tmp_path)) for path in found.files] == ["a/c.vob", "a/d/e.m2ts", "b.MTS"]
-    assert found.say(tmp_path, 9) == f"{tmp_path}: left out ._b.MTS, notes.txt, a/f.srt, x; not videos by their names"
-    assert found.say(tmp_path, 2) == f"{tmp_path}: left out ._b.MTS, notes.txt and 2 more; not videos by their names"
+    said = "._b.MTS, .trash (hidden); notes.txt, a/f.srt (not videos by their names); x (earlier results)"
+    assert found.say(tmp_path) == f"{tmp_path}: left out {said}"
+    assert "notes.txt and 1 more (not videos by their names)" in found.say(tmp_path, 1)
     assert find_videos(tmp_path / "a" / "d").say(tmp_path) == ""
+
+
+def test_linked_folders_are_followed_once(tmp_path):
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume" / "a.mp4").touch()
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "link").symlink_to(tmp_path / "volume")
+    (tmp_path / "films" / "loop").symlink_to(tmp_path / "films")
+    assert [path.name for path in list_videos(tmp_path / "films")] == ["a.mp4"]
 
 
 def test_a_folder_without_videos(tmp_path):
     with pytest.raises(SourceError, match="no such folder"):
         list_videos(tmp_path / "none")
     with pytest.raises(SourceError, match="no videos in it"):
+        list_videos(tmp_path)
+    (tmp_path / "scenes.json").touch()
+    with pytest.raises(SourceError, match="only earlier results in it; give the films themselves"):
         list_videos(tmp_path)
 
 

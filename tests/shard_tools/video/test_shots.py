@@ -66,7 +66,11 @@ def test_your_own_shot_list(tmp_path, text):
         ("start\n", "no shots in it"),
         ("start\nsoon\n", "shots:2: start 'soon'; expected seconds"),
         ("start\n0\n2\n1\n", "shot 2 begins at 1, not after shot 1 \\(2\\); sort it"),
-        ("a film\n", "shots:1: not a shot line"),
+        ("a film\n", "shots:1: expected CSV with a column start or start_frame, or lines 'first last ...'"),
+        ("time\n0\n1.5\n", "shots:1: expected CSV with a column start"),
+        ("TITLE: film\nFCM: NON-DROP FRAME\n", "shots:1: expected CSV with a column start"),
+        ("0 23\n24 53.5\n", "shots:2: expected CSV with a column start"),
+        ("0 23\n24 20\n", "shots:2: ends at frame 20, before it starts"),
     ],
 )
 def test_a_bad_shot_list_is_refused(tmp_path, text, said):
