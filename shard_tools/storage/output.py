@@ -71,8 +71,8 @@ def open_place(uri: str | Path) -> Place:
     Raises:
         RemoteError: an address that cannot be written to.
     """
-    if str(uri).startswith(("http://", "https://")):
-        raise RemoteError(f"{uri}: http addresses are read-only; give a path, or an s3:// or gs:// address")
+    if (protocol := str(uri).split("://")[0]) in ("http", "https", "hf"):
+        raise RemoteError(f"{uri}: {protocol} addresses are read-only; give a path, or an s3:// or gs:// address")
     return RemotePlace(str(uri)) if is_remote(uri) else LocalPlace(Path(uri))
 
 

@@ -198,7 +198,7 @@ def _short(error: Exception) -> str:
 
 def version_of(facts: dict[str, Any]) -> str:
     """ETag, checksum or date of a file, whichever fsspec reports; "" if none."""
-    names = ("ETag", "md5Hash", "etag", "mtime", "LastModified", "Last-Modified")
+    names = ("ETag", "md5Hash", "etag", "blob_id", "mtime", "LastModified", "Last-Modified")
     return str(next(filter(None, map(facts.get, names)), ""))
 
 

@@ -13,8 +13,11 @@ import pytest
 from shard_tools.annotations import movienet
 from shard_tools.errors import MissingDependency, RemoteError, SourceError
 from shard_tools.packing.pack import pack
+from shard_tools.packing.verify import verify
+from shard_tools.shards.index import ShardIndex
 from shard_tools.sources import zip_films
 from shard_tools.storage import remote
+from shard_tools.storage.cache import Cache
 from tests.films import digests, write_set
 from tests.hub import hub
 from tests.shard_tools.sources.test_films import write_zip
@@ -129,10 +132,28 @@ def test_what_is_not_there_is_said_at_once(requests, tmp_path, address, kind, sa
         pack(address, tmp_path / "dst")
 
 
+def test_the_hub_is_not_written_to(source):
+    with pytest.raises(RemoteError, match="hf addresses are read-only; give a path"):
+        pack(source, f"{SET}/shards")
+
+
 def test_no_permission_is_said_at_once(requests, tmp_path):
     requests.part, requests.status, requests.left = "/api/datasets", 403, 99
     with pytest.raises(RemoteError, match="no permission; set the keys"):
         pack(f"{SET}/tars.zip", tmp_path / "dst")
+
+
+def test_shards_and_files_on_the_hub_are_read_and_fetched_once(requests, stored, source, tmp_path, monkeypatch):
+    monkeypatch.setenv("BASSL_FAST_CACHE", str(tmp_path / "cache"))
+    pack(source, stored / "lab" / "movienet" / "shards")
+    assert verify(f"{SET}/shards", "all") == []
+    index = ShardIndex.open(f"{SET}/shards")
+    assert index.films == ["a [1]", "b#%?", "c"]
+    annotations = f"{SET}/anno/anno.test.ndjson"
+    assert Cache().file(annotations).read_bytes() == (source / "anno" / "anno.test.ndjson").read_bytes()
+    requests.clear()
+    Cache().file(annotations)
+    assert not [path for path in requests if "/resolve/" in path]
 
 
 def test_the_extra_is_named_if_the_package_is_missing(tmp_path, monkeypatch):
