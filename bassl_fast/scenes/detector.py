@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from bassl_fast.config.choices import Detail
-from shard_tools.errors import ConfigError, FeatureError
+from shard_tools.errors import ConfigError, FeatureError, SourceError
 from shard_tools.progress import Progress
 from shard_tools.video.detectors import Detector, make_cutter
 from shard_tools.video.facts import read_facts
@@ -140,7 +140,7 @@ class SceneDetector:
 
         Raises:
             SourceError: the film cannot be read to its end, or the shot list is of another film.
-            ConfigError: options that conflict, or not a time code of this film.
+            ConfigError: options that conflict.
             FeatureError: the encoder gave NaN.
         """
         check_grouping(threshold, scenes, min_scene)
@@ -241,11 +241,13 @@ def timing_of(film: str | Path, start_timecode: str | None = None) -> Timing:
     """Frame rate and time code of a film, the latter as given or that of the file.
 
     Raises:
-        SourceError: not a readable file, or no video.
-        ConfigError: not a time code of this film.
+        SourceError: not a readable file, no video, or not a time code of this film.
     """
     timing = read_timing(film)
-    return timing if start_timecode is None else timing.starting_at(start_timecode)
+    try:
+        return timing if start_timecode is None else timing.starting_at(start_timecode)
+    except ConfigError as error:
+        raise SourceError(f"{film}: {error}") from None
 
 
 def _jpeg(image: Image.Image) -> bytes:

@@ -184,34 +184,35 @@ def _one(
     if bar is not None:
         bar.set_description(name)
         progress = bar.update
-    asked = {**job.grouping, "detail": job.model.detail, "exports": job.formats, **job.videos._asdict()}
-    asked["start_timecode"] = job.start_timecode
+    asked = {**job.grouping, "detail": job.model.detail, "exports": job.formats}
     try:
         made_by = {"film": identity(source), **job.cut_by, **detector.model.made_by}
         run.bring(SCENES, name)
         earlier = read_earlier(folder, source)
-        if earlier and earlier["made_by"] == made_by:
+        same = earlier if earlier and earlier["made_by"] == made_by else None
+        start = job.start_timecode or (same or {}).get("asked", {}).get("start_timecode")
+        asked["start_timecode"] = start
+        if same:
             run.bring("*", f"{name}/{exports.KEYFRAMES}")
-            read = exports.read_film(folder, earlier)
-            timing = timing_of(source, job.start_timecode)
+            read = exports.read_film(folder, same)
+            timing = timing_of(source, start)
             film = replace(read, source=source, timing=timing)
-            by_hand = is_corrected(earlier)
+            by_hand = is_corrected(same)
             if by_hand:
-                asked = {**asked, **{option: earlier["asked"].get(option) for option in (*job.grouping, "detail")}}
-            film = correct(film, earlier) if by_hand else detector.regroup(film, **job.grouping)
+                asked = {**asked, **{option: same["asked"].get(option) for option in (*job.grouping, "detail")}}
+            film = correct(film, same) if by_hand else detector.regroup(film, **job.grouping)
         elif earlier and is_corrected(earlier):
             raise SourceError(
-                f"{run.where(name)}: holds scenes corrected by hand, and film, shots or model were others; "
-                "choose another --out, or delete it to lose the corrections"
+                f"{run.where(name)}: holds scenes corrected by hand, and {_other(earlier['made_by'], made_by)} was "
+                f"another; give another --out and then --corrections {folder / SCENES}, or delete it to lose them"
             )
         else:
-            given = {**job.grouping, **job.shots, "start_timecode": job.start_timecode}
+            given = {**job.grouping, **job.shots, "start_timecode": start}
             film = replace(detector(source, **given, progress=progress), name=name)
-        kept = bool(earlier and (earlier["made_by"], earlier["asked"]) == (made_by, asked))
+        kept = same is not None and _has(same["asked"], {**asked, **job.videos._asdict()})
         written = Written([])
         if not kept:
-            same = earlier if earlier and earlier["made_by"] == made_by else None
-            written = write_results(folder, film, made_by, asked, same, is_remote(run.out))
+            written = write_results(folder, film, made_by, asked, job.videos, same, is_remote(run.out))
             run.replace(name, SCENES)
         if written.failed:
             return name, not_written(written.failed, run.where(name))
@@ -226,6 +227,19 @@ def _one(
         return name, SourceError(f"{source}: {type(error).__name__}, a bug that its traceback shows; please report it")
     lines = [_summary(film, run.where(f"{name}/report.html"), kept), *written.said]
     return name, "\n  ".join(lines)
+
+
+def _has(asked: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether results are as wanted now; they may have more video files."""
+    return all(asked.get(name) == value or (name in Videos._fields and not value) for name, value in wanted.items())
+
+
+def _other(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What results were made by that is another now."""
+    if before.get("film") != now["film"]:
+        return "the film"
+    shots = ("shot_detector", "shots_sha256")
+    return "the list or detector of shots" if any(before.get(key) != now.get(key) for key in shots) else "the model"
 
 
 def _durations(sources: dict[str, str]) -> tuple[dict[str, float], dict[str, Exception]]:
@@ -245,9 +259,10 @@ def _summary(film: FilmScenes, report: str, kept: bool) -> str:
     counts = f"{scenes} scene{'s' * (scenes > 1)} of {shots} shot{'s' * (shots > 1)}"
     found = f"{film.name}: {counts}, threshold {film.threshold:.3f} ({film.threshold_from})"
     if film.damaged:
-        found += f"\n  damaged: {film.damaged} packets or pictures of {film.source}, see scenes.json for the shots"
-    if film.corrected or film.names or film.notes:
-        found += f"\n  kept as corrected by hand; delete {report.rsplit('/', 1)[0]} to find its scenes again"
+        damaged = f"{film.damaged} packets or pictures of {film.source} are damaged"
+        found += f"\n  {damaged}; scenes.json says in which shots"
+    if film.by_hand:
+        found += f"\n  kept as corrected by hand, whatever the options; delete {report.rsplit('/', 1)[0]} to lose that"
     return f"{found}\n  {report}{' (unchanged)' * kept}"
 
 

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from shard_tools.video.frames import decode, first_frame, load_library, open_video, video_stream
+from shard_tools.video.frames import BACK, GAP, decode, first_frame, load_library, open_video, video_stream
 
 if TYPE_CHECKING:
     from av import Packet
     from av.container import InputContainer
 
-_BACK, _GAP = 1.0, 10.0  # seconds, as in shard_tools.video.frames: more is another recording
 _SAME = -(1 << 62)  # time of a packet that has none: it follows the one before
 
 
@@ -98,7 +97,7 @@ def read_index(film: str) -> VideoIndex:
                 pts.append(_SAME if time is None else time)
                 key.append(packet.is_keyframe)
         base = Fraction(video.time_base or 0)
-        gap = _GAP if container.format.name == "mpegts" else inf
+        gap = GAP if container.format.name == "mpegts" else inf
         guessed = container.format.name == "avi" and bool(video.codec_context.has_b_frames)
     shown, shifts = _continuous(_in_order_of_decoder(film, pts) if guessed else pts, base, gap)
     first = min(shown) if frame.pts is None else round(frame.pts * Fraction(frame.time_base or base) / base)
@@ -113,7 +112,7 @@ def _packets(container: InputContainer) -> Iterator[Packet]:
 
 def _continuous(pts: list[int], base: Fraction, gap: float) -> tuple[list[int], list[Fraction]]:
     """Times on one clock, as `shard_tools.video.frames.decode` gives them, and the shifts to it in seconds."""
-    back, gap_ticks = _BACK / base, gap / float(base)
+    back, gap_ticks = BACK / base, gap / float(base)
     shift, highest, step = 0, None, 1
     shifts, found = [Fraction(0)], []
     for time in pts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -22,20 +23,26 @@ from .corrections import check_same_film, correct, read_corrections
 from .exports.tables import COLUMNS, scene_row
 from .film import FilmScenes, Scene
 from .page import film_page
+from .replacing import replace_folder
 from .sheet import contact_sheets
 from .sources import name_of
-from .videos import Videos, Written, write_videos
+from .videos import CLIPS, NO_VIDEOS, Videos, Written, chapters_name, write_videos
 
 SCENES = "scenes.json"  # says how the folder was made
+_END = 1 << 20  # bytes of the begin and the end of a film that tell it from another
 
 
 def identity(source: str) -> dict[str, Any]:
-    """What changes when another film is put at the same path or address."""
+    """What changes when another film is put at the same path or address, but not when a film is copied or moved."""
     if is_remote(source):
         fs, path = filesystem(source)
         return {"bytes": attempt(source, lambda: fs.size(path))}
-    facts = Path(source).stat()
-    return {"bytes": facts.st_size, "modified": facts.st_mtime_ns}
+    digest, size = hashlib.sha256(), Path(source).stat().st_size
+    with open(source, "rb") as file:
+        for place in (0, max(0, size - _END)):
+            file.seek(place)
+            digest.update(file.read(_END))
+    return {"bytes": size, "ends_sha256": digest.hexdigest()}
 
 
 def read_earlier(folder: Path, source: str | None) -> dict[str, Any] | None:
@@ -66,27 +73,35 @@ def write_results(
     film: FilmScenes,
     made_by: dict[str, Any],
     asked: dict[str, Any],
+    videos: Videos = NO_VIDEOS,
     earlier: dict[str, Any] | None = None,
     remote: bool = False,
 ) -> Written:
     """Write all files of a film; the folder appears, or replaces an earlier one, when all are written.
 
-    Video files that cannot be written do not stop the others; `scenes.json` then says that none were asked for.
+    Video files that cannot be written do not stop the others; `scenes.json` then says that none were asked for. Files
+    that the command did not write stay, and so do clips and the film with chapters, if they are of the same scenes.
 
     Args:
         made_by, asked: see `exports.scenes_json`.
+        videos: what to write now.
         earlier: `scenes.json` of the folder if it has the same shots: images that stay the same are used again.
         remote: the folder is copied to an address, from where the page cannot find the film by a relative path.
     """
     draft, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
+    if old.exists() and not folder.exists():
+        old.rename(folder)  # a run was killed between two renames
     for leftover in (draft, old):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         for name in (exports.KEYFRAMES, "sheets"):
             (draft / name).mkdir(parents=True)
-        written = write_videos(film, draft, Videos(asked["split"], asked["chapters"]))
-        asked = asked | (Videos()._asdict() if written.failed else {})
-        document = exports.scenes_json(film, made_by, asked)
+        written = write_videos(film, draft, videos)
+        lost = _take_videos(folder, draft, film, earlier)
+        split = videos.split or (earlier or {}).get("asked", {}).get("split")
+        there = Videos(split if (draft / CLIPS).exists() else None, (draft / chapters_name(film)).exists())
+        there = NO_VIDEOS if written.failed else there
+        document = exports.scenes_json(film, made_by, asked | there._asdict())
         page = film_page(film, document, None if remote else folder)
         for shot in film.shots:
             for i in range(len(shot.keyframes)):
@@ -95,28 +110,51 @@ def write_results(
                     (draft / name).write_bytes(shot.keyframes[i])
         new = [scene for scene in film.scenes if not (earlier and _link_sheets(folder, draft, scene, film, earlier))]
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow frees Python's lock
-            list(pool.map(lambda scene: _write_sheets(draft / "sheets", scene), new))
+            list(pool.map(lambda scene: _write_sheets(draft / "sheets", scene, film), new))
         for name, text in {**exports.texts(film), SCENES: document}.items():
             (draft / name).write_text(text, encoding="utf-8")
         if earlier:
             page.shrunk = earlier_blocks(folder / "report.html", page)
         write_report(draft / "report.html", film.name, [page], {}, film.threshold, {}, subtitle=_subtitle(film))
-        if folder.exists():
-            folder.rename(old)
-        draft.rename(folder)
-        return written
+        of_plug_ins = (earlier or {}).get("asked", {}).get("exports", ())  # some may be gone
+        ours = {*exports.formats(), *of_plug_ins, chapters_name(film)}
+        kept = replace_folder(folder, draft, old, ours)
+        said = [f"deleted, as of other scenes: {' and '.join(lost)}; give --split or --chapters again"] if lost else []
+        said += [f"kept from before: {', '.join(kept)}"] if kept else []
+        return written._replace(said=[*written.said, *said])
     finally:
-        for leftover in (draft, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
-def correct_results(source: str, corrections: str, out: str, videos: Videos) -> str:
+def _take_videos(folder: Path, draft: Path, film: FilmScenes, earlier: dict[str, Any] | None) -> list[str]:
+    """Take clips and the film with chapters from the earlier folder if its scenes are these; names of what is left."""
+    rows = [dict(zip(COLUMNS, scene_row(scene, film), strict=True)) for scene in film.scenes]
+    others = []
+    for name in (CLIPS, chapters_name(film)):
+        if (draft / name).exists() or not (folder / name).exists():
+            continue
+        if earlier is None or earlier["scenes"] != rows:
+            others.append(name)
+        elif name == CLIPS:
+            shutil.copytree(folder / name, draft / name, copy_function=_copy)
+        else:
+            _copy(folder / name, draft / name)
+    return others
+
+
+def _copy(file: str | Path, to: str | Path) -> None:
+    if not _link(Path(file), Path(to)):
+        shutil.copy2(file, to)
+
+
+def correct_results(source: str, corrections: str, out: str, videos: Videos, start_timecode: str | None) -> str:
     """Write the results of a film again with scenes corrected by hand; the folder.
 
     Nothing is decoded, and the film need not be there any more.
 
     Raises:
         SourceError: no results of this film yet, or corrections of another one.
+        ConfigError: not a time code of this film.
     """
     document = read_corrections(corrections)
     run, name = RunFolder(out), document["film"]
@@ -129,17 +167,21 @@ def correct_results(source: str, corrections: str, out: str, videos: Videos) -> 
     there = is_remote(source) or Path(source).exists()
     earlier = read_earlier(folder, source if there else None)
     if earlier is None:
-        raise SourceError(f"{run.where(name)}: no results of this film yet; run without --corrections first")
+        other = f" ({corrections} says {name!r}, the film given is {given!r})" if name != given else ""
+        raise SourceError(f"{run.where(name)}: no results of this film yet{other}; run without --corrections first")
     check_same_film(corrections, document, earlier)
-    film = correct(exports.read_film(folder, earlier), document)
-    made_by, asked = earlier["made_by"], earlier["asked"] | videos._asdict() | {"exports": sorted(exports.formats())}
+    film = correct(exports.read_film(folder, earlier), document, earlier)
+    made_by, asked = earlier["made_by"], earlier["asked"] | {"exports": sorted(exports.formats())}
+    if start_timecode is not None:
+        film, asked["start_timecode"] = replace(film, timing=film.timing.starting_at(start_timecode)), start_timecode
     if there:
         if made_by["film"] != identity(source):
             raise SourceError(
-                f"{source}: changed since its scenes were found; run without --corrections, correct again"
+                f"{source}: another film than the results are of; find its scenes with another --out, and give the "
+                "corrections there"
             )
         film = replace(film, source=source)
-    written = write_results(folder, film, made_by, asked, earlier, is_remote(out))
+    written = write_results(folder, film, made_by, asked, videos, earlier, is_remote(out))
     run.replace(name, SCENES)
     edited = count(len(film.corrected), "edited boundary", "edited boundaries")
     counts = f"{count(len(film.scenes), 'scene')} of {count(len(film.shots), 'shot')}, {edited}"
@@ -167,8 +209,8 @@ def _link_sheets(folder: Path, draft: Path, scene: Scene, film: FilmScenes, earl
     return bool(there) and all(_link(sheet, draft / "sheets" / sheet.name) for sheet in there)
 
 
-def _write_sheets(folder: Path, scene: Scene) -> None:
-    for name, sheet in contact_sheets(scene):
+def _write_sheets(folder: Path, scene: Scene, film: FilmScenes) -> None:
+    for name, sheet in contact_sheets(scene, film.timing):
         (folder / name).write_bytes(sheet)
 
 

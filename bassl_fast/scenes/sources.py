@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from shard_tools.errors import SourceError
 from shard_tools.storage.remote import is_remote
-from shard_tools.video.listing import VIDEO_SUFFIXES, film_name, find_videos, name_films
+from shard_tools.video.listing import film_name, find_videos, name_films
 
 
 def name_sources(given: list[str]) -> dict[str, str]:
@@ -26,8 +25,7 @@ def name_sources(given: list[str]) -> dict[str, str]:
         path = Path(film)
         if path.is_dir():
             found = find_videos(path)
-            if not found.files:
-                raise SourceError(f"{path}: no videos in it; expected files ending in {' '.join(VIDEO_SUFFIXES)}")
+            found.require(path)
             if line := found.say(path):
                 print(line, flush=True)
         for file in found.files if path.is_dir() else [path]:

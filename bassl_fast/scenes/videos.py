@@ -23,6 +23,9 @@ class Videos(NamedTuple):
     chapters: bool = False
 
 
+NO_VIDEOS = Videos()
+
+
 class Written(NamedTuple):
     """What came of it.
 

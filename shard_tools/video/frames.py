@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 EPSILON = 1e-3  # seconds; containers round times to a millisecond
 _READ_AHEAD = 4 << 20  # bytes of a remote file fetched at a time
-_BACK = 1.0  # seconds; a frame as long before the last is the first of another recording
-_GAP = 10.0  # seconds; a longer pause in a transport stream is one between recordings
+BACK = 1.0  # seconds; a frame as long before the last is the first of another recording
+GAP = 10.0  # seconds; a longer pause in a transport stream is one between recordings
 _CUT = "{}: cut short; fetch it again, or re-encode what is there with ffmpeg"
 
 
@@ -92,7 +92,7 @@ def decode(film: Path | str, progress: Progress | None = None) -> Iterator[Shown
         stream.thread_type = "AUTO"
         rate = float(average_rate(stream))
         shape = _PixelAspect(stream)
-        gap = _GAP if container.format.name == "mpegts" else inf
+        gap = GAP if container.format.name == "mpegts" else inf
         offset = 0.0  # of the clock of the container when `held` is shown; joined recordings start it again
         for frame, time, damaged in _frames(film, container, stream):
             if held is None:
@@ -100,7 +100,7 @@ def decode(film: Path | str, progress: Progress | None = None) -> Iterator[Shown
                 start = 0.0
             else:
                 start = held.end if time is None else time - offset
-                if start < held.start - _BACK or start > held.end + gap:
+                if start < held.start - BACK or start > held.end + gap:
                     offset = (time or 0.0) - held.end  # the clock was set anew
                     start = held.end
                 start = start if start > held.start else held.end

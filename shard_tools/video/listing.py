@@ -20,21 +20,36 @@ RESULTS = "scenes.json"  # a folder with it holds what `bassl-fast scenes` wrote
 _LONGEST = 180  # bytes of a film's name: files are named after it, and a name may have 255
 
 
+_NAMES, _HIDDEN, _RESULTS = "not videos by their names", "hidden", "earlier results"  # reasons to leave files out
+
+
 class Videos(NamedTuple):
-    """Files below a folder, sorted: videos by their suffix, and what else there is."""
+    """Files below a folder, sorted: videos by their suffix, and what else there is, by the reason to leave it out."""
 
     files: list[Path]
-    left_out: list[Path]
+    left_out: dict[str, list[Path]]
 
     def say(self, folder: Path | str, most: int = 3) -> str:
         """One line about what is left out; "" if nothing is."""
-        names = [os.fspath(path.relative_to(folder)) for path in self.left_out]
-        more = f" and {len(names) - most} more" if len(names) > most else ""
-        return f"{folder}: left out {', '.join(names[:most])}{more}; not videos by their names" if names else ""
+        parts = []
+        for reason, paths in self.left_out.items():
+            names = [os.fspath(path.relative_to(folder)) for path in paths]
+            more = f" and {len(names) - most} more" if len(names) > most else ""
+            parts.append(f"{', '.join(names[:most])}{more} ({reason})")
+        return f"{folder}: left out {'; '.join(parts)}" if parts else ""
+
+    def require(self, folder: Path | str) -> None:
+        """Raises: SourceError if there is no video."""
+        if not self.files and set(self.left_out) == {_RESULTS}:
+            raise SourceError(f"{folder}: only earlier results in it; give the films themselves")
+        if not self.files:
+            raise SourceError(f"{folder}: no videos in it; expected files ending in {' '.join(VIDEO_SUFFIXES)}")
 
 
 def find_videos(folder: Path) -> Videos:
-    """The video files in `folder` and the folders in it; hidden files and results of `bassl-fast scenes` are left out.
+    """The video files in `folder` and the folders in it, linked ones too.
+
+    Hidden files and folders, and results of `bassl-fast scenes`, are left out.
 
     Raises:
         SourceError: no such folder.
@@ -42,16 +57,25 @@ def find_videos(folder: Path) -> Videos:
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder; give the folder that holds the video files")
     files: list[Path] = []
-    left_out: list[Path] = []
-    for place, folders, names in os.walk(folder):
+    left_out: dict[str, list[Path]] = {}
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
         if RESULTS in names:
             folders.clear()
-            left_out.append(Path(place))
+            left_out.setdefault(_RESULTS, []).append(Path(place))
             continue
+        if (real := os.path.realpath(place)) in seen:  # a link to a folder that holds it
+            folders.clear()
+            continue
+        seen.add(real)
+        for name in sorted([*folders, *names]):  # "._a.mp4" is not a video, but what macOS keeps beside one
+            if name.startswith("."):
+                left_out.setdefault(_HIDDEN, []).append(Path(place, name))
+            elif name in names and Path(name).suffix.lower() in VIDEO_SUFFIXES:
+                files.append(Path(place, name))
+            elif name in names:
+                left_out.setdefault(_NAMES, []).append(Path(place, name))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):  # "._a.mp4" is not a video, but what macOS keeps beside one
-            is_video = Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
-            (files if is_video else left_out).append(Path(place, name))
     return Videos(sorted(files), left_out)
 
 
@@ -61,10 +85,9 @@ def list_videos(folder: Path) -> list[Path]:
     Raises:
         SourceError: no such folder, or no video in it.
     """
-    files = find_videos(folder).files
-    if not files:
-        raise SourceError(f"{folder}: no videos in it; expected files ending in {' '.join(VIDEO_SUFFIXES)}")
-    return files
+    found = find_videos(folder)
+    found.require(folder)
+    return found.files
 
 
 def film_name(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from shard_tools.annotations.label318 import read_shot_times
 from shard_tools.errors import SourceError
+from shard_tools.storage.untrusted import read_lines
 
 from .cutter import Begin
 from .frames import EPSILON, Shown
@@ -51,6 +52,7 @@ class ShotList(NamedTuple):
 _COLUMNS = {"start": "second", "start time (seconds)": "second", "start_frame": "frame"}
 
 
+_FRAMES = re.compile(r"\s*[+-]?\d+\s+[+-]?\d+(?!\S)")  # first and last, then anything
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d*)?)")
 
 
@@ -68,6 +70,11 @@ def read_shot_list(path: Path) -> ShotList:
         raise SourceError(f"{path}: no such shot list; give a CSV file or MovieNet's text")
     found = _read_csv(path)
     if found is None:
+        for number, line in read_lines(path):
+            if not _FRAMES.match(line):
+                raise SourceError(
+                    f"{path}:{number}: expected CSV with a column start or start_frame, or lines 'first last ...'"
+                )
         frames = read_shot_times(path)
         found = ShotList(str(path), "frame", frames[frames[:, 0] >= 0, 0].astype(float).tolist())
     if not found.starts:

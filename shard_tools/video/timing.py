@@ -126,8 +126,13 @@ class Timing:
             raise ConfigError(f"time code {text}: drop-frame, but the film has {self.rate} frames a second; write ':'")
         left_out = self.base // 15 if drop else 0
         dropped = seconds == 0 and minutes % 10 and part < left_out
-        if hours >= 24 or minutes >= 60 or seconds >= 60 or part >= self.base or dropped:
-            raise ConfigError(f"time code {text}: does not exist at {float(self.rate):.5g} frames a second")
+        if dropped:
+            raise ConfigError(f"time code {text}: drop-frame leaves it out; the next is ;{left_out:02d}")
+        if hours >= 24 or minutes >= 60 or seconds >= 60 or part >= self.base:
+            raise ConfigError(
+                f"time code {text}: does not exist at {float(self.rate):.5g} frames a second; frames are 00 to "
+                f"{self.base - 1}"
+            )
         whole = 60 * hours + minutes
         first = (60 * whole + seconds) * self.base + part - left_out * (whole - whole // 10)
         return Timing(self.rate, first, drop, self.begin)

@@ -326,7 +326,7 @@ def test_folders_and_names(film_file: Path, tmp_path: Path, capsys):
         shutil.copy(film_file, tmp_path / "films" / name)
     argv = ["--baseline", "--out", tmp_path / "out"]
     assert scenes(tmp_path / "films", *argv) == 0
-    assert "left out notes.txt, deep/._film.mp4; not videos by their names" in capsys.readouterr().out
+    assert "left out notes.txt (not videos by their names); deep/._film.mp4 (hidden)" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"films_film", "deep_film", "film_MTS"}
     assert document(tmp_path / "out" / "film_MTS")["film"] == "film_MTS"
 
@@ -334,13 +334,12 @@ def test_folders_and_names(film_file: Path, tmp_path: Path, capsys):
         capsys, "scenes", tmp_path / "films", film_file, "--shots", "x.csv", *argv
     )
     assert scenes(film_file, "--baseline", "--out", tmp_path / "one") == 0
-    other = shutil.copy(film_file, tmp_path / "films" / "deep" / "other.mp4")
-    os.utime(other, (0, 0))
-    renamed = (tmp_path / "again" / film_file.name).parent
-    renamed.mkdir()
-    changed = shutil.copy(other, renamed / film_file.name)
-    os.utime(changed, (0, 0))
-    assert "holds the scenes of" in refused(capsys, "scenes", changed, "--baseline", "--out", tmp_path / "one")
+    (tmp_path / "again").mkdir()
+    same = shutil.copyfile(film_file, tmp_path / "again" / film_file.name)
+    assert scenes(same, "--baseline", "--out", tmp_path / "one") == 0
+    assert "(unchanged)" in capsys.readouterr().out
+    same.write_bytes(same.read_bytes() + bytes(8))
+    assert "holds the scenes of" in refused(capsys, "scenes", same, "--baseline", "--out", tmp_path / "one")
     (tmp_path / "mine" / "film").mkdir(parents=True)
     assert "not a result of this command" in refused(
         capsys, "scenes", film_file, "--baseline", "--out", tmp_path / "mine"
@@ -408,9 +407,39 @@ def test_the_time_code_of_the_first_picture(film_file: Path, tmp_path: Path, cap
     for start in ("10:00:00:00", "01:00:00:12"):  # the second without decoding again
         assert scenes(*argv, "--start-timecode", start) == 0
         assert document(tmp_path / "out" / "film")["shots"][0]["start_timecode"] == start
-    assert scenes(*argv) == 0
-    assert document(tmp_path / "out" / "film")["shots"][0]["start_timecode"] == "00:00:00:00"
-    assert "does not exist at 24 frames a second" in refused(capsys, "scenes", *argv, "--start-timecode", "00:00:00:24")
+    assert scenes(*argv, "--scenes", "2") == 0  # it stays
+    assert document(tmp_path / "out" / "film")["shots"][0]["start_timecode"] == "01:00:00:12"
+    said = refused(capsys, "scenes", *argv, "--start-timecode", "00:00:00:24")
+    assert "film.mp4: time code 00:00:00:24: does not exist at 24 frames a second; frames are 00 to 23" in said
+
+
+def test_what_others_put_into_the_folder_stays(film_file: Path, tmp_path: Path, capsys):
+    argv = [film_file, "--baseline", "--out", tmp_path / "out"]
+    assert scenes(*argv, "--scenes", "2") == 0
+    mine = ["notes.txt", "my/a.txt", "sheets/mine.jpg", "film-corrected.json"]
+    for name in mine:
+        (tmp_path / "out" / "film" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "out" / "film" / name).write_text(name)
+    capsys.readouterr()
+    assert scenes(*argv, "--scenes", "3") == 0
+    assert f"kept from before: {', '.join(sorted(mine))}" in capsys.readouterr().out
+    assert all((tmp_path / "out" / "film" / name).read_text() == name for name in mine)
+
+
+def test_clips_stay_with_their_scenes_and_it_is_said_when_they_go(film_file: Path, tmp_path: Path, capsys):
+    argv, folder = [film_file, "--baseline", "--out", tmp_path / "out"], tmp_path / "out" / "film"
+    assert scenes(*argv, "--scenes", "2", "--split", "copy", "--chapters") == 0
+    clips = digests(folder / "clips")
+    capsys.readouterr()
+    assert scenes(*argv, "--scenes", "2") == 0
+    assert "(unchanged)" in capsys.readouterr().out
+    assert scenes(*argv, "--scenes", "2", "--min_scene", "0.1") == 0  # the same scenes
+    assert digests(folder / "clips") == clips
+    assert (folder / "film-chapters.mkv").is_file()
+    capsys.readouterr()
+    assert scenes(*argv, "--scenes", "3") == 0
+    assert "deleted, as of other scenes: clips and film-chapters.mkv" in capsys.readouterr().out
+    assert not (folder / "clips").exists()
 
 
 # Examples, and real films

@@ -433,7 +433,7 @@ def test_the_command_says_what_clips_hold(tmp_path, capsys):
     with av.open(str(folder / "film-chapters.mkv")) as container:
         assert len(container.chapters()) == 3
     assert run(*argv, "--split", "exact") == 0
-    assert not (folder / "film-chapters.mkv").exists()
+    assert (folder / "film-chapters.mkv").exists()  # of the same scenes
     assert [sum(1 for _ in decode(path)) for path in sorted((folder / "clips").iterdir())] == [30, 30, 30]
 
 
