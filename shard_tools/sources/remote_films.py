@@ -40,7 +40,7 @@ def remote_films(uri: str) -> list[SourceShard]:
             if film:
                 found[film] = _remote_tar(film, child(folder, entry.name), entry)
         films = [entry.name for entry in entries if entry.is_folder]
-        if films and (name or (not found and _holds_keyframes(child(folder, films[0])))):
+        if films and (name or (not found and any(_holds_keyframes(child(folder, film)) for film in films))):
             found = {film: _remote_folder(film, child(folder, film)) for film in films} | found
     if not found:
         raise SourceError(

@@ -153,13 +153,16 @@ def test_a_signed_address(http_port, source, packed, tmp_path):
     assert digests(tmp_path / "dst") == packed
 
 
+@pytest.mark.slow
 def test_folders_of_key_frames_are_films_whatever_the_first_holds(source, tmp_path):
     shutil.copytree(source / movienet.FRAMES_DIR, tmp_path / "films")
     folder = tmp_path / "films" / "0"
     folder.mkdir()
     (folder / "poster.jpg").write_bytes(picture())
-    with pytest.raises(SourceError, match=r"0/poster\.jpg: not a key-frame name"):
-        pack(tmp_path / "films", tmp_path / "dst")
+    with http_server(tmp_path) as port:
+        for address in (tmp_path / "films", f"http://127.0.0.1:{port}/films"):
+            with pytest.raises(SourceError, match=r"0/poster\.jpg: not a key-frame name"):
+                pack(address, tmp_path / "dst")
 
 
 # --- archives
