@@ -85,10 +85,9 @@ def scenes(
             "min_scene": min_scene or None,
             "detail": detail,
         }
-        options |= {"shots": shots, "start_timecode": start_timecode}
-        return [
-            _correct(films, corrections, out, videos, [name for name, value in options.items() if value is not None])
-        ]
+        options |= {"shots": shots}
+        conflicts = [name for name, value in options.items() if value is not None]
+        return [_correct(films, corrections, out, videos, start_timecode, conflicts)]
     from .jobs import Model, find_scenes  # here, so that `--help` does not wait for torch
 
     _check_model(checkpoint, encoder, baseline, detail, threshold, scenes)
@@ -100,7 +99,14 @@ def scenes(
     return find_scenes(films, model, out, grouping, shots, shot_detector, start_timecode, videos, engine, address)
 
 
-def _correct(films: list[str], corrections: str, out: str, videos: Videos, conflicts: list[str]) -> str:
+def _correct(
+    films: list[str],
+    corrections: str,
+    out: str,
+    videos: Videos,
+    start_timecode: str | None,
+    conflicts: list[str],
+) -> str:
     """Raises: ConfigError for options that corrections answer, or several films."""
     from .results import correct_results
 
@@ -110,7 +116,7 @@ def _correct(films: list[str], corrections: str, out: str, videos: Videos, confl
         )
     if len(films) != 1:
         raise ConfigError(f"corrections: of one film, but there are {len(films)} films; give one film at a time")
-    return correct_results(films[0], corrections, out, videos)
+    return correct_results(films[0], corrections, out, videos, start_timecode)
 
 
 def _check_model(

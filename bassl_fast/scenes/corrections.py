@@ -10,7 +10,8 @@ page of a film does. What counts in them:
     scenes       a scene is the shots from first_shot to last_shot, both included; scenes follow each other, from shot 0
                  to the last; name and note are text, "" or missing if there is none
     corrected    numbers of the shots after which a boundary was set or removed by hand, ascending; a boundary that was
-                 removed is in this list and is not the last_shot of a scene
+                 removed is in this list and is not the last_shot of a scene. It may be missing or incomplete: what
+                 differs from the results is added
 
 Everything else is what the results said, and is not read from here: start, end and time codes follow from the shots.
 """
@@ -44,17 +45,18 @@ def read_corrections(path: str | Path) -> dict[str, Any]:
         document = parse_json(Path(path).read_bytes())
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror}); give the file saved from the report") from None
-    except ValueError as error:
-        raise SourceError(f"{path}: not JSON ({error}); {_FIX}") from None
+    except ValueError:
+        raise SourceError(f"{path}: not JSON; give the file saved from the report") from None
     if reason := _fault(document):
         raise SourceError(f"{path}: {reason}; {_FIX}")
     return document
 
 
 def is_corrected(document: dict[str, Any]) -> bool:
-    """Whether the `scenes.json` of a folder holds what somebody did by hand."""
+    """Whether the `scenes.json` of a folder holds what somebody did by hand; older ones have no `by_hand`."""
     rows = document.get("scenes", ())
-    return bool(document.get("corrected") or any(row.get("name") or row.get("note") for row in rows))
+    named = any(row.get("name") or row.get("note") for row in rows)
+    return bool(document.get("by_hand") or document.get("corrected") or named)
 
 
 def check_same_film(path: str | Path, document: dict[str, Any], results: dict[str, Any]) -> None:
@@ -73,8 +75,12 @@ def check_same_film(path: str | Path, document: dict[str, Any], results: dict[st
         )
 
 
-def correct(film: FilmScenes, document: dict[str, Any]) -> FilmScenes:
-    """The film with scenes, names and notes of checked corrections; see `read_corrections`, `check_same_film`."""
+def correct(film: FilmScenes, document: dict[str, Any], results: dict[str, Any] | None = None) -> FilmScenes:
+    """The film with scenes, names and notes of checked corrections; see `read_corrections`, `check_same_film`.
+
+    Args:
+        results: `scenes.json` that was edited; boundaries that differ from it are corrected, listed or not.
+    """
     rows = document["scenes"]
     names = {row["first_shot"]: one_line(row.get("name") or "") for row in rows}
     notes = {row["first_shot"]: plain(row.get("note") or "") for row in rows}
@@ -86,8 +92,28 @@ def correct(film: FilmScenes, document: dict[str, Any]) -> FilmScenes:
         shortest=float(document["min_scene"]),
         names={shot: name for shot, name in names.items() if name},
         notes={shot: note for shot, note in notes.items() if note},
-        corrected=frozenset(document.get("corrected", ())),
+        corrected=frozenset(document.get("corrected", ())) | (_edited(film, document, results) if results else set()),
+        by_hand=True,
     )
+
+
+def _edited(film: FilmScenes, document: dict[str, Any], results: dict[str, Any]) -> set[int]:
+    """Shots after which the scenes differ from those found: in the results, or at another threshold if it was moved.
+
+    What corrected results had found there follows from the probability, as in `editor.js`.
+    """
+    threshold, shortest = document["threshold"], document["min_scene"]
+    if (threshold, shortest) == (results["threshold"], results["min_scene"]):
+        touched = results.get("corrected", ())
+        found = _ends(results).difference(touched)
+        found |= {shot for shot in touched if film.shots[shot].probability >= threshold}
+    else:
+        found = set(film.regrouped(threshold, "", shortest=shortest).ends)
+    return _ends(document) ^ found
+
+
+def _ends(document: dict[str, Any]) -> set[int]:
+    return {row["last_shot"] for row in document["scenes"][:-1]}
 
 
 def one_line(text: str) -> str:

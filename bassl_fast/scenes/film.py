@@ -86,6 +86,7 @@ class FilmScenes:
         method: the model that gave the probabilities, for people.
         names, notes: of scenes, by their first shot, given by hand.
         corrected: shots after which a boundary was set or removed by hand.
+        by_hand: whether somebody corrected the scenes, or took them over as they are; later runs then keep them.
         media: picture size, sound and reel of the file.
     """
 
@@ -101,6 +102,7 @@ class FilmScenes:
     names: Mapping[int, str] = field(default_factory=dict)
     notes: Mapping[int, str] = field(default_factory=dict)
     corrected: frozenset[int] = frozenset()
+    by_hand: bool = False
     media: MediaFacts = field(default_factory=MediaFacts)
 
     @property

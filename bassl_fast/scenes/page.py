@@ -109,7 +109,7 @@ def _texts(film: FilmScenes, document: str) -> dict[str, Any]:
     )
     parts = (
         lines[: place["threshold"]],
-        lines[place["threshold_from"] + 1 : place["corrected"]],
+        [*lines[place["threshold_from"] + 1 : place["by_hand"]], ' "by_hand": true,'],  # as all that a page saves
         lines[place["shots"] :],
     )
     return {
@@ -134,4 +134,4 @@ def _texts(film: FilmScenes, document: str) -> dict[str, Any]:
     }
 
 
-_CUT_AT = ("threshold", "threshold_from", "corrected", "shots")  # keys of `scenes.json` that the page writes itself
+_CUT_AT = ("threshold", "threshold_from", "by_hand", "shots")  # keys of `scenes.json` that begin its parts

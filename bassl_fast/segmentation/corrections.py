@@ -1,8 +1,8 @@
 """Scenes corrected by hand as labels: results folders of `bassl-fast scenes` -> labelled films.
 
 A results folder has key-frames and `scenes.json`. Corrections are that file after the edits, or the one that the film's
-page saves, put beside the key-frames. A film whose boundaries somebody edited is labelled as a whole: its scenes are
-the truth, also where nothing was changed.
+page saves, put beside the key-frames. A film whose boundaries somebody edited, or that was written again with
+`--corrections`, is labelled as a whole: its scenes are the truth, also where nothing was changed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def corrected_films(root: str | Path) -> list[LabelledFilm]:
     films = [(folder, corrections) for folder in folders if (corrections := _corrections(folder))]
     if not films:
         raise SourceError(
-            f'{root}: none of {len(folders)} films is corrected (no scenes.json has an entry in "corrected"); edit '
+            f'{root}: none of {len(folders)} films is corrected (no scenes.json has "by_hand": true); edit '
             "boundaries in the page of a film and put what it saves beside its key-frames"
         )
     return [_labelled(folder, *corrections) for folder, corrections in films]
@@ -61,7 +61,7 @@ def _corrections(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             document = parse_json(path.read_bytes())
         except (OSError, ValueError) as error:
             raise SourceError(f"{path}: cannot be read as JSON ({error}); {_FIX}") from None
-        if not isinstance(document, dict) or not document.get("corrected"):
+        if not isinstance(document, dict) or not (document.get("by_hand") or document.get("corrected")):
             continue
         try:
             ends = tuple(int(row["last_shot"]) for row in document["scenes"])

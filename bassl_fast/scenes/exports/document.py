@@ -40,6 +40,7 @@ def scenes_json(film: FilmScenes, made_by: dict[str, Any], asked: dict[str, Any]
         "min_scene": film.shortest,
         "made_by": made_by,
         "asked": asked,
+        "by_hand": film.by_hand,
         "corrected": sorted(film.corrected),
         "scenes": [dict(zip(COLUMNS, scene_row(scene, film), strict=True)) for scene in film.scenes],
         "shots": [

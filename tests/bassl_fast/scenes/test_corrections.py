@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bassl_fast import cli
 from bassl_fast.scenes import detector, exports
-from bassl_fast.scenes.corrections import check_same_film, correct, one_line, plain, read_corrections
+from bassl_fast.scenes.corrections import check_same_film, correct, is_corrected, one_line, plain, read_corrections
+from bassl_fast.scenes.jobs import _summary
+from bassl_fast.segmentation.corrections import corrected_films
 from shard_tools.errors import SourceError
 from tests.films import digests
 from tests.refused import refused
@@ -66,6 +69,40 @@ def test_a_film_takes_scenes_names_and_notes(found: dict, tmp_path: Path):
     assert correct(made, again) == after
 
 
+def without(document: dict, *keys: str) -> dict:
+    return {key: value for key, value in document.items() if key not in keys}
+
+
+def test_boundaries_that_differ_from_the_results_are_corrected_listed_or_not(found: dict):
+    made = film([0.1, 0.9, 0.2, 0.8, 0.3])  # found: scenes end at shots 1 and 3
+    by_text = without(edited(found, [1, 2], NAMES), "corrected", "by_hand")
+    after = correct(made, by_text, found)
+    assert (after.ends, after.corrected, after.by_hand) == ((1, 2), {2, 3}, True)
+    assert correct(made, {**by_text, "corrected": [0, 2]}, found).corrected == {0, 2, 3}
+    again = json.loads(exports.scenes_json(after, {}, {}))
+    assert correct(made, again, again) == after
+    undone = edited(again, [1, 3], NAMES)  # a correction that is taken back is none
+    assert correct(made, {**undone, "corrected": []}, again).corrected == set()
+
+
+def test_another_threshold_is_taken_over_and_its_boundaries_are_not_edits(found: dict):
+    made = film([0.1, 0.9, 0.2, 0.8, 0.3])
+    slid = {**edited(found, [1, 2, 3], ["", "", "", ""]), "threshold": 0.2, "corrected": []}
+    after = correct(made, slid, found)
+    assert (after.ends, after.corrected) == ((1, 2, 3), set())
+    assert is_corrected(json.loads(exports.scenes_json(after, {}, {})))
+    assert correct(made, {**edited(slid, [1, 3], ["", "", ""]), "corrected": []}, found).corrected == {2}
+
+
+def test_what_counts_as_corrected(found: dict):
+    assert not is_corrected(found)
+    assert not is_corrected(without(found, "corrected", "by_hand"))
+    assert is_corrected({**found, "by_hand": True})
+    older = without(found, "by_hand")
+    assert is_corrected({**older, "corrected": [1]})
+    assert is_corrected({**older, "scenes": [{**found["scenes"][0], "name": "At night"}, *found["scenes"][1:]]})
+
+
 def test_names_are_one_line_and_notes_are_plain_text():
     assert one_line("\u00a0a \r\n\tb\u2028c\x00\x7f ") == "a b c"
     assert one_line("half \ud800") == "half \ufffd"
@@ -99,8 +136,10 @@ def test_what_is_wrong_with_corrections_is_said_in_a_line(found: dict, tmp_path:
 
 def test_files_that_are_none(tmp_path: Path):
     (tmp_path / "c.json").write_bytes(b"\xff{")
+    (tmp_path / "film.mp4").write_bytes(b"\0\0\0 ftypisom")
     for path, said in (
-        (tmp_path / "c.json", "not JSON"),
+        (tmp_path / "c.json", "c.json: not JSON; give the file saved from the report"),
+        (tmp_path / "film.mp4", "film.mp4: not JSON; give the file saved from the report"),
         (tmp_path / "none.json", "cannot be read"),
         (tmp_path, "cannot"),
     ):
@@ -118,6 +157,15 @@ def test_corrections_of_another_film_or_of_other_shots(found: dict):
 
 
 # The command
+
+
+def test_the_summary_says_where_damage_is_listed():
+    made = film([0.1, 0.9])
+    made = replace(made, shots=(made.shots[0], replace(made.shots[1], damaged=26)))
+    said = _summary(made, "out/film/report.html", False)
+    assert "26 packets or pictures of film.mp4 are damaged; scenes.json says in which shots" in said
+    assert "by hand" not in said
+    assert "by hand" in _summary(replace(made, by_hand=True), "out/film/report.html", False)
 
 
 @pytest.fixture
@@ -157,16 +205,17 @@ def test_what_was_corrected_is_kept_by_later_runs(results: Path, tmp_path: Path,
     for options in (["--scenes", "2"], ["--threshold", "0.1"], ["--min-scene", "2"]):
         assert scenes(film_path, "--baseline", *options, "--out", out) == 0
         said = capsys.readouterr().out
-        assert f"kept as corrected by hand; delete {results} to find its scenes again" in said
+        assert "kept as corrected by hand" in said
+        assert f"delete {results} to" in said
         assert digests(results) == whole
     assert scenes(film_path, "--baseline", "--split", "copy", "--out", out) == 0
     assert len(list((results / "clips").iterdir())) == 3
     assert [row["name"] for row in document_of(results)["scenes"]] == NAMES
     said = refused(capsys, "scenes", film_path, "--out", out)
     assert "holds scenes corrected by hand" in said
-    assert "delete it to lose the corrections" in said
+    assert "delete it to lose" in said
     draw_video(film_path, [24, 24])
-    assert "changed since its scenes were found" in refused(
+    assert "another film than the results are of" in refused(
         capsys, "scenes", film_path, "--corrections", corrections, "--out", out
     )
     assert [row["name"] for row in document_of(results)["scenes"]] == NAMES
@@ -174,6 +223,47 @@ def test_what_was_corrected_is_kept_by_later_runs(results: Path, tmp_path: Path,
     assert "no results of this film yet" in refused(
         capsys, "scenes", film_path, "--corrections", corrections, "--out", out
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threshold", [None, 0.0], ids=["text editor", "slider"])
+def test_scenes_without_a_list_of_corrections_are_kept_too(results: Path, tmp_path: Path, capsys, threshold):
+    film_path, out = tmp_path / "film.mp4", tmp_path / "out"
+    document = document_of(results)
+    (end,) = (row["last_shot"] for row in document["scenes"][:-1])
+    ends = [end - 1 or 2] if threshold is None else [0, 1, 2]
+    changed = without(edited(document, ends, [""] * (len(ends) + 1)), "corrected", "by_hand")
+    changed |= {} if threshold is None else {"threshold": threshold, "threshold_from": "chosen in the report"}
+    assert scenes(film_path, "--corrections", write(tmp_path / "c.json", changed), "--out", out) == 0
+    edits = "2 edited boundaries" if threshold is None else "0 edited boundaries"
+    assert edits in capsys.readouterr().out
+    assert scenes(film_path, "--baseline", "--scenes", "2", "--out", out) == 0
+    assert "kept as corrected by hand" in capsys.readouterr().out
+    after = document_of(results)
+    assert [row["last_shot"] for row in after["scenes"][:-1]] == ends
+    assert after["by_hand"] is True
+    assert [one.name for one in corrected_films(out)] == ["film"]
+
+
+@pytest.mark.slow
+def test_corrections_take_a_start_timecode(results: Path, tmp_path: Path, capsys):
+    argv = [tmp_path / "film.mp4", "--corrections", write(tmp_path / "c.json", document_of(results))]
+    argv += ["--out", tmp_path / "out", "--start_timecode"]
+    sheet = (results / "sheets" / "scene-001.jpg").read_bytes()
+    assert scenes(*argv, "01:00:00:00") == 0
+    after = document_of(results)
+    assert (after["start_timecode"], after["asked"]["start_timecode"]) == ("01:00:00:00", "01:00:00:00")
+    assert after["scenes"][0]["start_timecode"] == "01:00:00:00"
+    assert (results / "sheets" / "scene-001.jpg").read_bytes() != sheet
+    assert "time code 'soon': not hh:mm:ss:ff" in refused(capsys, "scenes", *argv, "soon")
+
+
+@pytest.mark.slow
+def test_a_film_whose_name_differs_in_case_is_named(results: Path, tmp_path: Path, capsys):
+    corrections = write(tmp_path / "c.json", {**document_of(results), "film": "Film"})
+    said = refused(capsys, "scenes", tmp_path / "film.mp4", "--corrections", corrections, "--out", tmp_path / "out")
+    assert "Film: no results of this film yet (" in said
+    assert "c.json says 'Film', the film given is 'film'); run without --corrections first" in said
 
 
 @pytest.mark.slow

@@ -11,12 +11,13 @@ from fractions import Fraction
 import av
 import opentimelineio
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from bassl_fast.scenes import exports
 from bassl_fast.scenes.film import FilmScenes
 from bassl_fast.scenes.sheet import contact_sheets
 from shard_tools.video.facts import MediaFacts
+from shard_tools.video.timing import Timing
 from tests.films import picture
 
 from .test_film import film
@@ -107,10 +108,26 @@ def test_a_contact_sheet_holds_every_shot(shots, size):
     scene = film([0.1] * shots).scenes[0]
     for shot in scene.shots:
         object.__setattr__(shot, "keyframes", (b"", picture(shot.number, (320, 214)), b""))
-    ((name, jpeg),) = contact_sheets(scene)
+    ((name, jpeg),) = contact_sheets(scene, Timing(Fraction(24)))
     with Image.open(io.BytesIO(jpeg)) as sheet:
         assert (name, sheet.format, sheet.width) == ("scene-001.jpg", "JPEG", size[0])
         assert sheet.height == 30 + -(-shots // (shots if shots <= 4 else max(4, -(-(shots**0.5) // 1)))) * (160 + 22)
+
+
+def test_a_contact_sheet_shows_time_codes_of_the_film_and_no_name():
+    """A name may be in letters that the font lacks."""
+    made = film([0.1] * 4)
+    for shot in made.shots:
+        object.__setattr__(shot, "keyframes", (_grey(shot.number),))
+    (plain,) = contact_sheets(made.scenes[0], made.timing)
+    assert list(contact_sheets(replace(made, names={0: "B\u00e4ren"}).scenes[0], made.timing)) == [plain]
+    ((_, later),) = contact_sheets(made.scenes[0], made.timing.starting_at("01:00:00:00"))
+    changed = ImageChops.difference(*(Image.open(io.BytesIO(jpeg)).convert("L") for jpeg in (plain[1], later)))
+    changed = changed.point(lambda value: 255 * (value > 60))
+    _, top, right, bottom = changed.getbbox()
+    assert top < 22  # the title
+    assert bottom > 200  # and the shots
+    assert right > 3 * 248  # of each
 
 
 def test_contact_sheets_of_a_long_scene_are_pages_that_hold_every_shot():
@@ -118,7 +135,7 @@ def test_contact_sheets_of_a_long_scene_are_pages_that_hold_every_shot():
     for shot in scene.shots:
         object.__setattr__(shot, "keyframes", (_grey(shot.number),))
     found = {}
-    for name, jpeg in contact_sheets(scene):
+    for name, jpeg in contact_sheets(scene, Timing(Fraction(24))):
         with Image.open(io.BytesIO(jpeg)) as sheet:
             found[name] = sheet.size
             page, columns = int(name[-5]), (sheet.width - 8) // 248

@@ -64,6 +64,13 @@ def test_scenes_and_keyframes_become_labels_and_features(tmp_path: Path):
     assert [one.name for one in corrected_films(tmp_path / "a")] == ["a"]  # a single results folder
 
 
+def test_a_film_that_was_taken_over_as_it_is_counts(tmp_path: Path):
+    document = write_result(tmp_path / "a", 0, corrected=False)
+    write_result(tmp_path / "b", 1, corrected=False)
+    (tmp_path / "a" / "scenes.json").write_text(json.dumps({**document, "by_hand": True}))
+    assert [one.name for one in corrected_films(tmp_path)] == ["a"]
+
+
 def test_what_the_page_saves_is_put_beside_the_keyframes(tmp_path: Path):
     document = write_result(tmp_path / "a", 0, corrected=False)
     document["scenes"] = [{"first_shot": 0, "last_shot": 1}, {"first_shot": 2, "last_shot": len(document["shots"]) - 1}]
@@ -155,7 +162,7 @@ def test_what_cannot_be_learnt_from_is_one_line(tmp_path: Path, capsys: pytest.C
     (tmp_path / "empty").mkdir()
     assert "no such folder" in said(tmp_path / "none")
     assert "empty: has no results of `bassl-fast scenes`" in said(tmp_path / "empty")
-    assert 'plain: none of 1 films is corrected (no scenes.json has an entry in "corrected")' in said(
+    assert 'plain: none of 1 films is corrected (no scenes.json has "by_hand": true)' in said(
         spoilt("plain", corrected=[])
     )
     whole = [{"first_shot": 0, "last_shot": 99}]
