@@ -162,7 +162,7 @@ class BaSSL(Method):
         center = self.radius
         own = first == first[:, center, None]
         other = ~own
-        own = own.index_fill(1, torch.tensor([center], device=own.device), False)
+        own = own & (torch.arange(own.shape[1], device=own.device) != center)
         pairs = [
             torch.cat([z[:, center], z[rows, pick(group, u)]], -1) for group, u in ((own, u_own), (other, u_other))
         ]
@@ -173,7 +173,7 @@ class BaSSL(Method):
         """Classify the pseudo-boundary and one other shot: boundary or not (section 3.3.3)."""
         rows = torch.arange(len(contextual), device=contextual.device)
         others = torch.ones(contextual.shape[:2], dtype=torch.bool, device=contextual.device)
-        others[rows, boundary] = False
+        others.scatter_(1, boundary[:, None], False)
         shots = torch.cat([contextual[rows, boundary], contextual[rows, pick(others, u)]])
         labels = torch.cat([torch.ones_like(rows), torch.zeros_like(rows)])
         return F.cross_entropy(self.head_pp(shots).float(), labels)

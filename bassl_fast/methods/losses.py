@@ -39,7 +39,7 @@ def shotcol(sparse: Tensor, dense: Tensor, temperature: float = 0.1) -> Tensor:
     centre, rows = dense.shape[1] // 2, torch.arange(len(dense), device=dense.device)
     with torch.no_grad(), torch.autocast(dense.device.type, enabled=False):
         cosine = torch.einsum("bd,btd->bt", dense[:, centre], dense)
-        cosine[:, centre] = -torch.inf
+        cosine[:, centre].fill_(-torch.inf)
     return info_nce(sparse, dense[rows, cosine.argmax(1)], temperature)
 
 

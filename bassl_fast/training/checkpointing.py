@@ -43,6 +43,8 @@ class Saver(Callback):
         # Lightning has installed its own handler by now, and restores the earlier one at the end.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._end)
+        # It would tell all processes, by way of their GPUs, in every step, of a signal that only we receive.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
 
     def _end(self, *_: Any) -> None:
         self._terminated = True
@@ -59,6 +61,10 @@ class Saver(Callback):
             self._saved_at = time.monotonic()
         if self.ended:
             trainer.should_stop = True
+
+
+def _nothing() -> None:
+    pass
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from itertools import chain
@@ -15,12 +14,13 @@ from torch import Tensor
 from bassl_fast.encoders import Encoder
 from bassl_fast.methods import Method
 from bassl_fast.runtime.cores import bind_to_gpu
-from bassl_fast.runtime.distributed import gather_objects, total
+from bassl_fast.runtime.distributed import gather_objects
 from pipelines import rng
 from pipelines.loader import WindowLoader
 from shard_tools.errors import TrainingError
 
 from .accumulate import MicroBatches
+from .late import StepLosses
 from .optim import build_optimiser
 from .options import Optimiser
 
@@ -39,6 +39,7 @@ class Pretraining(pl.LightningModule):
 
     Attributes:
         waited, computed: seconds that the last step waited for data, and computed.
+        shown: the last losses and times that were read.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class Pretraining(pl.LightningModule):
         self._global_batch, self._seed, self._facts = global_batch, seed, facts
         self._data_state: dict[str, int] | None = None
         self._batches: MicroBatches | None = None
-        # Of the current step: losses of its micro-batches, and when it began.
-        self._losses: list[dict[str, float]] = []
+        self.shown: dict[str, float] = {}
+        # Losses of the current step, and of the one before until they are read; when the current step began.
+        self._losses: StepLosses | None = None
+        self._unread: StepLosses | None = None
         self._began = self.waited = self.computed = 0.0
         self._idle_since: float | None = None
-        self._warm = False
+        self._warm, self._images = False, 0
 
     def configure_optimizers(self) -> dict:
         return build_optimiser(self._optimiser, self, self._global_batch, self._facts["total_steps"])
@@ -99,7 +102,8 @@ class Pretraining(pl.LightningModule):
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         micro_batch, now = batch_idx % self.trainer.accumulate_grad_batches, time.perf_counter()
         if micro_batch == 0:
-            self._losses, self.waited, self._began = [], 0.0, now
+            self._losses, self.waited, self._began = None, 0.0, now
+            self._images = self._global_batch * _images(batch)
         if self._idle_since is not None:
             self.waited += now - self._idle_since
         draw = rng.generator(self._seed, rng.MODEL, self.global_step, (micro_batch << 32) + self.global_rank)
@@ -107,24 +111,37 @@ class Pretraining(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         losses = self.method(self.method.embed(self.encoder, batch), batch)
-        loss = sum(losses.values())
-        means = total(torch.stack([value.double() for value in losses.values()])) / self.trainer.world_size
-        self._losses.append(dict(zip(losses, means.tolist(), strict=True)))
-        if not all(map(math.isfinite, self._losses[-1].values())):
-            self._refuse(bool(torch.isfinite(loss)), batch["film"])
-        if self.ends_step(batch_idx):
-            step = {name: sum(part[name] for part in self._losses) / len(self._losses) for name in losses}
-            self.log_dict({f"loss/{name}": value for name, value in step.items()})
-            self.log("loss", sum(step.values()), prog_bar=True)
-        return loss
+        if self._losses is None:
+            self._losses = StepLosses(self.global_step, tuple(losses))
+        self._losses.add(losses, batch["film"])
+        self.read_losses()  # of the step before: this one's forward pass is launched
+        return sum(losses.values())
 
-    def _refuse(self, mine_is_finite: bool, films: Tensor) -> None:
+    def read_losses(self) -> None:
+        """Read the losses of the last whole step, if they are not read yet; called by all processes at once.
+
+        Raises:
+            TrainingError: one is not finite, on whichever process.
+        """
+        step, self._unread = self._unread, None
+        if step is None:
+            return
+        if (at := step.broken()) is not None:
+            self._refuse(step, at)
+        self.shown = step.means() | step.numbers
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # a connector of Lightning's sets it
+        if (step.step + 1) % every == 0:
+            for logger in self.trainer.loggers:
+                logger.log_metrics(self.shown | {"epoch": self.trainer.current_epoch}, step=step.step)
+                logger.save()
+
+    def _refuse(self, step: StepLosses, micro_batch: int) -> None:
         """Raise on every process, naming the films of those whose loss is not finite."""
         names = self._batches.index.films  # type: ignore[union-attr]
-        mine = [] if mine_is_finite else [names[film] for film in films.tolist()]
-        found = sorted(set(chain.from_iterable(gather_objects(mine))))
+        films = [] if step.mine_is_finite(micro_batch) else step.films[micro_batch].tolist()
+        found = sorted(set(chain.from_iterable(gather_objects([names[film] for film in films]))))
         raise TrainingError(
-            f"loss is {sum(self._losses[-1].values())} at step {self.global_step} (films {', '.join(found)}); "
+            f"loss is {step.sum_of(micro_batch)} at step {step.step} (films {', '.join(found)}); "
             "lower optimiser.lr or set training.precision 32-true"
         )
 
@@ -133,19 +150,25 @@ class Pretraining(pl.LightningModule):
         # Not in `on_train_batch_end`: callbacks have saved the checkpoint by then.
         self.method.after_step(self.encoder, self.global_step, self._facts["total_steps"])
         self.computed = time.perf_counter() - self._began
+        assert self._losses is not None, "a step has losses"
+        if self._warm:  # the first step also opens the data
+            whole = self.waited + self.computed
+            self._losses.numbers = {
+                "time/data": self.waited,
+                "time/step": whole,
+                "views_per_second": self._images / whole,
+            }
+        self._unread, self._warm = self._losses, True  # callbacks of this step may want to read them
 
     def on_train_batch_end(self, outputs: Any, batch: dict[str, Tensor], batch_idx: int) -> None:
-        if self.ends_step(batch_idx):
-            if self._warm:  # the first step also opens the data
-                whole = self.waited + self.computed
-                self.log("time/data", self.waited, prog_bar=True)
-                self.log("time/step", whole, prog_bar=True)
-                self.log("views_per_second", self._global_batch * _images(batch) / whole, prog_bar=True)
-            self._warm = True
         # Callbacks ran before this: their time (saving, validation) is not part of a step.
         self._idle_since = time.perf_counter()
 
+    def on_train_end(self) -> None:
+        self.read_losses()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.read_losses()  # weights of a loss that is not finite are not saved
         checkpoint |= self._facts
         checkpoint["data"] = self._data_state if self._batches is None else self._batches.state_dict()
 

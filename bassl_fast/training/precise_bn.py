@@ -36,6 +36,7 @@ class PreciseNorm(Callback):
     ) -> None:
         step = trainer.global_step
         if module.ends_step(batch_idx) and (step % self.steps == 0 or step == trainer.max_steps):
+            module.read_losses()
             loader = module.open_loader()
             loader.load_state_dict({"epoch": (step - 1) // len(loader), "step": 0})
             parts = MicroBatches(loader, trainer.accumulate_grad_batches)

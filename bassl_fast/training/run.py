@@ -286,7 +286,7 @@ def make_trainer(
     devices, nodes = training.devices or processes, training.nodes or machines
     if devices != "auto":
         launch.check_gpus(int(devices), torch.cuda.device_count())
-    bar, lines = progress_callbacks()
+    bar, lines = progress_callbacks(late=True)
     try:
         return pl.Trainer(
             accelerator="auto",

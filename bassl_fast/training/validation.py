@@ -42,6 +42,7 @@ class Measure(Callback, ABC):
     ) -> None:
         due = module.ends_step(batch_idx) and trainer.global_step % self.steps == 0
         if due and not trainer.should_stop:
+            module.read_losses()
             self.measure(trainer, module)
 
     @abstractmethod

@@ -86,10 +86,14 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_all(argv: list[str], tmp
     recipe["method"] = {"class_path": "bassl_fast.methods.BaSSL"}
     recipe["method"]["init_args"] = PRETRAIN["method"]["init_args"] | local
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    argv = [*argv, "--training.checkpoint_steps", "1"]
     done = launch(PYTHON, [*argv, "--training.devices", "2", "--out", str(tmp_path / "run")])
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert "bassl-fast: loss is nan at step 1 (films tt900000" in done.stderr
+    kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)  # that of the step before
+    assert kept["global_step"] == 1
+    assert all(rows.isfinite().all() for rows in kept["state_dict"].values())
 
 
 def same(mine: Any, theirs: Any, where: str) -> None:
