@@ -7,7 +7,8 @@
               shots as in MovieNet, log-normal film lengths
     cold      2,000 key-frames that are not in the page cache: seconds, and bytes read from the disk for each byte asked
               for, by a store and by plain memory maps
-    python    milliseconds of a step for plan, sampler, bytes and inputs, for 256 windows and for 32 of them
+    python    milliseconds of a step for plan, sampler, bytes and inputs, for 256 windows and for 32 of them, which the
+              loader's thread takes; and those that the trainer's own thread takes for `next` (bar: 2 ms)
 
 Each loader runs in its own process; the sizes take turns, round by round.
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -29,6 +31,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -242,8 +245,24 @@ def python_side(index: ShardIndex, batch: int = 256, processes: int = 8) -> dict
             "read": milliseconds(lambda: store.read(rows["frame"])),  # noqa: B023
             "inputs": milliseconds(lambda: inputs(rows, jpegs)),  # noqa: B023
         }
-        found[f"{batch // world_size} of {batch} windows"] = {**parts, "all": sum(parts.values())}
+        of_trainer = next_milliseconds(index, method, batch, world_size)
+        found[f"{batch // world_size} of {batch} windows"] = {
+            **parts,
+            "all": sum(parts.values()),
+            "next, trainer's thread": of_trainer,
+        }
     return found
+
+
+def next_milliseconds(index: ShardIndex, method: Any, batch: int, world_size: int, steps: int = 3) -> float:
+    """Median CPU time of the calling thread for the next batch; of small views, as their pixels are not its work."""
+    loader = WindowLoader(index, index.select(None), method.sample, 32, global_batch=batch, world_size=world_size)
+    batches, spent = itertools.chain.from_iterable(itertools.repeat(loader)), []
+    for _ in range(steps + 1):
+        started = time.thread_time()
+        next(batches)
+        spent.append(time.thread_time() - started)
+    return 1e3 * median(spent[1:])
 
 
 def main() -> None:
@@ -253,6 +272,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--steps", type=int, default=40, help=f"steps of {BATCH} windows a round (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of DALI (%(default)s)")
+    parser.add_argument("--windows", type=int, default=256, help="windows a step of the table python (%(default)s)")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--plot", type=Path, help="draw the figures by number of films, as SVG")
     parser.add_argument("--use", help=argparse.SUPPRESS)
@@ -271,7 +291,7 @@ def main() -> None:
         result["order"] = {str(samples): ordering(samples) for samples in (1_600_000, 15_000_000, 100_000_000)}
         result["pools"] = pooling()
         result["cold"] = cold(index, root / "cold", args.rounds)
-        result["python"] = python_side(ShardIndex.open(roots[min(1000, max(args.films))]))
+        result["python"] = python_side(ShardIndex.open(roots[min(1000, max(args.films))]), args.windows)
     for table, rows in result.items():
         print(f"{table:28s}" + "".join(f"{name:>21s}" for name in next(iter(rows.values()))))
         for row, figures in rows.items():

@@ -115,11 +115,30 @@ def test_finetune(run: Run, tmp_path: Path):
 
 
 def test_gpu_on_a_cpu(run: Run, shards: Path, tmp_path: Path):
-    sizes = ["--windows", 2, "--size", 32, "--depth", 18, "--threads", 1, "--prefetch", 1, 2, "--steps", 1]
-    run("gpu", "--device", "cpu", "--shards", shards, *sizes, "--rounds", 1, "--out", tmp_path / "out.json")
+    sizes = ["--windows", 2, "--size", 32, "--depth", 18, "--threads", 1, "--prefetch", 1, 2, "--methods", "instance"]
+    steps = ["--steps", 2, "--warm_up", 1]
+    run("gpu", "--device", "cpu", "--shards", shards, *sizes, *steps, "--out", tmp_path / "out.json")
     report = read(tmp_path / "out.json", "gpu")
-    assert [(row["place"], row["prefetch"]) for row in report["loader"]] == [("cpu", 1), ("cpu", 2)]
-    assert report["training"]["views_per_s"] > 0
+    assert [(row["decoder"], row["prefetch"]) for row in report["loader"]] == [("cpu", 1), ("cpu", 2)]
+    resident, loaded = report["training"]
+    assert resident["views"] == "resident"
+    assert loaded["of_resident"] == loaded["views_per_s"] / resident["views_per_s"] > 0
+    assert not report["left_out"]
+    run("gpu", "--device", "cpu", "--shards", shards, *sizes, "--minutes", 0, "--out", tmp_path / "out.json")
+    assert len(read(tmp_path / "out.json", "gpu")["left_out"]) == 4
+
+
+def test_costs_of_a_gpu(run: Run, tmp_path: Path):
+    report = {
+        "machine": {"gpu": "NVIDIA H200", "cpu": "x", "cores": 16, "date": "2026-01-01T00:00"},
+        "settings": {"depth": 50},
+    }
+    report |= {"loader": [{"views_per_s": 10.0}, {"error": "x"}, {"views_per_s": 20.0}]}
+    report |= {"training": [{"method": "bassl", "views": "resident", "views_per_s": 4.0}]}
+    (tmp_path / "gpu.json").write_text(json.dumps(report))
+    run("costs", tmp_path, "--out", tmp_path / "costs.json")
+    costs = json.loads((tmp_path / "costs.json").read_text())
+    assert (costs["views h200"]["value"], costs["train resnet50 h200"]["value"]) == (20.0, 0.25)
 
 
 def test_knn(run: Run, tmp_path: Path):
@@ -171,7 +190,7 @@ def test_quality(run: Run, tmp_path: Path):
 
 
 def test_scale(run: Run, tmp_path: Path):
-    sizes = ["--films", 2, "--shots", 40, "--steps", 1, "--threads", 1]
+    sizes = ["--films", 2, "--shots", 40, "--steps", 1, "--threads", 1, "--windows", 8]
     out = ["--out", tmp_path / "out.json", "--plot", tmp_path / "plot.svg"]
     run("scale", *sizes, "--rounds", 1, *out)
     report = read(tmp_path / "out.json", "scale")
