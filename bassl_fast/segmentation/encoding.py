@@ -32,7 +32,7 @@ from bassl_fast.runtime import engines, hardware
 from pipelines.loader import FilmLoader
 from pipelines.views import TestViews
 from shard_tools.errors import ConfigError, FeatureError, ShardError, masked
-from shard_tools.shards.format import FILMS, MANIFEST, SEQUENCES, SHOTS, npy_bytes
+from shard_tools.shards.format import FILMS, SEQUENCES, SHOTS, npy_bytes
 from shard_tools.shards.index import ShardIndex
 from shard_tools.storage.output import Place, open_place
 from shard_tools.storage.remote import absolute, is_remote
@@ -71,7 +71,7 @@ def encode_films(
         "checkpoint": COLOURS if model is None else masked(checkpoint.absolute(pretrained)),
         "checkpoint_sha256": COLOURS if model is None else checkpoint.sha256(pretrained),
         "shards": masked(where),
-        "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
+        "manifest_sha256": index.digest(),
         "transform": {**({} if model is None else plain_views(model.views)), "split": split},
     }
     with _processes() as (rank, world), engines.cluster(engine, address, gpu=model is not None) as each:

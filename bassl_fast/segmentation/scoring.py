@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from bassl_fast.checkpoints.checkpoint import sha256
 from bassl_fast.metrics import scenes as metrics
 from bassl_fast.metrics.scenes import FilmScores
 from bassl_fast.report.page import FilmPage, write_report
@@ -19,7 +18,6 @@ from bassl_fast.runtime.run_folder import RunFolder, files, folder_of
 from pipelines.store import Store
 from shard_tools import plugins
 from shard_tools.errors import ConfigError, FeatureError, RemoteError, ShardError, masked
-from shard_tools.shards.format import MANIFEST
 from shard_tools.shards.index import ShardIndex
 from shard_tools.storage.atomic import write_atomically
 from shard_tools.storage.cache import local_file
@@ -144,7 +142,7 @@ def film_pages(
         if provenance["shards"] is None:
             raise ShardError("the features were imported, so their shards are not known")
         index = ShardIndex.open(provenance["shards"])
-        if sha256(index.root / MANIFEST) != provenance["manifest_sha256"]:
+        if index.digest() != provenance["manifest_sha256"]:
             raise ShardError(f"{index.address}: packed again after the features were extracted; extract them again")
     except (ShardError, RemoteError) as error:
         print(f"report without thumbnails: {error}")

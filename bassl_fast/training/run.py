@@ -42,7 +42,7 @@ from shard_tools.errors import (
     TrainingError,
     masked,
 )
-from shard_tools.shards.format import FILMS, MANIFEST
+from shard_tools.shards.format import FILMS
 from shard_tools.shards.index import ShardIndex
 from shard_tools.storage.atomic import write_atomically
 from shard_tools.storage.cache import local_file
@@ -95,7 +95,7 @@ def run_training(
         "resume": _shared(data, optimiser, training, seed),
         "recipe": recipe or {},
         "total_steps": training.epochs * plan.steps if training.steps is None else training.steps,
-        "manifest_sha256": checkpoint.sha256(index.root / MANIFEST),
+        "manifest_sha256": index.digest(),
         "restarts": 0,
     }
     if resume and _is_finished(last, facts, index):

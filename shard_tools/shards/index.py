@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -151,6 +153,12 @@ class ShardIndex:
             for fault in index.shard_faults():
                 raise ShardError(fault)
         return index
+
+    def digest(self) -> str:
+        """SHA-256 by which checkpoints and features know the set: of the manifest as it was before it had a report."""
+        manifest = parse_json((self.root / MANIFEST).read_text(encoding="utf-8"))
+        known = {name: entry for name, entry in manifest.items() if name not in ("completeness", "sha256")}
+        return hashlib.sha256((json.dumps(known, indent=1, ensure_ascii=False) + "\n").encode()).hexdigest()
 
     def _check(self) -> None:
         mixed = "files of two packs are mixed here, pack again"
