@@ -114,7 +114,8 @@ def test_pack_and_verify_on_a_cluster_that_loses_a_node(nodes: Cluster, tmp_path
     ray_ = ["--engine", "ray", "--address", nodes.address]
     counts = "(16 films, 2400 shots, 7200 key-frames, 2400 shots labelled)"
     killer = kill_at_work(nodes)
-    assert output("pack", source, shards, *ray_) == f"shards: {shards} {counts}\n"
+    annotated = "annotated: train 15 of 15 films, 2250 of 2250 shots; test 1 of 1 films, 150 of 150 shots"
+    assert output("pack", source, shards, *ray_) == f"{annotated}\nshards: {shards} {counts}\n"
     killer.join(1)
     assert not killer.is_alive()
     assert digests(shards) == packed_by([], source, tmp_path / "local")
