@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import IO, Any
@@ -17,21 +17,29 @@ class KeyframeStore:
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="bassl-fast-")  # noqa: SIM115  # closed when unused
         self._size = 0
 
-    def add(self, jpegs: Iterable[bytes]) -> StoredKeyframes:
+    def add(self, jpegs: Iterable[bytes]) -> Keyframes:
         """Write the key-frames of a shot."""
         jpegs = tuple(jpegs)
         bounds = tuple(accumulate(map(len, jpegs), initial=self._size))
         self._file.write(b"".join(jpegs))
         self._file.flush()
         self._size = bounds[-1]
-        return StoredKeyframes(self._file, bounds)
+        return Keyframes(self._read, pairwise(bounds))
+
+    def _read(self, span: tuple[int, int]) -> bytes:
+        return os.pread(self._file.fileno(), span[1] - span[0], span[0])
 
 
-class _Keyframes(Sequence[bytes]):
-    """JPEG bytes of the key-frames of a shot, read when asked for; compared by content, and pickled as a tuple."""
+class Keyframes(Sequence[bytes]):
+    """JPEG bytes of the key-frames of a shot, read when asked for; compared by content, and pickled as a tuple.
 
-    def __init__(self, places: Iterable[Any]) -> None:
-        self._places = tuple(places)
+    Args:
+        read: a place to the bytes there.
+        places: one for each key-frame.
+    """
+
+    def __init__(self, read: Callable[[Any], bytes], places: Iterable[Any]) -> None:
+        self._read, self._places = read, tuple(places)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -39,9 +47,6 @@ class _Keyframes(Sequence[bytes]):
     def __getitem__(self, index: Any) -> Any:
         chosen = self._places[index]
         return tuple(map(self._read, chosen)) if isinstance(index, slice) else self._read(chosen)
-
-    def _read(self, place: Any) -> bytes:
-        raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(other)
@@ -53,19 +58,6 @@ class _Keyframes(Sequence[bytes]):
         return tuple, (tuple(self),)
 
 
-class StoredKeyframes(_Keyframes):
-    """In the file of a `KeyframeStore`, between these bounds."""
-
-    def __init__(self, file: IO[bytes], bounds: tuple[int, ...]) -> None:
-        super().__init__(pairwise(bounds))
-        self._file = file
-
-    def _read(self, place: tuple[int, int]) -> bytes:
-        return os.pread(self._file.fileno(), place[1] - place[0], place[0])
-
-
-class KeyframeFiles(_Keyframes):
-    """Each in a file of its own."""
-
-    def _read(self, place: Path) -> bytes:
-        return place.read_bytes()
+def keyframe_files(paths: Iterable[Path]) -> Keyframes:
+    """Key-frames that are each in a file of their own."""
+    return Keyframes(Path.read_bytes, paths)

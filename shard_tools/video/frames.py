@@ -101,7 +101,7 @@ def decode(film: Path | str, progress: Progress | None = None) -> Iterator[Shown
             else:
                 start = held.end if time is None else time - offset
                 if start < held.start - BACK or start > held.end + gap:
-                    offset = (time or 0.0) - held.end  # the clock was set anew
+                    offset = (time or 0.0) - held.end  # the clock was set again
                     start = held.end
                 start = start if start > held.start else held.end
                 yield _ended(held, start, progress)

@@ -13,7 +13,7 @@ from shard_tools.video.facts import MediaFacts
 from shard_tools.video.timing import Timing, nominal_rate
 
 from ..film import FilmScenes, SceneShot
-from ..keyframe_store import KeyframeFiles
+from ..keyframe_store import keyframe_files
 from .tables import COLUMNS, scene_row
 
 KEYFRAMES = "keyframes"  # folder of the key-frames, named as in MovieNet
@@ -73,7 +73,7 @@ def read_film(folder: Path, document: dict[str, Any]) -> FilmScenes:
         names = [keyframe_name(row["shot"], i) for i in range(KEYFRAMES_PER_SHOT)]
         if missing := set(names) - there:
             raise SourceError(f"{folder / KEYFRAMES / min(missing)}: is missing; delete {folder} and run again")
-        jpegs = KeyframeFiles(folder / KEYFRAMES / name for name in names)
+        jpegs = keyframe_files(folder / KEYFRAMES / name for name in names)
         span = row["start"], row["end"], row["first_frame"], row["last_frame"]
         since_kept = row.get("transition"), row.get("damaged", 0)  # not in older results
         shots.append(SceneShot(row["shot"], *span, row["probability"], jpegs, *since_kept))

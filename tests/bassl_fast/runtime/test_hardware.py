@@ -51,7 +51,7 @@ def test_a_gpu_that_torch_cannot_use_is_refused_with_the_fix(driver: str, wheel:
     assert all(part in found for part in (*says, "CUDA_VISIBLE_DEVICES=")), found
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="torch uses the GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU that torch can use")
 @pytest.mark.parametrize("visible", [None, "", "-1", "0"])
 def test_training_stops_unless_the_gpu_was_hidden(
     visible: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
