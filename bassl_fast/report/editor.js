@@ -5,7 +5,7 @@
 
 const STORE = "bassl-fast scenes "; // before the key of a film, in the storage of the browser
 
-// As `corrections.one_line` and `corrections.plain`.
+// As `text.single_line` and `text.plain` of bassl_fast.scenes.
 const BLANKS = /[\x00-\x20\x7f-\xa0\u2028\u2029]+/g, CONTROLS = /[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]+/g;
 const wellFormed = (text) => text.toWellFormed?.() ?? text;
 const oneLine = (text) => wellFormed(text).replace(BLANKS, " ").replace(/^ +| +$/g, "");

@@ -108,7 +108,7 @@ def _correct(
     conflicts: list[str],
 ) -> str:
     """Raises: ConfigError for options that corrections answer, or several films."""
-    from .results import correct_results
+    from .corrections import correct_results
 
     if conflicts:
         raise ConfigError(

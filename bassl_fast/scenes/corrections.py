@@ -18,20 +18,23 @@ Everything else is what the results said, and is not read from here: start, end 
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bassl_fast.report.tables import count
+from bassl_fast.runtime.run_folder import RunFolder
 from shard_tools.errors import SourceError
+from shard_tools.storage.remote import is_remote
 from shard_tools.storage.untrusted import parse_json
 
+from . import exports
 from .film import FilmScenes
+from .results import SCENES, identity, not_written, read_earlier, write_results
+from .sources import name_of
+from .text import plain, single_line
+from .videos import Videos
 
-_BLANK = r"\x00-\x20\x7f-\xa0\u2028\u2029"  # controls and blanks; `editor.js` has the same
-_BLANKS = re.compile(f"[{_BLANK}]+")
-_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
-_SURROGATES = re.compile("[\ud800-\udfff]")  # halves of a character, which no file can hold
 _FIX = "export corrections again from the film's report"
 
 
@@ -82,7 +85,7 @@ def correct(film: FilmScenes, document: dict[str, Any], results: dict[str, Any] 
         results: `scenes.json` that was edited; boundaries that differ from it are corrected, listed or not.
     """
     rows = document["scenes"]
-    names = {row["first_shot"]: one_line(row.get("name") or "") for row in rows}
+    names = {row["first_shot"]: single_line(row.get("name") or "") for row in rows}
     notes = {row["first_shot"]: plain(row.get("note") or "") for row in rows}
     return replace(
         film,
@@ -116,19 +119,50 @@ def _ends(document: dict[str, Any]) -> set[int]:
     return {row["last_shot"] for row in document["scenes"][:-1]}
 
 
-def one_line(text: str) -> str:
-    """A name: line breaks, controls and runs of blanks become one blank.
+def correct_results(source: str, corrections: str, out: str, videos: Videos, start_timecode: str | None) -> str:
+    """Write the results of a film again with scenes corrected by hand; the folder.
 
-    >>> one_line(" At  the\\tbar,\\nnight ")
-    'At the bar, night'
+    Nothing is decoded, and the film need not be there any more.
+
+    Raises:
+        SourceError: no results of this film yet, or corrections of another one.
+        ConfigError: not a time code of this film.
     """
-    return _BLANKS.sub(" ", _SURROGATES.sub("\ufffd", text)).strip(" ")
-
-
-def plain(text: str) -> str:
-    r"""A note: it may have several lines, which end in "\n"; other controls become blanks."""
-    lines = _SURROGATES.sub("\ufffd", text).replace("\r\n", "\n").replace("\r", "\n")
-    return _CONTROLS.sub(" ", lines).strip(" \n")
+    document = read_corrections(corrections)
+    run, name = RunFolder(out), document["film"]
+    given = name_of(source)
+    if name.casefold() != given.casefold() and not name.startswith(given):  # of two films of a name, one is renamed
+        raise SourceError(f"{corrections}: corrections of {name!r}, not of {given!r}; give that film")
+    run.bring(SCENES, name)
+    run.bring("*", f"{name}/{exports.KEYFRAMES}")
+    folder = run.path / name
+    there = is_remote(source) or Path(source).exists()
+    earlier = read_earlier(folder, source if there else None)
+    if earlier is None:
+        other = f" ({corrections} says {name!r}, the film given is {given!r})" if name != given else ""
+        raise SourceError(f"{run.where(name)}: no results of this film yet{other}; run without --corrections first")
+    check_same_film(corrections, document, earlier)
+    film = correct(exports.read_film(folder, earlier), document, earlier)
+    made_by, asked = earlier["made_by"], earlier["asked"] | {"exports": sorted(exports.formats())}
+    if start_timecode is not None:
+        film, asked["start_timecode"] = replace(film, timing=film.timing.starting_at(start_timecode)), start_timecode
+    if there:
+        if made_by["film"] != identity(source):
+            raise SourceError(
+                f"{source}: another film than the results are of; find its scenes with another --out, and give the "
+                "corrections there"
+            )
+        film = replace(film, source=source)
+    written = write_results(folder, film, made_by, asked, videos, earlier, is_remote(out))
+    run.replace(name, SCENES)
+    edited = count(len(film.corrected), "edited boundary", "edited boundaries")
+    counts = f"{count(len(film.scenes), 'scene')} of {count(len(film.shots), 'shot')}, {edited}"
+    print(f"{name}: {counts}, {count(len(film.names), 'name')}\n  {run.where(f'{name}/report.html')}", flush=True)
+    for line in written.said:
+        print(f"  {line}", flush=True)
+    if written.failed:
+        raise not_written(written.failed, run.where(name))
+    return run.where(name)
 
 
 def _fault(document: Any) -> str:

@@ -12,7 +12,7 @@ from shard_tools.video.frames import Shown, decode, load_library, open_video, vi
 
 from .clip import Clip
 from .film import Scene
-from .packets import Timed, VideoIndex, timed_packets, writing
+from .packets import APART, Timed, VideoIndex, timed_packets, writing
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _TICKS = 90_000  # a second: a multiple of most frame rates
-_APART = 5  # seconds by which picture and sound of one time may be apart in a file
 _ENCODERS = {"libx264": {"crf": "18", "preset": "fast"}, "mpeg4": {"qmin": "2", "qmax": "2"}}  # the first there is
 
 
@@ -58,7 +57,7 @@ class _Others:
     def copy(self, clip: Clip, scene: Scene, until: float) -> None:
         """Write those of the clip of a scene up to `until`, in seconds of the film."""
         begin, end, now = map(self._index.clock, (scene.start, scene.end, until))
-        while self._packets and self._read < now + _APART:
+        while self._packets and self._read < now + APART:
             timed = next(self._packets, None)
             if timed is None:
                 self._packets = None

@@ -175,10 +175,3 @@ def choose_ends(
             times.insert(at, end[shot])
             insort(taken, shot)
     return taken
-
-
-def clock(seconds: float) -> str:
-    """h:mm:ss or m:ss, rounded down to whole seconds."""
-    whole = int(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from av import Packet
     from av.container import InputContainer
 
+APART = 5  # seconds by which picture and sound of one time may be apart in a file
 _SAME = -(1 << 62)  # time of a packet that has none: it follows the one before
 
 

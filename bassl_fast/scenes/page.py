@@ -20,8 +20,8 @@ from shard_tools.storage.remote import is_remote
 from .exports.edl import header, reel
 from .exports.spans import file_name
 from .exports.tables import COLUMNS
-from .exports.tables import clock as long_clock
-from .film import FilmScenes, clock
+from .film import FilmScenes
+from .text import clock, clock_ms
 
 
 class _Keyframes(Sequence[bytes]):
@@ -122,7 +122,7 @@ def _texts(film: FilmScenes, document: str) -> dict[str, Any]:
         "frame": frames,
         "milliseconds": [round(1000 * at) for at in of_file],
         "clock": list(map(clock, of_file)),
-        "long_clock": list(map(long_clock, of_file)),
+        "long_clock": list(map(clock_ms, of_file)),
         "first_frame": [shot.first for shot in shots],
         "last_frame": [shot.last for shot in shots],
         "probability": [json.dumps(shot.probability) for shot in shots],

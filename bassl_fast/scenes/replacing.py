@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 _OURS = re.compile(
@@ -22,11 +24,10 @@ def replace_folder(folder: Path, draft: Path, old: Path, ours: set[str]) -> list
     if folder.exists():
         folder.rename(old)
     try:
-        for file in sorted(path for path in old.rglob("*") if not path.is_dir() or path.is_symlink()):
-            name = file.relative_to(old).as_posix()
+        for name in sorted(_files(old)) if old.exists() else ():
             if name not in ours and not _OURS.fullmatch(name) and not (draft / name).exists():
                 (draft / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(file, draft / name, follow_symlinks=False)
+                shutil.copy2(old / name, draft / name, follow_symlinks=False)
                 kept.append(name)
         draft.rename(folder)
     except BaseException:
@@ -35,3 +36,13 @@ def replace_folder(folder: Path, draft: Path, old: Path, ours: set[str]) -> list
         raise
     shutil.rmtree(old, ignore_errors=True)
     return kept
+
+
+def _files(folder: Path, inside: str = "") -> Iterator[str]:
+    """Names of the files and links in a folder and the folders in it; `Path.rglob` takes ten times as long."""
+    with os.scandir(folder / inside) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(folder, f"{inside}{entry.name}/")
+            else:
+                yield f"{inside}{entry.name}"

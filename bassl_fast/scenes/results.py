@@ -6,26 +6,21 @@ import hashlib
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bassl_fast.report.page import earlier_blocks, write_report
-from bassl_fast.report.tables import count
-from bassl_fast.runtime.run_folder import RunFolder
 from shard_tools.annotations.movienet import keyframe_name
 from shard_tools.errors import SourceError, masked
 from shard_tools.storage.remote import attempt, filesystem, is_remote
 from shard_tools.storage.untrusted import parse_json
 
 from . import exports
-from .corrections import check_same_film, correct, read_corrections
 from .exports.tables import COLUMNS, scene_row
-from .film import FilmScenes, Scene
+from .film import FilmScenes
 from .page import film_page
 from .replacing import replace_folder
-from .sheet import contact_sheets
-from .sources import name_of
+from .sheet import draw, sheets_of, title_of
 from .videos import CLIPS, NO_VIDEOS, Videos, Written, chapters_name, write_videos
 
 SCENES = "scenes.json"  # says how the folder was made
@@ -108,9 +103,7 @@ def write_results(
                 name = f"{exports.KEYFRAMES}/{keyframe_name(shot.number, i)}"
                 if not (earlier and _link(folder / name, draft / name)):
                     (draft / name).write_bytes(shot.keyframes[i])
-        new = [scene for scene in film.scenes if not (earlier and _link_sheets(folder, draft, scene, film, earlier))]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow frees Python's lock
-            list(pool.map(lambda scene: _write_sheets(draft / "sheets", scene, film), new))
+        _write_sheets(film, draft / "sheets", folder / "sheets" if earlier else None)
         for name, text in {**exports.texts(film), SCENES: document}.items():
             (draft / name).write_text(text, encoding="utf-8")
         if earlier:
@@ -147,71 +140,22 @@ def _copy(file: str | Path, to: str | Path) -> None:
         shutil.copy2(file, to)
 
 
-def correct_results(source: str, corrections: str, out: str, videos: Videos, start_timecode: str | None) -> str:
-    """Write the results of a film again with scenes corrected by hand; the folder.
-
-    Nothing is decoded, and the film need not be there any more.
-
-    Raises:
-        SourceError: no results of this film yet, or corrections of another one.
-        ConfigError: not a time code of this film.
-    """
-    document = read_corrections(corrections)
-    run, name = RunFolder(out), document["film"]
-    given = name_of(source)
-    if name.casefold() != given.casefold() and not name.startswith(given):  # of two films of a name, one is renamed
-        raise SourceError(f"{corrections}: corrections of {name!r}, not of {given!r}; give that film")
-    run.bring(SCENES, name)
-    run.bring("*", f"{name}/{exports.KEYFRAMES}")
-    folder = run.path / name
-    there = is_remote(source) or Path(source).exists()
-    earlier = read_earlier(folder, source if there else None)
-    if earlier is None:
-        other = f" ({corrections} says {name!r}, the film given is {given!r})" if name != given else ""
-        raise SourceError(f"{run.where(name)}: no results of this film yet{other}; run without --corrections first")
-    check_same_film(corrections, document, earlier)
-    film = correct(exports.read_film(folder, earlier), document, earlier)
-    made_by, asked = earlier["made_by"], earlier["asked"] | {"exports": sorted(exports.formats())}
-    if start_timecode is not None:
-        film, asked["start_timecode"] = replace(film, timing=film.timing.starting_at(start_timecode)), start_timecode
-    if there:
-        if made_by["film"] != identity(source):
-            raise SourceError(
-                f"{source}: another film than the results are of; find its scenes with another --out, and give the "
-                "corrections there"
-            )
-        film = replace(film, source=source)
-    written = write_results(folder, film, made_by, asked, videos, earlier, is_remote(out))
-    run.replace(name, SCENES)
-    edited = count(len(film.corrected), "edited boundary", "edited boundaries")
-    counts = f"{count(len(film.scenes), 'scene')} of {count(len(film.shots), 'shot')}, {edited}"
-    print(f"{name}: {counts}, {count(len(film.names), 'name')}\n  {run.where(f'{name}/report.html')}", flush=True)
-    for line in written.said:
-        print(f"  {line}", flush=True)
-    if written.failed:
-        raise not_written(written.failed, run.where(name))
-    return run.where(name)
-
-
 def not_written(error: Exception, folder: str) -> SourceError:
     """The error of a video file that could not be written, of a film whose other results were."""
     return SourceError(f"{error}; all else is in {folder}")
 
 
-def _link_sheets(folder: Path, draft: Path, scene: Scene, film: FilmScenes, earlier: dict[str, Any]) -> bool:
-    """Take the contact sheets of a scene from the earlier folder; whether it had the same scene."""
-    row = dict(zip(COLUMNS, scene_row(scene, film), strict=True))
-    if row not in earlier["scenes"][scene.number - 1 : scene.number]:
-        return False
-    name = f"scene-{scene.number:03d}"
-    sheets = [folder / "sheets" / f"{name}.jpg", *(folder / "sheets").glob(f"{name}-*.jpg")]
-    there = [sheet for sheet in sheets if sheet.is_file()]
-    return bool(there) and all(_link(sheet, draft / "sheets" / sheet.name) for sheet in there)
-
-
-def _write_sheets(folder: Path, scene: Scene, film: FilmScenes) -> None:
-    for name, sheet in contact_sheets(scene, film.timing):
-        (folder / name).write_bytes(sheet)
+def _write_sheets(film: FilmScenes, folder: Path, earlier: Path | None) -> None:
+    """Contact sheets of all scenes, taken from an earlier folder of the same shots where it has them."""
+    there = {title_of(file): file for file in earlier.glob("scene-*.jpg")} if earlier else {}
+    new = []
+    for sheet in (sheet for scene in film.scenes for sheet in sheets_of(scene, film.timing)):
+        if sheet.title in there:
+            _copy(there[sheet.title], folder / sheet.name)
+        else:
+            new.append(sheet)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow frees Python's lock
+        list(pool.map(lambda sheet: (folder / sheet.name).write_bytes(draw(sheet, film.timing)), new))
 
 
 def _link(file: Path, to: Path) -> bool:

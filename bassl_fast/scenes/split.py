@@ -16,14 +16,13 @@ from shard_tools.video.frames import open_video
 from .clip import Clip
 from .encode import encode_clips
 from .film import FilmScenes, Scene
-from .packets import Timed, VideoIndex, decoding_times, read_index, timed_packets
+from .packets import APART, Timed, VideoIndex, decoding_times, read_index, timed_packets
 
 _KEPT = {  # containers that clips keep
     "copy": (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".mts", ".m2ts", ".avi", ".wmv", ".flv", ".3gp"),
     "exact": (".mp4", ".m4v", ".mov", ".mkv", ".wmv"),
 }
 _INSTEAD = {".dv": ".mov", ".3gp": ".mov"}  # of others; those that are not here become Matroska
-_APART = 5  # seconds by which picture and sound of one time may be apart in a file
 
 
 def split_film(film: FilmScenes, folder: Path, how: Split, index: VideoIndex | None = None) -> list[str]:
@@ -128,10 +127,10 @@ def _copy_clips(film: FilmScenes, clips: list[Clip], spans: list[_Span], index: 
     with open_video(film.source) as container:
         for timed in timed_packets(container, index):
             if timed.number is not None:
-                while todo and todo[0].begin <= timed.time + _APART:
+                while todo and todo[0].begin <= timed.time + APART:
                     active.append(todo.popleft())
                     active[-1].clip.open(container)
-                for ended in [one for one in active if one.end + _APART < timed.time]:
+                for ended in [one for one in active if one.end + APART < timed.time]:
                     ended.clip.close()
                     active.remove(ended)
             for one in active:

@@ -6,9 +6,8 @@ import re
 from html import escape
 from xml.etree import ElementTree
 
-from ..film import FilmScenes, Scene, clock
-from . import tables
-from .spans import one_line
+from ..film import FilmScenes, Scene
+from ..text import clock, clock_ms, single_line
 from .xml_text import to_text
 
 
@@ -20,7 +19,7 @@ def ffmetadata(film: FilmScenes) -> str:
     lines = [";FFMETADATA1"]
     for scene, start, end in _chapters(film):
         lines += ["[CHAPTER]", "TIMEBASE=1/1000", f"START={round(1000 * start)}", f"END={round(1000 * end)}"]
-        lines.append(f"title={_escaped(one_line(scene.title))}")
+        lines.append(f"title={_escaped(single_line(scene.title))}")
     return "\n".join(lines) + "\n"
 
 
@@ -28,14 +27,15 @@ def chapters(film: FilmScenes) -> str:
     """Chapters as video sites read them from a description: a line a scene, time and name; the first at 0:00."""
     found = _chapters(film)
     return "".join(
-        f"{clock(start if number else 0)} {one_line(scene.title)}\n" for number, (scene, start, _) in enumerate(found)
+        f"{clock(start if number else 0)} {single_line(scene.title)}\n"
+        for number, (scene, start, _) in enumerate(found)
     )
 
 
 def webvtt(film: FilmScenes) -> str:
     """Chapters as web players read them, from `<track kind="chapters">` (WebVTT, W3C)."""
     cues = (
-        f"{scene.number}\n{tables.clock(start)} --> {tables.clock(end)}\n{escape(one_line(scene.title), quote=False)}\n"
+        f"{scene.number}\n{clock_ms(start)} --> {clock_ms(end)}\n{escape(single_line(scene.title), quote=False)}\n"
         for scene, start, end in _chapters(film)
     )
     return "\n".join(["WEBVTT\n", *cues])
@@ -48,9 +48,9 @@ def matroska(film: FilmScenes) -> str:
     for scene, start, end in _chapters(film):
         atom = ElementTree.SubElement(edition, "ChapterAtom")
         for name, seconds in (("ChapterTimeStart", start), ("ChapterTimeEnd", end)):
-            ElementTree.SubElement(atom, name).text = f"{tables.clock(seconds)}000000"  # nanoseconds
+            ElementTree.SubElement(atom, name).text = f"{clock_ms(seconds)}000000"  # nanoseconds
         display = ElementTree.SubElement(atom, "ChapterDisplay")
-        ElementTree.SubElement(display, "ChapterString").text = one_line(scene.title)
+        ElementTree.SubElement(display, "ChapterString").text = single_line(scene.title)
         ElementTree.SubElement(display, "ChapterLanguage").text = "und"
     return to_text(root)
 

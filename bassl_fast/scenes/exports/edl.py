@@ -6,7 +6,8 @@ import re
 import unicodedata
 
 from ..film import FilmScenes
-from .spans import Span, file_name, one_line, scene_spans, shot_spans
+from ..text import single_line
+from .spans import Span, file_name, scene_spans, shot_spans
 
 _REEL = 8  # characters of a reel name in CMX3600
 _RESERVED = {"AX", "BL", "BLACK"}  # reels that are not one: any file, and no picture
@@ -24,7 +25,7 @@ def shots_edl(film: FilmScenes) -> str:
 
 def header(film: FilmScenes) -> list[str]:
     """Title, and how time codes are counted."""
-    return [f"TITLE: {one_line(film.name)}", f"FCM: {'DROP' if film.timing.drop else 'NON-DROP'} FRAME", ""]
+    return [f"TITLE: {single_line(film.name)}", f"FCM: {'DROP' if film.timing.drop else 'NON-DROP'} FRAME", ""]
 
 
 def reel(film: FilmScenes) -> str:

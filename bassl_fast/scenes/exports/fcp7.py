@@ -7,7 +7,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ..film import FilmScenes
-from .spans import Span, address, file_name, is_ntsc, length, one_line, scene_spans
+from ..text import single_line
+from .spans import Span, address, file_name, is_ntsc, length, scene_spans
 from .xml_text import to_text
 
 _Element = ElementTree.Element
@@ -27,7 +28,7 @@ def fcp7(film: FilmScenes) -> str:
     ]
     sequence = _part(
         "sequence",
-        *(_text("name", one_line(film.name)), _text("duration", length(film)), _rate(film), _timecode(film)),
+        *(_text("name", single_line(film.name)), _text("duration", length(film)), _rate(film), _timecode(film)),
         _part("media", video, *(audio if channels else [])),
         *(_marker(span) for span in spans),
         id=_SEQUENCE,

@@ -6,7 +6,8 @@ from fractions import Fraction
 from xml.etree import ElementTree
 
 from ..film import FilmScenes
-from .spans import address, length, one_line, scene_spans
+from ..text import single_line
+from .spans import address, length, scene_spans
 from .xml_text import to_text
 
 _FORMAT, _ASSET = "r1", "r2"
@@ -27,7 +28,7 @@ def fcpxml(film: FilmScenes) -> str:
     def add(parent: ElementTree.Element, tag: str, **attributes: str) -> ElementTree.Element:
         return ElementTree.SubElement(parent, tag, attributes)
 
-    name, first, frames = one_line(film.name), timing.first, length(film)
+    name, first, frames = single_line(film.name), timing.first, length(film)
     size = {"width": str(media.width), "height": str(media.height)} if media.width else {}
     sound = {}
     if media.channels:

@@ -8,7 +8,8 @@ from types import ModuleType
 from shard_tools.errors import MissingDependency
 
 from ..film import FilmScenes
-from .spans import address, length, one_line, scene_spans
+from ..text import single_line
+from .spans import address, length, scene_spans
 
 
 def load_otio() -> ModuleType:
@@ -28,7 +29,7 @@ def otio(film: FilmScenes) -> str:
         begin, count = (library.opentime.RationalTime(frames, rate) for frames in (first + start, end - start))
         return library.opentime.TimeRange(begin, count)
 
-    timeline = library.schema.Timeline(name=one_line(film.name))
+    timeline = library.schema.Timeline(name=single_line(film.name))
     timeline.global_start_time = library.opentime.RationalTime(first, rate)
     kinds = [library.schema.TrackKind.Video, *([library.schema.TrackKind.Audio] if film.media.channels else [])]
     for kind in kinds:

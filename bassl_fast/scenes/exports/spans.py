@@ -10,8 +10,8 @@ from typing import NamedTuple
 from shard_tools.errors import masked
 from shard_tools.storage.remote import is_remote
 
-from ..corrections import one_line
 from ..film import FilmScenes, Scene, SceneShot
+from ..text import single_line
 
 
 class Span(NamedTuple):
@@ -47,7 +47,7 @@ def _spans(film: FilmScenes, parts: Iterable[tuple[Scene | SceneShot, int, str, 
     """Without parts that are shorter than a frame, as in a film of 240 frames a second that is counted at 60."""
     frame = film.timing.frame
     found = (
-        Span(number, one_line(name), one_line(note), frame(part.start), frame(part.end))
+        Span(number, single_line(name), single_line(note), frame(part.start), frame(part.end))
         for part, number, name, note in parts
     )
     return [span for span in found if span.end > span.start]
@@ -65,7 +65,7 @@ def is_ntsc(rate: Fraction) -> bool:
 
 def file_name(film: FilmScenes) -> str:
     """Of the source, on one line."""
-    return one_line(film.source.rstrip("/").rsplit("/", 1)[-1])
+    return single_line(film.source.rstrip("/").rsplit("/", 1)[-1])
 
 
 def address(film: FilmScenes) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 from shard_tools.video.timing import Timing
 
-from ..corrections import one_line, plain
 from ..film import FilmScenes, Scene
+from ..text import clock_ms, plain, single_line
 
 COLUMNS = (
     *("scene", "start", "end", "start_timecode", "end_timecode"),
@@ -47,12 +47,12 @@ def shots_csv(film: FilmScenes) -> str:
 
 def pyscenedetect_csv(film: FilmScenes) -> str:
     """The shots as PySceneDetect's `list-scenes` writes them: it says scene for shot, and counts frames from 1."""
-    starts = [clock(shot.start) for shot in film.shots[1:]]
+    starts = [clock_ms(shot.start) for shot in film.shots[1:]]
     rows = (
         [
-            *(shot.number + 1, shot.first + 1, clock(shot.start), shot.start),
-            *(shot.last + 1, clock(shot.end), shot.end),
-            *(shot.last + 1 - shot.first, clock(shot.end - shot.start), shot.end - shot.start),
+            *(shot.number + 1, shot.first + 1, clock_ms(shot.start), shot.start),
+            *(shot.last + 1, clock_ms(shot.end), shot.end),
+            *(shot.last + 1 - shot.first, clock_ms(shot.end - shot.start), shot.end - shot.start),
         ]
         for shot in film.shots
     )
@@ -66,18 +66,8 @@ def scene_row(scene: Scene, film: FilmScenes) -> list[Any]:
         *(scene.number, scene.start, scene.end, *_timecodes(film.timing, scene.start, scene.end)),
         *(first.first, last.last, first.number, last.number),
         None if last is film.shots[-1] else last.probability,
-        *(one_line(scene.name), plain(scene.note)),
+        *(single_line(scene.name), plain(scene.note)),
     ]
-
-
-def clock(seconds: float) -> str:
-    """hh:mm:ss.mmm, to the nearest millisecond.
-
-    >>> clock(3661.0006)
-    '01:01:01.001'
-    """
-    whole, part = divmod(round(1000 * seconds), 1000)
-    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}.{part:03d}"
 
 
 def _timecodes(timing: Timing, start: float, end: float) -> tuple[str, str]:

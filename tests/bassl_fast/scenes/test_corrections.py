@@ -12,8 +12,9 @@ import pytest
 
 from bassl_fast import cli
 from bassl_fast.scenes import detector, exports
-from bassl_fast.scenes.corrections import check_same_film, correct, is_corrected, one_line, plain, read_corrections
+from bassl_fast.scenes.corrections import check_same_film, correct, is_corrected, read_corrections
 from bassl_fast.scenes.jobs import _summary
+from bassl_fast.scenes.text import plain, single_line
 from bassl_fast.segmentation.corrections import corrected_films
 from shard_tools.errors import SourceError
 from tests.films import digests
@@ -104,8 +105,8 @@ def test_what_counts_as_corrected(found: dict):
 
 
 def test_names_are_one_line_and_notes_are_plain_text():
-    assert one_line("\u00a0a \r\n\tb\u2028c\x00\x7f ") == "a b c"
-    assert one_line("half \ud800") == "half \ufffd"
+    assert single_line("\u00a0a \r\n\tb\u2028c\x00\x7f ") == "a b c"
+    assert single_line("half \ud800") == "half \ufffd"
     assert plain("\n a\r\nb\rc\x00d\u2029 \n") == "a\nb\nc d"
 
 

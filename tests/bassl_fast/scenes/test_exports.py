@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, ImageChops
 
 from bassl_fast.scenes import exports
-from bassl_fast.scenes.film import FilmScenes
-from bassl_fast.scenes.sheet import contact_sheets
+from bassl_fast.scenes.film import FilmScenes, Scene
+from bassl_fast.scenes.sheet import draw, sheets_of, title_of
 from shard_tools.video.facts import MediaFacts
 from shard_tools.video.timing import Timing
 from tests.films import picture
@@ -103,6 +103,10 @@ def test_a_new_format_is_one_entry(monkeypatch):
     assert exports.texts(found())["count.txt"] == "3"
 
 
+def contact_sheets(scene: Scene, timing: Timing) -> list[tuple[str, bytes]]:
+    return [(sheet.name, draw(sheet, timing)) for sheet in sheets_of(scene, timing)]
+
+
 @pytest.mark.parametrize(("shots", "size"), [(1, (256, 192)), (4, (1000, 192)), (5, (1000, 374)), (17, (1248, 738))])
 def test_a_contact_sheet_holds_every_shot(shots, size):
     scene = film([0.1] * shots).scenes[0]
@@ -120,7 +124,7 @@ def test_a_contact_sheet_shows_time_codes_of_the_film_and_no_name():
     for shot in made.shots:
         object.__setattr__(shot, "keyframes", (_grey(shot.number),))
     (plain,) = contact_sheets(made.scenes[0], made.timing)
-    assert list(contact_sheets(replace(made, names={0: "B\u00e4ren"}).scenes[0], made.timing)) == [plain]
+    assert contact_sheets(replace(made, names={0: "B\u00e4ren"}).scenes[0], made.timing) == [plain]
     ((_, later),) = contact_sheets(made.scenes[0], made.timing.starting_at("01:00:00:00"))
     changed = ImageChops.difference(*(Image.open(io.BytesIO(jpeg)).convert("L") for jpeg in (plain[1], later)))
     changed = changed.point(lambda value: 255 * (value > 60))
@@ -128,6 +132,22 @@ def test_a_contact_sheet_shows_time_codes_of_the_film_and_no_name():
     assert top < 22  # the title
     assert bottom > 200  # and the shots
     assert right > 3 * 248  # of each
+
+
+def test_a_contact_sheet_is_that_of_its_shots_whatever_the_number_of_its_scene(tmp_path):
+    made = film([0.1, 0.9, 0.8, 0.1])
+    for shot in made.shots:
+        object.__setattr__(shot, "keyframes", (_grey(shot.number),))
+    before, after = (made.regrouped(threshold, "").scenes[-1] for threshold in (0.5, 0.85))
+    assert (before.number, after.number) == (3, 2)
+    ((_, sheet),), ((_, other),) = contact_sheets(before, made.timing), contact_sheets(after, made.timing)
+    assert sheet != other  # it holds shot 2, too
+    moved = replace(before, number=7)
+    assert contact_sheets(moved, made.timing) == [("scene-007.jpg", sheet)]
+    (tmp_path / "a.jpg").write_bytes(sheet)
+    assert title_of(tmp_path / "a.jpg") == next(sheets_of(moved, made.timing)).title
+    (tmp_path / "b.jpg").write_bytes(b"no image")
+    assert title_of(tmp_path / "b.jpg") == ""
 
 
 def test_contact_sheets_of_a_long_scene_are_pages_that_hold_every_shot():

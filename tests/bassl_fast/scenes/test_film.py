@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bassl_fast.scenes.film import FilmScenes, SceneShot, choose_ends, clock
+from bassl_fast.scenes.film import FilmScenes, SceneShot, choose_ends
+from bassl_fast.scenes.text import clock
 from shard_tools.video.timing import Timing
 
 
