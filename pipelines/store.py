@@ -26,7 +26,9 @@ _FETCHERS = 2  # remote shards downloaded at a time
 
 
 class Store:
-    """Reads key-frames; each is compared with its crc32 the first time, except in shards that the cache checked.
+    """Reads key-frames; each is compared with its crc32 the first time.
+
+    If one differs in a cached shard, that copy is dropped and the shard fetched again, before anything else is blamed.
 
     Args:
         index: of the opened shards.
@@ -39,6 +41,7 @@ class Store:
         self._first_frame = index.sequences["first_frame"].astype(np.int64)
         self._checked = np.zeros(-(-len(index.frames) // 8), np.uint8)  # one bit per key-frame
         self._open: OrderedDict[int, _Mapped] = OrderedDict()
+        self._fresh: set[int] = set()  # shards fetched again, whose bytes differ all the same
         self._fetchers: _Fetchers | None = None
 
     def read(self, frames: np.ndarray) -> list[np.ndarray]:
@@ -55,20 +58,33 @@ class Store:
 
     def check(self, frames: np.ndarray) -> tuple[list[np.ndarray], dict[int, str]]:
         """As `read`, but also returns the faults by key-frame row, instead of raising."""
+        pictures, faults = self._check(frames)
+        if self.index.cache is not None and (altered := self._changed(faults) - self._fresh):
+            for shard in altered:
+                self.index.cache.drop(self._map(shard).shard)
+                del self._open[shard]
+            pictures, faults = self._check(frames)
+            self._fresh |= altered & self._changed(faults)
+        return pictures, faults
+
+    def _check(self, frames: np.ndarray) -> tuple[list[np.ndarray], dict[int, str]]:
         rows = self.index.frames[frames]
         starts, sizes = rows["offset"].tolist(), rows["size"].tolist()
         shards = self.index.sequences["shard"][self.films_of(frames)].tolist()
         mapped = {shard: self._map(shard) for shard in dict.fromkeys(shards)}
         pictures = [mapped[shard].view(start, size) for shard, start, size in zip(shards, starts, sizes, strict=True)]
-        if self.index.cache and not self._for_gpu:  # the cache has checked the whole shard
-            return pictures, {}
         return pictures, self._faults(frames, rows["crc32"], pictures)
+
+    def _changed(self, faults: dict[int, str]) -> set[int]:
+        """Shards of the key-frames whose bytes differ."""
+        frames = np.array([frame for frame, fault in faults.items() if fault == CHANGED], np.int64)
+        return set(self.index.sequences["shard"][self.films_of(frames)].tolist())
 
     def _faults(self, frames: np.ndarray, crc32: np.ndarray, pictures: list[np.ndarray]) -> dict[int, str]:
         bytes_, bits = frames >> 3, np.uint8(1) << (frames & 7).astype(np.uint8)
         faults: dict[int, str] = {}
         for i in np.flatnonzero(self._checked[bytes_] & bits == 0).tolist():
-            if not self.index.cache and zlib.crc32(pictures[i]) != crc32[i]:
+            if zlib.crc32(pictures[i]) != crc32[i]:
                 faults[int(frames[i])] = CHANGED
             elif self._for_gpu and (fault := structure_fault(pictures[i])):
                 faults[int(frames[i])] = fault

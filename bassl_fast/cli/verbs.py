@@ -50,6 +50,12 @@ VERBS = {
         "bassl-fast verify shards --decode all",
     ),
     "info": Verb("bassl_fast.cli.data", "info", "show what is in shards", "bassl-fast info shards"),
+    "cache": Verb(
+        "bassl_fast.cli.cache",
+        "cache",
+        "show, check or empty the cache of what was fetched from addresses",
+        "bassl-fast cache info",
+    ),
     "info --model": Verb(
         "bassl_fast.cli.cost",
         "cost",

@@ -3,17 +3,23 @@
     <folder>/index/<sha256 of the manifest>/     the index arrays of one version of a set
     <folder>/shards/<sha256>.tar                 whole, checked shards; the least recently used are deleted first
     <folder>/shards/<sha256>.<bytes>.tmp         a shard being downloaded; its bytes already count
-    <folder>/files/<sha256 of an address>/       the latest version of any other file: a checkpoint, a film's features
+    <folder>/files/<sha256 of an address>/       the latest version of any other file: a checkpoint, a film's features,
+        <version>-<sha256>-<name>                by its own checksum
 
-Shards are named by their checksum, so a shard replaced remotely is another file, and only this machine's clock matters.
-Locks are the kernel's (flock): a reader holds a shared lock on each shard it has open, a download an exclusive one on
-its `.tmp`. A `.tmp` without a lock was left by a process that died.
+Files are named by their checksum, so a shard replaced remotely is another file, and only this machine's clock matters.
+Each is checked when it arrives and flushed to disk before it has its name. What a disk or a person did to it later is
+found where it is used, and it is fetched again: a shard's size when it is opened, its pictures when each is first read
+(`pipelines.store`), all other files by their sha256, once a process.
+
+Locks are the kernel's (flock): a reader holds a shared lock on each shard it has open and on the index of its set, a
+download an exclusive one on its `.tmp`. A `.tmp` without a lock was left by a process that died.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -27,18 +33,16 @@ import numpy as np
 from shard_tools.counters import count
 from shard_tools.errors import ConfigError, RemoteError, ShardError
 
+from . import cache_disk
+from .checksums import sha256_of, sha256_once
+from .locks import flock, open_locked
 from .remote import WAIT, attempt, child, fetch, filesystem, is_remote, version_of
 from .untrusted import one_line, parse_json
 
+LOCK = "lock"  # in the folder, and in that of each index
+_log = logging.getLogger(__name__)
 _POLL = 0.02  # seconds between two checks of what another process does
-
-
-def sha256_of(file: IO[bytes]) -> str:
-    """sha256 of the rest of `file`, as hexadecimal."""
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+_LONGEST = 100  # bytes of a file's own name that are kept in the cache
 
 
 @dataclass(frozen=True)
@@ -63,19 +67,14 @@ class Cache:
         wait: seconds after which to give up on a download, or on room for it.
 
     Raises:
-        ConfigError: `$BASSL_FAST_CACHE_GIB` is not a number.
+        ConfigError: a variable of the environment is not a local folder, or not a number of GiB.
     """
 
     def __init__(self, folder: str | Path | None = None, limit: float | None = None, wait: float = WAIT) -> None:
-        if limit is None:
-            gib = os.environ.get("BASSL_FAST_CACHE_GIB") or "256"
-            try:
-                limit = float(gib) * 2**30
-            except ValueError:
-                raise ConfigError(f"BASSL_FAST_CACHE_GIB {gib!r}: must be a number of GiB") from None
-        self.folder = Path(folder or os.environ.get("BASSL_FAST_CACHE") or Path.home() / ".cache" / "bassl-fast")
-        self.limit, self.wait = limit, wait
+        self.folder = cache_disk.folder() if folder is None else Path(folder)
+        self.limit, self.wait = cache_disk.limit() if limit is None else limit, wait
         self._shards = self.folder / "shards"
+        self._indexes: list[IO[bytes]] = []  # held as long as this object lives
 
     def index(self, address: str, manifest_name: str, arrays: tuple[str, ...]) -> Path:
         """Local folder with manifest and index arrays of the set at `address`, checked against each other.
@@ -105,17 +104,16 @@ class Cache:
                 f"{largest / 2**30:.3g} GiB; set BASSL_FAST_CACHE_GIB higher"
             )
         folder = self.folder / "index" / hashlib.sha256(manifest).hexdigest()
-        with _disk(self.folder):
+        with cache_disk.errors_of(self.folder):
             self._make_private()
-            folder.mkdir(parents=True, exist_ok=True)
+            self._indexes.append(self._hold(folder))
+            (folder / f"{os.getpid()}.tmp").write_bytes(manifest)
+            _settle(folder / f"{os.getpid()}.tmp", folder / manifest_name)
             for name, (size, sha256) in expected.items():
-                path = folder / name
-                if not (path.is_file() and path.stat().st_size == size):
+                if not _is_whole(folder / name, sha256):
                     tmp = folder / f"{name}.{os.getpid()}.tmp"
                     self._fetch(fs, child(root, name), f"{address}/{name}", tmp, size, sha256)
-                    os.replace(tmp, path)
-            (folder / f"{os.getpid()}.tmp").write_bytes(manifest)
-            os.replace(folder / f"{os.getpid()}.tmp", folder / manifest_name)
+                    _settle(tmp, folder / name)
         return folder
 
     def open(self, address: str, shard: dict[str, Any], release: Callable[[], bool] = lambda: False) -> OpenShard:
@@ -132,11 +130,11 @@ class Cache:
         name, size, sha256 = f"{address}/{shard['name']}", shard["bytes"], shard["sha256"]
         path, tmp = self._shards / f"{sha256}.tar", self._shards / f"{sha256}.{size}.tmp"
         deadline, seen, fetched = time.monotonic() + self.wait, None, False
-        with _disk(self.folder):
+        with cache_disk.errors_of(self.folder):
             self._make_private()
             self._shards.mkdir(exist_ok=True)
             while True:
-                if found := _open_locked(path):
+                if found := self._opened(path, size):
                     count("cache_misses" if fetched else "cache_hits")
                     return found
                 reserved, full = self._reserve(tmp, path, size)
@@ -144,7 +142,7 @@ class Cache:
                     with reserved:
                         fs, root = filesystem(address)
                         self._fetch(fs, child(root, shard["name"]), name, tmp, size, sha256)
-                        os.replace(tmp, path)
+                        _settle(tmp, path)
                     fetched = True
                     continue
                 if full and release():
@@ -156,7 +154,7 @@ class Cache:
                         f"{name}: no room in {self.folder} for {self.wait:.0f} s, all {self.limit / 2**30:.3g} GiB of "
                         "its shards are in use; set BASSL_FAST_CACHE_GIB higher"
                         if full
-                        else f"{name}: is held by a process that made no progress for {self.wait:.0f} s; stop it"
+                        else f"{name}: {self._stuck()}"
                     )
                 time.sleep(_POLL)
 
@@ -177,33 +175,76 @@ class Cache:
             raise FileNotFoundError(address)
         size, version = facts.get("size"), version_of(facts)
         key = hashlib.sha256(f"{size} {version}".encode()).hexdigest()[:16]
+        name = address.split("?")[0].rsplit("/", 1)[-1].encode()[-_LONGEST:].decode(errors="ignore")
         folder = self.folder / "files" / hashlib.sha256(address.encode()).hexdigest()
-        path, tmp = folder / f"{key}-{address.split('?')[0].rsplit('/', 1)[-1]}", folder / f"{key}.tmp"
-        with _disk(self.folder):
+        tmp = folder / f"{key}.tmp"
+        with cache_disk.errors_of(self.folder):
             self._make_private()
             folder.mkdir(parents=True, exist_ok=True)
-            with self._locked(tmp, address):
-                if version and path.is_file():
+            while True:
+                with self._locked(tmp, address):
+                    path = next(folder.glob(f"{key}-{'?' * 64}-*"), None) if version else None
+                    if path is None:
+                        sha256 = self._download(fs, remote, address, tmp, size)
+                        path = folder / f"{key}-{sha256}-{name}"
+                        _settle(tmp, path)
+                        _delete_unused(folder, path)
+                        return path
                     tmp.unlink(missing_ok=True)
+                if _is_whole(path, path.name.split("-")[1]):
                     return path
-                attempt(address, lambda: fetch(fs, remote, tmp, size), self.wait)
-                count("cache_bytes", tmp.stat().st_size)
-                os.replace(tmp, path)
-                for old in folder.iterdir():
-                    if old != path and (unused := _lock(old, create=False)) is not None:
-                        old.unlink(missing_ok=True)
-                        unused.close()
-        return path
+                with suppress(FileNotFoundError):  # deleted by a process that found a later version
+                    path.unlink()
+                    _say_altered(path)
+
+    def drop(self, shard: OpenShard) -> None:
+        """Close a shard whose bytes are not those that arrived, and delete it; whoever has it open keeps it."""
+        assert shard.file is not None, "a local shard"
+        with cache_disk.errors_of(self.folder), shard.file as file, self.alone():
+            path = Path(file.name)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(file.fileno())):  # not yet replaced by another process
+                    _say_altered(path)
+                    path.unlink()
+
+    def _opened(self, path: Path, size: int) -> OpenShard | None:
+        """A cached shard with a shared lock on it, marked as just used; None if it is not here, or not for long."""
+        file = open_locked(path, fcntl.LOCK_SH)
+        if file is None:
+            return None
+        if os.fstat(file.fileno()).st_size != size:
+            self.drop(OpenShard(np.empty(0, np.uint8), file))
+            return None
+        os.utime(file.fileno(), ns=(time.time_ns(),) * 2)  # the kernel's own "now" has a resolution of milliseconds
+        try:
+            return OpenShard(np.memmap(path, np.uint8, mode="r"), file)  # opened again: a map of `file` keeps its lock
+        except FileNotFoundError:  # dropped by another process
+            file.close()
+            return None
+
+    def _hold(self, folder: Path) -> IO[bytes]:
+        """Create the folder of an index, if it is missing, with a shared lock that keeps it."""
+        deadline = time.monotonic() + self.wait
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            if (file := open_locked(folder / LOCK, fcntl.LOCK_SH, create=True)) is not None:
+                return file
+            if time.monotonic() > deadline:
+                raise RemoteError(f"{folder / LOCK}: {self._stuck()}")
+            time.sleep(_POLL)
+
+    def _stuck(self) -> str:
+        return f"is held by a process that made no progress for {self.wait:.0f} s; stop it"
 
     @contextmanager
     def _locked(self, tmp: Path, name: str) -> Iterator[None]:
         """Held by the one process or thread that downloads into `tmp`."""
         deadline, seen = time.monotonic() + self.wait, None
-        while (file := _lock(tmp)) is None:
+        while (file := open_locked(tmp, create=True)) is None:
             if (now := _size(tmp)) != seen:  # its holder makes progress
                 deadline, seen = time.monotonic() + self.wait, now
             if time.monotonic() > deadline:
-                raise RemoteError(f"{name}: is held by a process that made no progress for {self.wait:.0f} s; stop it")
+                raise RemoteError(f"{name}: {self._stuck()}")
             time.sleep(_POLL)
         with file:
             yield
@@ -218,8 +259,8 @@ class Cache:
 
         None if it is full, or another process is downloading the shard or has just finished.
         """
-        with self._alone():
-            if path.exists() or (file := _lock(tmp)) is None:
+        with self.alone():
+            if path.exists() or (file := open_locked(tmp, create=True)) is None:
                 return None, False
             if self._make_room(size, tmp):
                 return file, False
@@ -234,7 +275,7 @@ class Cache:
             if path == mine:
                 continue
             if path.suffix == ".tmp":
-                if (left := _lock(path, create=False)) is not None:  # its process died
+                if (left := open_locked(path)) is not None:  # its process died
                     path.unlink(missing_ok=True)
                     left.close()
                 else:
@@ -247,7 +288,7 @@ class Cache:
         for _, freed, path in sorted(candidates):
             if total <= self.limit:
                 break
-            if (unused := _lock(path, create=False)) is not None:
+            if (unused := open_locked(path)) is not None:
                 path.unlink(missing_ok=True)
                 unused.close()
                 total -= freed
@@ -257,31 +298,34 @@ class Cache:
         """Download a file to `tmp` and check it; a copy that differs is downloaded once more."""
         try:
             for _ in range(2):
-                try:
-                    attempt(name, lambda: fetch(fs, remote, tmp, size), self.wait)
-                except FileNotFoundError:
-                    raise ShardError(f"{name}: missing; copy it there again or pack again") from None
-                with open(tmp, "rb") as file:
-                    if sha256_of(file) == sha256:
-                        count("cache_bytes", size)
-                        return
-            raise ShardError(
-                f"{name}: differs from its manifest, replaced or damaged; copy the set again or pack again"
-            )
-        except BaseException:
+                if self._download(fs, remote, name, tmp, size) == sha256:
+                    return
+        except FileNotFoundError:
+            raise ShardError(f"{name}: missing; copy it there again or pack again") from None
+        tmp.unlink(missing_ok=True)
+        raise ShardError(f"{name}: differs from its manifest, replaced or damaged; copy the set again or pack again")
+
+    def _download(self, fs: Any, remote: str, name: str, tmp: Path, size: int | None) -> str:
+        """Download a file to `tmp`, which a failure deletes; returns its sha256."""
+        try:
+            attempt(name, lambda: fetch(fs, remote, tmp, size), self.wait)
+            count("cache_bytes", tmp.stat().st_size)
+            with open(tmp, "rb") as file:
+                return sha256_of(file)
+        except BaseException as error:
             tmp.unlink(missing_ok=True)
+            if isinstance(error, FileNotFoundError):
+                raise FileNotFoundError(name) from None
             raise
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """Held while deciding what to delete and who downloads; never during a download."""
         deadline = time.monotonic() + self.wait
-        with open(self.folder / "lock", "w") as lock:
-            while not _flock(lock, fcntl.LOCK_EX):
+        with open(self.folder / LOCK, "w") as lock:
+            while not flock(lock, fcntl.LOCK_EX):
                 if time.monotonic() > deadline:
-                    raise RemoteError(
-                        f"{lock.name}: is held by a process that made no progress for {self.wait:.0f} s; stop it"
-                    )
+                    raise RemoteError(f"{lock.name}: {self._stuck()}")
                 time.sleep(_POLL)
             yield
 
@@ -302,46 +346,28 @@ def _size(tmp: Path) -> int | None:
         return None
 
 
-def _lock(path: Path, create: bool = True) -> IO[bytes] | None:
-    """The file with an exclusive lock; None if another process has it, or it was deleted."""
+def _is_whole(path: Path, sha256: str) -> bool:
+    """Whether a file is here and has this checksum."""
     try:
-        file = open(path, "ab" if create else "rb")  # noqa: SIM115
+        return sha256_once(path) == sha256
     except FileNotFoundError:
-        return None
-    if _flock(file, fcntl.LOCK_EX) and os.fstat(file.fileno()).st_nlink:
-        return file
-    file.close()
-    return None
-
-
-def _flock(file: IO[Any], kind: int) -> bool:
-    """Lock a file unless others have it. Never waits in the kernel, where a wait has no timeout."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
         return False
-    return True
 
 
-def _open_locked(path: Path) -> OpenShard | None:
-    """A cached shard with a shared lock on it, marked as just used; None if it is not here or about to be deleted."""
-    try:
-        file = open(path, "rb")  # noqa: SIM115
-    except FileNotFoundError:
-        return None
-    if not _flock(file, fcntl.LOCK_SH) or os.fstat(file.fileno()).st_nlink == 0:
-        file.close()
-        return None
-    os.utime(path, ns=(time.time_ns(),) * 2)  # the kernel's own "now" has a resolution of milliseconds
-    return OpenShard(np.memmap(path, np.uint8, mode="r"), file)
+def _settle(tmp: Path, path: Path) -> None:
+    """Flush a file to disk and give it its name, in this order: a name stands for whole contents."""
+    with open(tmp, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(tmp, path)
 
 
-@contextmanager
-def _disk(folder: Path) -> Iterator[None]:
-    """Turn an error of the cache's disk into one line."""
-    try:
-        yield
-    except OSError as error:
-        raise ShardError(
-            f"{error.filename or folder}: {error.strerror or error}; make room there or choose another cache folder"
-        ) from error
+def _delete_unused(folder: Path, keep: Path) -> None:
+    """Delete the versions before, and parts of downloads that ended."""
+    for old in folder.iterdir():
+        if old != keep and (unused := open_locked(old)) is not None:
+            old.unlink(missing_ok=True)
+            unused.close()
+
+
+def _say_altered(path: Path) -> None:
+    _log.warning("%s: altered since it arrived; fetching it again", path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import http.server
 import multiprocessing
@@ -24,7 +25,7 @@ from shard_tools.packing.pack import pack
 from shard_tools.packing.verify import verify
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
-from shard_tools.storage.cache import Cache
+from shard_tools.storage.cache import Cache, local_file
 from tests.films import digests, small_disk, write_set
 from tests.servers import BUCKET, Proxy, s3_server, use_s3
 
@@ -109,9 +110,24 @@ def test_a_set_that_is_not_there_or_not_finished(shards):
 def test_a_limit_below_the_largest_shard_is_refused_at_once(shards, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="the largest shard of s3://films/shards has"):
         ShardIndex.open(URI, Cache(tmp_path / "cache", limit=1000))
-    monkeypatch.setenv("BASSL_FAST_CACHE_GIB", "many")
-    with pytest.raises(ConfigError, match="'many': must be a number of GiB"):
+
+
+@pytest.mark.parametrize("gib", ["many", "", "nan", "inf", "-inf", "-1", "0", "1e999"])
+def test_a_limit_that_is_no_number_is_refused(monkeypatch, gib):
+    monkeypatch.setenv("BASSL_FAST_CACHE_GIB", gib)
+    with pytest.raises(ConfigError, match=f"^BASSL_FAST_CACHE_GIB '{gib}': must be a positive number of GiB"):
         Cache()
+
+
+def test_where_the_cache_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given, found in (("~/c d", tmp_path / "c d"), ("", tmp_path / ".cache/bassl-fast"), ("/a~b", Path("/a~b"))):
+        monkeypatch.setenv("BASSL_FAST_CACHE", given)
+        assert Cache().folder == found
+    for given, why in (("~nobody-of-that-name/c", "no such home folder"), ("s3://films/c", "an address")):
+        monkeypatch.setenv("BASSL_FAST_CACHE", given)
+        with pytest.raises(ConfigError, match=f"^BASSL_FAST_CACHE {given}: {why}; give "):
+            Cache()
 
 
 def test_the_least_recently_used_is_deleted_first_and_never_a_shard_in_use(shards, tmp_path):
@@ -334,3 +350,123 @@ def test_damaged_index_arrays_in_the_cache_are_fetched_again(shards):
     path = index.root / fmt.SHOTS
     path.write_bytes(path.read_bytes()[:-1])
     assert digests(ShardIndex.open(URI).root)[fmt.SHOTS] == digests(shards)[fmt.SHOTS]
+
+
+def flip(path: Path) -> None:
+    """Change the middle byte of a file, and nothing else about it that `ls` shows."""
+    facts, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, -1])
+def test_a_cut_shard_in_the_cache_is_fetched_again(shards, caplog, size):
+    index = ShardIndex.open(URI)
+    facts = index.shards[1]
+    index.cache.open(URI, facts).close()
+    (path,) = (index.cache.folder / "shards").iterdir()
+    path.write_bytes(path.read_bytes()[:size])
+    assert bytes(index.cache.open(URI, facts).data) == (shards / "b c.tar").read_bytes()
+    assert f"{path}: altered since it arrived; fetching it again" in caplog.text
+    assert held(index.cache) == {path.name}
+
+
+def test_dropping_a_shard_leaves_others_theirs_and_takes_none_that_replaced_it(shards):
+    """Two readers find the same fault: the second must not delete what the first has fetched."""
+    index = ShardIndex.open(URI)
+    facts = index.shards[1]
+    index.cache.open(URI, facts).close()
+    (path,) = (index.cache.folder / "shards").iterdir()
+    flip(path)
+    first, second = index.cache.open(URI, facts), index.cache.open(URI, facts)
+    index.cache.drop(first)
+    assert held(index.cache) == set()
+    fresh = index.cache.open(URI, facts)
+    index.cache.drop(second)
+    assert held(index.cache) == {path.name}
+    whole = (shards / "b c.tar").read_bytes()
+    assert bytes(fresh.data) == whole
+    assert bytes(second.data) != whole  # readable still
+
+
+@pytest.mark.parametrize("name", [fmt.FRAMES, fmt.SEQUENCES, fmt.SHOTS, fmt.MANIFEST])
+@pytest.mark.parametrize("spoil", [flip, lambda path: path.write_bytes(b"")])
+def test_an_altered_index_in_the_cache_is_fetched_again(shards, name, spoil):
+    root = ShardIndex.open(URI).root
+    spoil(root / name)
+    assert digests(ShardIndex.open(URI).root)[name] == digests(shards)[name]
+
+
+@pytest.mark.parametrize("spoil", [flip, lambda path: path.write_bytes(b"")])
+def test_another_altered_file_in_the_cache_is_fetched_again(shards, spoil, caplog):
+    found = local_file(f"{URI}/a.idx")
+    assert local_file(f"{URI}/a.idx") == found
+    assert not caplog.records
+    spoil(found)
+    assert local_file(f"{URI}/a.idx").read_bytes() == (shards / "a.idx").read_bytes()
+    assert f"{found}: altered since it arrived" in caplog.text
+
+
+def test_the_longest_name_of_a_file(shards):
+    name = "Æ" * 120 + ".ckpt"  # 245 bytes
+    (shards / name).write_bytes(b"weights")
+    found = local_file(f"{URI}/{name}")
+    (shards / name).unlink()
+    assert found.read_bytes() == b"weights"
+    assert found.suffix == ".ckpt"
+
+
+def test_files_are_flushed_to_disk_before_they_have_their_name(shards, monkeypatch):
+    flushed, fsync, replace = [], os.fsync, os.replace
+
+    def flush(file):
+        flushed.append(os.fstat(file).st_ino)
+        fsync(file)
+
+    def rename(old, new):
+        assert os.stat(old).st_ino in flushed, new
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", rename)
+    index = ShardIndex.open(URI)
+    index.cache.open(URI, index.shards[0])
+    local_file(f"{URI}/a.idx")
+    assert len(flushed) == 6  # manifest, three arrays, a shard, a file
+
+
+@pytest.mark.parametrize("why", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_disk_without_locks_is_named(shards, monkeypatch, why):
+    """As a call of the kernel fails there: no such file system can be mounted here."""
+
+    def no_locks(file, kind):
+        raise OSError(why, os.strerror(why))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    for use in (lambda: ShardIndex.open(URI), lambda: local_file(f"{URI}/a.idx")):
+        with pytest.raises(ConfigError, match="this file system has no locks") as error:
+            use()
+        assert str(error.value).endswith("set BASSL_FAST_CACHE to a folder on a local disk")
+
+
+def test_a_file_in_the_place_of_the_cache(shards, tmp_path):
+    (tmp_path / "cache").write_bytes(b"")
+    for use in (lambda: ShardIndex.open(URI), lambda: local_file(f"{URI}/a.idx")):
+        with pytest.raises(ShardError, match="a file is in the place of a folder; set BASSL_FAST_CACHE to another"):
+            use()
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(shards, tmp_path, monkeypatch):
+    with small_disk(tmp_path / "disk", "64k") as folder:
+        monkeypatch.setenv("BASSL_FAST_CACHE", str(folder / "cache"))
+        (shards / "large.bin").write_bytes(bytes(100 << 10))
+        with pytest.raises(ShardError, match="No space left on device; make room there, or set BASSL_FAST_CACHE"):
+            local_file(f"{URI}/large.bin")
+        (shards / "large.bin").unlink()
+        assert not [path for path in (folder / "cache").rglob("*") if path.suffix == ".tmp"]
+
+
+def test_what_is_not_there_is_not_blamed_on_the_disk(shards):
+    with pytest.raises(FileNotFoundError):
+        local_file(f"{URI}/none.ckpt")
