@@ -58,6 +58,6 @@ class Keyframes(Sequence[bytes]):
         return tuple, (tuple(self),)
 
 
-def keyframe_files(paths: Iterable[Path]) -> Keyframes:
+def keyframe_files(folder: Path, names: Iterable[str]) -> Keyframes:
     """Key-frames that are each in a file of their own."""
-    return Keyframes(Path.read_bytes, paths)
+    return Keyframes(lambda name: (folder / name).read_bytes(), names)

@@ -98,11 +98,7 @@ def write_results(
         there = NO_VIDEOS if written.failed else there
         document = exports.scenes_json(film, made_by, asked | there._asdict())
         page = film_page(film, document, None if remote else folder)
-        for shot in film.shots:
-            for i in range(len(shot.keyframes)):
-                name = f"{exports.KEYFRAMES}/{keyframe_name(shot.number, i)}"
-                if not (earlier and _link(folder / name, draft / name)):
-                    (draft / name).write_bytes(shot.keyframes[i])
+        _write_keyframes(film, draft / exports.KEYFRAMES, folder / exports.KEYFRAMES if earlier else None)
         _write_sheets(film, draft / "sheets", folder / "sheets" if earlier else None)
         for name, text in {**exports.texts(film), SCENES: document}.items():
             (draft / name).write_text(text, encoding="utf-8")
@@ -136,13 +132,22 @@ def _take_videos(folder: Path, draft: Path, film: FilmScenes, earlier: dict[str,
 
 
 def _copy(file: str | Path, to: str | Path) -> None:
-    if not _link(Path(file), Path(to)):
+    if not _link(file, to):
         shutil.copy2(file, to)
 
 
 def not_written(error: Exception, folder: str) -> SourceError:
     """The error of a video file that could not be written, of a film whose other results were."""
     return SourceError(f"{error}; all else is in {folder}")
+
+
+def _write_keyframes(film: FilmScenes, folder: Path, earlier: Path | None) -> None:
+    """Key-frames of all shots, taken from an earlier folder of the same shots if there is one."""
+    for shot in film.shots:
+        for i in range(len(shot.keyframes)):
+            name = keyframe_name(shot.number, i)
+            if not (earlier and _link(f"{earlier}/{name}", f"{folder}/{name}")):
+                (folder / name).write_bytes(shot.keyframes[i])
 
 
 def _write_sheets(film: FilmScenes, folder: Path, earlier: Path | None) -> None:
@@ -158,7 +163,7 @@ def _write_sheets(film: FilmScenes, folder: Path, earlier: Path | None) -> None:
         list(pool.map(lambda sheet: (folder / sheet.name).write_bytes(draw(sheet, film.timing)), new))
 
 
-def _link(file: Path, to: Path) -> bool:
+def _link(file: str | Path, to: str | Path) -> bool:
     """The same file under another name, at no cost; False where the file system has no links."""
     try:
         os.link(file, to)

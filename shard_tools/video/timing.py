@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -81,14 +82,19 @@ class Timing:
     drop: bool = False
     begin: float = 0.0
 
-    @property
+    @cached_property
     def base(self) -> int:
         """Numbers of frames in a second of time code."""
         return round(self.rate)
 
+    @cached_property
+    def _rate(self) -> float:
+        """Results name tens of thousands of times, and fractions are slow."""
+        return float(self.rate)
+
     def frame(self, seconds: float) -> int:
         """Number of the frame shown at a time, at `rate`, from 0 for the first picture."""
-        return round(seconds * self.rate)
+        return round(seconds * self._rate)
 
     def timecode(self, seconds: float) -> str:
         """Of a time in seconds from the first picture: hh:mm:ss:ff, or hh:mm:ss;ff if drop-frame.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,13 @@ def read_film(folder: Path, document: dict[str, Any]) -> FilmScenes:
     Raises:
         SourceError: a file of it is missing.
     """
-    shots, there = [], {path.name for path in (folder / KEYFRAMES).glob("*")}
+    keyframes = folder / KEYFRAMES
+    shots, there = [], set(os.listdir(keyframes)) if keyframes.is_dir() else set()
     for row in document["shots"]:
         names = [keyframe_name(row["shot"], i) for i in range(KEYFRAMES_PER_SHOT)]
         if missing := set(names) - there:
-            raise SourceError(f"{folder / KEYFRAMES / min(missing)}: is missing; delete {folder} and run again")
-        jpegs = keyframe_files(folder / KEYFRAMES / name for name in names)
+            raise SourceError(f"{keyframes / min(missing)}: is missing; delete {folder} and run again")
+        jpegs = keyframe_files(keyframes, names)
         span = row["start"], row["end"], row["first_frame"], row["last_frame"]
         since_kept = row.get("transition"), row.get("damaged", 0)  # not in older results
         shots.append(SceneShot(row["shot"], *span, row["probability"], jpegs, *since_kept))
