@@ -2,31 +2,36 @@
 
 The manifest holds the sha256 of the index arrays and of every shard, the index the crc32 of every picture. A shard with
 the right sha256 is as it was packed; one with a wrong sha256 is checked member by member.
+
+Of a set at an address everything is downloaded, a shard at a time, to a temporary file: its copies in the cache say
+nothing about what is there now.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tarfile
+import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
 
-from shard_tools.errors import BasslFastError, RemoteError
+from shard_tools.errors import RemoteError, ShardError
 from shard_tools.progress import Progress
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
 from shard_tools.shards.jpeg import DECODED_AT_ONCE, Decoder, pillow_faults
-from shard_tools.shards.shard import open_shard
-from shard_tools.storage.remote import absolute, sizes
+from shard_tools.storage.remote import absolute, attempt, child, fetch, filesystem, sizes
 from shard_tools.storage.untrusted import parse_json
 
 from .manifest import is_intact
@@ -57,26 +62,23 @@ def verify(
 
     Raises:
         RemoteError: an address cannot be reached.
+        ShardError: no room for temporary files.
     """
     try:
         index = ShardIndex.open(root, check_shards=False)
-    except RemoteError:
-        raise
-    except BasslFastError as error:
+    except ShardError as error:
         return [str(error)]
     faults = list(index.shard_faults())
     broken = {fault.split(": ")[0] for fault in faults}
     manifest = parse_json((index.root / fmt.MANIFEST).read_text(encoding="utf-8"))
     if not is_intact(manifest):
         faults.append(f"{index.address}/{fmt.MANIFEST}: changed since it was written; copy it again or repair")
-    facts = manifest["index"][fmt.FRAMES]
-    if _sha256(index.root / fmt.FRAMES, progress) != facts["sha256"]:
-        faults.append(f"{index.address}/{fmt.FRAMES}: differs from {fmt.MANIFEST}; copy it again or repair")
+    faults += _sure(index, lambda: _array_faults(index, manifest["index"], progress))
     faults += _foreign(index)
-    shards = [shard for shard in range(len(index.shards)) if f"{index.address}/{_tar(index, shard)}" not in broken]
+    shards = [shard for shard in range(len(index.shards)) if _address(index, shard) not in broken]
     if each is None:
         with ThreadPoolExecutor(workers) as pool:
-            of_shards = pool.map(lambda shard: list(shard_faults(index, shard, decode, decoder, progress)), shards)
+            of_shards = pool.map(lambda shard: shard_faults(index, shard, decode, decoder, progress), shards)
             found = dict(zip(shards, of_shards, strict=True))
     else:
         found, task = {}, partial(_faults_anywhere, absolute(root), uuid4().hex, decode, decoder)
@@ -87,8 +89,9 @@ def verify(
     faults += chain.from_iterable(found[shard] for shard in shards)
     # A shard of the wrong size is checked too: its first broken picture shows where it was cut.
     for shard in range(len(index.shards)):
-        if shard not in shards and index.cache is None and (index.root / _tar(index, shard)).is_file():
-            faults += _member_faults(index, shard, np.fromfile(index.root / _tar(index, shard), np.uint8))[:1]
+        if shard not in shards:
+            with _local_file(index, _tar(index, shard)) as path:
+                faults += [] if path is None else _member_faults(index, shard, _bytes(path))[:1]
     return faults
 
 
@@ -97,7 +100,7 @@ def _faults_anywhere(
 ) -> tuple[int, list[str], float]:
     """The shard, its faults and the bytes read, on any machine that can read `root`."""
     read: list[float] = []
-    return shard, list(shard_faults(_opened(root, call), shard, decode, decoder, read.append)), sum(read)
+    return shard, shard_faults(_opened(root, call), shard, decode, decoder, read.append), sum(read)
 
 
 @lru_cache(maxsize=1)
@@ -108,38 +111,103 @@ def _opened(root: str, call: str) -> ShardIndex:
 
 def shard_faults(
     index: ShardIndex, shard: int, decode: Decode, decoder: Decoder, progress: Progress | None
-) -> Iterator[str]:
+) -> list[str]:
     """Faults of one shard: of its bytes, its pictures and its `.idx`."""
-    facts = index.shards[shard]
-    where = f"{index.address}/{facts['name']}"
     try:
-        opened = open_shard(index, shard)
-    except BasslFastError as error:
-        yield str(error)
+        return _sure(index, lambda: [*_tar_faults(index, shard, decode, decoder, progress), *_idx_faults(index, shard)])
+    except RemoteError as error:
+        return [str(error)]
+
+
+def _sure(index: ShardIndex, faults: Callable[[], list[str]]) -> list[str]:
+    """`faults()`; of an address once more if there are any, as a network may have spoilt what it sent."""
+    found = faults()
+    return faults() if found and index.cache is not None else found
+
+
+def _array_faults(index: ShardIndex, expected: dict[str, Any], progress: Progress | None) -> list[str]:
+    found = []
+    for name in (fmt.FRAMES,) if index.cache is None else fmt.ARRAYS:  # the others of a local set are checked by `open`
+        with _local_file(index, name) as path:
+            if path is None:
+                found.append(f"{index.address}/{name}: missing; copy it again or repair")
+            elif _sha256(path, progress) != expected[name]["sha256"]:
+                found.append(f"{index.address}/{name}: differs from {fmt.MANIFEST}; copy it again or repair")
+    return found
+
+
+def _tar_faults(
+    index: ShardIndex, shard: int, decode: Decode, decoder: Decoder, progress: Progress | None
+) -> Iterator[str]:
+    with _local_file(index, _tar(index, shard)) as path:
+        if path is None:
+            yield f"{_address(index, shard)}: shard missing; copy it here or pack again"
+        else:
+            yield from _faults_of_bytes(index, shard, _bytes(path), decode, decoder, progress)
+
+
+def _idx_faults(index: ShardIndex, shard: int) -> Iterator[str]:
+    name, (_, rows) = str(Path(_tar(index, shard)).with_suffix(".idx")), _frames(index, shard)
+    places = zip(_names(index, shard), rows["offset"].tolist(), rows["size"].tolist(), strict=True)
+    with _local_file(index, name) as path:
+        if path is None or path.read_bytes() != fmt.idx_text(places).encode():
+            yield f"{index.address}/{name}: missing, or not the index of {_tar(index, shard)}; repair"
+
+
+@contextmanager
+def _local_file(index: ShardIndex, name: str) -> Iterator[Path | None]:
+    """A file of the set: itself, or what is at its address now, downloaded for as long; None if it is missing."""
+    if index.cache is None:
+        path = index.root / name
+        yield path if path.is_file() else None
         return
-    data = opened.data
+    with tempfile.NamedTemporaryFile(prefix="bassl-fast-") as file:
+        yield Path(file.name) if _download(index, name, Path(file.name)) else None
+
+
+def _download(index: ShardIndex, name: str, to: Path) -> bool:
+    """False if it is missing."""
+    address, (fs, root) = f"{index.address}/{name}", filesystem(index.address)
+    try:
+        size = attempt(address, lambda: fs.info(child(root, name))).get("size")
+        attempt(address, lambda: fetch(fs, child(root, name), to, size))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ShardError(f"{to.parent}: {error.strerror}; set TMPDIR to a folder with more space") from None
+    return True
+
+
+def _bytes(path: Path) -> np.ndarray:
+    return np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
+
+
+def _faults_of_bytes(
+    index: ShardIndex, shard: int, data: np.ndarray, decode: Decode, decoder: Decoder, progress: Progress | None
+) -> Iterator[str]:
     digest = hashlib.sha256()
     for start in range(0, len(data), _BLOCK):
         digest.update(data[start : start + _BLOCK].data)
         if progress:
             progress(min(_BLOCK, len(data) - start))
-    changed = digest.hexdigest() != facts["sha256"]
+    changed = digest.hexdigest() != index.shards[shard]["sha256"]
     found = _member_faults(index, shard, data) if changed else _crc_faults(index, shard, data)
     yield from found
     if changed and not found:
+        where = _address(index, shard)
         yield f"{where}: sha256 differs from {fmt.MANIFEST}, but every member is whole; copy it again or repair"
     if not found and decode != "none":
         yield from _decode_faults(index, shard, data, decoder, 1 if decode == "all" else SAMPLE)
-    _, rows = _frames(index, shard)
-    places = zip(_names(index, shard), rows["offset"].tolist(), rows["size"].tolist(), strict=True)
-    idx = Path(facts["name"]).with_suffix(".idx")
-    if index.cache is None and _read(index.root / idx) != fmt.idx_text(places).encode():
-        yield f"{index.address}/{idx}: missing, or not the index of {facts['name']}; repair"
-    opened.close()
 
 
 def _tar(index: ShardIndex, shard: int) -> str:
     return index.shards[shard]["name"]
+
+
+def _address(index: ShardIndex, shard: int) -> str:
+    return f"{index.address}/{_tar(index, shard)}"
 
 
 def _sequences(index: ShardIndex, shard: int) -> np.ndarray:
@@ -187,9 +255,7 @@ def _member_faults(index: ShardIndex, shard: int, data: np.ndarray) -> list[str]
         elif data[stop:end].any() or end > len(data):
             found.append(_line(index, first + i, "the padding after it differs"))
     if not found and data[end:].tobytes() != fmt.END_OF_TAR:
-        found.append(
-            f"{index.address}/{_tar(index, shard)}: its end, from byte {end} on, differs; copy it again or repair"
-        )
+        found.append(f"{_address(index, shard)}: its end, from byte {end} on, differs; copy it again or repair")
     return found
 
 
@@ -222,10 +288,6 @@ def _foreign(index: ShardIndex) -> list[str]:
         for name in sorted(there)
         if name.endswith((".tar", ".idx", ".tmp")) and name not in mine
     ]
-
-
-def _read(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
 
 
 def _sha256(path: Path, progress: Progress | None) -> str:

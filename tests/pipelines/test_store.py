@@ -10,6 +10,7 @@ import tarfile
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 
 from pipelines.store import Store
 from shard_tools.annotations.movienet import keyframe_name
-from shard_tools.errors import PictureError
+from shard_tools.errors import PictureError, ShardError
 from shard_tools.packing.pack import pack
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
@@ -91,6 +92,66 @@ def test_a_remote_store_gives_the_same_bytes(shards: ShardIndex, remote: ShardIn
     every = np.arange(len(shards.frames))
     for mine, theirs in zip(Store(remote).read(every), Store(shards).read(every), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def cached_shard(index: ShardIndex, shard: int) -> Path:
+    return index.cache.folder / "shards" / f"{index.shards[shard]['sha256']}.tar"
+
+
+def alter(path: Path, offset: int) -> None:
+    """Change three bytes, and nothing else that shows."""
+    facts = path.stat()
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        data = bytes(byte ^ 1 for byte in file.read(3))
+        file.seek(offset)
+        file.write(data)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+@pytest.mark.parametrize("for_gpu", [False, True])
+@pytest.mark.parametrize("mapped", [1, 256])
+def test_a_changed_byte_in_the_cache_costs_a_download_and_changes_no_pixel(
+    shards: ShardIndex, remote: ShardIndex, caplog: pytest.LogCaptureFixture, for_gpu: bool, mapped: int
+):
+    every = np.arange(len(shards.frames))
+    Store(remote).read(every)  # warm
+    frame = 17
+    shard = int(shards.sequences["shard"][Store(shards).films_of(np.array([frame]))[0]])
+    path, offset = cached_shard(remote, shard), int(shards.frames[frame]["offset"])
+    alter(path, offset + 99)
+    with remote.cache.open(remote.address, remote.shards[shard]).file:  # by another process
+        store = Store(remote, mapped=mapped, for_gpu=for_gpu)
+        for mine, theirs in zip(store.read(every[::-1]), Store(shards).read(every[::-1]), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    assert caplog.messages == [f"{path}: altered since it arrived; fetching it again"]
+    assert path.read_bytes() == (shards.root / shards.shards[shard]["name"]).read_bytes()
+
+
+def test_the_remote_is_blamed_only_for_what_it_sends(remote: ShardIndex, served: int, monkeypatch: pytest.MonkeyPatch):
+    store = Store(remote)
+    store.read(np.array([0]))
+    alter(cached_shard(remote, 0), int(remote.frames[0]["offset"]))
+    proxy = Proxy(served, spoils=lambda request: request.startswith(b"GET") and b".tar" in request.split(b"\r\n")[0])
+    proxy.faults.extend(["wrong"] * 2)
+    use_s3(monkeypatch, proxy.port)
+    with closing(proxy), pytest.raises(ShardError, match=r"\.tar: differs from its manifest, replaced or damaged"):
+        Store(remote).read(np.array([0]))
+    assert not cached_shard(remote, 0).exists()
+
+
+def test_an_index_of_other_shards_is_fetched_for_once(remote: ShardIndex, monkeypatch: pytest.MonkeyPatch):
+    """Its shards are as its manifest says, but no picture is as the index says."""
+    wrong = np.array(remote.frames)
+    wrong["crc32"] ^= 1
+    index, fetched = replace(remote, frames=wrong), []
+    fetch = Cache._fetch
+    monkeypatch.setattr(Cache, "_fetch", lambda self, *args: fetched.append(args[2]) or fetch(self, *args))
+    store, first = Store(index), index.sequences["first_frame"].astype(np.int64)
+    for frame in (first[0], first[0] + 1, first[1], first[0]):
+        _, faults = store.check(np.array([frame]))
+        assert faults == {frame: "bytes differ from the index (crc32)"}
+    assert len(fetched) == 4  # two shards, each once and once again
 
 
 def test_a_cache_of_one_shard_is_enough_for_one_reader(shards: ShardIndex, remote: ShardIndex, tmp_path: Path):

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from shard_tools.errors import ShardError
+from shard_tools.errors import ConfigError, ShardError
 from shard_tools.packing.pack import pack
 from shard_tools.packing.repair import repair
 from shard_tools.packing.verify import verify
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
-from tests.films import digests, picture, write_set
-from tests.servers import BUCKET, s3_server, use_s3
+from tests.films import digests, picture, small_disk, write_set
+from tests.servers import BUCKET, Proxy, s3_server, use_s3
 
 FILMS = {"a b": 2, "c": (0, 2), "Æ": 1}
 
@@ -145,11 +147,14 @@ def test_decoding_finds_what_was_packed_broken(tmp_path):
     assert "cannot be decoded" in fault
 
 
+def flipped(data: bytes) -> bytes:
+    changed = bytearray(data)
+    changed[len(data) // 2] ^= 1
+    return bytes(changed)
+
+
 def spoil(shards: Path, name: str) -> None:
-    path = shards / name
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    (shards / name).write_bytes(flipped((shards / name).read_bytes()))
 
 
 @pytest.mark.parametrize(
@@ -210,16 +215,80 @@ def test_a_stopped_repair_is_a_stopped_pack(shards, packed, source, monkeypatch)
     assert digests(shards) == digests(packed)
 
 
-def test_a_remote_set(packed, tmp_path, monkeypatch):
-    shutil.copytree(packed, tmp_path / "s3" / BUCKET / "shards")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[tuple[Path, int]]:
+    folder = tmp_path_factory.mktemp("s3")
+    with s3_server(folder) as port:
+        yield folder / BUCKET, port
+
+
+@pytest.fixture
+def there(packed, server, tmp_path, monkeypatch) -> Path:
+    """A remote set that is in the cache of this machine; its address is `URI`."""
+    bucket, port = server
+    use_s3(monkeypatch, port)
     monkeypatch.setenv("BASSL_FAST_CACHE", str(tmp_path / "cache"))
-    with s3_server(tmp_path / "s3") as port:
-        use_s3(monkeypatch, port)
-        uri = f"s3://{BUCKET}/shards"
-        assert verify(uri, "all") == []
-        spoil(tmp_path / "s3" / BUCKET / "shards", "c.tar")
-        shutil.rmtree(tmp_path / "cache")
-        (fault,) = verify(uri)
-        assert fault.startswith(f"{uri}/c.tar: differs from its manifest")
-        with pytest.raises(ShardError, match="only a local set can be repaired"):
-            repair(uri, tmp_path)
+    shutil.rmtree(bucket, ignore_errors=True)
+    shutil.copytree(packed, bucket / "shards")
+    index = ShardIndex.open(URI)
+    for facts in index.shards:
+        index.cache.open(URI, facts).close()
+    return bucket / "shards"
+
+
+URI = f"s3://{BUCKET}/shards"
+
+
+def test_a_remote_set(there, tmp_path):
+    read = []
+    assert verify(URI, "all", progress=read.append) == []
+    assert sum(read) == sum(path.stat().st_size for kind in ("tar", "npy") for path in there.glob(f"*.{kind}"))
+    with pytest.raises(ShardError, match="only a local set can be repaired"):
+        repair(URI, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["c.tar", "c.idx", fmt.FRAMES, fmt.SEQUENCES, fmt.SHOTS, fmt.MANIFEST])
+def test_what_is_remote_is_verified_though_the_cache_is_whole(there, name):
+    path = there / name
+    whole = path.read_bytes()
+    for fault in (None, whole[: len(whole) // 2], flipped(whole)):
+        path.unlink() if fault is None else path.write_bytes(fault)
+        found = verify(URI)
+        assert found
+        assert all(line.startswith(f"{URI}/{name}: ") for line in found), found
+        if "c." in name:  # as of a local set
+            assert found == [line.replace(str(there), URI) for line in verify(there)]
+
+
+def test_a_remote_set_that_is_gone(there):
+    shutil.rmtree(there)
+    (fault,) = verify(URI)
+    assert fault.startswith(f"{URI}/{fmt.MANIFEST}: missing")
+
+
+def test_a_damaged_remote_set_on_a_cluster(there):
+    spoil(there, "c.tar")
+    (fault,) = verify(URI, each=lambda task, items, name: map(task, items))
+    assert fault.startswith(f"{URI}/c.tar: ")
+
+
+def test_a_network_that_spoils_one_answer_is_no_fault(there, server, monkeypatch):
+    proxy = Proxy(server[1], lambda request: request.startswith(b"GET") and b"/c.tar" in request[:200])
+    proxy.faults.append("wrong")
+    use_s3(monkeypatch, proxy.port)
+    assert verify(URI) == []
+    assert proxy.spoilt == 1
+    proxy.close()
+
+
+def test_no_room_for_temporary_files(there, tmp_path, monkeypatch):
+    with small_disk(tmp_path / "disk", "4k") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        with pytest.raises(ShardError, match="No space left on device; set TMPDIR to a folder with more space"):
+            verify(URI)
+
+
+def test_a_mistake_here_is_no_fault_of_the_set(there, monkeypatch):
+    monkeypatch.setenv("BASSL_FAST_CACHE_GIB", "nan")
+    with pytest.raises(ConfigError, match="must be a positive number of GiB"):
+        verify(URI)
