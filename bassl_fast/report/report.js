@@ -73,6 +73,7 @@ class Film {
     this.blocks = [...section.querySelectorAll(".images")];
     this.count = this.probability.length;
     this.labelled = this.label.some((label) => label >= 0);
+    this.truth = [...this.label.keys()].filter((i) => this.label[i] === 1);
     this.timed = this.timecode[0].length > 0;
     if (!this.timed) {
       // Without times all shots get the same length.
@@ -115,7 +116,10 @@ class Film {
     );
     const img = element("img", { src: this.picture(i, Math.floor(this.per_shot / 2)), alt: "", decoding: "async" });
     const caption = element("span", { class: "caption" }, element("b", {}, String(this.number[i])));
-    if (this.timed) caption.append(" ", element("time", {}, this.timecode[0][i].slice(0, 8)));
+    if (this.timed) {
+      const code = this.timecode[0][i];
+      caption.append(" ", element("time", {}, code.slice(0, 8), element("span", { class: "frames" }, code.slice(8))));
+    }
     const shot = element(
       "div",
       { class: "shot", role: "option", id: this.idOf(i), "data-shot": this.number[i], "data-index": i },
@@ -156,7 +160,7 @@ class Film {
     const rows = [];
     if (this.labelled) {
       const truth = this.makeBand("true-scenes");
-      this.fillBand(truth, [...this.label.keys()].filter((i) => this.label[i] === 1));
+      this.fillBand(truth, this.truth);
       rows.push(...row("true", truth));
     }
     rows.push(...row(this.labelled ? "predicted" : "scenes", this.predictedBand));
@@ -202,23 +206,32 @@ class Film {
 
   // Scenes from the shots that end one.
   regroup(threshold, ends) {
-    const isEnd = (this.isEnd = new Uint8Array(this.count)), counts = {};
-    for (const i of ends) isEnd[i] = 1;
-    let scene = 0;
-    this.firsts = []; // shot that each scene begins with
+    this.isEnd = new Uint8Array(this.count);
+    for (const i of ends) this.isEnd[i] = 1;
+    this.firsts = [0, ...ends.filter((i) => i < this.count - 1).map((i) => i + 1)]; // shot that each scene begins with
     this.scene = new Uint32Array(this.count);
-    this.mark = this.label.map((label, i) => {
-      if (i === 0 || isEnd[i - 1]) this.firsts[scene++] = i;
-      this.scene[i] = scene;
-      const mark = markOf(label, isEnd[i], this.editor?.isPinned(i));
+    this.firsts.forEach((first, at) => this.scene.fill(at + 1, first, this.firsts[at + 1]));
+    const counts = {};
+    for (const i of new Set([...ends, ...this.truth, ...(this.editor?.now.pins.keys() ?? [])])) {
+      const mark = this.markAt(i);
       counts[mark] = (counts[mark] || 0) + 1;
-      return mark;
-    });
+    }
     for (const [i, shot] of this.shots) this.paint(i, shot);
-    this.strip.style.setProperty("--threshold", threshold);
-    this.section.querySelector(".tall").style.setProperty("--threshold", threshold);
     this.fillBand(this.predictedBand, ends);
-    this.facts.textContent = this.sayFacts(scene, counts);
+    this.facts.textContent = this.sayFacts(this.firsts.length, counts);
+    this.showLegend(threshold, counts);
+  }
+
+  markAt(i) {
+    return markOf(this.label[i], this.isEnd[i], this.editor?.isPinned(i));
+  }
+
+  // The threshold is a line on every curve: it is only set when it changes, as all of them are then drawn again.
+  showLegend(threshold, counts) {
+    if (this.threshold !== threshold) {
+      this.threshold = threshold;
+      for (const part of [this.strip, this.section.querySelector(".tall")]) part.style.setProperty("--threshold", threshold);
+    }
     const marks = Object.keys(SAYS).filter((mark) => counts[mark]);
     this.legend.replaceChildren(
       ...marks.map((mark) => element("li", {}, symbol(mark), `${this.says(mark)} (${counts[mark]})`)),
@@ -228,7 +241,7 @@ class Film {
 
   // What changes in the element of a shot.
   paint(i, shot) {
-    const scene = this.scene[i], mark = this.mark[i], begins = this.firsts[scene - 1] === i;
+    const scene = this.scene[i], mark = this.markAt(i), begins = this.firsts[scene - 1] === i;
     const ends = i === this.count - 1 || this.isEnd[i], chosen = view.film === this && this.chosen === i;
     const name = begins ? (this.editor?.nameOf(i) ?? "") : "", noted = begins && Boolean(this.editor?.noteOf(i));
     const state = JSON.stringify([scene, mark, begins, ends, chosen, name, noted]);
@@ -350,7 +363,7 @@ function show(film, shot, open = true) {
 function fillDetail() {
   const film = view.film;
   if (!film || get("detail").hidden) return;
-  const i = film.chosen, mark = film.mark[i];
+  const i = film.chosen, mark = film.markAt(i);
   get("detail-title").textContent = `Shot ${film.number[i]}, scene ${film.scene[i]}`;
   const facts = [`probability ${film.probability[i].toFixed(3)}`];
   if (mark) facts.push(film.says(mark));
@@ -413,6 +426,7 @@ function setZoom(zoom) {
   view.zoom = clamp(zoom, ZOOM.least, ZOOM.most);
   get("zoom").value = view.zoom;
   document.body.style.setProperty("--shot", `${view.zoom}px`);
+  document.body.classList.toggle("small", view.zoom < 104);
   document.body.classList.toggle("tiny", view.zoom < 72);
   films.forEach((film) => film.strip.firstChild && film.measure());
   drawAll();

@@ -267,7 +267,7 @@ def test_marks_and_scenes_are_those_of_the_data(page: Browser):
     assert page.attributes(".shot", "data-mark") == ["", "hit", "", "miss", "false-alarm", "", "predicted", ""]
     assert scenes_of(page) == [1, 1, 2, 2, 2, 3, 3, 4]
     assert [name for name in page.texts(".name") if name] == [f"scene {i}" for i in (1, 2, 3, 4)]
-    assert page.texts(".caption time") == [f"00:0{i}:00" for i in range(8)]
+    assert page.texts(".caption time") == [f"00:0{i}:00:00" for i in range(8)]
     assert page.attributes(".frame use", "href") == ["#hit", "#miss", "#false-alarm", "#predicted"]
     assert page.attributes(".shot", "title")[3] == "shot 3, 00:03:00:00, probability 0.30, miss: true, not predicted"
     legend = {"hit: true and predicted (1)", "miss: true, not predicted (1)", "false alarm: predicted, not true (1)"}
