@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 from weakref import finalize, proxy, ref
@@ -61,7 +61,10 @@ class WindowLoader:
         films: `[N]` film numbers to take, see `ShardIndex.select`.
         sampler: draws the views of a global batch.
         size: side of the views in pixels.
-        global_batch: samples per step over all processes.
+        smaller: views are smaller at first: (side, until), with `until` the number of steps, over all epochs, after
+            which the next one holds, and at last `size`. Sigmas of blurs are scaled with the side.
+        global_batch: samples per step over all processes; runs of samples, if `run_length` is above 1.
+        run_length: number of consecutive shots in a run, see `ShotTable`. `film` and `position` are of the first one.
         seed: of the run.
         rank, world_size: number of this process, and of all processes.
         device: of the batches.
@@ -92,6 +95,8 @@ class WindowLoader:
         size: int,
         *,
         global_batch: int,
+        smaller: Sequence[tuple[int, int]] = (),
+        run_length: int = 1,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -110,7 +115,7 @@ class WindowLoader:
             raise ConfigError(f"dtype {dtype}: choose torch.float32 or torch.bfloat16")
         if not 0 <= max_broken <= 1:
             raise ConfigError(f"max_broken {max_broken}: must be within [0, 1]")
-        self.index, self._table = index, ShotTable(index, films)
+        self.index, self._table = index, ShotTable(index, films, run_length)
         self._device, self._dtype = torch.device(device), dtype
         self._decoder: graph.Decoder = decoder or graph.default_decoder(self._device)
         if self._decoder != "cpu" and self._device.type != "cuda":
@@ -124,20 +129,25 @@ class WindowLoader:
         self.epoch = self.step = 0  # of the next batch
         self._mine: slice | np.ndarray = process_slice(global_batch, rank, world_size)
         self._world_size = world_size
-        self._size, self._mean, self._std = size, mean, std
+        self._size, self._smaller, self._mean, self._std = size, tuple(smaller), mean, std
         self._max_broken = max_broken
         number = device_id(self._device)
         self._substitutes = Substitutes(self._store, self._decoder, number) if max_broken else None
         self._views = self._replaced = 0  # since the processes last added up
         self._kwargs: dict[str, Any] = {"num_threads": threads, "prefetch_queue_depth": prefetch}
-        self._streams: dict[int, Stream] | None = None  # by the size of their views
-        self._stream_at, self._process = (0, 0), 0
+        self._streams: dict[int, Stream] | None = None  # by the size that the sampler drew their views for
+        self._stream_at, self._stream_side, self._process = (0, 0), size, 0
         self._copier = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._ahead_of_use: Ahead[_Made] | None = None
 
     def __len__(self) -> int:
         """Steps per epoch, the same for every process."""
         return self.plan.steps
+
+    def side(self, epoch: int, step: int) -> int:
+        """Side in pixels of the views at (epoch, step)."""
+        at = epoch * len(self) + step
+        return next((side for side, until in self._smaller if at < until), self._size)
 
     def draw(self, epoch: int, step: int) -> tuple[np.ndarray, Drawn]:
         """Sample numbers `[B]` of the global batch at (epoch, step), and what the sampler draws for them."""
@@ -215,7 +225,7 @@ class WindowLoader:
 
     def _made(self, epoch: int, step: int) -> _Made:
         streams, self._streams = self._streams, None  # after an error none is left half read
-        if streams is None:
+        if streams is None or self.side(epoch, step) != self._stream_side:
             streams = self._open(epoch, step)
         elif self._stream_at != (epoch, step):
             for size, stream in streams.items():
@@ -254,9 +264,9 @@ class WindowLoader:
 
     def _open(self, epoch: int, step: int) -> dict[int, Stream]:
         _, drawn = self.draw(epoch, step)
-        streams = {}
+        streams, self._stream_side = {}, self.side(epoch, step)
         for size, rows in self._by_size(drawn[self._mine]).items():
-            make_graph, _ = self._path(size, rows)
+            make_graph, _ = self._path(self._stream_side if size == self._size else size, rows)
             requests = self._requests(epoch, step, size)
             streams[size] = Stream(
                 self._store,
@@ -284,7 +294,7 @@ def _make(loader: ref[WindowLoader], epoch: int, step: int) -> _Made:
 
 
 def _requests(loader: WindowLoader, epoch: int, step: int, size: int) -> Iterator[Request]:
-    """Requests for the views of `size` that `loader` needs from (epoch, step) on.
+    """Requests for the views of `size` that `loader` needs from (epoch, step) on, until their side changes.
 
     `loader` is a weak proxy, as the loader holds the stream that holds this generator.
     """
@@ -292,14 +302,19 @@ def _requests(loader: WindowLoader, epoch: int, step: int, size: int) -> Iterato
     for _ in range(loader._ahead):
         loader._fetch_ahead(*ahead)
         ahead = loader._after(*ahead)
-    while True:
+    side = loader.side(epoch, step)
+    while loader.side(epoch, step) == side:
         samples, drawn = loader.draw(epoch, step)
         loader._fetch_ahead(*ahead)
         ahead = loader._after(*ahead)
         mine = drawn[loader._mine]
         views = loader._by_size(mine)[size]
-        _, inputs = loader._path(size, views)
         rows = views.ravel()
+        if size == loader._size != side:
+            rows["blur"] *= side / size
+            _, inputs = loader._path(side, views)
+        else:
+            _, inputs = loader._path(size, views)
         pictures = np.concatenate([rows, following(rows)])
         yield Request(pictures["frame"], pictures, partial(inputs, rows), (samples[loader._mine], mine))
         epoch, step = loader._after(epoch, step)

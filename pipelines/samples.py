@@ -1,4 +1,10 @@
-"""Samples: every shot of the chosen films is the centre of one."""
+"""Samples: every shot of the chosen films is the centre of one, or of a run of consecutive ones.
+
+film of 10 shots      0 1 2 3 4 5 6 7 8 9
+runs of 4 centres     0 1 2 3
+                            3 4 5 6
+                                  6 7 8 9
+"""
 
 from __future__ import annotations
 
@@ -59,32 +65,40 @@ class Sampler(Protocol):
 
 
 class ShotTable:
-    """Sample number -> centre shot, over the chosen films.
+    """Sample number -> centre shot, or first centre of a run, over the chosen films.
 
     Args:
         index: of the shards.
         films: `[F]` film numbers, see `ShardIndex.select`.
+        run_length: number W of consecutive centres in a sample. Runs are spread evenly over a film, so every shot is a
+            centre, and those where runs overlap are twice.
 
     Attributes:
-        shots: `[F]` samples of every film; they are numbered film by film.
-        together: `[R]` samples of every run of films in one shard; equal to `shots` for a set of films.
+        samples: `[F]` of every film; they are numbered film by film.
+        together: `[R]` samples of all films that follow each other in one shard; equal to `samples` for a set of films.
+        repeated: number of centres that are in two samples.
     """
 
-    def __init__(self, index: ShardIndex, films: np.ndarray) -> None:
-        self._rows, self._films = index.sequences[films], films
-        self.shots = self._rows["shots"].astype(np.int64)
-        self._ends = np.cumsum(self.shots)
-        runs = np.flatnonzero(np.diff(self._rows["shard"].astype(np.int64), prepend=-1))
-        self.together = np.add.reduceat(self.shots, runs) if len(runs) else self.shots
+    def __init__(self, index: ShardIndex, films: np.ndarray, run_length: int = 1) -> None:
+        self._rows, self._films, self._run_length = index.sequences[films], films, run_length
+        shots = self._rows["shots"].astype(np.int64)
+        self.samples = -(-shots // run_length)
+        self.repeated = int((self.samples * run_length - shots)[shots >= run_length].sum())
+        self._ends = np.cumsum(self.samples)
+        first = np.flatnonzero(np.diff(self._rows["shard"].astype(np.int64), prepend=-1))
+        self.together = np.add.reduceat(self.samples, first) if len(first) else self.samples
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, samples: np.ndarray) -> Centers:
-        """Centres of the samples `[B]`."""
+        """Centres of the samples `[B]`; of a run the first one."""
         at = np.searchsorted(self._ends, samples, side="right")
         rows = self._rows[at]
-        position = samples - (self._ends[at] - rows["shots"])
+        position = samples - (self._ends[at] - self.samples[at])
+        if self._run_length > 1:
+            last = np.maximum(rows["shots"].astype(np.int64) - self._run_length, 0)
+            position = position * last // np.maximum(self.samples[at] - 1, 1)
         names = ("shots", "first_frame", "frames_per_shot", "height", "width")
         fps = {"fps": rows["fps"].astype(float)} if "fps" in rows.dtype.names else {}
         return Centers(self._films[at], position, *(rows[name].astype(np.int64) for name in names), **fps)

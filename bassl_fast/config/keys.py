@@ -54,14 +54,14 @@ def _check_class(value: dict[str, Any], source: str, path: str) -> None:
     if not inspect.isclass(target := getattr(module, name, None)):
         classes = [known for known, thing in vars(module).items() if inspect.isclass(thing)]
         raise ConfigError(f"{source}: {path}.class_path: no class '{name}' in {module_name}{nearest(name, classes)}")
-    types = typing.get_type_hints(target.__init__)
+    types = {key: hint for key, hint in typing.get_type_hints(target.__init__).items() if key != "return"}
     arguments = value.get("init_args") or {}
     if not isinstance(arguments, dict):
         raise ConfigError(f"{source}: {path}.init_args: expected keys ({', '.join(types)}), got {arguments!r}")
     for key, argument in arguments.items():
         where = f"{path}.init_args.{key}"
         if key not in types:
-            raise ConfigError(f"{source}: unknown key '{where}'{nearest(key, types)}")
+            raise ConfigError(f"{source}: unknown key '{where}' of {name}{nearest(key, types)}")
         if (kind := _dataclass_in(types[key])) is None or (argument is None and kind is not types[key]):
             continue
         several = isinstance(argument, list) and typing.get_origin(types[key]) is tuple

@@ -21,10 +21,10 @@ from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews
 from shard_tools.errors import ConfigError
 
-from .losses import info_nce
-from .method import Method, Projection
+from .losses import info_nce, near
+from .method import Method, Projection, check_apart
 from .pseudo_boundary import pseudo_boundary
-from .window import draw_window
+from .window import Runs
 
 
 class BaSSL(Method):
@@ -49,9 +49,13 @@ class BaSSL(Method):
         contextual_group_matching: tells whether two shots are on the same side of the pseudo-boundary.
         pseudo_boundary_prediction: tells the pseudo-boundary from another shot.
         masked_shot_modelling: predicts the features of masked shots.
+        run_length: number W of consecutive windows that share the views of their shots, see `window`; 1, as published:
+            none do.
+        negatives_apart: windows of one film less than this many shots apart are no negatives of each other; 0, as
+            published: all are.
 
     Raises:
-        ConfigError: no loss is on, `mask_rate` is outside (0, 1), or `radius` is below 1.
+        ConfigError: no loss is on, `mask_rate` is outside (0, 1), or another value is too small.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class BaSSL(Method):
         contextual_group_matching: bool = True,
         pseudo_boundary_prediction: bool = True,
         masked_shot_modelling: bool = True,
+        run_length: int = 1,
+        negatives_apart: int = 0,
     ) -> None:
         super().__init__()
         if not 0 < mask_rate < 1:
@@ -88,6 +94,8 @@ class BaSSL(Method):
         self.views, self.radius, self.temperature, self.mask_rate = views, radius, temperature, mask_rate
         self.ssm, self.cgm = shot_scene_matching, contextual_group_matching
         self.pp, self.msm = pseudo_boundary_prediction, masked_shot_modelling
+        self.negatives_apart = check_apart(negatives_apart)
+        self.runs, self.run_length = Runs(run_length, radius, self.sparse), run_length
         # DDP waits for the gradient of every trainable parameter, so only those that a loss reaches are trainable.
         self.finds_boundary = self.ssm or self.cgm or self.pp
         if self.finds_boundary or self.trains_nce:
@@ -115,44 +123,68 @@ class BaSSL(Method):
         return self.ssm
 
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:
-        """Views `[B, S + T]`, sparse then dense; `mask` `[B, T]` bool; `pick` `[B, 3]` float32, uniform, see `pick`."""
-        views = draw_window(centers, rng, self.views, self.radius, self.sparse)
-        mask = rng.random((len(views), 2 * self.radius + 1)) < self.mask_rate
-        fallback = rng.integers(0, mask.shape[1], len(mask))
-        mask[np.arange(len(mask)), fallback] |= ~mask.any(1)
-        return Drawn(views, {"mask": mask, "pick": rng.random((len(mask), 3), dtype=np.float32)})
+        """Views `[B, S + T]`, sparse then dense; `mask` `[B, T]` bool; `pick` `[B, 3]` float32, uniform, see `pick`.
+
+        Of runs, views `[B, V]`, see `Runs`, and a mask and numbers a window: `[B, W, T]` and `[B, W, 3]`.
+        """
+        views, where = self.runs.draw(centers, rng, self.views)
+        windows = len(views) * self.run_length
+        mask = rng.random((windows, self.runs.shots)) < self.mask_rate
+        fallback = rng.integers(0, self.runs.shots, windows)
+        mask[np.arange(windows), fallback] |= ~mask.any(1)
+        drawn = {"mask": mask, "pick": rng.random((windows, 3), dtype=np.float32)}
+        if self.run_length > 1:
+            drawn = {name: rows.reshape(len(views), self.run_length, -1) for name, rows in drawn.items()}
+        return Drawn(views, drawn | where)
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The enabled losses, from features `[b, S + T, D]`, `mask` `[b, T]` and `pick` `[b, 3]`."""
-        nce = self.head_nce(features) if self.finds_boundary or self.trains_nce else None
-        return self.losses(features[:, len(self.sparse) :], nce, batch)
+        """The enabled losses, from features `[b, V, D]` and what `sample` drew."""
+        _, dense = self.runs.gather(features, batch)
+        nce = None
+        if self.finds_boundary or self.trains_nce:
+            nce = self.runs.gather(self.head_nce(features), batch)
+        drawn = {name: batch[name].reshape(len(dense), -1) for name in ("mask", "pick")}
+        return self.losses(dense, nce, drawn, near(batch, self.negatives_apart))
 
-    def losses(self, dense: Tensor, nce: Tensor | None, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The enabled losses, from features `[b, T, D]` of the dense views and NCE embeddings `[b, S + T, E]`."""
+    def losses(
+        self,
+        dense: Tensor,
+        nce: tuple[Tensor, Tensor] | None,
+        drawn: dict[str, Tensor],
+        left_out: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """The enabled losses of N windows.
+
+        Args:
+            dense: `[N, T, D]` features of the dense views.
+            nce: embeddings of the sparse views `[N, S, E]` and of the dense ones `[N, T, E]`, if a loss needs them.
+            drawn: `mask` `[N, T]` and `pick` `[N, 3]`.
+            left_out: see `info_nce`.
+        """
         found = {}
         if self.finds_boundary:
-            nce_sparse, nce_dense = nce[:, :2], nce[:, len(self.sparse) :]  # type: ignore[index]  # see `forward`
-            boundary = pseudo_boundary(nce_sparse, nce_dense)
+            nce_sparse, nce_dense = nce  # type: ignore[misc]  # see `forward`
+            boundary = pseudo_boundary(nce_sparse[:, :2], nce_dense)
             shot = torch.arange(dense.shape[1], device=boundary.device)
             first = shot <= boundary[:, None]  # [b, T], shots of the first group
         if self.ssm:
-            found["ssm"] = self._shot_scene_matching(nce_sparse, nce_dense, first)
+            found["ssm"] = self._shot_scene_matching(nce_sparse, nce_dense, first, left_out)
         if self.cgm or self.pp:
-            contextual, u = self.crn(dense)[:, 1:], batch["pick"]
+            contextual, u = self.crn(dense)[:, 1:], drawn["pick"]
         if self.cgm:
             found["cgm"] = self._contextual_group_matching(contextual, first, u[:, 1], u[:, 2])
         if self.pp:
             found["pp"] = self._pseudo_boundary_prediction(contextual, boundary, u[:, 0])
         if self.msm:
-            found["msm"] = self._masked_shot_modelling(dense, batch["mask"])
+            found["msm"] = self._masked_shot_modelling(dense, drawn["mask"])
         return found
 
-    def _shot_scene_matching(self, sparse: Tensor, dense: Tensor, first: Tensor) -> Tensor:
+    def _shot_scene_matching(self, sparse: Tensor, dense: Tensor, first: Tensor, left_out: Tensor | None) -> Tensor:
         """The first shot should match the mean of the first group, the last shot that of the second (section 3.3.1)."""
         losses = []
         for i, group in enumerate((first, ~first)):
             scene = F.normalize((dense * group[..., None]).sum(1), dim=-1)
-            losses.append(info_nce(sparse[:, i], scene, self.temperature) / 2)
+            losses.append(info_nce(sparse[:, i], scene, self.temperature, left_out) / 2)
         return losses[0] + losses[1]
 
     def _contextual_group_matching(self, contextual: Tensor, first: Tensor, u_own: Tensor, u_other: Tensor) -> Tensor:

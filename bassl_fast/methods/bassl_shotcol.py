@@ -25,8 +25,10 @@ class BaSSLShotCoL(BaSSL):
         """Always: the loss of `ShotCoL` does."""
         return True
 
-    def losses(self, dense: Tensor, nce: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+    def losses(  # type: ignore[override]  # its loss needs embeddings
+        self, dense: Tensor, nce: tuple[Tensor, Tensor], drawn: dict[str, Tensor], left_out: Tensor | None
+    ) -> dict[str, Tensor]:
         """As in `BaSSL`, and that of `ShotCoL`."""
-        centre = len(self.sparse) - 1
-        found = shotcol(nce[:, centre], nce[:, centre + 1 :], self.temperature)
-        return super().losses(dense, nce, batch) | {"shotcol": found}
+        sparse, around = nce
+        found = shotcol(sparse[:, -1], around, self.temperature, left_out)
+        return super().losses(dense, nce, drawn, left_out) | {"shotcol": found}

@@ -11,8 +11,8 @@ from torch import Tensor
 from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews, draw_clips
 
-from .losses import info_nce
-from .method import Method, Projection
+from .losses import info_nce, near
+from .method import Method, Projection, check_apart
 
 
 class Instance(Method):
@@ -24,6 +24,11 @@ class Instance(Method):
         nce_hidden: hidden size of the InfoNCE head.
         nce_dim: output size of the InfoNCE head.
         temperature: of InfoNCE.
+        negatives_apart: pairs of one film less than this many shots apart are no negatives of each other; 0, as
+            published: all are.
+
+    Raises:
+        ConfigError: a negative distance.
     """
 
     def __init__(
@@ -33,8 +38,10 @@ class Instance(Method):
         nce_hidden: int = 2048,
         nce_dim: int = 128,
         temperature: float = 0.1,
+        negatives_apart: int = 0,
     ) -> None:
         super().__init__()
+        self.negatives_apart = check_apart(negatives_apart)
         self.views, self.temperature = views, temperature
         self.head_nce = Projection(dim, nce_hidden, nce_dim)
 
@@ -48,4 +55,5 @@ class Instance(Method):
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """InfoNCE of features `[b, 2, D]`."""
         nce = self.head_nce(features)
-        return {"instance": info_nce(nce[:, 0], nce[:, 1], self.temperature)}
+        left_out = near(batch, self.negatives_apart)
+        return {"instance": info_nce(nce[:, 0], nce[:, 1], self.temperature, left_out)}

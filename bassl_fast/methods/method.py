@@ -24,11 +24,13 @@ class Method(Described, nn.Module, ABC):
     requires a gradient must get one in every step. A contextual relation network is kept as `crn`: fine-tuning starts
     from it.
 
-    Shapes: B samples in the global batch, b of them in this process, V views of a sample, T frames of a clip, D numbers
-    in a feature. Features are in the precision of training, losses are float32.
+    Shapes: B samples (or runs of W samples) in the global batch, b of them in this process, V views of a sample, T
+    frames of a clip, D numbers in a feature. Features are in the precision of training, losses are float32.
     """
 
     views: TrainViews
+    run_length: int = 1  # number W of consecutive centres that are one sample, see `pipelines.samples.ShotTable`
+    resizable: bool = True  # whether `training.smaller_views` may change the size of its views
     classes: int | None = None  # of its `classifier`, if it has one
     clips: Clips | None = None  # how clips are sampled from a video, if it takes clips
     classifier: nn.Linear  # if it has classes
@@ -62,6 +64,17 @@ class Method(Described, nn.Module, ABC):
     @abstractmethod
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses by name, scalars, from the features of `embed` and their batch; training minimises the sum."""
+
+
+def check_apart(shots: int) -> int:
+    """The number of shots, see `losses.near`.
+
+    Raises:
+        ConfigError: it is negative.
+    """
+    if shots < 0:
+        raise ConfigError(f"method.negatives_apart {shots}: must be 0 or more shots")
+    return shots
 
 
 class Projection(nn.Sequential):

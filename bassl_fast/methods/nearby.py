@@ -10,7 +10,7 @@ from pipelines.samples import Centers, Drawn
 from pipelines.views import TrainViews
 from shard_tools.errors import ConfigError
 
-from .method import Method, Projection
+from .method import Method, Projection, check_apart
 
 
 class NearbyShot(Method):
@@ -23,9 +23,11 @@ class NearbyShot(Method):
         nce_hidden: hidden size of the InfoNCE head.
         nce_dim: output size of the InfoNCE head.
         temperature: of InfoNCE.
+        negatives_apart: pairs of one film less than this many shots apart are no negatives of each other; 0, as
+            published: all are.
 
     Raises:
-        ConfigError: a radius below 1.
+        ConfigError: a radius below 1, or a negative distance.
     """
 
     def __init__(
@@ -36,10 +38,12 @@ class NearbyShot(Method):
         nce_hidden: int = 2048,
         nce_dim: int = 128,
         temperature: float = 0.1,
+        negatives_apart: int = 0,
     ) -> None:
         super().__init__()
         if radius < 1:
             raise ConfigError(f"method.radius {radius}: must be at least 1")
+        self.negatives_apart = check_apart(negatives_apart)
         self.views, self.radius, self.temperature = views, radius, temperature
         self.head_nce = Projection(dim, nce_hidden, nce_dim)
 

@@ -91,6 +91,7 @@ class SCE(MomentumMethod):
         if difference and clips is None:
             raise ConfigError(f"method.difference {difference}: needs clips; give method.clips, or leave it out")
         self.difference = difference
+        self.resizable = not small
         self.small, self.clips, self.positive, self.batch_keys = small, clips, positive, batch_keys
         self.temperature, self.target_temperature = temperature, target_temperature
         self.queue = KeyQueue(outputs, queue)

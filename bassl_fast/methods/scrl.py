@@ -42,6 +42,7 @@ class SCRL(BYOL):
     """
 
     target_encoder: ResNet
+    resizable = False  # boxes are in pixels of the view
 
     def __init__(
         self,

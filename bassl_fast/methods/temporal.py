@@ -11,7 +11,7 @@ from torch import Tensor
 from pipelines.samples import Centers, Drawn
 from pipelines.views import draw_clips
 
-from .losses import info_nce
+from .losses import info_nce, near
 from .nearby import NearbyShot
 
 
@@ -31,7 +31,8 @@ class Temporal(NearbyShot):
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """InfoNCE of features `[b, 2, D]`."""
         nce = self.head_nce(features)
-        return {"temporal": info_nce(nce[:, 0], nce[:, 1], self.temperature)}
+        left_out = near(batch, self.negatives_apart)
+        return {"temporal": info_nce(nce[:, 0], nce[:, 1], self.temperature, left_out)}
 
 
 def neighbour(position: np.ndarray, shots: np.ndarray, radius: int, rng: np.random.Generator) -> np.ndarray:

@@ -23,7 +23,7 @@ class InterleavedLoader(WindowLoader):
     """A `WindowLoader` whose batch holds this process's share of every micro-batch, in order.
 
     Args:
-        micro_batches: micro-batches per global batch.
+        micro_batches: micro-batches per global batch, which is in runs of samples.
         global_batch, rank, world_size, arguments, options: see `WindowLoader`.
 
     Raises:
@@ -34,9 +34,10 @@ class InterleavedLoader(WindowLoader):
         self, *arguments, global_batch: int, rank: int = 0, world_size: int = 1, micro_batches: int = 1, **options
     ) -> None:
         if global_batch % (micro_batches * world_size):
+            run = options.get("run_length", 1)
             raise ConfigError(
-                f"data.global_batch {global_batch} does not divide into training.accumulate {micro_batches} times "
-                f"{world_size} processes; choose a multiple of {micro_batches * world_size}"
+                f"data.global_batch {global_batch * run} does not divide into training.accumulate {micro_batches} "
+                f"times {world_size} processes; choose a multiple of {micro_batches * world_size * run}"
             )
         super().__init__(*arguments, global_batch=global_batch, rank=rank, world_size=world_size, **options)
         self._mine = np.arange(global_batch).reshape(micro_batches, world_size, -1)[:, rank].ravel()

@@ -103,7 +103,7 @@ class Pretraining(pl.LightningModule):
         micro_batch, now = batch_idx % self.trainer.accumulate_grad_batches, time.perf_counter()
         if micro_batch == 0:
             self._losses, self.waited, self._began = None, 0.0, now
-            self._images = self._global_batch * _images(batch)
+            self._images = self._global_batch // self.method.run_length * _images(batch)
         if self._idle_since is not None:
             self.waited += now - self._idle_since
         draw = rng.generator(self._seed, rng.MODEL, self.global_step, (micro_batch << 32) + self.global_rank)

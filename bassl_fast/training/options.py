@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from bassl_fast.config.choices import Precision
@@ -44,6 +45,8 @@ class Training:
     Args:
         epochs: passes over all samples.
         steps: number of steps, instead of epochs; 0 saves the untrained model.
+        smaller_views: begin with smaller views, as pairs of a side in pixels and the fraction of all steps until which
+            it holds: `[[112, 0.4], [160, 0.7]]`; then the method's own size.
         precision: "auto" is bfloat16 if the hardware supports it, else float32.
         accumulate: micro-batches per step (gradient accumulation); each loss is taken over one micro-batch.
         compile: compile the encoder (torch.compile).
@@ -63,6 +66,7 @@ class Training:
 
     epochs: int = 10
     steps: int | None = None
+    smaller_views: tuple[tuple[int, float], ...] = ()
     precision: Precision = "auto"
     accumulate: int = 1
     compile: bool = False
@@ -81,6 +85,12 @@ class Training:
         for name, value in vars(self).items():
             if isinstance(value, int | float) and value < least.get(name, 0):
                 raise ConfigError(f"training.{name} {value}: must be at least {least.get(name, 0)}")
+        ends = [0.0, *(until for _, until in self.smaller_views), 1.0]
+        if any(side < 8 for side, _ in self.smaller_views) or any(a >= b for a, b in pairwise(ends)):
+            raise ConfigError(
+                f"training.smaller_views {[list(pair) for pair in self.smaller_views]}: sides of at least 8 pixels, "
+                "with rising fractions of all steps within (0, 1)"
+            )
 
 
 @dataclass(frozen=True)

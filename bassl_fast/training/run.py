@@ -63,6 +63,7 @@ from .validation import Accuracy, NearestNeighbours
 LAST = "last.ckpt"
 CURVES = "metrics.csv"
 CONFIG = "config.yaml"
+_SCHEDULE = ("epochs", "steps", "smaller_views", "clip", "accumulate")  # of `Training`, fixed when a run begins
 
 
 def run_training(
@@ -83,12 +84,14 @@ def run_training(
     run = RunFolder(out)
     last = run.where(LAST)
     resume = _resumes(run, resume)
-    index, films, plan = _open_samples(data, seed)
+    index = ShardIndex.open(data.shards)
+    films = index.select(data.split)
     pl.seed_everything(seed, verbose=False)
     network = encoder()
     if initial_encoder is not None and not resume:
         _start_from(network, initial_encoder)
     task = method(network.dim)
+    plan = _plan(data, task, index, films, seed)
     check_data(task, index, films, training)
     facts: dict[str, Any] = {
         "model": section_of(network, task),
@@ -112,7 +115,8 @@ def run_training(
     if training.compile:
         network.compile()
     precision = hardware.precision(training.precision)
-    open_loader = partial(make_loader, data, training.accumulate, seed, precision, index, films, network, task)
+    smaller = [(side, round(until * facts["total_steps"])) for side, until in training.smaller_views]
+    open_loader = partial(make_loader, data, training.accumulate, smaller, seed, precision, index, films, network, task)
     module = Pretraining(network, task, optimiser, open_loader, data.global_batch, seed, facts)
     saver = Saver(run.path / LAST, training.checkpoint_steps or plan.steps, training.checkpoint_minutes)
     every = max(1, min(50, facts["total_steps"] // 50))  # steps between two points of the curves
@@ -130,18 +134,24 @@ def run_training(
 # Before the first step
 
 
-def _open_samples(data: Data, seed: int) -> tuple[ShardIndex, np.ndarray, Plan]:
-    """The shards, the rows of the chosen samples, and the plan of their batches.
+def _plan(data: Data, task: Method, index: ShardIndex, films: np.ndarray, seed: int) -> Plan:
+    """The plan of the batches.
 
     Raises:
-        ConfigError: fewer samples than a batch.
+        ConfigError: fewer samples than a batch, or a batch that is not of whole runs.
     """
-    index = ShardIndex.open(data.shards)
-    films = index.select(data.split)
-    plan = Plan(len(ShotTable(index, films)), data.global_batch, seed)
-    if data.global_batch > plan.samples:
-        raise ConfigError(f"data.global_batch {data.global_batch}: there are {plan.samples} samples; choose fewer")
-    return index, films, plan
+    run, batch = task.run_length, data.global_batch
+    if batch % run:
+        raise ConfigError(
+            f"data.global_batch {batch}: must be a multiple of method.run_length {run}; take {-(-batch // run) * run}"
+        )
+    table = ShotTable(index, films, run)
+    plan = Plan(len(table), batch // run, seed)
+    if batch > run * plan.samples:
+        raise ConfigError(f"data.global_batch {batch}: there are {run * plan.samples} samples; choose fewer")
+    if table.repeated:
+        say(f"{table.repeated} shots are the centre of two windows per epoch, where runs of {run} overlap")
+    return plan
 
 
 def _resumes(run: RunFolder, wanted: bool) -> bool:
@@ -174,6 +184,13 @@ def check_data(task: Method, index: ShardIndex, films: np.ndarray, training: Tra
     Raises:
         ConfigError, ShardError: labels or frame rates are missing, or the encoder is frozen.
     """
+    for side, _ in training.smaller_views:
+        if side >= task.views.size:
+            raise ConfigError(
+                f"training.smaller_views of {side} pixels: must be below method.views.size {task.views.size}"
+            )
+    if training.smaller_views and not task.resizable:
+        raise ConfigError(f"training.smaller_views: {type(task).__name__} needs views of its own size; leave it out")
     if training.precise_bn and getattr(task, "frozen", False):
         raise ConfigError(f"training.precise_bn {training.precise_bn}: the encoder is frozen; leave it out")
     if task.classes is not None:
@@ -186,10 +203,15 @@ def _shared(data: Data, optimiser: Optimiser, training: Training, seed: int) -> 
     """Options that may not change when a run is resumed; threads, paths and precision may."""
     return {
         "data": {key: getattr(data, key) for key in ("split", "global_batch", "pool")},
-        "training": {key: getattr(training, key) for key in ("epochs", "steps", "clip", "accumulate")},
-        "optimiser": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(optimiser).items()},
+        "training": {key: _plain(getattr(training, key)) for key in _SCHEDULE},
+        "optimiser": {key: _plain(value) for key, value in asdict(optimiser).items()},
         "seed": seed,
     }
+
+
+def _plain(value: Any) -> Any:
+    """Lists for tuples, as checkpoints hold them."""
+    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
 
 
 def _check_same(path: str, earlier: dict[str, Any], now: dict[str, Any], index: ShardIndex) -> None:
@@ -231,6 +253,7 @@ def _is_finished(path: str, facts: dict[str, Any], index: ShardIndex) -> bool:
 def make_loader(
     data: Data,
     micro_batches: int,
+    smaller: list[tuple[int, int]],
     seed: int,
     precision: str,
     index: ShardIndex,
@@ -257,7 +280,9 @@ def make_loader(
         films,
         sampler,
         task.views.size,
-        global_batch=data.global_batch,
+        smaller=smaller,
+        global_batch=data.global_batch // task.run_length,
+        run_length=task.run_length,
         micro_batches=micro_batches,
         seed=seed,
         rank=rank,

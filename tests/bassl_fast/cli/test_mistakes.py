@@ -80,7 +80,7 @@ def pretrain(project: Project, config: dict, tmp_path: Path) -> list[object]:
         ({"training": {"epoch": 1}}, "unknown key 'training.epoch'; did you mean 'epochs'?"),
         (
             {"method": {"class_path": "bassl_fast.methods.BaSSL", "init_args": {"mask_ratio": 0.2}}},
-            "unknown key 'method.init_args.mask_ratio'; did you mean 'mask_rate'?",
+            "unknown key 'method.init_args.mask_ratio' of BaSSL; did you mean 'mask_rate'?",
         ),
         (
             {"method": {"class_path": "bassl_fast.methods.BaSSL", "init_args": {"views": {"sise": 32}}}},
@@ -117,6 +117,14 @@ def pretrain(project: Project, config: dict, tmp_path: Path) -> list[object]:
         ),
         ({"encoder": {"class_path": "bassl_fast.encoder.ResNet"}}, "'bassl_fast.encoder.ResNet': no such module"),
         ({"encoder": PRETRAIN["method"]}, "encoder: Expected 'bassl_fast.methods.BaSSL' to be a subclass of Encoder"),
+        (
+            {"method": {"class_path": "bassl_fast.methods.Instance", "init_args": {"run_length": 16}}},
+            "unknown key 'method.init_args.run_length' of Instance; known: dim, nce_dim, nce_hidden, negatives_apart",
+        ),
+        (
+            {"method": {"class_path": "bassl_fast.methods.SCRL"}, "training": {"smaller_views": [[112, 0.5]]}},
+            "training.smaller_views: SCRL needs views of its own size; leave it out",
+        ),
         ({"training": {"epochs": "ten"}}, "training.epochs ten: must be a whole number"),
     ],
 )
@@ -156,6 +164,9 @@ def test_a_misspelt_key_in_the_file_names_the_nearest(project: Project, tmp_path
         ("--data.global_batch=0", "global_batch 0: must be at least 1"),
         ("--training.steps=-1", "training.steps -1: must be at least 0"),
         ("--training.epochs=0", "training.epochs 0: must be at least 1"),
+        ("--method.run_length=3", "data.global_batch 8: must be a multiple of method.run_length 3; take 9"),
+        ("--training.smaller_views=[[32, 0.5]]", "of 32 pixels: must be below method.views.size 32"),
+        ("--training.smaller_views=[[16, 0.5], [24, 0.5]]", "with rising fractions of all steps within (0, 1)"),
         ("--data.global_batch=1000", "data.global_batch 1000: there are 60 samples; choose fewer"),
         ("--seed=-1", "seed -1: must be within [0, 2^32)"),
         ("--method.init_args.radius=0", "method.radius 0: must be at least 1"),
@@ -178,9 +189,9 @@ def test_all_losses_off_is_refused(project: Project, tmp_path: Path, capsys):
     assert "all four losses are off" in refused(capsys, *pretrain(project, PRETRAIN, tmp_path), *off)
 
 
-def test_ctrl_c_says_how_to_go_on(project: Project, tmp_path: Path):
+def test_ctrl_c_says_how_to_go_on(project: Project, tmp_path: Path, warm: str):
     argv = [*map(str, pretrain(project, PRETRAIN, tmp_path)), "--training.steps=500", "--training.checkpoint_steps=1"]
-    running = subprocess.Popen([sys.executable, "-m", "bassl_fast.cli", *argv], stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen([warm, "-m", "bassl_fast.cli", *argv], stderr=subprocess.PIPE, text=True)
     for _ in range(600):
         if (tmp_path / "run" / "last.ckpt").exists():
             break
@@ -193,9 +204,9 @@ def test_ctrl_c_says_how_to_go_on(project: Project, tmp_path: Path):
     assert "Traceback" not in said
 
 
-def test_ctrl_c_on_a_verb_that_keeps_what_is_finished(project: Project, tmp_path: Path):
+def test_ctrl_c_on_a_verb_that_keeps_what_is_finished(project: Project, tmp_path: Path, warm: str):
     features = tmp_path / "features"
-    argv = [sys.executable, "-m", "bassl_fast.cli", "extract", project.pretrained, project.shards, str(features)]
+    argv = [warm, "-m", "bassl_fast.cli", "extract", project.pretrained, project.shards, str(features)]
     running = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     while not list(features.glob("tt*.npy")):
         assert running.poll() is None

@@ -25,7 +25,10 @@ CASES: list[tuple[type[Method], dict[str, Any]]] = [
         for on in itertools.product((True, False), repeat=4)
         if any(on)
     ),
+    *((kind, SMALL | {"run_length": 4, "negatives_apart": 4}) for kind in (BaSSL, BaSSLShotCoL)),
     (BaSSLShotCoL, SMALL),
+    (ShotCoL, {"run_length": 4, "negatives_apart": 4}),
+    *((kind, {"negatives_apart": 4}) for kind in (Instance, Temporal)),
     *((kind, {}) for kind in (Instance, Temporal, ShotCoL)),
     *((BYOL, {"second": VIEWS, "classes": classes}) for classes in (None, 3)),
     *((SCRL, {"second": VIEWS, "classes": classes}) for classes in (None, 3)),
@@ -40,7 +43,7 @@ def batch_of(method: Method) -> dict[str, torch.Tensor]:
     drawn = method.sample(centers, np.random.default_rng(0))
     batch = {name: torch.from_numpy(np.ascontiguousarray(rows)) for name, rows in drawn.extras.items()}
     batch["images"] = torch.randn(*drawn.views.shape, 3, 64, 64)
-    return batch | {"label": torch.tensor([0, 1, 2, 0]), "film": torch.zeros(BATCH, dtype=torch.long)}
+    return batch | {"label": torch.tensor([0, 1, 2, 0]), "film": torch.arange(BATCH), "position": torch.arange(BATCH)}
 
 
 @pytest.mark.parametrize(("kind", "arguments"), CASES, ids=lambda value: getattr(value, "__name__", None))
