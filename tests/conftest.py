@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
+
+from tests.warm import warm_python
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's background job; the programs under test inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -14,3 +18,10 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own is 15: on a busy 
 
 settings.register_profile("busy", deadline=None)  # of hypothesis: a busy machine takes longer, and nothing is wrong
 settings.load_profile("busy")
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A program that takes the words of `python` and starts with all imports done."""
+    with warm_python(tmp_path_factory.mktemp("warm")) as program:
+        yield program

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -98,15 +97,15 @@ def packed_by(engine: list[str], source: Path, out: Path) -> dict[str, str]:
     return digests(out)
 
 
-def output(*argv: object, code: int = 0) -> str:
+def output(warm: str, *argv: object, code: int = 0) -> str:
     """Standard output of a verb run in a new process."""
-    command = [sys.executable, "-m", "bassl_fast.cli", *map(str, argv)]
+    command = [warm, "-m", "bassl_fast.cli", *map(str, argv)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stderr
     return done.stdout
 
 
-def test_pack_and_verify_on_a_cluster_that_loses_a_node(nodes: Cluster, tmp_path: Path):
+def test_pack_and_verify_on_a_cluster_that_loses_a_node(nodes: Cluster, tmp_path: Path, warm: str):
     """The same shards, and only our lines on stdout, where Ray would report the death of the node."""
     films = {f"f{i:02d}": 150 for i in range(16)}
     source = write_set(tmp_path / "source", films, {"f03": "test"})
@@ -115,16 +114,16 @@ def test_pack_and_verify_on_a_cluster_that_loses_a_node(nodes: Cluster, tmp_path
     counts = "(16 films, 2400 shots, 7200 key-frames, 2400 shots labelled)"
     killer = kill_at_work(nodes)
     annotated = "annotated: train 15 of 15 films, 2250 of 2250 shots; test 1 of 1 films, 150 of 150 shots"
-    assert output("pack", source, shards, *ray_) == f"{annotated}\nshards: {shards} {counts}\n"
+    assert output(warm, "pack", source, shards, *ray_) == f"{annotated}\nshards: {shards} {counts}\n"
     killer.join(1)
     assert not killer.is_alive()
     assert digests(shards) == packed_by([], source, tmp_path / "local")
-    assert output("verify", shards, *ray_) == output("verify", shards)
+    assert output(warm, "verify", shards, *ray_) == output(warm, "verify", shards)
     tar = bytearray((shards / "f05.tar").read_bytes())
     tar[5000] ^= 1
     (shards / "f05.tar").write_bytes(tar)
-    said = output("verify", shards, *ray_, code=1)
-    assert said == output("verify", shards, code=1)
+    said = output(warm, "verify", shards, *ray_, code=1)
+    assert said == output(warm, "verify", shards, code=1)
     assert "f05.tar: f05/shot_" in said
 
 

@@ -24,7 +24,7 @@ from bassl_fast.runtime.run_folder import RunFolder
 from shard_tools.errors import RemoteError
 from shard_tools.storage import remote
 from tests.bassl_fast.conftest import PRETRAIN, Project
-from tests.bassl_fast.training.test_launch import ROOT, TORCHRUN, launch, plain, same, trained_as_one
+from tests.bassl_fast.training.test_launch import ROOT, launch, plain, same, torchrun, trained_as_one
 from tests.refused import refused
 from tests.servers import BUCKET, Proxy, s3_server, use_s3
 
@@ -120,12 +120,14 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_a_run_that_got_sigterm_has_uploaded_and_resumes_bit_exactly(project: Project, bucket: Path, tmp_path: Path):
+def test_a_run_that_got_sigterm_has_uploaded_and_resumes_bit_exactly(
+    project: Project, bucket: Path, tmp_path: Path, warm: str
+):
     """Told to end in the middle of an epoch and of a step of two micro-batches: the weights of a run without stops."""
     argv = ["pretrain", "--config", project.config, "--data.shards", project.shards, "--training.accumulate", "2"]
     argv += ["--training.steps", "12", "--training.checkpoint_steps", "1000"]
     broken = [*argv, "--out", f"{S3}/ended"]
-    command = [sys.executable, "-m", "bassl_fast.cli", *broken]
+    command = [warm, "-m", "bassl_fast.cli", *broken]
     running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in running.stdout:
         if line.startswith("step 2/"):
@@ -152,9 +154,9 @@ def test_a_run_that_got_sigterm_has_uploaded_and_resumes_bit_exactly(project: Pr
     assert found == ["finished", 12, 12 - ended, 1]
 
 
-def test_of_two_processes_one_writes_and_both_train_as_one(project: Project, bucket: Path, tmp_path: Path):
+def test_of_two_processes_one_writes_and_both_train_as_one(project: Project, bucket: Path, tmp_path: Path, warm: str):
     argv = [*plain(project, tmp_path), "--training.accumulate", "2"]
-    done = launch(TORCHRUN, [*argv, "--out", f"{S3}/two"])
+    done = launch(torchrun(warm), [*argv, "--out", f"{S3}/two"])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("checkpoint: s3://films/two/last.ckpt") == done.stdout.count("checkpoint: ") == 1
     summary = json.loads((bucket / "two" / "summary.json").read_text())

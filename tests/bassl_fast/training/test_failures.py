@@ -1,7 +1,7 @@
 """Processes, machines and networks that fail: nothing is lost but time.
 
-The faults are those of `benchmarks.failures`, which runs four processes; here two, as their starts take the time. All
-but the first are forked from their agent (`tests.forkrun`) instead of started with all their imports.
+The faults are those of `benchmarks.failures`, which runs four processes; here two, as their starts take the time. They
+are forked with their imports done (`tests.warm`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,21 +32,13 @@ ROOT = Path(__file__).parents[3]
 SLOW = 60.0  # seconds that a busy machine may take beyond what is promised
 
 
-FORKRUN = [sys.executable, "-u", "-m", "tests.forkrun", "--nproc-per-node"]
-
-
 @pytest.fixture(scope="module")
-def faults(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def faults(tmp_path_factory: pytest.TempPathFactory, warm: str) -> Iterator[Project]:
     project = Project.make(tmp_path_factory.mktemp("faults"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(failures, "TORCHRUN", FORKRUN)
+        patch.setattr(failures, "TORCHRUN", [warm, "-u", *failures.TORCHRUN[1:]])
         project.undisturbed(2)
-    return project
-
-
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failures, "TORCHRUN", FORKRUN)
+        yield project
 
 
 @pytest.fixture
@@ -63,7 +55,6 @@ def test_a_killed_process_costs_the_steps_since_the_last_save_and_not_a_bit(faul
     assert "continue with --resume" in found.reason
 
 
-@pytest.mark.usefixtures("forked")
 def test_fewer_processes_resume_with_the_same_batches(faults: Project, rng: random.Random):
     """Only the order differs in which gradients and losses are summed, and the optimiser carries that on."""
     found = failures.fewer(faults, "fewer", rng, processes=2)
@@ -71,7 +62,6 @@ def test_fewer_processes_resume_with_the_same_batches(faults: Project, rng: rand
     assert faults.checkpoint("fewer")["data"] == faults.checkpoint(faults.undisturbed(2))["data"]
 
 
-@pytest.mark.usefixtures("forked")
 def test_a_process_killed_while_it_saves_leaves_the_previous_checkpoint(faults: Project, rng: random.Random):
     found = failures.saving(faults, "saving", rng, processes=2)
     assert found.apart == 0
@@ -86,7 +76,6 @@ needs_hosts = pytest.mark.skipif(
 
 
 @needs_hosts
-@pytest.mark.usefixtures("forked")
 def test_a_network_that_is_gone_for_longer_stops_both_sides_in_time_and_they_start_again(
     faults: Project, rng: random.Random
 ):
@@ -96,7 +85,7 @@ def test_a_network_that_is_gone_for_longer_stops_both_sides_in_time_and_they_sta
     assert found.reason.count("another process ended or cannot be reached") == 2
 
 
-def test_processes_that_do_not_see_the_same_checkpoint_are_refused(faults: Project):
+def test_processes_that_do_not_see_the_same_checkpoint_are_refused(faults: Project, warm: str):
     """As when --out is a local folder on each machine."""
     shutil.copytree(faults.root / faults.undisturbed(2), faults.root / "own-0")
     state = faults.checkpoint("own-0")
@@ -107,8 +96,8 @@ def test_processes_that_do_not_see_the_same_checkpoint_are_refused(faults: Proje
     counted |= {name: number - 1 for name, number in counted.items()}
     checkpoint.save(faults.root / "own-0" / "last.ckpt", state)
     limit = ("--training.timeout_minutes", "0.5")
-    words = faults.options("own-$LOCAL_RANK", "--resume", *limit)
-    run = Run.start([*FORKRUN, "2", "--standalone", "-m", "bassl_fast.cli", "pretrain", *words])
+    words = ["-m", "bassl_fast.cli", "pretrain", *faults.options("own-$LOCAL_RANK", "--resume", *limit)]
+    run = Run.start([*failures.TORCHRUN, "2", "--standalone", "--no-python", "sh", "-c", " ".join([warm, *words])])
     assert run.wait() != 0
     assert "the processes begin at different steps" in run.text, run.text
 

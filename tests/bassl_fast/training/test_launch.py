@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ from tests.bassl_fast.conftest import PRETRAIN, Project
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-PYTHON = [sys.executable, "-m"]
 LOSSES = ("ssm", "cgm", "pp", "msm", "shotcol")
 
 
@@ -46,6 +43,10 @@ def plain(project: Project, tmp_path: Path) -> list[str]:
     return ["pretrain", "--config", str(tmp_path / "recipe.yaml"), "--data.shards", project.shards]
 
 
+def torchrun(python: str) -> list[str]:
+    return [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+
+
 def launch(starter: list[str], argv: list[str], **environment: str) -> subprocess.CompletedProcess:
     quiet = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     return subprocess.run(
@@ -58,8 +59,8 @@ def launch(starter: list[str], argv: list[str], **environment: str) -> subproces
     )
 
 
-def test_two_processes_train_as_one(argv: list[str], tmp_path: Path):
-    done = launch(PYTHON, [*argv, "--training.devices", "2", "--out", str(tmp_path / "two")])
+def test_two_processes_train_as_one(argv: list[str], tmp_path: Path, warm: str):
+    done = launch([warm, "-m"], [*argv, "--training.devices", "2", "--out", str(tmp_path / "two")])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("checkpoint: ") == 1
     assert cli.main([*argv, "--out", str(tmp_path / "one")]) == 0
@@ -78,7 +79,7 @@ def trained_as_one(two: Path, one: Path) -> None:
         torch.testing.assert_close(ours["state_dict"][name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_a_loss_that_is_not_finite_on_one_process_stops_all(argv: list[str], tmp_path: Path):
+def test_a_loss_that_is_not_finite_on_one_process_stops_all(argv: list[str], tmp_path: Path, warm: str):
     recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
     recipe["encoder"]["class_path"] = "tests.bassl_fast.plain.BreaksOnOneProcess"
     # A loss that the processes do not share, so process 0 would not notice alone.
@@ -87,7 +88,7 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_all(argv: list[str], tmp
     recipe["method"]["init_args"] = PRETRAIN["method"]["init_args"] | local
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     argv = [*argv, "--training.checkpoint_steps", "1"]
-    done = launch(PYTHON, [*argv, "--training.devices", "2", "--out", str(tmp_path / "run")])
+    done = launch([warm, "-m"], [*argv, "--training.devices", "2", "--out", str(tmp_path / "run")])
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert "bassl-fast: loss is nan at step 1 (films tt900000" in done.stderr
