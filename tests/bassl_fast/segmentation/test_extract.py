@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +26,9 @@ def arrays(root: str | Path) -> dict[str, np.ndarray]:
     return {film.name: film.features for film in FeatureSet.open(root).films(None)}
 
 
-def test_two_processes_write_what_one_does(project: Project, tmp_path: Path):
+def test_two_processes_write_what_one_does(project: Project, tmp_path: Path, warm: str):
     out = tmp_path / "features"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun = [warm, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     argv = ["-m", "bassl_fast.cli", "extract", project.pretrained, project.shards, str(out)]
     done = subprocess.run(
         [*torchrun, *argv], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
