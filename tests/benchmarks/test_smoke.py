@@ -189,7 +189,8 @@ def test_quality(run: Run, tmp_path: Path):
     assert "shotcol" in (tmp_path / "plot.svg").read_text()
 
 
-def test_scale(run: Run, tmp_path: Path):
+def test_scale(run: Run, tmp_path: Path, warm: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "executable", warm)
     sizes = ["--films", 2, "--shots", 40, "--steps", 1, "--threads", 1, "--windows", 8]
     out = ["--out", tmp_path / "out.json", "--plot", tmp_path / "plot.svg"]
     run("scale", *sizes, "--rounds", 1, *out)
@@ -199,7 +200,8 @@ def test_scale(run: Run, tmp_path: Path):
     assert "windows per s" in (tmp_path / "plot.svg").read_text()
 
 
-def test_scenes(run: Run, tmp_path: Path):
+def test_scenes(run: Run, tmp_path: Path, warm: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "executable", warm)
     clip = draw_video(tmp_path / "clip.mp4", [36, 48, 60])
     run("scenes", "--clip", clip, "--hours", 0.008, "--short", 6, "--depth", 18, "--out", tmp_path / "out.json")
     assert read(tmp_path / "out.json", "scenes")["shots"] > 10
