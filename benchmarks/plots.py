@@ -9,7 +9,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import matplotlib
@@ -27,7 +27,7 @@ STYLE = {
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Write the plot of a report, the JSON of `benchmarks.loader`, `quality`, `scale` or `real_films`."""
+    """Write the plot of a report, the JSON of `benchmarks.cost`, `loader`, `quality`, `scale` or `real_films`."""
     with matplotlib.rc_context(STYLE):
         PLOTS[report["benchmark"]](report).savefig(path, format="svg", metadata={"Date": None}, bbox_inches="tight")
 
@@ -115,7 +115,30 @@ def real_films(report: dict[str, Any]) -> Figure:
     return figure
 
 
+def cost(report: dict[str, Any]) -> Figure:
+    """AP of every recipe, with its standard error, over its encoder passes and over its seconds."""
+    recipes = report["recipes"]
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    for axes, (key, label) in zip(
+        figure.subplots(1, 2, sharey=True), (("passes", "encoder passes"), ("seconds", "seconds")), strict=True
+    ):
+        for network, colour in zip(("new", "pretrained"), COLOURS, strict=False):
+            for name, runs in recipes.items():
+                aps, work = [ap for run in runs for ap in run[network]], mean(run[key] for run in runs)
+                error = stdev(aps) / len(aps) ** 0.5 if len(aps) > 1 else 0
+                axes.errorbar(work, mean(aps), error, fmt="o", color=colour, markersize=4, capsize=2)
+                axes.annotate(name, (work, mean(aps)), (4, 4), textcoords="offset points", fontsize=7)
+            axes.plot([], [], "o", color=colour, label=f"{network} network")
+        axes.set_xlim(left=0)
+        axes.set_xlabel(f"{label} of pretraining")
+        axes.grid(axis="y", color="#ddd")
+    figure.axes[0].set_ylabel("average precision, percent")
+    figure.axes[1].legend(frameon=False)
+    return figure
+
+
 PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
+    "cost": cost,
     "loader": loader,
     "quality": quality,
     "scale": scale,
@@ -125,7 +148,7 @@ PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("report", type=Path, help="JSON of benchmarks.loader, quality, scale or real_films")
+    parser.add_argument("report", type=Path, help="JSON of benchmarks.cost, loader, quality, scale or real_films")
     parser.add_argument("svg", type=Path, help="file to write")
     args = parser.parse_args()
     draw(json.loads(args.report.read_text(encoding="utf-8")), args.svg)

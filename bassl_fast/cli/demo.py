@@ -88,6 +88,7 @@ def demo(films: str | None = None, out: str = "demo", recipe_file: str | None = 
 
     with stage("similarity of colours"):
         colours = score_colours(root / "shards", root / "colours")
+        print(f"   while models train, see the scenes that colours alone find: {root / 'colours' / 'report.html'}")
     rows, shown = compare(recipe, root, source)
     known = {"chance": 100 * mean(held_out), "similarity of colours": colours}
     rows = [*({"name": name, "AP": (ap, 0.0)} for name, ap in known.items()), *rows]
@@ -151,18 +152,28 @@ def score_seeds(section: dict[str, Any], features: str, out: Path, seeds: list[i
 
 
 def score_colours(shards: Path, features: Path) -> float:
-    """AP in percent, on the held-out films, of `scenes` without an option: nothing is trained on these films."""
+    """AP in percent, on the held-out films, of `scenes` without an option: nothing is trained on these films.
+
+    Their film strips are in `report.html` beside the features, before any training.
+    """
     from bassl_fast.metrics.scenes import FilmScores, scene_metrics
+    from bassl_fast.report.page import write_report
     from bassl_fast.segmentation.kinds import Kinds
+    from bassl_fast.segmentation.scoring import film_pages
     from bassl_fast.segmentation.similarity import SimilarityModel
 
     extract("colours", str(shards), str(features))
-    model, kinds, scores = SimilarityModel.load(), Kinds.open(features), []
+    model, kinds, scores, numbers = SimilarityModel.load(), Kinds.open(features), [], {}
     for film in kinds.first.films("test"):
         known = kinds.labelled(film)
         probability = model.probability(list(known.kinds.values()), known.seconds, film.name)
         scores.append(FilmScores(film.name, probability, known.boundary, film.shots["start"], film.shots["end"]))
-    return scene_metrics(scores)["ap"]
+        numbers[film.name] = film.shots["shot"]
+    threshold = model.thresholds["normal"]
+    found = scene_metrics(scores, threshold)
+    pages = film_pages(scores, numbers, kinds.first.provenance, len(scores))
+    write_report(features / "report.html", "Scenes by the similarity of colours", pages, found, threshold, {})
+    return found["ap"]
 
 
 def attribution(videos: str | None) -> str | None:

@@ -35,6 +35,7 @@ def plan(
     gpu: str = "h200",
     gpus_per_node: int = 8,
     cores: int = 16,
+    views_on: Literal["cpu", "gpu"] = "gpu",
     encoder: str = "resnet50",
     global_batch: int = 256,
     views: int = 19,
@@ -57,7 +58,8 @@ def plan(
         gpus: processes of the run, one GPU each.
         gpu: name of the GPU, such as "h200" or "a100", or "cpu"; its rates are those of the costs file.
         gpus_per_node: GPUs per machine.
-        cores: cores per process, if `gpu` is "cpu".
+        cores: cores per process, which train if `gpu` is "cpu", and make views if `views_on` is.
+        views_on: where views are made for a GPU, as `pretrain --data.views`.
         encoder: name of the encoder in the costs file.
         global_batch: windows per step, over all processes.
         views: views per window; 19 for BaSSL with radius 8.
@@ -91,7 +93,7 @@ def plan(
     run = _Run(films, shots, keyframes, gpus, gpus_per_node, order, share, share * views, pool, total, cache_gib * _GIB)
     for line in [*_work(run), *_storage(run, source == "s3"), *_memory(run, known)]:
         print(line)
-    resources = _resources(run, known, gpu, cores, encoder, memory_gib * _GIB, source == "s3")
+    resources = _resources(run, known, gpu, cores, views_on, encoder, memory_gib * _GIB, source == "s3")
     limits = _print_limits(resources, epochs, gpus, price)
     print("costs     " + ("\n          ".join(map(str, known.used.values())) or "none is known"))
     if simulate:
@@ -220,17 +222,20 @@ def _memory(run: _Run, known: Costs) -> list[str]:
 
 
 def _resources(
-    run: _Run, known: Costs, gpu: str, cores: int, encoder: str, memory: float, remote: bool
+    run: _Run, known: Costs, gpu: str, cores: int, views_on: str, encoder: str, memory: float, remote: bool
 ) -> dict[str, _Resource]:
     """What an epoch takes of each resource."""
     per_gpu = run.order.steps * run.views  # views per epoch
-    if gpu == "cpu":  # costs are per core
-        core, work = known.get("views cpu-core"), known.get(f"train {encoder} cpu-core")
-        rate, train, makers = core and core * cores, work and work / cores, f"{cores} cores"
-        loader, step = "loader", "step"
+    if gpu == "cpu" or views_on == "cpu":  # costs are per core
+        core = known.get("views cpu-core")
+        rate, makers, loader = core and core * cores, f"{cores} cores", "loader"
     else:
-        rate, train, makers = known.get(f"views {gpu}"), known.get(f"train {encoder} {gpu}"), "the GPU"
-        loader = step = "gpu"
+        rate, makers, loader = known.get(f"views {gpu}"), "the GPU", "gpu"
+    if gpu == "cpu":
+        work = known.get(f"train {encoder} cpu-core")
+        train, step = work and work / cores, "step"
+    else:
+        train, step = known.get(f"train {encoder} {gpu}"), "gpu"
     disk, s3 = known.get("read disk"), known.get("fetch s3")
     kept = min(1.0, memory / run.total) if run.total else 0.0
     reading = disk and per_gpu * run.local * (1 - kept) / disk

@@ -30,6 +30,7 @@ SCRIPTS = (
     *(
         "boundary",
         "corrections",
+        "cost",
         "costs",
         "exits",
         "failures",
@@ -187,6 +188,16 @@ def test_quality(run: Run, tmp_path: Path):
     run("quality", *sizes, "--methods", "shotcol", *out)
     assert read(tmp_path / "out.json", "quality")["ap"].keys() == {"chance", "untrained", "shotcol"}
     assert "shotcol" in (tmp_path / "plot.svg").read_text()
+
+
+def test_cost(run: Run, tmp_path: Path):
+    sizes = ["--draws", 11, "--films", 3, "--shots", 24, "--steps", 2, "--seeds", 0, "--epochs", 1]
+    out = ["--out", tmp_path / "out.json", "--plot", tmp_path / "plot.svg"]
+    run("cost", *sizes, "--recipes", "w8b8a24g32", *out)
+    (found,) = read(tmp_path / "out.json", "cost")["recipes"]["w8b8a24g32"]
+    assert found["passes"] == 2 * 40 * (1 - 0.5 * 0.75)
+    assert len(found["pretrained"]) == len(found["new"]) == 1
+    assert "w8b8a24g32" in (tmp_path / "plot.svg").read_text()
 
 
 def test_scale(run: Run, tmp_path: Path, warm: str, monkeypatch: pytest.MonkeyPatch):

@@ -57,6 +57,13 @@ def test_without_a_gpu_its_cores_do_all(costs, capsys):
     assert f"memory    {2 * (1e9 + 3 * 128 * 19 * 3 * 224**2 * 2) / 1e9:.3g} GB per machine" in capsys.readouterr().out
 
 
+def test_cores_may_make_the_views_of_a_gpu(costs, capsys):
+    found = plan(films=10, shots=512, gpus=2, cores=16, views_on="cpu", costs=str(costs))
+    assert found["seconds"]["views"] == pytest.approx(20 * 128 * 19 / (16 * 2000))
+    assert found["seconds"]["training"] == pytest.approx(20 * 128 * 19 * 1e-3)
+    assert "made by 16 cores of each process" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("option", "said"), [(("--seed", "-1"), "seed -1: must be within"), (("--films", "1", "--shots", "9"), "9 samples")]
 )
