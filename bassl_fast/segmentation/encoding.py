@@ -6,7 +6,6 @@ the end.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -15,8 +14,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,10 +36,10 @@ from shard_tools.shards.format import FILMS, SEQUENCES, SHOTS, npy_bytes
 from shard_tools.shards.index import ShardIndex
 from shard_tools.storage.output import Place, open_place
 from shard_tools.storage.remote import absolute, is_remote
-from shard_tools.storage.untrusted import parse_json
 
 from .colours import DIM, colours_of
-from .features import COLOURS, PROVENANCE, STARTED, holds_files, shot_name, write_index
+from .earlier import check_folder, file_name, whole_films
+from .features import COLOURS, PROVENANCE, STARTED, sha256, shot_name, write_index, write_provenance
 from .options import Layout
 
 
@@ -79,25 +79,27 @@ def encode_films(
         if model is not None:
             (provenance["precision"],) = (map if each is None else each)(hardware.precision, [precision])
         place = open_place(features)
-        _check_folder(place, provenance)
+        recorded = check_folder(place, provenance)
         _barrier()
+        mine = chosen[_share(index.sequences["shots"][chosen], rank, world)].tolist()
+        checksums = _gather(whole_films(place, index, mine, provenance, recorded, quiet=rank > 0))
         if rank == 0:
-            place.write(STARTED, (json.dumps(provenance) + "\n").encode())
+            write_provenance(place, provenance, checksums, STARTED)
+            if len(checksums) < len(chosen):
+                place.delete(PROVENANCE)
             if model is not None:
                 hardware.say_device()
         _barrier()
-        mine, there = chosen[_share(index.sequences["shots"][chosen], rank, world)], set(place.names(""))
-        todo = [film for film in mine.tolist() if _file_name(index, film, layout) not in there]
+        todo = [film for film in mine if file_name(index, film, layout) not in checksums]
         if each is None:
             done = _encode(None if model is None else model.encoder, index, todo, place, provenance, batch, share)
         else:
             made_by = pretrained if model is None else checkpoint.absolute(pretrained)
             task = partial(_encode_film, made_by, where, absolute(features))
             done = each(partial(task, provenance, batch, share), todo, index.films.__getitem__)
-        _follow(done, index, mine, todo, quiet=rank > 0)
-        _barrier()
+        checksums |= _gather(_follow(done, index, mine, todo, layout, quiet=rank > 0))
         if rank == 0:
-            _finish(index, chosen, place, provenance)
+            _finish(index, chosen, place, provenance, checksums)
         _barrier()
     return features
 
@@ -120,6 +122,13 @@ def _check_films(index: ShardIndex, shards: str) -> None:
         raise FeatureError(f"{shards}: a film named {name} would overwrite {name}.npy; rename it and pack again")
 
 
+class _Done(NamedTuple):
+    film: int
+    keyframes: int
+    seconds: dict[str, float]  # by activity
+    checksum: str
+
+
 def _encode(
     encoder: Encoder | None,
     index: ShardIndex,
@@ -128,11 +137,8 @@ def _encode(
     provenance: dict[str, Any],
     batch: int,
     threads: int,
-) -> Iterator[tuple[int, int, dict[str, float]]]:
-    """Write the features of `films`, of colours without an encoder.
-
-    Yields for each film: its number, that of its key-frames, seconds by activity.
-    """
+) -> Iterator[_Done]:
+    """Write the features of `films`, of colours without an encoder."""
     clock = _Clock()
     if encoder is None:
         arrays = colours_of(index, films, threads)
@@ -147,14 +153,17 @@ def _encode(
                 f"{index.films[film]}: a feature is not finite in {provenance['dtype']}; extract with --dtype "
                 "float32 --precision 32-true; if that fails too, train the checkpoint again"
             )
-        name = _file_name(index, film, provenance["layout"])
+        name = file_name(index, film, provenance["layout"])
         if provenance["layout"] == "reference":
             _write_reference(Path(place.uri) / name, array, index.shots_of(film)["shot"])
+            checksum = sha256(array.tobytes())
         else:
-            place.write(name, npy_bytes(array))
+            data = npy_bytes(array)
+            place.write(name, data)
+            checksum = sha256(data)
         clock.lap("writing")
         row = index.sequences[film]
-        yield film, int(row["shots"]) * int(row["frames_per_shot"]), clock.take()
+        yield _Done(film, int(row["shots"]) * int(row["frames_per_shot"]), clock.take(), checksum)
 
 
 def _encoded(
@@ -186,7 +195,7 @@ def _encoded(
 @torch.inference_mode()
 def _encode_film(
     pretrained: str, shards: str, features: str, provenance: dict[str, Any], batch: int, threads: int, film: int
-) -> tuple[int, int, dict[str, float]]:
+) -> _Done:
     """`_encode` for one film, on any machine that can reach the same files."""
     model, index = _opened(pretrained, shards)
     encoder = None if model is None else model.encoder
@@ -204,24 +213,23 @@ def _load(pretrained: str) -> Pretrained | None:
 
 
 def _follow(
-    done: Iterable[tuple[int, int, dict[str, float]]],
-    index: ShardIndex,
-    films: np.ndarray,
-    todo: list[int],
-    quiet: bool,
-) -> None:
-    """Show progress, and finally print how the time was spent."""
+    done: Iterable[_Done], index: ShardIndex, films: list[int], todo: list[int], layout: Layout, quiet: bool
+) -> dict[str, str]:
+    """Show progress, and finally print how the time was spent; returns the checksums by file."""
     shots, keyframes = index.sequences["shots"].astype(int), 0
     spent: Counter[str] = Counter()
+    checksums = {}
     with tqdm(total=shots[films].sum(), desc="extract", unit="shot", disable=quiet or None) as bar:
         bar.update(shots[films].sum() - shots[todo].sum())
-        for film, count, seconds in done:
-            keyframes += count
-            spent.update(seconds)
-            bar.update(shots[film])
+        for one in done:
+            checksums[file_name(index, one.film, layout)] = one.checksum
+            keyframes += one.keyframes
+            spent.update(one.seconds)
+            bar.update(shots[one.film])
     if not quiet and (total := sum(spent.values())):
         shares = ", ".join(f"{name} {100 * seconds / total:.0f} %" for name, seconds in spent.items())
         print(f"{keyframes / total:.0f} key-frames/s: {shares}", flush=True)
+    return checksums
 
 
 class _Clock:
@@ -244,10 +252,6 @@ class _Clock:
         self._last, self.runs = now, True
 
 
-def _file_name(index: ShardIndex, film: int, layout: Layout) -> str:
-    return index.films[film] + ("" if layout == "reference" else ".npy")
-
-
 def _write_reference(place: Path, array: np.ndarray, numbers: np.ndarray) -> None:
     """Write a folder with one file per shot, whole or not at all."""
     part = place.with_name(place.name + ".tmp")
@@ -258,35 +262,17 @@ def _write_reference(place: Path, array: np.ndarray, numbers: np.ndarray) -> Non
     os.replace(part, place)
 
 
-def _finish(index: ShardIndex, chosen: np.ndarray, place: Place, provenance: dict[str, Any]) -> None:
+def _finish(
+    index: ShardIndex, chosen: np.ndarray, place: Place, provenance: dict[str, Any], checksums: dict[str, str]
+) -> None:
     rows = index.sequences[chosen]
     if provenance["layout"] == "film":
         labels = np.concatenate([index.shots_of(film) for film in chosen.tolist()])
-        write_index(place, rows, labels, provenance)
+        write_index(place, rows, labels, provenance, checksums)
     else:
-        place.write(PROVENANCE, (json.dumps(provenance, indent=1) + "\n").encode())
+        write_provenance(place, provenance, checksums)
     place.delete(STARTED)
     print(f"features: {masked(place.uri)} ({len(rows)} films, {int(rows['shots'].sum())} shots)", flush=True)
-
-
-def _check_folder(place: Place, provenance: dict[str, Any]) -> None:
-    """Raises: FeatureError if the folder holds other features."""
-    out = place.uri
-    notes = {f"{out}/{name}": note for name in (PROVENANCE, STARTED) if (note := place.read(name)) is not None}
-    if not notes and holds_files(place):
-        raise FeatureError(f"{out}: holds files of an unknown checkpoint; choose another folder")
-    for path, note in notes.items():
-        try:
-            earlier = parse_json(note)
-            if not isinstance(earlier, dict):
-                raise ValueError("not a JSON object")
-        except ValueError as error:
-            raise FeatureError(f"{path}: damaged ({error}); delete the folder and extract again") from None
-        keys = ["checkpoint_sha256", "manifest_sha256", "dtype", "layout", "transform"]
-        for key in [*keys, "precision"] if provenance["precision"] else keys:  # colours have none
-            if earlier.get(key) != provenance[key]:
-                what = key.removesuffix("_sha256").replace("manifest", "set of shards")
-                raise FeatureError(f"{out}: holds features of another {what}; choose another folder")
 
 
 def _share(shots: np.ndarray, rank: int, world: int) -> np.ndarray:
@@ -312,6 +298,15 @@ def _processes() -> Iterator[tuple[int, int]]:
 
 def _local_world() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def _gather(mine: dict[str, str]) -> dict[str, str]:
+    """The dictionaries of all processes as one."""
+    if not dist.is_initialized():
+        return mine
+    found: list[dict[str, str]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(found, mine)
+    return dict(chain.from_iterable(one.items() for one in found))
 
 
 def _barrier() -> None:

@@ -12,16 +12,18 @@ from tqdm import tqdm
 from shard_tools.annotations import movienet
 from shard_tools.errors import FeatureError, masked
 from shard_tools.shards.format import SHOT, npy_bytes, sequence_dtype
-from shard_tools.storage.output import open_place
+from shard_tools.storage.output import Place, open_place
 from shard_tools.storage.untrusted import map_npy, parse_json
 
-from .features import NOTED, PROVENANCE, STARTED, holds_files, shot_name, write_index
+from .features import NOTED, PROVENANCE, STARTED, checksums_of, holds_files, sha256, shot_name, write_index
 
 _SHOT = re.compile(r"shot_([0-9]{1,9})\.npy")
 
 
 def import_features(source: str, annotations: str, features: str, checkpoint: str | None = None) -> str:
     """Convert features that the reference extracted, one file per shot, for `finetune`.
+
+    Run again on the folder that it wrote, it writes files again that were cut or altered.
 
     Args:
         source: folder of `<film>/shot_0000.npy`, such as data/movienet/features/<LOAD_FROM>.
@@ -30,7 +32,8 @@ def import_features(source: str, annotations: str, features: str, checkpoint: st
         checkpoint: our checkpoint whose encoder made them, so that `finetune --pretrained` accepts it.
 
     Raises:
-        FeatureError: a folder or file is missing, or a file does not hold one feature.
+        FeatureError: a folder or file is missing, a file does not hold one feature, or a film was altered since it was
+            extracted.
         CheckpointError: `checkpoint` cannot be used.
         SourceError: the annotations cannot be read.
     """
@@ -42,16 +45,19 @@ def import_features(source: str, annotations: str, features: str, checkpoint: st
         raise FeatureError(f"{root}: holds no <film>/{shot_name(0)}; give the folder of all films")
     if (root / STARTED).exists():
         raise FeatureError(f"{root}: these features are unfinished; run `bassl-fast extract` again")
-    if holds_files(out) and out.size(STARTED) is None:
+    provenance, extracted = _provenance_of(root, checkpoint)
+    if holds_files(out) and out.size(STARTED) is None and not _holds_these(out, provenance):
         raise FeatureError(f"{features}: not empty; choose a new folder")
     labelled = movienet.read_labels(anno)
     if not labelled:
         raise FeatureError(f"{anno}: holds no anno/anno.{{train,val,test}}.ndjson; give the MovieNet folder")
-    provenance = _provenance_of(root, checkpoint)
     out.write(STARTED, b"")
+    checksums = {}
     sequences, labels = np.zeros(len(folders), sequence_dtype([folder.name.encode() for folder in folders])), []
     for row, folder in zip(sequences, tqdm(folders, desc="import", unit="film", disable=None), strict=True):
         numbers, array = _read_film(folder)
+        if extracted.get(folder.name, checksum := sha256(array.tobytes())) != checksum:
+            raise FeatureError(f"{folder}: cut or altered; run `bassl-fast extract` again")
         if provenance.setdefault("dim", array.shape[1]) != array.shape[1]:
             raise FeatureError(f"{folder}: features of size {array.shape[1]}, others have {provenance['dim']}")
         known = movienet.labels_of_film(anno, folder.name, numbers, labelled)
@@ -60,8 +66,11 @@ def import_features(source: str, annotations: str, features: str, checkpoint: st
         for column in SHOT.names or ():
             rows[column] = getattr(known, column)
         labels.append(rows)
-        out.write(f"{folder.name}.npy", npy_bytes(array))
-    write_index(out, sequences, np.concatenate(labels), provenance)
+        name, data = f"{folder.name}.npy", npy_bytes(array)
+        checksums[name] = sha256(data)
+        if out.size(name) is None or out.sha256(name) != checksums[name]:
+            out.write(name, data)
+    write_index(out, sequences, np.concatenate(labels), provenance, checksums)
     out.delete(STARTED)
     if missing := sorted(labelled.keys() - {folder.name for folder in folders}):
         print(f"{len(missing)} labelled films have no features: {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}")
@@ -88,8 +97,17 @@ def _read_film(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(sorted(numbers), np.int64), np.stack(rows)
 
 
-def _provenance_of(root: Path, checkpoint: str | None) -> dict[str, Any]:
-    """Provenance of features in the reference's layout: complete if `extract` wrote them, else only `checkpoint`."""
+def _holds_these(out: Place, provenance: dict[str, Any]) -> bool:
+    """Whether the folder was finished with features of the same provenance."""
+    try:
+        earlier = parse_json(out.read(PROVENANCE) or b"")
+    except ValueError:
+        return False
+    return isinstance(earlier, dict) and provenance.items() <= earlier.items()
+
+
+def _provenance_of(root: Path, checkpoint: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Provenance of features in the reference's layout, and checksums of films, as far as they are known."""
     from bassl_fast.checkpoints import checkpoint as checkpoints  # here, so that `--help` does not wait for torch
 
     if checkpoint is not None:
@@ -97,14 +115,15 @@ def _provenance_of(root: Path, checkpoint: str | None) -> dict[str, Any]:
     if (root / PROVENANCE).is_file():
         try:
             noted = parse_json((root / PROVENANCE).read_text(encoding="utf-8"))
+            extracted = checksums_of(noted) if isinstance(noted, dict) else {}
         except ValueError as error:
             raise FeatureError(f"{root / PROVENANCE}: damaged ({error}); extract the features again") from None
         if not isinstance(noted, dict) or any(key not in noted for key in NOTED):
             raise FeatureError(f"{root / PROVENANCE}: lacks keys; extract the features again")
         if checkpoint is not None and noted["checkpoint_sha256"] != checkpoints.sha256(checkpoint):
             raise FeatureError(f"{root}: extracted with another checkpoint than {checkpoint}; leave out --checkpoint")
-        return {**noted, "layout": "film"}
-    return {
+        return {**noted, "layout": "film"}, extracted
+    imported = {
         "dtype": "float32",
         "layout": "film",
         "imported": str(root.resolve()),
@@ -114,3 +133,4 @@ def _provenance_of(root: Path, checkpoint: str | None) -> dict[str, Any]:
         "manifest_sha256": None,
         "transform": None,
     }
+    return imported, {}
