@@ -7,7 +7,7 @@ it: a film of 12.5 frames a second has every second number of 25, one of a phone
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from math import log
@@ -71,7 +71,7 @@ class Timing:
 
     Attributes:
         rate: frames a second, one of `RATES`.
-        first: number of the first frame, counted from time code 00:00:00:00.
+        first: number of the first picture, counted from time code 00:00:00:00.
         drop: drop-frame time code: two numbers (at 29.97 frames a second; four at 59.94) are left out at the beginning
             of every minute but each tenth, so that it keeps up with the clock (SMPTE ST 12-1).
         begin: seconds from the begin of the file, where sound may start earlier, to the first picture.
@@ -91,6 +91,16 @@ class Timing:
     def _rate(self) -> float:
         """Results name tens of thousands of times, and fractions are slow."""
         return float(self.rate)
+
+    @property
+    def lead(self) -> int:
+        """Whole frames from the begin of the file to the first picture."""
+        return int(self.begin * self.rate + CLOSE)
+
+    @property
+    def file_first(self) -> int:
+        """Number of the frame that the file begins with, as `first`; not below 0."""
+        return max(0, self.first - self.lead)
 
     def frame(self, seconds: float) -> int:
         """Number of the frame shown at a time, at `rate`, from 0 for the first picture."""
@@ -143,9 +153,14 @@ class Timing:
         first = (60 * whole + seconds) * self.base + part - left_out * (whole - whole // 10)
         return Timing(self.rate, first, drop, self.begin)
 
+    def later(self, frames: int) -> Timing:
+        """The same with a first picture so many frames later in time code."""
+        return replace(self, first=self.first + frames)
+
 
 def read_timing(film: Path | str) -> Timing:
-    """Of a film, with the time code in its tags or, as in MPEG-2, in its first picture; without one from 0.
+    """Of a film. Its file begins at the time code in its tags, or else at 0, as in editing programs; a time code in the
+    first picture, as of MPEG-2, is that of the picture.
 
     Raises:
         SourceError: not a readable file, or no video.
@@ -158,14 +173,15 @@ def read_timing(film: Path | str) -> Timing:
         shown = float((ticks or 0) * (stream.time_base or 0))
         begin = max(0.0, shown - (container.start_time or 0) / 1e6)
         timing = Timing(nominal_rate(average, stream.base_rate), begin=begin)
-        own = Fraction(round(average))
-        for text in (*_tags(container), _of_picture(frame)):
+        own, tags = Fraction(round(average)), _tags(container)
+        for text in (*tags, _of_picture(frame)):
             if text:
                 try:
-                    return timing.starting_at(_at_rate(text, own, timing.base))
+                    found = timing.starting_at(_at_rate(text, own, timing.base))
                 except ConfigError:
                     continue  # a damaged tag is no reason to refuse a film
-        return timing
+                return found.later(timing.lead) if text in tags else found
+        return timing.later(timing.lead)
 
 
 def _tags(container: InputContainer) -> list[str]:

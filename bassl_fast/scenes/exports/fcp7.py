@@ -18,8 +18,8 @@ _FILE, _SEQUENCE = "file-1", "sequence-1"
 def fcp7(film: FilmScenes) -> str:
     """A sequence of a clip a scene, on a video track and a linked audio track for every channel of the film.
 
-    A sequence and a file each have their time code. `start` and `end` are frames of the sequence, `in` and `out` of
-    the file, both from 0 (Apple, Final Cut Pro XML Interchange Format).
+    A sequence and a file each have their time code. `start` and `end` are frames of the sequence, from the first
+    picture, `in` and `out` of the file, from its begin (Apple, Final Cut Pro XML Interchange Format).
     """
     spans, channels = scene_spans(film), range(1, sum(film.media.channels) + 1)
     video = _part("video", _part("format", _picture(film)), _track(film, spans, "video", 1))
@@ -28,7 +28,8 @@ def fcp7(film: FilmScenes) -> str:
     ]
     sequence = _part(
         "sequence",
-        *(_text("name", single_line(film.name)), _text("duration", length(film)), _rate(film), _timecode(film)),
+        *(_text("name", single_line(film.name)), _text("duration", length(film)), _rate(film)),
+        _timecode(film, film.timing.first),
         _part("media", video, *(audio if channels else [])),
         *(_marker(span) for span in spans),
         id=_SEQUENCE,
@@ -43,13 +44,14 @@ def _track(film: FilmScenes, spans: list[Span], kind: str, index: int) -> _Eleme
 
 
 def _clip(film: FilmScenes, span: Span, number: int, kind: str, track: int) -> _Element:
-    source = []
+    source, lead = [], film.timing.lead
     if kind == "audio":
         source = [_part("sourcetrack", _text("mediatype", kind), _text("trackindex", track))]
     return _part(
         "clipitem",
-        *(_text("name", span.name), _text("enabled", "TRUE"), _text("duration", length(film)), _rate(film)),
-        *(_text("start", span.start), _text("end", span.end), _text("in", span.start), _text("out", span.end)),
+        *(_text("name", span.name), _text("enabled", "TRUE"), _text("duration", lead + length(film)), _rate(film)),
+        *(_text("start", span.start), _text("end", span.end)),
+        *(_text("in", lead + span.start), _text("out", lead + span.end)),
         _file(film) if (kind, number) == ("video", 1) else _part("file", id=_FILE),
         *source,
         *(_links(film, number) if film.media.channels else []),
@@ -66,7 +68,7 @@ def _file(film: FilmScenes) -> _Element:
     return _part(
         "file",
         *(_text("name", file_name(film)), _text("pathurl", address(film)), _rate(film)),
-        *(_text("duration", length(film)), _timecode(film)),
+        *(_text("duration", film.timing.lead + length(film)), _timecode(film, film.timing.file_first)),
         _part("media", _part("video", _picture(film)), *([sound] if channels else [])),
         id=_FILE,
     )
@@ -97,13 +99,13 @@ def _rate(film: FilmScenes) -> _Element:
     return _part("rate", _text("timebase", film.timing.base), _text("ntsc", ntsc))
 
 
-def _timecode(film: FilmScenes) -> _Element:
-    """Of the first frame."""
+def _timecode(film: FilmScenes, first: int) -> _Element:
+    """Of the frame that something begins with."""
     shown = "DF" if film.timing.drop else "NDF"
     return _part(
         "timecode",
-        *(_rate(film), _text("string", film.timing.at(0))),
-        *(_text("frame", film.timing.first), _text("displayformat", shown)),
+        *(_rate(film), _text("string", film.timing.at(first - film.timing.first))),
+        *(_text("frame", first), _text("displayformat", shown)),
     )
 
 

@@ -16,8 +16,8 @@ _FORMAT, _ASSET = "r1", "r2"
 def fcpxml(film: FilmScenes) -> str:
     """A project of a clip a scene, each with a chapter marker.
 
-    Times are whole frames as fractions of a second. Those of the sequence and of the film both start at the time code
-    of the first frame (Apple, FCPXML Reference).
+    Times are whole frames as fractions of a second. Those of the sequence start at the time code of the first picture,
+    those of the file at its own (Apple, FCPXML Reference).
     """
     timing, media = film.timing, film.media
 
@@ -29,6 +29,7 @@ def fcpxml(film: FilmScenes) -> str:
         return ElementTree.SubElement(parent, tag, attributes)
 
     name, first, frames = single_line(film.name), timing.first, length(film)
+    shown = timing.file_first + timing.lead  # the first picture in the file
     size = {"width": str(media.width), "height": str(media.height)} if media.width else {}
     sound = {}
     if media.channels:
@@ -38,15 +39,16 @@ def fcpxml(film: FilmScenes) -> str:
     root = ElementTree.Element("fcpxml", version="1.10")
     resources = add(root, "resources")
     add(resources, "format", id=_FORMAT, frameDuration=time(1), **size)
-    whole = {"start": time(first), "duration": time(frames), "hasVideo": "1", "format": _FORMAT}
+    file = {"start": time(timing.file_first), "duration": time(timing.lead + frames)}
+    whole = {**file, "hasVideo": "1", "format": _FORMAT}
     asset = add(resources, "asset", id=_ASSET, name=name, **whole, **sound)
     add(asset, "media-rep", kind="original-media", src=address(film))
     project = add(add(add(root, "library"), "event", name=name), "project", name=name)
     sequence = add(project, "sequence", format=_FORMAT, duration=time(frames), tcStart=time(first), **count)
     spine = add(sequence, "spine")
     for span in scene_spans(film):
-        start = time(first + span.start)
-        place = {"offset": start, "start": start, "duration": time(span.end - span.start)}
+        start = time(shown + span.start)
+        place = {"offset": time(first + span.start), "start": start, "duration": time(span.end - span.start)}
         clip = add(spine, "asset-clip", ref=_ASSET, name=span.name, format=_FORMAT, **place, **count)
         if span.note:
             add(clip, "note").text = span.note

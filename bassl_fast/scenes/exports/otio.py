@@ -23,19 +23,21 @@ def load_otio() -> ModuleType:
 def otio(film: FilmScenes) -> str:
     """A timeline of a clip a scene, for the picture and, if there is sound, for the sound, as its JSON."""
     library = load_otio()
-    rate, first = float(film.rate), film.timing.first
+    timing = film.timing
+    rate, shown = float(film.rate), timing.file_first + timing.lead
 
     def span(start: int, end: int):
-        begin, count = (library.opentime.RationalTime(frames, rate) for frames in (first + start, end - start))
+        """Of the file, from frames of the film."""
+        begin, count = (library.opentime.RationalTime(frames, rate) for frames in (shown + start, end - start))
         return library.opentime.TimeRange(begin, count)
 
     timeline = library.schema.Timeline(name=single_line(film.name))
-    timeline.global_start_time = library.opentime.RationalTime(first, rate)
+    timeline.global_start_time = library.opentime.RationalTime(timing.first, rate)
     kinds = [library.schema.TrackKind.Video, *([library.schema.TrackKind.Audio] if film.media.channels else [])]
     for kind in kinds:
         track = library.schema.Track(name="scenes", kind=kind)
         for scene in scene_spans(film):
-            media = library.schema.ExternalReference(address(film), span(0, length(film)))
+            media = library.schema.ExternalReference(address(film), span(-timing.lead, length(film)))
             clip = library.schema.Clip(scene.name, media, span(scene.start, scene.end))
             clip.metadata["bassl-fast"] = {"scene": scene.number, "note": scene.note}
             track.append(clip)

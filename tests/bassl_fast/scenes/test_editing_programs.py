@@ -205,6 +205,32 @@ def test_fcpxml_keeps_every_frame(rate, drop, start):
     assert [frames(clip.get("duration")) for clip in clips] == [b - a for a, b in pairwise(bounds)]
 
 
+@pytest.mark.parametrize(("start", "file"), [("10:00:02:00", 36000 * 25), ("00:00:00:00", 0)])
+def test_a_source_is_counted_from_the_begin_of_its_file(start, file):
+    """Sound begins 2 s before the picture; a timeline begins with the picture."""
+    made, bounds = long_film(Fraction(25), False, start, hours=1)
+    made = replace(made, timing=replace(made.timing, begin=2.01))
+    shown, length = file + 50, bounds[-1] + 50
+    root = ElementTree.fromstring(text("scenes.xml", made))
+    described = root.find(".//file[@id='file-1']")
+    assert [int(described.findtext(tag)) for tag in ("timecode/frame", "duration")] == [file, length]
+    clips = root.findall(".//video/track/clipitem")
+    assert [int(clip.findtext("in")) for clip in clips] == [50 + begin for begin in bounds[:-1]]
+    assert [int(clip.findtext("start")) for clip in clips] == bounds[:-1]
+    root = ElementTree.fromstring(text("scenes.fcpxml", made))
+    asset, clips = root.find("resources/asset"), root.findall(".//spine/asset-clip")
+    seconds = [Fraction(asset.get(what).removesuffix("s")) for what in ("start", "duration")]
+    assert seconds == [Fraction(file, 25), Fraction(length, 25)]
+    for what, first in (("start", shown), ("offset", made.timing.first)):
+        assert [25 * Fraction(clip.get(what).removesuffix("s")) - first for clip in clips] == bounds[:-1]
+    timeline = opentimelineio.adapters.read_from_string(text("scenes.otio", made), "otio_json")
+    assert timeline.global_start_time.value == made.timing.first
+    clip = next(iter(timeline.find_clips()))
+    available = clip.media_reference.available_range
+    assert (available.start_time.value, available.duration.value) == (file, length)
+    assert clip.source_range.start_time.value == shown
+
+
 @every_rate
 @every_start
 def test_markers_keep_every_frame(rate, drop, start):

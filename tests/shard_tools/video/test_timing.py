@@ -140,4 +140,7 @@ def test_time_code_in_the_pictures_of_a_camera(monkeypatch, tmp_path):
 def test_video_may_begin_after_the_file(tmp_path):
     late = ffmpeg(tmp_path / "a.mkv", "-filter:v", "setpts=PTS+2/TB", sound=True)
     assert read_timing(late).begin == pytest.approx(2, abs=0.05)
+    assert read_timing(late).timecode(0) == "00:00:02:00"  # the file begins at 0
+    tagged = ffmpeg(tmp_path / "a.mov", "-filter:v", "setpts=PTS+2/TB", "-timecode", "10:00:00:00", sound=True)
+    assert read_timing(tagged).timecode(0) == "10:00:02:00"
     assert read_timing(ffmpeg(tmp_path / "b.ts")).begin == 0  # whose clock begins at 1.4 s
