@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shard_tools.video.frames import load_library
+from shard_tools.video.opening import load_library
 from shard_tools.video.timing import Timing
 
 from .packets import Timed, writing

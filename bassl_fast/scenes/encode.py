@@ -8,7 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from shard_tools.annotations.labels import FPS
-from shard_tools.video.frames import Shown, decode, load_library, open_video, video_stream
+from shard_tools.video.frames import Shown, decode
+from shard_tools.video.opening import load_library, open_video, video_stream
 
 from .clip import Clip
 from .film import Scene

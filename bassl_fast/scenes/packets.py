@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from shard_tools.video.frames import BACK, GAP, decode, first_frame, load_library, open_video, video_stream
+from shard_tools.video.frames import BACK, GAP, decode, first_frame
+from shard_tools.video.opening import load_library, open_video, video_stream
 
 if TYPE_CHECKING:
     from av import Packet

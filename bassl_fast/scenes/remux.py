@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shard_tools.errors import SourceError
-from shard_tools.video.frames import load_library, open_video
+from shard_tools.video.opening import load_library, open_video
 
 from .clip import Clip
 from .film import FilmScenes

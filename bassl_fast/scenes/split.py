@@ -11,7 +11,7 @@ import numpy as np
 
 from bassl_fast.config.choices import Split
 from shard_tools.errors import SourceError
-from shard_tools.video.frames import open_video
+from shard_tools.video.opening import open_video
 
 from .clip import Clip
 from .encode import encode_clips

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from shard_tools.video.frames import load_library, video_stream
+from shard_tools.video.opening import load_library, video_stream
 
 if TYPE_CHECKING:
     from av import AudioFrame, Packet

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from shard_tools.errors import SourceError
 
-from .frames import EPSILON, Shown, decode, load_library
+from .frames import EPSILON, Shown, decode
+from .opening import load_library
 
 QUALITY = 95  # of a frame's JPEG; the recipes of the data sets use ffmpeg's best, -q:v 1
 

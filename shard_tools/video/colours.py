@@ -6,7 +6,7 @@ import numpy as np
 
 from shard_tools.errors import PictureError
 
-from .frames import load_library
+from .opening import load_library
 
 BINS = 256  # of OpenCV's hue, 0 to 179; the rest stays empty
 LIGHT = (16, 9)  # columns and rows of the small grey image

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from .frames import open_video, video_stream
+from .opening import open_video, video_stream
 
 
 class MediaFacts(NamedTuple):

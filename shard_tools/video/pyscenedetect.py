@@ -7,7 +7,8 @@ import numpy as np
 from shard_tools.annotations.labels import FPS
 
 from .cutter import Begin
-from .frames import Shown, load_library
+from .frames import Shown
+from .opening import load_library
 
 DETECTION_WIDTH = 256  # pixels; the width to which PySceneDetect shrinks frames
 

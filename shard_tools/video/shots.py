@@ -23,8 +23,9 @@ from shard_tools.annotations.movienet import keyframe_positions
 from shard_tools.progress import Progress
 
 from .cutter import Cutter, Transition
-from .frames import EPSILON, Shown, decode, load_library
+from .frames import EPSILON, Shown, decode
 from .hdr import HLG, PQ, to_sdr
+from .opening import load_library
 
 if TYPE_CHECKING:
     from PIL.Image import Image

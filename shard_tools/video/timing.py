@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, cast
 
 from shard_tools.errors import ConfigError
 
-from .frames import average_rate, first_frame, has_times, open_video, video_stream
+from .frames import average_rate, first_frame, has_times
+from .opening import open_video, video_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -20,7 +20,8 @@ from math import log2
 import numpy as np
 
 from .cutter import APART, Begin, Spaced
-from .frames import Shown, load_library
+from .frames import Shown
+from .opening import load_library
 from .pyscenedetect import Thumbnails
 
 SIZE = 16, 9  # blocks whose mean colours are compared: coarse, so that motion within a shot changes little

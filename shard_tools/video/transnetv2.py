@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .cutter import Begin
-from .frames import Shown, load_library
+from .frames import Shown
+from .opening import load_library
 
 
 class TransNetV2:
