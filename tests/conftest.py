@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -18,6 +19,13 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own is 15: on a busy 
 
 settings.register_profile("busy", deadline=None)  # of hypothesis: a busy machine takes longer, and nothing is wrong
 settings.load_profile("busy")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector need not go through it again, nor as often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 20)
 
 
 @pytest.fixture(scope="session")
