@@ -27,8 +27,8 @@ def extract(
     The feature of a shot is the mean over its key-frames; a clip encoder takes them as one clip. `extract colours`
     takes no checkpoint: a feature is the hues and a small grey image of each key-frame, for the similarity head.
 
-    Finished films are kept when the command is run again. `torchrun --nproc-per-node N -m bassl_fast.cli extract ...`
-    uses N GPUs, or N processes on the CPU.
+    Run again, it keeps the films that are whole and makes only the others.
+    `torchrun --nproc-per-node N -m bassl_fast.cli extract ...` uses N GPUs, or N processes on the CPU.
 
     Args:
         pretrained: checkpoint that `bassl-fast pretrain` or `import-checkpoint` wrote, path or address;
