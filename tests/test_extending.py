@@ -18,7 +18,7 @@ from tests.videos import draw_video
 pytestmark = pytest.mark.slow
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
-# Everything in one process: each start would import torch and Lightning again.
+# Everything in one process.
 SCRIPT = """
 import sys
 from bassl_fast import cli
@@ -67,17 +67,17 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def python(*argv: str, cwd: Path, path: Path) -> subprocess.CompletedProcess:
+def run(python: str, *argv: str, cwd: Path, path: Path) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{Path(__file__).parents[1]}"}
-    return subprocess.run([sys.executable, *argv], cwd=cwd, env=environment, capture_output=True, text=True)
+    return subprocess.run([python, *argv], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def test_an_installed_package_adds_all_of_it(package: Path, work: Path, tmp_path: Path, monkeypatch, capsys):
+def test_an_installed_package_adds_all_of_it(package: Path, work: Path, tmp_path: Path, warm: str, monkeypatch, capsys):
     site = tmp_path / "site"
     install = ["-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(site)]
-    done = python(*install, str(package), cwd=work, path=site)
+    done = run(sys.executable, *install, str(package), cwd=work, path=site)
     assert done.returncode == 0, done.stderr
-    done = python("-c", SCRIPT, cwd=work, path=site)
+    done = run(warm, "-c", SCRIPT, cwd=work, path=site)
     assert done.returncode == 0, done.stderr
     assert "2 films, 18 shots, 18 key-frames, 18 shots labelled" in done.stdout
     scores = json.loads((work / "scenes-model" / "evaluate-test" / "metrics.json").read_text())
@@ -92,13 +92,13 @@ def test_an_installed_package_adds_all_of_it(package: Path, work: Path, tmp_path
     assert "run/last.ckpt: needs class film_tools.encoder.Patches; if you trust it" in said
 
 
-def test_a_module_that_is_only_imported(package: Path, work: Path, capsys):
+def test_a_module_that_is_only_imported(package: Path, work: Path, warm: str, capsys):
     argv = ["-m", "bassl_fast.cli", "--import", "try_out", "scenes", "film.mp4", "--baseline", "--out", "tried"]
-    done = python(*argv, cwd=work, path=package)
+    done = run(warm, *argv, cwd=work, path=package)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"film: \d scenes\n", (work / "tried" / "film" / "scenes.txt").read_text())
     pytest.importorskip("ray", reason="needs Ray (the extra ray)")  # the nodes import it too
-    done = python(*argv[:-1], "cluster", "--engine", "ray", cwd=work, path=package)
+    done = run(sys.executable, *argv[:-1], "cluster", "--engine", "ray", cwd=work, path=package)
     assert done.returncode == 0, done.stderr
     assert (work / "cluster" / "film" / "scenes.txt").is_file()
     said = refused(capsys, "--import", "absent", "scenes", work / "film.mp4", "--baseline", "--out", work / "absent")
