@@ -162,7 +162,7 @@ def _open_array(root: str, name: str, checksums: dict[str, str]) -> np.ndarray:
     """Raises: ValueError or OSError if it is not the file that was written."""
     path = local_file(f"{root}/{name}")
     if name in checksums and sha256_once(path) != checksums[name]:
-        raise ValueError(f"{name} differs from its checksum in {PROVENANCE}")
+        raise ValueError(f"{name} differs from its checksum in features.json")
     return map_npy(path)
 
 
