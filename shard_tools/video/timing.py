@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 WHOLE = tuple(map(Fraction, (24, 25, 30, 48, 50, 60)))
 RATES = tuple(sorted((*WHOLE, *(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60)))))
 CLOSE = 0.0004  # part by which a rate may differ from a standard one: less than half of 1/1001
+DELAY = 0.5  # seconds; B-frames delay a picture by less
 DAY = 24 * 3600  # seconds, after which time codes begin again
 _DIGITS = 0x3F, 0x7F, 0x7F, 0x3F  # bits of hours, minutes, seconds and frames that are digits (SMPTE ST 12-1)
 _TEXT = re.compile(r"(\d\d)[:;.](\d\d)[:;.](\d\d)([:;.,])(\d\d\d?)")
@@ -95,8 +96,8 @@ class Timing:
 
     @property
     def lead(self) -> int:
-        """Whole frames from the begin of the file to the first picture."""
-        return int(self.begin * self.rate + CLOSE)
+        """Whole frames from the begin of the file to the first picture; a few, by which encoders delay it, are none."""
+        return int(self.begin * self.rate + CLOSE) if self.begin >= DELAY else 0
 
     @property
     def file_first(self) -> int:

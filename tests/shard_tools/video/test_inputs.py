@@ -95,6 +95,10 @@ COPIES = {  # name of the file -> words of ffmpeg: what comes before, and what a
     "a.flv": ((), ("-c:v", "flv", "-q:v", 2)),
     "a.wmv": ((), ("-c:v", "wmv2", "-q:v", 2)),
     "fast.mp4": ((), ("-vf", "setpts=N/240/TB", "-r", 240, "-c:v", "libx264", "-preset", "veryfast")),
+    "two-programs.ts": (SOUND, ("-map", "1:v", "-map", "0:a", "-map", "1:v", "-c:v", "mpeg2video", "-q:v", 2,
+                                "-program", "st=0:st=1", "-program", "st=2")),
+    "a-fragment-a-frame.mp4": (SOUND, ("-c:v", "libx264", "-preset", "ultrafast", "-bf", 3,
+                                       "-movflags", "frag_every_frame+empty_moov")),
     "slow.mp4": ((), ("-vf", "setpts=PTS*2", "-r", "12.5", "-c:v", "libx264", "-preset", "veryfast")),
     "slides.mp4": ((), ("-vf", "setpts=PTS*125", "-r", "1/5", "-c:v", "libx264", "-preset", "veryfast")),
     "cover.mp4": (

@@ -141,6 +141,8 @@ def test_video_may_begin_after_the_file(tmp_path):
     late = ffmpeg(tmp_path / "a.mkv", "-filter:v", "setpts=PTS+2/TB", sound=True)
     assert read_timing(late).begin == pytest.approx(2, abs=0.05)
     assert read_timing(late).timecode(0) == "00:00:02:00"  # the file begins at 0
+    delayed = ffmpeg(tmp_path / "b.mkv", "-filter:v", "setpts=PTS+0.1/TB", sound=True)
+    assert (read_timing(delayed).begin > 0.05, read_timing(delayed).timecode(0)) == (True, "00:00:00:00")
     tagged = ffmpeg(tmp_path / "a.mov", "-filter:v", "setpts=PTS+2/TB", "-timecode", "10:00:00:00", sound=True)
     assert read_timing(tagged).timecode(0) == "10:00:02:00"
     assert read_timing(ffmpeg(tmp_path / "b.ts")).begin == 0  # whose clock begins at 1.4 s
