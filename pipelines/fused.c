@@ -1,12 +1,14 @@
-/* One training view from a decoded crop in one pass over memory; `graph.train_graph` is the same with DALI's operators.
+/* One training view from a decoded crop; `graph.train_graph` is the same with DALI's operators.
 
        rows of the crop -> resample down  -> a row as wide as the crop (less that of the next frame)
-                        -> resample across, colour, clip -> a row of the view
+                        -> resample across, colour up to contrast -> a row of the view
+       all rows         -> mean grey, which contrast needs
+       rows of the view -> contrast, the other colours
                         -> blur across -> the last 2 radius + 1 rows -> blur down
                         -> solarize, normalise -> a row of the output
 
-   Each row is finished while it is in the innermost cache. DALI calls `view_float32` or `view_bfloat16` once per picture
-   from its threads; see `fused.py`. */
+   All that is done to a row is done while it is in the innermost cache. DALI calls `view_float32` or `view_bfloat16` once
+   per picture from its threads; see `fused.py`. */
 
 #include <math.h>
 #include <stdint.h>
@@ -23,10 +25,14 @@
 
 /* Three channels and an unused lane; every row has room for it past its end. */
 typedef float pixel __attribute__((vector_size(16), aligned(4)));
+/* A colour step, see `views.STEP`. */
+typedef struct {
+    float own, next, previous, extremes, grey, mean, constant;
+} step;
+enum { STEPS = 6 };
 /* Parameters of a view, in the order of `fused.PARAMETERS`. */
 typedef struct {
-    float colour[9], mean[9];  /* 3x3: out = colour * pixel + mean * (mean pixel of the resized crop) */
-    float constant[3];         /* added to out */
+    step steps[STEPS];
     float scale[3], offset[3]; /* normalised = out * scale + offset */
     float sigma;               /* of the blur in pixels of the view, 0: none */
     float flip;                /* 1: mirrored */
@@ -64,14 +70,6 @@ INLINE void fill(axis *a) {
         sum = 1 / sum;
         for (int k = 0; k < a->taps; k++) weight[k] *= sum;
     }
-}
-
-/* Weight of every source sample in the mean of the resampled ones. */
-INLINE void weigh(float *weight, const axis *a) {
-    memset(weight, 0, a->in * sizeof *weight);
-    for (int i = 0; i < a->out; i++)
-        for (int k = 0; k < a->taps; k++)
-            weight[a->first[i] + k] += a->weight[i * a->taps + k] / a->out;
 }
 
 /* Sum of weight[k] * rows[k] for rows of `type`, four rows at a time. */
@@ -118,30 +116,56 @@ INLINE void resample_across(float *row, const float *line, const axis *a, int fl
     }
 }
 
-/* A 3x3 matrix and a vector for pixels, spread so that they apply to rows: number i of the result is the sum over
-   d = -2..2 of number i + d times matrix[d + 2][i], which is 0 if number i + d is of another pixel. */
-enum { PART = 48 }; /* a multiple of a pixel and of vectors of any width */
-typedef struct {
-    float matrix[5][PART], vector[PART];
-} colours;
+/* Colour steps work on rows of three channels, PART numbers at a time: a multiple of a pixel and of vectors of any width.
+   A row has room for two numbers before it, and for two after its last part, which is padded. */
+enum { PART = 48 };
+#define FOUR(...) __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__
+#define PATTERN(...) {FOUR(FOUR(__VA_ARGS__))}
+static const int is_red[PART] = PATTERN(1, 0, 0), is_blue[PART] = PATTERN(0, 0, 1);
+/* ITU-R BT.601 luma: weights of a number's own channel, the next and the previous one. */
+static const float own_luma[PART] = PATTERN(0.299f, 0.587f, 0.114f);
+static const float next_luma[PART] = PATTERN(0.587f, 0.114f, 0.299f);
+static const float previous_luma[PART] = PATTERN(0.114f, 0.299f, 0.587f);
 
-INLINE void spread(colours *to, const float *matrix, const float *vector) {
-    for (int i = 0; i < PART; i++) {
-        const int channel = i % 3;
-        to->vector[i] = vector[channel];
-        for (int d = -2; d <= 2; d++)
-            to->matrix[d + 2][i] = channel + d >= 0 && channel + d < 3 ? matrix[3 * channel + channel + d] : 0;
+INLINE float lesser(float a, float b) { return a < b ? a : b; }
+INLINE float greater(float a, float b) { return a > b ? a : b; }
+INLINE float clipped(float level) { return lesser(greater(level, 0), 255); }
+
+INLINE void scale_row(float *row, int length, step s) {
+    for (int i = 0; i < length; i++) row[i] = clipped(s.own * row[i] + s.constant);
+}
+
+/* For each number of a part: the same pixel's next channel (of blue: red) and the previous one (of red: blue). */
+#define FOR_EACH_NUMBER                                                                                                 \
+    for (int i = 0; i < PART; i++) {                                                                                    \
+        const float left = part[i - 1], right = part[i + 1], far_left = part[i - 2], far_right = part[i + 2];           \
+        const float own = part[i], next = is_blue[i] ? far_left : right, previous = is_red[i] ? far_right : left;
+
+INLINE void mix_part(float *restrict to, const float *restrict part, step s) {
+    FOR_EACH_NUMBER
+        const float luma = own_luma[i] * own + next_luma[i] * next + previous_luma[i] * previous;
+        to[i] = clipped(s.own * own + s.grey * luma + s.constant);
     }
 }
 
-/* Rows of `length`, a multiple of PART; `from` has room for two numbers before and after it. */
-INLINE void colour_row(float *restrict to, const float *restrict from, int length, const colours *restrict by) {
-    for (; length; length -= PART, from += PART, to += PART)
-        for (int i = 0; i < PART; i++) {
-            float sum = by->vector[i];
-            for (int d = -2; d <= 2; d++) sum += by->matrix[d + 2][i] * from[i + d];
-            to[i] = sum < 0 ? 0 : sum > 255 ? 255 : sum;
-        }
+INLINE void turn_part(float *restrict to, const float *restrict part, step s) {
+    FOR_EACH_NUMBER
+        const float least = lesser(own, lesser(next, previous)), most = greater(own, greater(next, previous));
+        const float turned = s.own * own + s.next * next + s.previous * previous + s.extremes * (least + most);
+        to[i] = lesser(greater(turned, least), most);
+    }
+}
+
+/* Steps up to `to`, in place; `scratch` is as long as the row. Steps that change nothing are left out. */
+INLINE void colour_row(float *row, float *scratch, int length, const step *from, const step *to) {
+    for (const step *s = from; s < to; s++) {
+        const int turns = s->next != 0 || s->previous != 0;
+        if (turns || s->grey != 0) {
+            if (turns) for (int i = 0; i < length; i += PART) turn_part(scratch + i, row + i, *s);
+            else for (int i = 0; i < length; i += PART) mix_part(scratch + i, row + i, *s);
+            memcpy(row, scratch, length * sizeof *row);
+        } else if (s->own != 1 || s->constant != 0) scale_row(row, length, *s);
+    }
 }
 
 /* Number i of a row or column, mirrored at the edges without repeating them. */
@@ -186,46 +210,49 @@ INLINE void blend_crop(float *line, float *other, const void **rows, const uint8
 INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *crop, const uint8_t *next, int height,
                       int width, int size, const view *v) {
     const int radius = v->sigma > 0 ? (int)ceilf(3 * v->sigma) : 0, kept = 2 * radius + 1 < size ? 2 * radius + 1 : size;
-    const int length = 3 * size, padded = (length + PART - 1) / PART * PART;
+    const int length = 3 * size, padded = (length + PART - 1) / PART * PART, stride = padded + 6 * radius + 4;
     axis down = {.in = height, .out = size, .taps = taps_of(height, size)};
     axis across = {.in = width, .out = size, .taps = taps_of(width, size)};
 
-    enum { DOWN, ACROSS, MEAN_DOWN, MEAN_ACROSS, LINE, RESIZED, ROW, BLURRED, SCALE, OFFSET, GAUSS, KEPT, FIRST, OTHER,
-           PARTS };
+    enum { DOWN, ACROSS, LINE, PICTURE, SCRATCH, SUMS, BLURRED, SCALE, OFFSET, GAUSS, KEPT, FIRST, OTHER, PARTS };
     const size_t counts[PARTS] = {
-        (size_t)size * down.taps, (size_t)size * across.taps, height, width, 3 * width + 1, padded + 4,
-        padded + 6 * radius, length, length, length, 2 * radius + 1, radius ? (size_t)kept * length : 0, 2 * size,
-        next ? 3 * width : 0};
+        (size_t)size * down.taps, (size_t)size * across.taps, 3 * width + 1, (size_t)size * stride, padded, length, length,
+        length, length, 2 * radius + 1, radius ? (size_t)kept * length : 0, 2 * size, next ? 3 * width : 0};
     size_t total = 0, start[PARTS];
     for (int i = 0; i < PARTS; i++) start[i] = total, total += counts[i];
-    const int most = height > 2 * radius + 1 ? height : 2 * radius + 1; /* rows blended at a time */
+    const int most = down.taps > 2 * radius + 1 ? down.taps : 2 * radius + 1; /* rows blended at a time */
     const void **rows = malloc(most * sizeof *rows + total * sizeof(float));
     if (!rows) {
         memset(out, 0xff, bytes); /* out of memory: NaN, at which training stops */
         return;
     }
     float *memory = (float *)(rows + most);
-    float *line = memory + start[LINE], *other = memory + start[OTHER], *resized = memory + start[RESIZED] + 2;
-    float *row = memory + start[ROW] + 3 * radius, *blurred = memory + start[BLURRED];
+    float *line = memory + start[LINE], *other = memory + start[OTHER];
+    float *scratch = memory + start[SCRATCH], *sums = memory + start[SUMS];
+    float *picture = memory + start[PICTURE] + 3 * radius + 2, *blurred = memory + start[BLURRED];
     float *scale = memory + start[SCALE], *offset = memory + start[OFFSET], *gauss = memory + start[GAUSS];
     down.weight = memory + start[DOWN], down.first = (int *)(memory + start[FIRST]);
     across.weight = memory + start[ACROSS], across.first = down.first + size;
     fill(&down), fill(&across);
-    for (int i = 0; i < length; i++) scale[i] = v->scale[i % 3], offset[i] = v->offset[i % 3];
-
-    memset(resized - 2, 0, (padded + 4) * sizeof *resized);
+    for (int i = 0; i < length; i++) scale[i] = v->scale[i % 3], offset[i] = v->offset[i % 3], sums[i] = 0;
     line[3 * width] = 0; /* the fourth lane has weight 0, but 0 times NaN is NaN */
 
-    /* The mean of the resized crop, without resizing it. */
-    float *mean_down = memory + start[MEAN_DOWN], *mean_across = memory + start[MEAN_ACROSS], mean[3] = {0}, grey[3];
-    weigh(mean_down, &down), weigh(mean_across, &across);
-    blend_crop(line, other, rows, crop, next, 0, mean_down, height, width);
-    for (int i = 0; i < 3 * width; i++) mean[i % 3] += mean_across[i / 3] * line[i];
-    for (int c = 0; c < 3; c++)
-        grey[c] = v->mean[3 * c] * mean[0] + v->mean[3 * c + 1] * mean[1] + v->mean[3 * c + 2] * mean[2] +
-                  v->constant[c];
-    colours colour;
-    spread(&colour, v->colour, grey);
+    step steps[STEPS], *contrast = steps;
+    memcpy(steps, v->steps, sizeof steps);
+    while (contrast < steps + STEPS && contrast->mean == 0) contrast++;
+    for (int y = 0; y < size; y++) {
+        float *row = picture + (size_t)y * stride;
+        blend_crop(line, other, rows, crop, next, down.first[y], down.weight + y * down.taps, down.taps, width);
+        resample_across(row, line, &across, v->flip != 0);
+        memset(row + length, 0, (padded - length) * sizeof *row);
+        colour_row(row, scratch, padded, steps, contrast);
+        for (int i = 0; i < length; i++) sums[i] += row[i];
+    }
+    if (contrast < steps + STEPS) {
+        double grey = 0;
+        for (int i = 0; i < length; i++) grey += own_luma[i % 3] * sums[i];
+        contrast->constant += contrast->mean * (float)(grey / ((double)size * size));
+    }
 
     float sum = 0;
     for (int k = -radius; k <= radius; k++)
@@ -234,10 +261,8 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
 
     for (int y = 0, made = 0; y < size; y++) {
         for (; made < size && made <= y + radius; made++) {
-            blend_crop(line, other, rows, crop, next, down.first[made], down.weight + made * down.taps, down.taps,
-                       width);
-            resample_across(resized, line, &across, v->flip != 0);
-            colour_row(row, resized, padded, &colour);
+            float *row = picture + (size_t)made * stride;
+            colour_row(row, scratch, padded, contrast, steps + STEPS);
             if (!radius) continue;
             for (int x = 1; x <= radius; x++) {
                 memcpy(row - 3 * x, row + 3 * reflect(-x, size), 3 * sizeof *row);
@@ -250,7 +275,7 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
         for (int k = -radius; radius && k <= radius; k++)
             rows[k + radius] = memory + start[KEPT] + (size_t)(reflect(y + k, size) % kept) * length;
         if (radius) blend_floats(blurred, (const float *const *)rows, gauss, 2 * radius + 1, length);
-        store(out, y, radius ? blurred : row, v->fold, scale, offset, length);
+        store(out, y, radius ? blurred : picture + (size_t)y * stride, v->fold, scale, offset, length);
     }
     free(rows);
 }

@@ -1,4 +1,4 @@
-"""The fused operator: a training view from its decoded crop in one pass over memory, inside DALI, on a CPU.
+"""The fused operator: a training view from its decoded crop, inside DALI, on a CPU.
 
 `fused.c` holds the arithmetic. DALI's Numba operator calls a compiled function by its address, in parallel over
 samples; ours is the same operator with the address of a C function, so nothing is compiled at run time.
@@ -16,14 +16,12 @@ from importlib.util import find_spec
 import numpy as np
 
 from .dali import ops, types
-from .views import colours
+from .views import STEP, colour_steps
 
 # Parameters of a view, as `fused.c` reads them.
 PARAMETERS = np.dtype(
     [
-        ("pixel", "<f4", (3, 3)),
-        ("mean", "<f4", (3, 3)),
-        ("constant", "<f4", 3),
+        ("steps", STEP, 6),
         ("scale", "<f4", 3),
         ("offset", "<f4", 3),
         ("blur", "<f4"),
@@ -37,9 +35,9 @@ _NO_FOLD = 1e30  # no level is above half of it
 
 
 def parameters(rows: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """`[N, 31]` float32 for view rows `[N]`; the output is (pixel - mean) / std, in grey levels `[3]` each."""
+    """`[N, 52]` float32 for view rows `[N]`; the output is (pixel - mean) / std, in grey levels `[3]` each."""
     found = np.empty(len(rows), PARAMETERS)
-    found["pixel"], found["mean"], found["constant"] = colours(rows)
+    found["steps"] = colour_steps(rows)
     found["scale"], found["offset"] = 1 / std, -mean / std
     found["blur"], found["flip"] = rows["blur"], rows["flip"]
     found["difference"] = rows["difference"]

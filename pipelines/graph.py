@@ -1,11 +1,11 @@
 """View rows -> pixels: the DALI graph, with no random number of its own.
 
-A row becomes a picture in this order: decode only the crop region, antialiased bilinear resize, colour matrix, clip to
-0..255, Gaussian blur, solarize, flip, normalise. The flip is last because it commutes with all steps before it and is
-free inside the normalisation. If a frame of a clip shows the change to the next one, that one is decoded and resized
-too, and subtracted; these steps are linear, so the result is that of whole frames. On a GPU DALI's operators do this
-(`train_graph`); on a CPU one operator does everything after the decode (`fused_graph`), several times as fast, and
-the views of either may be copied to a GPU. All parameters of a row come in through `source`.
+A row becomes a picture in this order: decode only the crop region, antialiased bilinear resize, colour steps, each
+clipped to 0..255, Gaussian blur, solarize, flip, normalise. The flip is last because it commutes with all steps before
+it and is free inside the normalisation. If a frame of a clip shows the change to the next one, that one is decoded and
+resized too, and subtracted; these steps are linear, so the result is that of whole frames. On a GPU DALI's operators
+do this (`train_graph`); on a CPU one operator does everything after the decode (`fused_graph`), several times as fast,
+and the views of either may be copied to a GPU. All parameters of a row come in through `source`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ import torch
 
 from . import fused
 from .dali import backend, dali_math, fn, pipeline_def, types
-from .views import IMAGENET_MEAN, IMAGENET_STD, TestViews, colours
+from .views import GREY, IMAGENET_MEAN, IMAGENET_STD, ORDERS, STEPS, TestViews, colour_steps
 
 # ImageNet's, in grey levels.
 MEAN, STD = 255 * np.array(IMAGENET_MEAN), 255 * np.array(IMAGENET_STD)
 Channels = Sequence[float]  # one number a channel
+# 3x3: the next channel of a pixel (of blue: red), the previous one, and its grey level.
+NEXT, PREVIOUS, LUMA = np.eye(3)[[1, 2, 0]], np.eye(3)[[2, 0, 1]], np.tile(GREY, (3, 1))
+CONTRAST, HUE = STEPS.index("contrast"), STEPS.index("hue")
 # Where JPEGs are decoded: on the CPU, by CUDA kernels, or by the JPEG engines that some GPUs have.
 Decoder = Literal["cpu", "cuda", "hardware"]
 
@@ -88,19 +91,19 @@ def fused_inputs(rows: np.ndarray, jpegs: list[np.ndarray], mean: np.ndarray = M
 
 def train_inputs(rows: np.ndarray, jpegs: list[np.ndarray]) -> tuple:
     """Inputs of `train_graph` for view rows `[N]` and their JPEG bytes."""
-    pixel, mean, constant = colours(rows)
+    jitter = colour_steps(rows)[:, 1:5, None, None]
+    matrix = jitter["own"] * np.eye(3) + jitter["next"] * NEXT + jitter["previous"] * PREVIOUS + jitter["grey"] * LUMA
+    colours = matrix, jitter["mean"] * LUMA, jitter["extremes"]
     # The window reaches 3 sigma to either side; a window of 1 is no blur.
     window = np.where(rows["blur"] > 0, 2 * np.ceil(3 * rows["blur"]) + 1, 1)
     return (
         jpegs,
         *_region(rows),
-        pixel,
-        mean,
-        constant,
         window.astype(np.int32),
         np.maximum(rows["blur"], np.float32(1e-3)),
-        rows["solarize"].astype(np.int32),
-        rows["flip"].astype(np.int32),
+        *(rows[name].astype(np.int32) for name in ("grey", "solarize", "flip")),
+        *np.ascontiguousarray(ORDERS[rows["order"]].T, np.int32),
+        *(numbers[:, place].astype(np.float32) for place in range(4) for numbers in colours),
     )
 
 
@@ -175,25 +178,31 @@ def train_graph(
     integer, real = types.INT32, types.FLOAT
     inputs = fn.external_source(
         source=source,
-        num_outputs=12 if clips else 10,
-        dtype=[types.UINT8, integer, integer, real, real, real, integer, real, integer, integer]
+        num_outputs=26 if clips else 24,
+        dtype=[types.UINT8, integer, integer, integer, real, *[integer] * 7, *[real] * 12]
         + [types.UINT8, integer] * clips,
-        ndim=[1, 1, 1, 2, 2, 1, 0, 0, 0, 0] + [1, 0] * clips,
+        ndim=[1, 1, 1, *[0] * 9, *[2] * 12] + [1, 0] * clips,
     )
-    jpeg, anchor, shape, pixel, mean_colour, constant, window, sigma, solarize, flip = inputs[:10]
-    images = _decode_region(jpeg, anchor, shape, decoder)
-    if clips:
-        after, difference = inputs[10:]
-        if difference > 0:
-            following = _decode_region(after, anchor, shape, decoder)
-            images = _resize(images, size, dtype=real) - _resize(following, size, dtype=real)
-            images = _colour(images, pixel, mean_colour, constant)
-        else:
-            images = _colour(_resize(images, size), pixel, mean_colour, constant)
-    else:
-        images = _colour(_resize(images, size), pixel, mean_colour, constant)
+    jpeg, anchor, shape, window, sigma, grey, solarize, flip = inputs[:8]
+    steps, weights = inputs[8:12], inputs[12:24]
     # Float from here on: DALI's conversion to uint8 costs more than it saves on a CPU.
-    images = dali_math.clamp(images, 0.0, 255.0)
+    images = _resize(_decode_region(jpeg, anchor, shape, decoder), size)
+    if clips:
+        after, difference = inputs[24:]
+        if difference > 0:
+            change = images - _resize(_decode_region(after, anchor, shape, decoder), size)
+            images = fn.coord_transform(change, M=(LUMA / 2).ravel().tolist(), T=127.5)
+    for place in range(4):
+        matrix, mean_grey, extremes = weights[3 * place : 3 * place + 3]
+        if steps[place] == HUE:
+            images = _turn(images, matrix, extremes)
+        elif steps[place] == CONTRAST:
+            mean_pixel = fn.reductions.mean(images, axes=[0, 1], keep_dims=True)
+            images = _clip(fn.coord_transform(images, M=matrix) + fn.coord_transform(mean_pixel, M=mean_grey))
+        else:
+            images = _clip(fn.coord_transform(images, M=matrix))
+    if grey > 0:
+        images = fn.coord_transform(images, M=LUMA.ravel().tolist())
     if window > 1:
         images = fn.gaussian_blur(images, sigma=sigma, window_size=window)
     if solarize > 0:
@@ -222,13 +231,20 @@ def _decode_region(jpeg, anchor, shape, decoder: Decoder):
     return fn.decoders.image_slice(jpeg, anchor, shape, **PIXELS, **DECODE, **decoding(decoder))
 
 
-def _resize(images, size: int, **kwargs):
-    return fn.resize(images, size=[size, size], interp_type=types.INTERP_LINEAR, antialias=True, **kwargs)
+def _resize(images, size: int):
+    kwargs = {"interp_type": types.INTERP_LINEAR, "antialias": True, "dtype": types.FLOAT}
+    return fn.resize(images, size=[size, size], **kwargs)
 
 
-def _colour(images, pixel, mean, constant):
-    mean_pixel = fn.reductions.mean(images, axes=[0, 1], keep_dims=True, dtype=types.FLOAT)
-    return fn.coord_transform(images, M=pixel) + fn.coord_transform(mean_pixel, M=mean, T=constant)
+def _clip(images):
+    return dali_math.clamp(images, 0.0, 255.0)
+
+
+def _turn(images, matrix, extremes):
+    """Turn the hue, see `views.STEP`."""
+    least, most = (reduce(images, axes=[2], keep_dims=True) for reduce in (fn.reductions.min, fn.reductions.max))
+    turned = fn.coord_transform(images, M=matrix) + fn.coord_transform(least + most, M=extremes)
+    return dali_math.clamp(turned, least, most)
 
 
 def _normalise(images, mean: np.ndarray, std: np.ndarray, **kwargs):

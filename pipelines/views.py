@@ -40,16 +40,20 @@ VIEW = np.dtype(
 )
 STEPS = ("brightness", "contrast", "saturation", "hue")
 ORDERS = np.array(list(permutations(range(4))))
+# What a step blends the pixel with, besides black; a factor of 1 leaves the pixel as it is.
+OTHER_END = {"contrast": "mean", "saturation": "grey"}
 _TRIES = 10
 
 # Of the three channels, as parts of 255.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# ITU-R BT.601 luma, and the chroma plane in which a hue turn is a rotation (YIQ).
-GREY = np.array([0.299, 0.587, 0.114])
-_TO_YIQ = np.array([GREY, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
-_FROM_YIQ = np.linalg.inv(_TO_YIQ)
+GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
+
+# A colour step. A channel becomes the sum of these weights times: itself, the next channel (of blue: red), the previous
+# one, the least plus the greatest channel of the pixel, its grey level, the mean grey level of the picture, and 1. It
+# is clipped to 0..255, or if hue turns (`next` or `previous` is not 0) to the least and greatest channel of the pixel.
+STEP = np.dtype([(name, "<f4") for name in ("own", "next", "previous", "extremes", "grey", "mean", "constant")])
 
 
 @dataclass(frozen=True)
@@ -251,32 +255,27 @@ def draw_clips(
     return rows
 
 
-def colour_matrices(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Colours of `rows` `[N]` as matrices A, C `[N, 3, 3]`: pixel -> A pixel + C (mean pixel of the picture).
+def colour_steps(rows: np.ndarray) -> np.ndarray:
+    """Colours of `rows` `[N]` as `[N, 6]` of `STEP`: difference, the four steps of jitter in their order, grey.
 
-    Every step of the jitter is linear in the pixel, and contrast also in the mean grey, so the four in any order, and
-    grey after them, are one such pair. Hue rotates the chroma plane of YIQ, which is HSV's hue to first order.
+    Steps that a row does not have leave pixels as they are. For a row with `difference`, pixels come in as those of the
+    frame minus those of the next one.
     """
-    # Rows of a group are adjacent, so nine of ten equal the row before; compute each once.
-    new = np.ones(len(rows), bool)
-    new[1:] = np.any([rows[name][1:] != rows[name][:-1] for name in (*STEPS, "order", "grey")], 0)
-    pixel, mean = _compose(rows[new])
-    group = np.cumsum(new) - 1
-    return pixel.astype(np.float32)[group], mean.astype(np.float32)[group]
-
-
-def colours(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`colour_matrices`, and a constant `[N, 3]`: pixel -> A pixel + C (mean pixel) + constant.
-
-    For a row with `difference`, pixels are those of the frame minus those of the next one. Its grey, halving and shift
-    are linear too, so they are included.
-    """
-    pixel, mean = colour_matrices(rows)
-    constant, at = np.zeros((len(rows), 3), np.float32), np.flatnonzero(rows["difference"])
-    half_grey = np.tile(GREY / 2, (3, 1)).astype(np.float32)
-    constant[at] = (pixel[at] + mean[at]).sum(-1) * 127.5
-    pixel[at], mean[at] = pixel[at] @ half_grey, mean[at] @ half_grey
-    return pixel, mean, constant
+    steps = np.zeros((len(rows), 6), STEP)
+    steps["own"] = 1
+    steps[rows["difference"], 0] = (0, 0, 0, 0, 0.5, 0, 127.5)
+    steps[rows["grey"], 5] = (0, 0, 0, 0, 1, 0, 0)
+    places = 1 + np.argsort(ORDERS, 1)[rows["order"]]
+    for name, place in zip(STEPS, places.T, strict=True):
+        factor, found = rows[name].astype(float), np.zeros(len(rows), STEP)
+        if name == "hue":
+            found["own"], found["next"], found["previous"], found["extremes"] = _turn(factor)
+        else:
+            found["own"] = factor
+        if name in OTHER_END:
+            found[OTHER_END[name]] = 1 - factor
+        steps[np.arange(len(rows)), place] = found
+    return steps
 
 
 def following(rows: np.ndarray) -> np.ndarray:
@@ -286,33 +285,19 @@ def following(rows: np.ndarray) -> np.ndarray:
     return found
 
 
-def _compose(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    count = len(rows)
-    eye = np.eye(3)
-    pixel, mean = np.tile(eye, (count, 1, 1)), np.zeros((count, 3, 3))
-    grey = np.tile(GREY, (3, 1))
-    order = ORDERS[rows["order"]]
-    for position in range(4):
-        for step, name in enumerate(STEPS):
-            at = np.flatnonzero(order[:, position] == step)
-            f = rows[name][at].astype(np.float64)[:, None, None]
-            if name == "brightness":
-                pixel[at], mean[at] = f * pixel[at], f * mean[at]
-            elif name == "contrast":
-                mean[at] = f * mean[at] + (1 - f) * (grey @ (pixel[at] + mean[at]))
-                pixel[at] = f * pixel[at]
-            else:
-                turn = f * eye + (1 - f) * grey if name == "saturation" else _hue_rotation(f[:, 0, 0])
-                pixel[at], mean[at] = turn @ pixel[at], turn @ mean[at]
-    at = np.flatnonzero(rows["grey"])
-    pixel[at], mean[at] = grey @ pixel[at], grey @ mean[at]
-    return pixel, mean
+def _turn(turns: np.ndarray) -> np.ndarray:
+    """Weights `[4, N]` of itself, the next, the previous and the extreme channels that turn a channel's hue in HSV.
 
-
-def _hue_rotation(turns: np.ndarray) -> np.ndarray:
-    cos, sin = np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)
-    rotation = np.zeros((len(turns), 3, 3))
-    rotation[:, 0, 0] = 1
-    rotation[:, 1, 1], rotation[:, 1, 2] = cos, sin
-    rotation[:, 2, 1], rotation[:, 2, 2] = -sin, cos
-    return _FROM_YIQ @ rotation @ _TO_YIQ
+    A turn keeps a pixel's least and greatest channel, and moves the middle one in proportion to their difference, until
+    it reaches one of them; then the next channel moves. Up to a sixth of a turn either way, that is
+    own + sixths * (previous - next) + (1 - |sixths|) * (own - middle), clipped to the extremes. Thirds of a turn
+    exchange channels.
+    """
+    thirds = np.rint(3 * turns)
+    sixths = 6 * turns - 2 * thirds
+    rest = 1 - abs(sixths)
+    # The middle channel is the sum of the three less the extremes, so `own` cancels in own - middle.
+    channels = np.stack([np.ones_like(turns), -sixths - rest, sixths - rest])
+    moved = np.take_along_axis(channels, (np.arange(3)[:, None] + thirds.astype(int)) % 3, 0)
+    still = np.array([[1.0], [0], [0], [0]])
+    return np.where(turns == 0, still, np.vstack([moved, rest]))

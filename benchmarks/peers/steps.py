@@ -1,5 +1,5 @@
-"""View steps in torch, for libraries that lack them, optimised: colour jitter in any order is one matrix an image, as
-in ours, and a few images at a time are blurred by one convolution an axis.
+"""View steps in torch, for libraries that lack them, optimised: colour jitter in any order is one matrix an image, with
+hue as a rotation about the grey axis and one clip, and a few images at a time are blurred by one convolution an axis.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipelines.graph import MEAN, STD
-from pipelines.views import colour_matrices
+from pipelines.views import GREY, ORDERS, STEPS
 
 TOGETHER = 4  # images: more do not fit in the CPU caches
 SCALE = torch.tensor(1 / STD, dtype=torch.float32).view(3, 1, 1)
@@ -36,6 +36,32 @@ def colour_and_blur(pictures: Tensor, rows: np.ndarray, out: Tensor) -> None:
         if len(blurred):
             planes[blurred] = _blur(planes[blurred], torch.from_numpy(sigma[blurred]))
         torch.addcmul(OFFSET, planes, SCALE, out=out[part])
+
+
+def colour_matrices(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Jitter of view rows `[N]` as matrices A, C `[N, 3, 3]` float32: A pixel + C (mean pixel of the image)."""
+    grey, eye = np.tile(GREY, (3, 1)), np.eye(3)
+    pixel, mean = np.tile(eye, (len(rows), 1, 1)), np.zeros((len(rows), 3, 3))
+    for place in ORDERS[rows["order"]].T:
+        for step, name in enumerate(STEPS):
+            at = np.flatnonzero(place == step)
+            f = rows[name][at].astype(np.float64)[:, None, None]
+            if name == "contrast":
+                mean[at] = f * mean[at] + (1 - f) * (grey @ (pixel[at] + mean[at]))
+                pixel[at] = f * pixel[at]
+            else:
+                matrix = _turn(f) if name == "hue" else f * eye
+                if name == "saturation":
+                    matrix = matrix + (1 - f) * grey
+                pixel[at], mean[at] = matrix @ pixel[at], matrix @ mean[at]
+    return pixel.astype(np.float32), mean.astype(np.float32)
+
+
+def _turn(turns: np.ndarray) -> np.ndarray:
+    """`[N, 3, 3]` rotations about the grey axis by `[N, 1, 1]` turns."""
+    cos, sin = np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)
+    across = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    return cos * np.eye(3) + sin * across + (1 - cos) / 3
 
 
 def _blur(planes: Tensor, sigma: Tensor) -> Tensor:

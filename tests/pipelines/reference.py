@@ -6,9 +6,10 @@ import io
 from collections.abc import Callable
 
 import numpy as np
+from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from PIL import Image, ImageEnhance, ImageOps
 
-from pipelines.views import ORDERS, STEPS, TestViews, colour_matrices
+from pipelines.views import ORDERS, STEPS, TestViews
 
 
 def psnr(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -35,12 +36,18 @@ def train_view(jpeg: np.ndarray, row: np.void, size: int, following: np.ndarray 
     picture = picture.resize((size, size), Image.Resampling.BILINEAR)
     if row["flip"]:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    for step in ORDERS[row["order"]]:
-        picture = COLOUR[STEPS[step]](picture, float(row[STEPS[step]]))
+    picture = coloured(picture, row)
     if row["grey"]:
         picture = picture.convert("L").convert("RGB")
     picture = Image.fromarray(blurred(np.asarray(picture), float(row["blur"])))
     return np.asarray(ImageOps.solarize(picture, 128) if row["solarize"] else picture)
+
+
+def coloured(picture: Image.Image, row: np.void) -> Image.Image:
+    """The four steps of jitter in the row's order."""
+    for step in ORDERS[row["order"]]:
+        picture = COLOUR[STEPS[step]](picture, float(row[STEPS[step]]))
+    return picture
 
 
 def turn_hue(picture: Image.Image, turns: float) -> Image.Image:
@@ -88,12 +95,13 @@ def fused_view(crop: np.ndarray, row: np.void, size: int, following: np.ndarray 
     `following` is the crop of the next frame, subtracted before anything else is done.
     """
     if row["difference"]:
-        change = crop.astype(float) - following
-        crop = np.repeat((change @ [[0.299], [0.587], [0.114]] + 255) / 2, 3, axis=2)
-    pixel, mean = (matrix[0].astype(np.float64) for matrix in colour_matrices(np.array([row])))
+        crop = np.repeat((_grey(crop.astype(float) - following) + 255) / 2, 3, axis=2)
     down, across = _triangle(crop.shape[0], size), _triangle(crop.shape[1], size)
-    resized = np.einsum("yh,xw,hwc->yxc", down, across, crop)
-    view = np.clip(resized @ pixel.T + resized.mean((0, 1)) @ mean.T, 0, 255)
+    view = np.einsum("yh,xw,hwc->yxc", down, across, crop)
+    for step in ORDERS[row["order"]]:
+        view = np.clip(ARITHMETIC[STEPS[step]](view, float(row[STEPS[step]])), 0, 255)
+    if row["grey"]:
+        view = np.repeat(_grey(view), 3, axis=2)
     if row["blur"]:
         radius = int(np.ceil(3 * row["blur"]))
         taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / float(row["blur"])) ** 2)
@@ -104,6 +112,24 @@ def fused_view(crop: np.ndarray, row: np.void, size: int, following: np.ndarray 
     if row["solarize"]:
         view = np.where(view < 127.5, view, 255 - view)
     return view[:, ::-1] if row["flip"] else view
+
+
+def _grey(view: np.ndarray) -> np.ndarray:
+    return view @ [[0.299], [0.587], [0.114]]
+
+
+def _turned(view: np.ndarray, turns: float) -> np.ndarray:
+    hsv = rgb_to_hsv(view / 255)
+    hsv[..., 0] = (hsv[..., 0] + turns) % 1
+    return 255 * hsv_to_rgb(hsv)
+
+
+ARITHMETIC: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "brightness": lambda view, factor: factor * view,
+    "contrast": lambda view, factor: factor * view + (1 - factor) * _grey(view).mean(),
+    "saturation": lambda view, factor: factor * view + (1 - factor) * _grey(view),
+    "hue": _turned,
+}
 
 
 def _triangle(source: int, size: int) -> np.ndarray:

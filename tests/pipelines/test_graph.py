@@ -20,7 +20,7 @@ from pipelines import fused, graph
 from pipelines.views import ORDERS, STEPS, VIEW, TestViews, TrainViews, draw_groups
 
 from .conftest import draw_picture
-from .reference import eval_view, fused_view, psnr, train_view
+from .reference import coloured, eval_view, fused_view, psnr, train_view
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "bassl"
 ORDER_OF = {tuple(STEPS[step] for step in order): number for number, order in enumerate(ORDERS)}
@@ -123,21 +123,53 @@ def test_views_with_jitter_match_pil_in_every_order(against_pil: TrainPictures):
     rows = drawn_rows(48, 240, 428, jitter=1)
     rows["order"] = np.arange(48) % 24
     found = against_pil(rows, jpegs, 96)
-    assert found.min() >= 30
-    assert np.median(found) >= 38
+    assert found.min() >= 42
+    assert np.median(found) >= 44
+
+
+# Brightness, contrast, saturation and hue of the recipes of BaSSL, of SCE for images, and of SCE for clips; hue alone.
+@pytest.mark.parametrize("jitter", [(0.2, 0.2, 0.2, 0.05), (0.4, 0.4, 0.2, 0.1), (0.8, 0.8, 0.4, 0.2), (0, 0, 0, 0.5)])
+def test_jitter_of_any_colours_is_pils(jitter: tuple[float, ...]):
+    """docs/design.md promises the least value; single colours show the rounding of PIL's steps most."""
+    rng = np.random.default_rng(0)
+    rows = drawn_rows(150, 16, 16, jitter=1, blur=0, **dict(zip(STEPS, jitter, strict=True)))
+    for name, place in (("top", 0), ("left", 0), ("height", 16), ("width", 16), ("flip", False)):
+        rows[name] = place
+    for i, row in enumerate(rows):
+        tiles = rng.integers(0, 256, ([1, 1, 3], [4, 4, 3], [16, 16, 3])[i % 3])  # one colour, patches, noise
+        picture = tiles.repeat(16 // len(tiles), 0).repeat(16 // len(tiles), 1).astype(np.uint8)
+        theirs = coloured(Image.fromarray(picture), row)
+        assert psnr(np.rint(call_fused(picture, row, 16, picture)), theirs) >= 30, (row, picture[0, 0])
 
 
 def test_each_colour_step_alone_matches_pil(against_pil: TrainPictures):
     jpegs = [jpeg_of(seed, 64, 112) for seed in range(2)]
-    for step, values, bar in (
-        ("brightness", (0.8, 1.2), 50),
-        ("contrast", (0.8, 1.2), 50),
-        ("saturation", (0.8, 1.2), 50),
-        ("hue", (-0.05, 0.05), 30),  # YIQ turns hue as HSV does to first order only
+    for step, values in (
+        ("brightness", (0.8, 1.2)),
+        ("contrast", (0.8, 1.2)),
+        ("saturation", (0.8, 1.2)),
+        ("hue", (-0.05, 0.05)),
+        ("hue", (-0.2, 0.5)),
     ):
         rows = drawn_rows(2, 64, 112, jitter=0, blur=0)
         rows[step] = values
-        assert against_pil(rows, jpegs, 64).min() >= bar, step
+        assert against_pil(rows, jpegs, 64).min() >= 50, step
+
+
+def test_hue_turns_as_in_hsv():
+    """(200, 40, 40) turns towards yellow, and by thirds channels change places."""
+    picture = np.full((8, 8, 3), (200, 40, 40), np.uint8)
+    for turns, expected in (
+        (0.05, (200, 88, 40)),
+        (-0.05, (200, 40, 88)),
+        (1 / 6, (200, 200, 40)),
+        (1 / 3, (40, 200, 40)),
+        (0.5, (40, 200, 200)),
+        (-1 / 3, (40, 40, 200)),
+    ):
+        (row,) = drawn_rows(1, 8, 8, jitter=0, blur=0)
+        row["hue"] = turns
+        np.testing.assert_allclose(call_fused(picture, row, 8, picture)[0, 0], expected, atol=1e-3)
 
 
 def test_grey_and_solarized_views_match_pil(against_pil: TrainPictures):
@@ -147,9 +179,8 @@ def test_grey_and_solarized_views_match_pil(against_pil: TrainPictures):
         assert rows["grey"].all() == ("grayscale" in augmentation)
         assert rows["solarize"].any() == ("solarize" in augmentation)
         assert against_pil(rows, jpegs, 96).min() >= 45, augmentation
-    # Strong jitter leaves the range between its steps, where PIL clips; ours clips once.
     rows = drawn_rows(16, 240, 428, jitter=1, grayscale=1, solarize=0.5, brightness=0.4, contrast=0.4, hue=0.1)
-    assert np.median(against_pil(rows, jpegs, 96)) >= 36
+    assert against_pil(rows, jpegs, 96).min() >= 40
 
 
 def test_solarizing_inverts_every_level_from_128_on(train_pictures: TrainPictures):
@@ -241,7 +272,7 @@ def test_both_graphs_make_the_same_views(size: int):
     assert fused.dtype == operators.dtype == np.float32
     assert fused.shape == operators.shape == (32, size, size, 3)
     found = [psnr(a * graph.STD, b * graph.STD) for a, b in zip(operators, fused, strict=True)]
-    assert min(found) >= 50  # DALI rounds the resized crop to whole grey levels
+    assert min(found) >= 50
 
 
 @given(
@@ -347,8 +378,8 @@ def test_views_are_the_reference_implementations(train_pictures: TrainPictures):
     found = np.array([psnr(picture, theirs[i]) for picture, i in zip(ours, train, strict=True)])
     jitter = np.array([cases[i]["jitter"] for i in train])
     assert found[~jitter].min() >= 45
-    assert found[jitter].min() >= 30
-    assert np.median(found[jitter]) >= 38
+    assert found[jitter].min() >= 43
+    assert np.median(found[jitter]) >= 44
 
     tests = [i for i, case in enumerate(cases) if case["kind"] == "eval"]
     for i in tests:

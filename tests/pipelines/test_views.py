@@ -16,16 +16,19 @@ from hypothesis import strategies as st
 
 from pipelines.views import (
     ORDERS,
+    STEP,
     STEPS,
     VIEW,
     TestViews,
     TrainViews,
-    colour_matrices,
+    colour_steps,
     draw_clips,
     draw_groups,
     spread,
 )
 from shard_tools.errors import ConfigError
+
+from .reference import ARITHMETIC
 
 MANY = 100_000
 FAILS = 1e-9
@@ -271,49 +274,34 @@ def test_pictures_of_different_sizes_are_drawn_together():
 
 
 @pytest.mark.parametrize("number", range(24))
-def test_colour_matrices_equal_the_steps_one_by_one(number: int):
+def test_colour_steps_are_the_jitter_in_its_order(number: int):
     rng = np.random.default_rng(number)
-    rows = draw(4, jitter=1, grayscale=0.5, seed=number)
+    rows = draw(4, jitter=1, hue=0.5, grayscale=0.5, seed=number)
     rows["order"] = number
-    pixel, mean = colour_matrices(rows)
-    for row, a, c in zip(rows, pixel.astype(float), mean.astype(float), strict=True):
-        picture = rng.uniform(0, 255, (50, 3))
-        expected = picture
+    for row, steps in zip(rows, colour_steps(rows), strict=True):
+        picture = expected = rng.uniform(0, 255, (50, 1, 3))
         for step in ORDERS[number]:
-            expected = colour_step(STEPS[step], float(row[STEPS[step]]), expected)
+            expected = np.clip(ARITHMETIC[STEPS[step]](expected, float(row[STEPS[step]])), 0, 255)
         if row["grey"]:
-            expected = colour_step("saturation", 0, expected)
-        np.testing.assert_allclose(picture @ a.T + picture.mean(0) @ c.T, expected, atol=1e-3)
+            expected = ARITHMETIC["saturation"](expected, 0)
+        for step in steps:
+            picture = weighed(step, picture)
+        np.testing.assert_allclose(picture, expected, atol=1e-3)
 
 
-def colour_step(name: str, f: float, picture: np.ndarray) -> np.ndarray:
-    grey = picture @ [0.299, 0.587, 0.114]
-    if name == "brightness":
-        return f * picture
-    if name == "contrast":
-        return f * picture + (1 - f) * grey.mean()
-    if name == "saturation":
-        return f * picture + (1 - f) * grey[:, None]
-    to_yiq = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
-    luma, i, q = to_yiq @ picture.T
-    turned = (i + 1j * q) * np.exp(-2j * np.pi * f)  # red to yellow is the way that hue grows
-    return np.linalg.solve(to_yiq, np.stack([luma, turned.real, turned.imag])).T
+def weighed(step: np.void, picture: np.ndarray) -> np.ndarray:
+    """What `views.STEP` says."""
+    least, most = picture.min(-1, keepdims=True), picture.max(-1, keepdims=True)
+    grey = picture @ [[0.299], [0.587], [0.114]]
+    own = step["own"] * picture + step["next"] * np.roll(picture, -1, -1) + step["previous"] * np.roll(picture, 1, -1)
+    made = own + step["extremes"] * (least + most) + step["grey"] * grey + step["mean"] * grey.mean() + step["constant"]
+    return np.clip(made, least, most) if step["next"] or step["previous"] else np.clip(made, 0, 255)
 
 
-def test_colour_matrices_of_a_group_are_those_of_its_rows():
-    rows = np.repeat(draw(9, jitter=0.5), [1, 17, 2, 17, 2, 1, 1, 17, 2])
-    rows["brightness"][5] += 0.01
-    rows["order"][30] ^= 1
-    for together, alone in zip(
-        colour_matrices(rows), zip(*map(colour_matrices, rows[:, None]), strict=True), strict=True
-    ):
-        assert (together == np.concatenate(alone)).all()
-
-
-def test_no_jitter_is_the_identity():
-    pixel, mean = colour_matrices(draw(100, jitter=0))
-    np.testing.assert_allclose(pixel, np.tile(np.eye(3), (100, 1, 1)), atol=1e-6)
-    np.testing.assert_allclose(mean, 0, atol=1e-6)
+def test_no_jitter_changes_nothing():
+    steps = colour_steps(draw(100, jitter=0))
+    assert (steps["own"] == 1).all()
+    assert not any(steps[name].any() for name in STEP.names[1:])
 
 
 @pytest.mark.parametrize(
