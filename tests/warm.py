@@ -26,7 +26,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -152,12 +152,15 @@ def warm_python(folder: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    from bassl_fast.cli.verbs import VERBS
-    from bassl_fast.runtime.lightning import import_lightning
+    import pipelines.loader  # noqa: F401
 
-    import_lightning()
-    for module in {verb.module for verb in VERBS.values()} | IMPORTED:
-        import_module(module)
+    with suppress(ImportError):  # the environment of DALI for CUDA 11 has no more
+        from bassl_fast.cli.verbs import VERBS
+        from bassl_fast.runtime.lightning import import_lightning
+
+        import_lightning()
+        for module in {verb.module for verb in VERBS.values()} | IMPORTED:
+            import_module(module)
     gc.collect()
     gc.freeze()
     _, address, program = sys.argv

@@ -121,9 +121,9 @@ def fork_while_in_use(case: Case) -> str:
     return told
 
 
-def run_apart(cases: list[Case]) -> dict:
+def run_apart(python: str, cases: list[Case]) -> dict:
     """What `run` answers for each of `cases`, and `fork_while_in_use` for the first, from a separate program."""
-    command = [sys.executable, "-m", "tests.pipelines.processes", json.dumps([asdict(case) for case in cases])]
+    command = [python, "-m", "tests.pipelines.processes", json.dumps([asdict(case) for case in cases])]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE, text=True, timeout=300)
     return json.loads(done.stdout.splitlines()[-1])

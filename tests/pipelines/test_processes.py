@@ -44,9 +44,9 @@ def damaged(shards: ShardIndex, tmp_path_factory: pytest.TempPathFactory) -> str
 
 
 @pytest.fixture(scope="module")
-def answers(shards: ShardIndex, damaged: str) -> dict:
+def answers(shards: ShardIndex, damaged: str, warm: str) -> dict:
     whole = [Case(str(shards.root), **case) for case in EQUAL.values()]
-    found = run_apart(whole + [Case(damaged, **case) for case in BROKEN.values()])
+    found = run_apart(warm, whole + [Case(damaged, **case) for case in BROKEN.values()])
     return {**dict(zip([*EQUAL, *BROKEN], found["cases"], strict=True)), "forked": found["forked"]}
 
 
@@ -70,11 +70,11 @@ def test_real_processes_together_see_what_one_sees(shards: ShardIndex, answers: 
 
 
 def test_real_processes_see_the_same_from_remote_shards(
-    shards: ShardIndex, served: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    shards: ShardIndex, served: int, warm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     use_s3(monkeypatch, served)
     case = Case(f"s3://{BUCKET}/shards", 2, pool=2, cache=str(tmp_path / "cache"))
-    assert together(run_apart([case])["cases"][0]) == expected(shards, case)
+    assert together(run_apart(warm, [case])["cases"][0]) == expected(shards, case)
 
 
 def test_above_the_rate_all_processes_stop_at_the_same_step(answers: dict):
