@@ -55,6 +55,10 @@ test quick: export OMP_NUM_THREADS = 1
 test quick: export CUDA_VISIBLE_DEVICES =
 # Where Python may keep no bytecode, each of a few hundred processes would compile all our modules.
 test quick: export PYTHONDONTWRITEBYTECODE =
+# Memory that is freed is kept and used again: the first touch of a page costs the kernel microseconds.
+test quick: export MALLOC_TRIM_THRESHOLD_ = 1000000000
+test quick: export MALLOC_MMAP_THRESHOLD_ = 1000000000
+test quick: export MALLOC_TOP_PAD_ = 67108864
 # The files of tests are divided among as many processes as there are cores.
 PYTEST := $(BIN)/python -m pytest -n $(shell nproc) --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.built programs
