@@ -21,19 +21,50 @@ class Begin(NamedTuple):
 
 
 class Cutter(Protocol):
-    """Finds the frames that begin a shot.
+    """Finds the frames that begin a shot."""
 
-    Attributes:
-        lag: frames after one that it may need to decide whether a shot begins there; known once it took the first.
-    """
-
-    lag: int
+    @property
+    def lag(self) -> int:
+        """Frames after one that it may need to decide whether a shot begins there; known once it took the first."""
 
     def push(self, shown: Shown) -> Iterable[Begin]:
         """Take the next frame, as by `shots.small_frames`; returns the frames that are now known to begin a shot."""
 
     def finish(self) -> Iterable[Begin]:
         """End of the film; returns as `push`."""
+
+
+class Paced:
+    """A cutter that is shown a picture again while it stays, as in recordings of screens that leave out equal frames.
+
+    Cutters count in frames, so a shot of two still pictures would be too short for them, however long it is shown.
+    """
+
+    STILL, MOST = 4, 40  # times as long as a frame from which a picture is shown again, and as often at most
+
+    def __init__(self, cutter: Cutter) -> None:
+        self._cutter = cutter
+        self._numbers: list[int] = []  # of the frames shown to the cutter
+        self._seen = 0
+
+    @property
+    def lag(self) -> int:
+        return self._cutter.lag
+
+    def push(self, shown: Shown) -> list[Begin]:
+        times = min(round((shown.end - shown.start) * shown.rate), self.MOST)
+        found: list[Begin] = []
+        for _ in range(times if times >= self.STILL else 1):
+            self._numbers.append(self._seen)
+            found += self._numbered(self._cutter.push(shown))
+        self._seen += 1
+        return found
+
+    def finish(self) -> list[Begin]:
+        return self._numbered(self._cutter.finish())
+
+    def _numbered(self, begins: Iterable[Begin]) -> list[Begin]:
+        return [begin._replace(frame=self._numbers[begin.frame]) for begin in begins]
 
 
 class Spaced:

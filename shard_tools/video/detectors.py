@@ -8,7 +8,7 @@ from typing import Literal
 
 from shard_tools.errors import ConfigError
 
-from .cutter import Cutter
+from .cutter import Cutter, Paced
 from .pyscenedetect import SceneDetect
 from .transitions import Transitions
 from .transnetv2 import TransNetV2
@@ -29,7 +29,7 @@ def make_cutter(detector: Detector = "transitions") -> Cutter:
     """
     if detector not in DETECTORS:
         raise ConfigError(f"detector {detector!r}: unknown; use one of {', '.join(DETECTORS)}")
-    return DETECTORS[detector]()
+    return Paced(DETECTORS[detector]())
 
 
 DETECTORS: dict[Detector, Callable[[], Cutter]] = {
