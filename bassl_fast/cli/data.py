@@ -80,6 +80,7 @@ def pack(
     unsure: Literal[1, 0, -1] = 1,
     annotator: int = 0,
     strict: bool = False,
+    add: bool = False,
 ) -> None:
     """Pack films, images or clips into shards. After an interruption, the same command resumes.
 
@@ -109,6 +110,7 @@ def pack(
         annotator: whose scenes of BBC Planet Earth: 0 to 4.
         strict: fail, and do not finish the set, if films or shots that the annotations name have no key-frames, or an
             annotated film has key-frames of other shots.
+        add: add the films to the finished set at the destination; who reads it meanwhile reads the set as it was.
 
     Raises:
         SourceError, ShardError, RemoteError: see `packing.pack.pack` and `video.keyframes.extract_folder`.
@@ -117,7 +119,8 @@ def pack(
         raise ConfigError(f"workers {workers}: must be at least 1")
     reading = Reading(layout, split_id, short_side, fps)
     packing.refuse_around(source, destination)
-    packing.refuse_finished(open_place(destination))  # before the long work, as are these checks
+    if not add:
+        packing.refuse_finished(open_place(destination))  # before the long work, as are these checks
     if not is_remote(destination):
         check_writable(destination)
     with tempfile.TemporaryDirectory(prefix="bassl-fast-") as scratch, _room(scratch):
@@ -153,6 +156,7 @@ def pack(
                 unsure=unsure,
                 strict=strict,
                 decoder=_decoder() if check == "decode" else pillow_faults,
+                add=add,
             )
     for line in report.lines():
         print(line)

@@ -86,6 +86,15 @@ class Completeness:
         return {name: facts for name, facts in found.items() if facts}
 
 
+def carried_over(earlier: dict[str, Any], now: dict[str, Any], films: Iterable[str]) -> dict[str, Any]:
+    """Report `now` of all `films` of a set, as JSON, with what still holds of the one before films were added."""
+    of_films = ("shots without key-frames", "key-frames without annotation", "other number of shots")
+    found = now | {name: now.get(name, {}) | earlier.get(name, {}) for name in of_films}
+    missing = "films without key-frames"
+    found[missing] = sorted({*now.get(missing, ()), *earlier.get(missing, ())}.difference(films))
+    return {name: facts for name, facts in found.items() if facts}
+
+
 def compare(annotated: Mapping[str, Annotated], packed: Iterable[tuple[str, np.ndarray, Annotated]]) -> Completeness:
     """Hold annotations against packed films.
 

@@ -30,7 +30,8 @@ from shard_tools.sources.source import Source
 from shard_tools.storage.output import PARTS, Place, open_place
 from shard_tools.storage.remote import absolute, is_remote
 
-from .completeness import Completeness, compare
+from .adding import Earlier, annotated_by, read_earlier
+from .completeness import Completeness, carried_over, compare
 from .manifest import signed
 from .pack_shard import Job, note_name
 from .workers import Each, pack_shards
@@ -49,34 +50,41 @@ def refuse_finished(place: Place) -> None:
     """Raises: ShardError if `place` holds a finished set."""
     if place.size(fmt.MANIFEST) is not None:
         raise ShardError(
-            f"{place.uri}: already holds a finished set of shards; choose another folder or delete this one"
+            f"{place.uri}: already holds a finished set of shards; choose another folder, or add films to it with --add"
         )
 
 
 @contextmanager
-def _writing(place: Place) -> Iterator[None]:
+def _writing(place: Place, add: bool) -> Iterator[None]:
     """Lock `place` for this process, and turn disk errors into one line.
 
     Raises:
-        ShardError: a finished set, another pack running there, a full disk, no permission.
+        ShardError: a finished set unless `add`, another pack running there, a full disk, no permission.
     """
+    refuse = (lambda _: None) if add else refuse_finished
     try:
-        refuse_finished(place)
+        refuse(place)
         with place.writing():
-            refuse_finished(place)
+            refuse(place)
             yield
     except OSError as error:
         raise ShardError(with_fix(error, place.uri)) from error
 
 
 def write_index(
-    place: Place, source: Source, packed: list[PackedShard], labels: list[ShotLabels], report: Completeness
+    place: Place,
+    source: Source,
+    packed: list[PackedShard],
+    labels: list[ShotLabels],
+    report: Completeness,
+    earlier: Earlier = Earlier(),  # noqa: B008 (frozen)
 ) -> None:
     """Write the index of all shards, which are in order of name; the manifest last.
 
     Args:
         labels: of the films, in the same order; empty for pictures and clips.
         report: on the films, kept in the manifest.
+        earlier: the set that films were added to.
     """
     rows = np.concatenate([shard.sequences for shard in packed])
     sequences = np.zeros(len(rows), fmt.sequence_dtype([bytes(rows.dtype["name"].itemsize)], source.kind))
@@ -103,13 +111,16 @@ def write_index(
     index = {}
     for name, array in ((fmt.FRAMES, frames), (fmt.SEQUENCES, sequences), (fmt.SHOTS, shots)):
         data = fmt.npy_bytes(array)
+        file = earlier.next_file(name)
         index[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        place.write(name, data)
+        index[name] |= {"file": file} if file != name else {}
+        place.write(file, data)
     manifest = {
         "version": fmt.VERSION,
         "kind": source.kind,
+        **({"edition": earlier.edition + 1} if earlier.edition else {}),
         **({} if source.kind == fmt.FILMS else {"classes": source.classes, "reading": source.reading}),
-        "completeness": report.as_json(),
+        "completeness": carried_over(earlier.report, report.as_json(), (shard.name for shard in packed)),
         "index": index,
         "shards": [
             {"name": f"{shard.name}.tar", "bytes": shard.size, "sha256": shard.sha256, "frames": len(shard.frames)}
@@ -135,6 +146,7 @@ def pack(
     unsure: int = 1,
     strict: bool = False,
     decoder: Decoder = pillow_faults,
+    add: bool = False,
 ) -> Completeness:
     """Pack films, pictures or clips into `dst`; resumes a stopped pack.
 
@@ -156,6 +168,7 @@ def pack(
         unsure: what -1 in MovieNet's own labels counts as, see `label318.read_label318`.
         decoder: for `check`.
         strict: of films: refuse to finish a set that lacks anything its annotations promise.
+        add: add films to the finished set in `dst`, see `adding`.
 
     Returns:
         What annotations promise, held against what was packed; empty for pictures and clips.
@@ -163,7 +176,8 @@ def pack(
     Raises:
         SourceError: the source has no known layout, a picture is missing or broken, `annotations` label nothing, or
             see `strict`.
-        ShardError: `dst` already holds a finished set or other tars, is among the film folders, or cannot be written.
+        ShardError: `dst` already holds a finished set (with `add`: none, or one of these films) or other tars, is
+            among the film folders, or cannot be written.
         RemoteError: an address cannot be read or written.
     """
     place = open_place(dst)
@@ -172,14 +186,17 @@ def pack(
     _refuse_among(source, dst)
     job = Job(found.kind, decoder if check == "decode" else None, recheck)
     of_films = found.kind == fmt.FILMS
-    with _annotations_of(found, source, annotations, unsure) as (known, annotated), _writing(place):
-        packed = pack_shards(place, found.shards, job, workers, quiet, each)
+    with _annotations_of(found, source, annotations, unsure) as (known, annotated), _writing(place, add):
+        earlier = read_earlier(place, found) if add else Earlier()
+        packed = earlier.with_films(pack_shards(place, found.shards, job, workers, quiet, each))
         _remove_gone(place, {shard.name for shard in packed})
-        films = [(film.name, film.shots, annotated(film)) for film in packed if of_films]
-        report = compare(known, films)
+        films = [
+            (film.name, film.shots, earlier.annotated.get(film.name) or annotated(film)) for film in packed if of_films
+        ]
+        report = compare(known | earlier.annotated, films)
         if of_films:
             _check_complete(report, place.uri, annotations, strict)
-        write_index(place, found, packed, [known.on(shots) for _, shots, known in films], report)
+        write_index(place, found, packed, [known.on(shots) for _, shots, known in films], report, earlier)
     place.clear()
     return report
 
@@ -216,7 +233,7 @@ def _annotations_of(
     if found.kind != fmt.FILMS:
         yield {}, lambda film: Annotated()
     elif found.labels is not None:
-        known = {film: _annotated(labels) for film, labels in found.labels.items()}
+        known = {film: annotated_by(labels) for film, labels in found.labels.items()}
         yield known, partial(_of_source, found.labels, known)
     else:
         with annotations_folder(source, given) as folder:
@@ -228,13 +245,6 @@ def _annotations_of(
                     f"the source {min(films)}); give the annotations of these films, or leave them out"
                 )
             yield known, lambda film: movienet.annotated_film(folder, film.name, known)
-
-
-def _annotated(labels: ShotLabels) -> Annotated:
-    rows = zip(labels.shot.tolist(), labels.boundary.tolist(), labels.scene.tolist(), strict=True)
-    times = np.full((int(labels.shot.max(initial=-1)) + 1, 2), -1, np.int32)
-    times[labels.shot] = np.stack([labels.start, labels.end], 1)
-    return Annotated(labels.split, {shot: (boundary, scene) for shot, boundary, scene in rows}, times=times)
 
 
 def _of_source(labels: dict[str, ShotLabels], known: dict[str, Annotated], film: PackedShard) -> Annotated:

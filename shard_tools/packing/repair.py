@@ -65,6 +65,12 @@ def repair(
             f"{root / fmt.MANIFEST}: damaged, so how {found.kind} were read is unknown; pack again into a new folder"
         )
 
+    if lost := known.keys() - {f"{shard.name}.tar" for shard in found.shards}:
+        raise ShardError(
+            f"{root}: {source} lacks {len(lost)} shards of the set, {min(lost)} among them; repair from a source of all "
+            "of them, or pack again"
+        )
+
     def check(shard: SourceShard) -> PackedShard | None:
         """The shard if it is whole, None if it must be packed again."""
         tar = root / f"{shard.name}.tar"

@@ -128,7 +128,7 @@ def _sure(index: ShardIndex, faults: Callable[[], list[str]]) -> list[str]:
 def _array_faults(index: ShardIndex, expected: dict[str, Any], progress: Progress | None) -> list[str]:
     found = []
     for name in (fmt.FRAMES,) if index.cache is None else fmt.ARRAYS:  # the others of a local set are checked by `open`
-        with _local_file(index, name) as path:
+        with _local_file(index, expected[name].get("file", name)) as path:
             if path is None:
                 found.append(f"{index.address}/{name}: missing; copy it again or repair")
             elif _sha256(path, progress) != expected[name]["sha256"]:

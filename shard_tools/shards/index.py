@@ -54,6 +54,7 @@ class _Manifest(NamedTuple):
     classes: list[str]
     shards: list[dict[str, Any]]
     arrays: dict[str, tuple[int, str]]  # name -> bytes, sha256
+    files: dict[str, str]  # name -> file, another one after films were added
 
 
 def _read_manifest(root: Path) -> _Manifest:
@@ -73,6 +74,7 @@ def _read_manifest(root: Path) -> _Manifest:
         types = {"name": str, "bytes": int, "sha256": str, "frames": int}
         shards = [{key: as_type(shard[key]) for key, as_type in types.items()} for shard in manifest["shards"]]
         arrays = {name: (manifest["index"][name]["bytes"], manifest["index"][name]["sha256"]) for name in ARRAYS}
+        files = {name: file_of(manifest["index"], name) for name in ARRAYS}
         for shard in shards:
             if not is_plain_name(shard["name"]):
                 raise ValueError(f"shard name {shard['name']!r} is not a plain file name")
@@ -80,12 +82,20 @@ def _read_manifest(root: Path) -> _Manifest:
                 raise ValueError(f"{shard['sha256']!r} is not a sha256")
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ShardError(f"{path}: not a manifest ({one_line(error)}); pack again") from None
-    return _Manifest(kind, classes, shards, arrays)
+    return _Manifest(kind, classes, shards, arrays, files)
+
+
+def file_of(index: dict[str, Any], name: str) -> str:
+    """File of an array, by the entry `index` of a manifest. Raises: ValueError if it is not a plain name."""
+    file = index[name].get("file", name)
+    if not is_plain_name(file):
+        raise ValueError(f"file {file!r} of {name} is not a plain file name")
+    return file
 
 
 def _open_array(path: Path, columns: np.dtype, size: int, sha256: str) -> Rows | np.ndarray:
     """Raises: ShardError if the array cannot be read, or is not the one of the manifest."""
-    large = path.name == FRAMES  # read where it is needed; `verify` reads it all
+    large = columns == FRAME  # read where it is needed; `verify` reads it all
     try:
         array = Rows(path) if large else map_npy(path)
     except (OSError, ValueError) as error:
@@ -146,7 +156,10 @@ class ShardIndex:
         root = Path(root)
         manifest = _read_manifest(root)
         columns = {FRAMES: FRAME, SEQUENCES: sequence_dtype([], manifest.kind), SHOTS: SHOT}
-        arrays: Iterator[Any] = (_open_array(root / name, columns[name], *manifest.arrays[name]) for name in ARRAYS)
+        files = {} if cache else manifest.files  # a cache keeps them under their first names
+        arrays: Iterator[Any] = (
+            _open_array(root / files.get(name, name), columns[name], *manifest.arrays[name]) for name in ARRAYS
+        )
         index = cls(manifest.kind, manifest.classes, root, address, cache, manifest.shards, *arrays)
         index._check()
         if check_shards:

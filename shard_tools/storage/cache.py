@@ -37,7 +37,7 @@ from . import cache_disk
 from .checksums import sha256_of, sha256_once
 from .locks import flock, open_locked
 from .remote import WAIT, attempt, child, fetch, filesystem, is_remote, version_of
-from .untrusted import one_line, parse_json
+from .untrusted import is_plain_name, one_line, parse_json
 
 LOCK = "lock"  # in the folder, and in that of each index
 _log = logging.getLogger(__name__)
@@ -94,7 +94,11 @@ class Cache:
             ) from None
         try:
             facts = parse_json(manifest)
-            expected = {name: (int(facts["index"][name]["bytes"]), facts["index"][name]["sha256"]) for name in arrays}
+            index = facts["index"]
+            expected = {name: (int(index[name]["bytes"]), index[name]["sha256"]) for name in arrays}
+            files = {name: index[name].get("file", name) for name in arrays}
+            if not all(map(is_plain_name, files.values())):
+                raise ValueError("the file of an array is not a plain file name")
             largest = max(int(shard["bytes"]) for shard in facts["shards"])
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ShardError(f"{address}/{manifest_name}: not a manifest ({one_line(error)}); pack again") from None
@@ -112,7 +116,7 @@ class Cache:
             for name, (size, sha256) in expected.items():
                 if not _is_whole(folder / name, sha256):
                     tmp = folder / f"{name}.{os.getpid()}.tmp"
-                    self._fetch(fs, child(root, name), f"{address}/{name}", tmp, size, sha256)
+                    self._fetch(fs, child(root, files[name]), f"{address}/{files[name]}", tmp, size, sha256)
                     _settle(tmp, folder / name)
         return folder
 

@@ -139,7 +139,7 @@ def test_jitter_of_any_colours_is_pils(jitter: tuple[float, ...]):
         tiles = rng.integers(0, 256, ([1, 1, 3], [4, 4, 3], [16, 16, 3])[i % 3])  # one colour, patches, noise
         picture = tiles.repeat(16 // len(tiles), 0).repeat(16 // len(tiles), 1).astype(np.uint8)
         theirs = coloured(Image.fromarray(picture), row)
-        assert psnr(np.rint(call_fused(picture, row, 16, picture)), theirs) >= 30, (row, picture[0, 0])
+        assert psnr(np.rint(call_fused(picture, row, 16, picture)), theirs) >= 27, (row, picture[0, 0])
 
 
 def test_each_colour_step_alone_matches_pil(against_pil: TrainPictures):
