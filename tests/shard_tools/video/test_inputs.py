@@ -95,6 +95,10 @@ COPIES = {  # name of the file -> words of ffmpeg: what comes before, and what a
     "a.flv": ((), ("-c:v", "flv", "-q:v", 2)),
     "a.wmv": ((), ("-c:v", "wmv2", "-q:v", 2)),
     "fast.mp4": ((), ("-vf", "setpts=N/240/TB", "-r", 240, "-c:v", "libx264", "-preset", "ultrafast")),
+    "two-programs.ts": (SOUND, ("-map", "1:v", "-map", "0:a", "-map", "1:v", "-c:v", "mpeg2video", "-q:v", 2,
+                                "-program", "st=0:st=1", "-program", "st=2")),
+    "a-fragment-a-frame.mp4": (SOUND, ("-c:v", "libx264", "-preset", "ultrafast", "-bf", 3,
+                                       "-movflags", "frag_every_frame+empty_moov")),
     "slow.mp4": ((), ("-vf", "setpts=PTS*2", "-r", "12.5", "-c:v", "libx264", "-preset", "ultrafast")),
     "slides.mp4": ((), ("-vf", "setpts=PTS*125", "-r", "1/5", "-c:v", "libx264", "-preset", "ultrafast")),
     "cover.mp4": (
@@ -119,6 +123,15 @@ def test_times_of_a_varying_rate_are_those_of_the_pictures(folder, tmp_path):
     starts = [25 * shot.start for shot in shots_of(path)[1:]]
     assert all(abs(start - cut) <= 1.1 for start, cut in zip(starts, CUTS, strict=True))  # a cut may be left out
     assert read_timing(path).rate == 25
+
+
+def test_a_recording_of_a_screen_leaves_out_pictures_that_stay(folder, tmp_path):
+    path = tmp_path / "screen.mkv"
+    drop = "mpdecimate=hi=200:lo=200:frac=1:max=10"
+    ffmpeg("-i", folder / "film.mp4", "-vf", drop, "-vsync", "vfr", "-c:v", "libx264", "-preset", "ultrafast", path)
+    shots = shots_of(path)
+    assert shots[-1].last < 0.7 * FRAMES
+    assert [round(25 * shot.start) for shot in shots[1:]] == CUTS
 
 
 def packets(data: bytes, pid: int) -> list[int]:
