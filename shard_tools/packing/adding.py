@@ -80,8 +80,8 @@ def _film(index: ShardIndex, film: int) -> tuple[PackedShard, ShotLabels]:
     frames = index.frames[first : first + shard["frames"]]
     numbers = shots["shot"].astype(np.int64)
     packed = PackedShard(index.name_of(film), "", shard["bytes"], shard["sha256"], sequences, numbers, frames)
-    columns = ["boundary", "scene", "start", "end"]
-    return packed, ShotLabels(numbers, *(shots[name] for name in columns), split=row["split"].decode())
+    known = {name: shots[name] for name in ("boundary", "scene", "start", "end")}
+    return packed, ShotLabels(numbers, split=row["split"].decode(), **known)
 
 
 def annotated_by(labels: ShotLabels) -> Annotated:

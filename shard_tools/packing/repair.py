@@ -67,8 +67,8 @@ def repair(
 
     if lost := known.keys() - {f"{shard.name}.tar" for shard in found.shards}:
         raise ShardError(
-            f"{root}: {source} lacks {len(lost)} shards of the set, {min(lost)} among them; repair from a source of all "
-            "of them, or pack again"
+            f"{root}: {source} lacks {len(lost)} shards of the set, {min(lost)} among them; repair from a source of "
+            "all, or pack again"
         )
 
     def check(shard: SourceShard) -> PackedShard | None:

@@ -112,7 +112,7 @@ def test_what_was_missing_before_stays_in_the_report(sources, shards, tmp_path):
 
 def test_films_that_were_added_are_not_repaired_away(sources, shards):
     pack(sources[1], shards, add=True)
-    with pytest.raises(ShardError, match=r"lacks 2 shards of the set, a.tar among them; repair from a source of all of them"):
+    with pytest.raises(ShardError, match=r"lacks 2 shards of the set, a.tar among them; repair from"):
         repair(shards, sources[0])
     assert verify(shards) == []
 
