@@ -4,7 +4,7 @@
         about 5 minutes on 2 cores
 
 Films are those of `benchmarks.real_films`, with hue. The weights to start from are fitted to the other sets only, so no
-film of the set was seen, as for a new user. Each film in turn is held out; 1, 2, 3, 5, 10 other films of its set, drawn
+film of the set was seen, as for a new user. Each film in turn is held out; 1, 2, 3, 5 other films of its set, drawn
 several times, are the corrected ones, and `bassl_fast.segmentation.teaching` adapts the weights to them. Whether
 weights are adapted is decided on the corrected films alone.
 
@@ -116,7 +116,7 @@ def _line(one: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--films", type=Path, required=True, help="folder of .npz files, of two sets or more")
-    parser.add_argument("--corrected", type=int, nargs="+", default=[1, 2, 3, 5, 10], help="numbers of corrected films")
+    parser.add_argument("--corrected", type=int, nargs="+", default=[1, 2, 3, 5], help="numbers of corrected films")
     parser.add_argument("--draws", type=int, default=10, help="of the corrected films, for each held-out film")
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     args = parser.parse_args()
