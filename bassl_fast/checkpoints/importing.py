@@ -24,7 +24,7 @@ from shard_tools.storage.untrusted import TarHeader, one_line, parse_json, tar_m
 
 from . import checkpoint, released
 from .exporting import SAFETENSORS
-from .foreign import read_foreign
+from .foreign import of_encoder, read_foreign, unwrapped
 from .migrate import migrated
 from .model import from_state, full_section, new_model, section_of
 from .reference import METHODS, rename
@@ -44,13 +44,14 @@ def import_weights(source: str, out: str, method: str | None) -> str:
         content = _content(path, source)
         if (renamed := released.renamed(content)) is not None:
             state, what = _released(renamed, source)
-        elif "conv1.weight" in (weights := _weights(content, source)):
+        elif "conv1.weight" in (weights := of_encoder(_weights(content, source))):
             state, what = _imagenet(weights, source)
         else:
             state, what = _reference(weights, method or _method_of(config_file), source)
         imported = {"file": masked(absolute(source)), "sha256": checkpoint.sha256(path)}
     state["recipe"] = {"verb": "import-checkpoint", "source": imported["file"], "method": method}
     state["imported"] = imported
+    _check_finite(state["state_dict"], source)
     from_state(state, source)
     checkpoint.save(folder.path / name, state)
     folder.publish()
@@ -136,15 +137,23 @@ def _content(path: Path, source: str) -> dict[str, Any]:
         state = read_foreign(path)
     if migrated(state, source) is not None:
         raise CheckpointError(f"{source}: already a checkpoint of bassl-fast; use it as it is")
-    return state if isinstance(state, dict) else {}
+    return unwrapped(state) if isinstance(state, dict) else {}
 
 
 def _weights(content: dict[str, Any], source: str) -> dict[str, Tensor]:
-    """Tensors by name, from a Lightning checkpoint or a plain weights file."""
-    state = content["state_dict"] if isinstance(content.get("state_dict"), dict) else content
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    """Raises: CheckpointError if there is anything besides tensors by name."""
+    if not content or not all(isinstance(k, str) and isinstance(w, Tensor) for k, w in content.items()):
         raise CheckpointError(f"{source}: holds no named weights; give a released checkpoint or ImageNet weights")
-    return state
+    return content
+
+
+def _check_finite(weights: dict[str, Tensor], source: str) -> None:
+    """Raises: CheckpointError if a weight is NaN or infinite."""
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise CheckpointError(
+                f"{source}: {name} holds NaN or infinite values, so its training had failed; take an earlier checkpoint"
+            )
 
 
 def _imagenet(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Any], str]:
@@ -240,10 +249,24 @@ def _encoder(state: dict[str, Tensor], source: str) -> dict[str, Any]:
         *((X3D, {"size": size}) for size in ("M", "L")),
         *((VoV3D, {"size": size}) for size in ("M", "M-2020", "L")),
     ]
+    shapes = {}
     for kind, arguments in candidates:
         with torch.device("meta"):
             expected = {name: value.shape for name, value in kind(**arguments).state_dict().items()}
         if found == expected:
             return {"class_path": f"bassl_fast.encoders.{kind.__name__}", "init_args": arguments}
-    known = dict.fromkeys(f"{kind.__name__}-{next(iter(arguments.values()))}" for kind, arguments in candidates)
-    raise CheckpointError(f"{source}: its encoder is not one of {', '.join(known)}; only these can be imported")
+        shapes[f"{kind.__name__}-{next(iter(arguments.values()))}"] = expected
+    nearest = min(shapes, key=lambda name: len(set(shapes[name].items()) ^ set(found.items())))
+    raise CheckpointError(
+        f"{source}: its encoder is not one of {', '.join(shapes)}; only these can be imported "
+        f"(nearest is {nearest}: {_difference(found, shapes[nearest])})"
+    )
+
+
+def _difference(found: dict[str, torch.Size], expected: dict[str, torch.Size]) -> str:
+    """How named shapes differ from those of an encoder, in words."""
+    for what, ours, theirs in (("missing", expected, found), ("not part of it", found, expected)):
+        if names := [name for name in ours if name not in theirs]:
+            return f"{what}: {', '.join(names[:3])}" + f" and {len(names) - 3} more" * (len(names) > 3)
+    name = next(name for name in expected if found[name] != expected[name])
+    return f"{name} has shape {list(expected[name])}, here {list(found[name])}"

@@ -189,6 +189,40 @@ def test_imagenet_weights_become_an_encoder_that_extract_takes(project: Project,
     assert "no contextual relation network; leave --pretrained out" in said
 
 
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "encoder_q.", "_orig_mod.", "module._orig_mod.backbone."])
+def test_weights_of_a_wrapped_model_are_taken_out(tmp_path: Path, prefix: str):
+    resnet = ResNet(18, width=4)
+    weights = {f"{prefix}{name}": value for name, value in resnet.state_dict().items()}
+    if "backbone" in prefix or "encoder_q" in prefix:  # a method's other parts, which a queue is one of
+        weights |= {f"{prefix}fc.0.weight": torch.zeros(8, 32), "module.encoder_k.conv1.weight": torch.ones(1)}
+    file, ours = tmp_path / "wrapped.pth", tmp_path / "ours.ckpt"
+    for content in (weights, {"model": weights, "epoch": 3}, {"state_dict": weights, "model": "resnet18"}):
+        torch.save(content, file)
+        ours.unlink(missing_ok=True)
+        assert cli.main(["import-checkpoint", str(file), str(ours)]) == 0
+        assert torch.equal(load_model(ours).encoder.layer4[1].conv2.weight, resnet.layer4[1].conv2.weight)
+
+
+def test_what_an_encoder_lacks_is_named(tmp_path: Path, capsys):
+    weights, file = ResNet(18, width=4).state_dict(), tmp_path / "x.pth"
+    argv = ["import-checkpoint", file, tmp_path / "y"]
+    cases = {
+        "(nearest is ResNet-18: missing: bn1.bias, layer4.1.conv2.weight)": dict.fromkeys(
+            ("bn1.bias", "layer4.1.conv2.weight")
+        ),
+        "missing: bn1.weight, bn1.bias, bn1.running_mean and 1 more": {
+            name: None for name in weights if name.startswith("bn1.") and "num" not in name
+        },
+        "(nearest is ResNet-18: not part of it: conv9.weight)": {"conv9.weight": torch.ones(1)},
+        "(nearest is ResNet-18: bn1.bias has shape [4], here [5])": {"bn1.bias": torch.ones(5)},
+        "encoder.bn1.bias holds NaN or infinite values": {"bn1.bias": torch.tensor([0, 0, torch.nan, 0])},
+    }
+    for says, changed in cases.items():
+        torch.save({name: value for name, value in (weights | changed).items() if value is not None}, file)
+        assert says in refused(capsys, *argv)
+    assert not (tmp_path / "y").exists()
+
+
 class Evil:
     """What a pickle can do: call anything when it is read."""
 
