@@ -171,12 +171,14 @@ def build_optimiser(recipe: Optimiser, modules: nn.Module, global_batch: int, to
     else:
         kind = torch.optim.Adam if recipe.name == "adam" else torch.optim.AdamW
         optimiser = kind(groups, lr, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(recipe, total_steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate_factor(recipe, total_steps))
     return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _factor(recipe: Optimiser, total: int) -> Callable[[int], float]:
-    """Factor of the learning rate at a step."""
+def rate_factor(recipe: Optimiser, total: int) -> Callable[[int], float]:
+    """Factor of the learning rate at a step of a run of `total` steps."""
+    if recipe.schedule == "constant":
+        return lambda _: 1.0
     if recipe.schedule != "slowfast":
         return partial(_SCHEDULES[recipe.schedule], warmup=round(recipe.warmup * total), total=total)
 

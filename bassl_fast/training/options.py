@@ -109,6 +109,7 @@ class Optimiser:
             norms and biases ("vectors").
         schedule: warm-up and cosine as in the code of BaSSL, SCRL, SCE or SlowFast. The first three differ by one step;
             "slowfast" rises from `warmup_start` to the value of the cosine, or of `drops`, at the end of the warm-up.
+            "constant" has no warm-up, and a run can be resumed with more steps.
         warmup_start: factor of the rate at which "slowfast" begins.
         drops: fractions of all steps after which "slowfast" divides the rate by ten, instead of the cosine.
         nesterov: use Nesterov momentum, with SGD.
@@ -125,7 +126,7 @@ class Optimiser:
     weight_decay: float = 1e-6
     warmup: float = 0.1
     exempt: Exempt = "names_with_bn_or_bias"
-    schedule: Literal["bassl", "scrl", "sce", "slowfast"] = "bassl"
+    schedule: Literal["bassl", "scrl", "sce", "slowfast", "constant"] = "bassl"
     warmup_start: float = 0.0
     drops: tuple[float, ...] = ()
     nesterov: bool = False
@@ -143,6 +144,8 @@ class Optimiser:
             raise ConfigError("optimiser.lr_twice: only for lars; leave it out")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"optimiser.warmup {self.warmup}: must be a fraction of all steps, within [0, 1)")
+        if self.schedule == "constant" and self.warmup:
+            raise ConfigError(f"optimiser.warmup {self.warmup}: schedule constant has no warm-up; set it to 0")
         if self.schedule != "slowfast" and (self.warmup_start or self.drops):
             raise ConfigError("optimiser.warmup_start and drops: only for schedule slowfast; leave them out")
         if not 0 <= self.warmup_start <= 1 or not all(0 < drop < 1 for drop in self.drops):

@@ -51,6 +51,7 @@ from . import launch
 from .accumulate import InterleavedLoader
 from .checkpointing import Saver, WholeCheckpoints
 from .labels import labels_of
+from .length import check_length
 from .module import Pretraining
 from .monitor import Watch, write_summary
 from .options import Data, Optimiser, Training
@@ -101,7 +102,7 @@ def run_training(
         "manifest_sha256": index.digest(),
         "restarts": 0,
     }
-    if resume and _is_finished(last, facts, index):
+    if resume and _is_finished(last, facts, index, optimiser, training, task):
         return last
     hardware.say_device()
     if not torch.cuda.is_available():
@@ -225,7 +226,8 @@ def _check_same(path: str, earlier: dict[str, Any], now: dict[str, Any], index: 
     defaults = _shared(Data(""), Optimiser(), Training(), 0)
     for section in ("data", "training"):
         was = defaults[section] | before[section]
-        pairs |= {f"{section}.{key}": (was[key], value) for key, value in after[section].items()}
+        same = after[section].keys() - {"epochs", "steps"}  # see `check_length`
+        pairs |= {f"{section}.{key}": (was[key], after[section][key]) for key in sorted(same)}
     pairs["optimiser"] = defaults["optimiser"] | before["optimiser"], after["optimiser"]
     pairs["seed"] = before["seed"], after["seed"]
     for name, (was, is_now) in pairs.items():
@@ -237,14 +239,20 @@ def _check_same(path: str, earlier: dict[str, Any], now: dict[str, Any], index: 
         )
 
 
-def _is_finished(path: str, facts: dict[str, Any], index: ShardIndex) -> bool:
+def _is_finished(
+    path: str, facts: dict[str, Any], index: ShardIndex, optimiser: Optimiser, training: Training, task: Method
+) -> bool:
     """Check that the run at `path` is this one, and count the restart; True if it is finished already."""
     earlier = checkpoint.load(path, checkpoint.ENCODER)
     _check_same(path, earlier, facts, index)
+    done, was, total = earlier["global_step"], earlier["total_steps"], facts["total_steps"]
+    check_length(path, done, was, total, optimiser, training, task)
     facts["restarts"] = earlier.get("restarts", 0) + 1
-    if finished := earlier["global_step"] == earlier["total_steps"]:
-        say(f"{path}: finished already, at step {earlier['global_step']}")
-    return finished
+    if done == total:
+        say(f"{path}: finished already, at step {done}")
+    elif total != was:
+        say(f"{path}: is at step {done} of {was}, and continues to step {total}; the steps so far are the same in both")
+    return done == total
 
 
 # The trainer and its data
