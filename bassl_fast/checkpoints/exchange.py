@@ -16,8 +16,8 @@ def import_checkpoint(
 
     Args:
         source: folder or .tar.gz released by BaSSL, with config.json and model-v1.ckpt or model.ckpt; a single released
-            checkpoint (.ckpt, .pth, .pyth); or ResNet weights under torchvision's names (.pth, .safetensors), also after
-            `module.`, `backbone.` or `encoder_q.`. Files may be at an address.
+            checkpoint (.ckpt, .pth, .pyth); or ResNet weights under torchvision's names (.pth, .safetensors), also
+            after `module.`, `backbone.` or `encoder_q.`. Files may be at an address.
         out: file or address (s3://, gs://) to write.
         method: method that trained the weights, if there is no config.json.
 
