@@ -41,6 +41,7 @@ SCRIPTS = (
         "learning",
         "loader",
         "metrics",
+        "no_pixels",
         "pack",
         "plan",
     ),
@@ -261,6 +262,33 @@ def test_corrections(run: Run, tmp_path: Path):
     assert [(row["set"], row["corrected"]) for row in rows[::2]] == [("one", 1), ("two", 1), ("two", 3)]
     assert all(row["rises"] + row["falls"] + row["stays"] == pytest.approx(100) for row in rows)
     assert rows[0]["gain"] == 0  # a single film sets the threshold only
+
+
+def write_labels(path: Path) -> None:
+    """Films whose scenes end in a pause and begin with a long shot; one without speech, one whose lines run late."""
+    arrays = {}
+    for film in range(8):
+        rng = np.random.default_rng(film)
+        scene = np.repeat(np.arange(30), rng.integers(3, 7, 30))
+        last = np.append(np.diff(scene), 1)
+        frames = rng.integers(40, 90, len(scene)) * np.where(np.append(1, last[:-1]), 2, 1)
+        end = np.cumsum(frames)
+        lines = np.stack([end - frames + 4, end], 1)[last == 0] / 23.976 + 3 * (film == 1)
+        found = {"shots": np.stack([end - frames, end - 1], 1), "raw_label": last[:-1], "speech": lines}
+        found |= {"speech": lines[:0]} if film == 2 else {}
+        found["split"] = np.array(["train"] * 4 + ["val"] * 2 + ["test"] * 2)[film]
+        arrays |= {f"tt{film}/{name}": array for name, array in found.items()}
+    np.savez(path, **arrays)
+
+
+def test_no_pixels(run: Run, tmp_path: Path):
+    write_labels(tmp_path / "labels.npz")
+    where = ["--labels", tmp_path / "labels.npz", "--test", tmp_path / "labels.npz"]
+    run("no_pixels", *where, "--seeds", 1, "--epochs", 1, "--out", tmp_path / "out.json")
+    report = read(tmp_path / "out.json", "no_pixels")
+    assert report["settings"]["films"] == {"train": 4, "val": 2, "test": 2}
+    best = {row["kinds"][0]: row for row in report["rows"] if row["model"] == "linear"}
+    assert all(row["test_ap"] > 2 * row["test_chance"] for row in best.values())
 
 
 def test_joined(run: Run, tmp_path: Path):

@@ -1,0 +1,79 @@
+"""Statistics of speech and of durations, against answers made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bassl_fast.segmentation.durations import around, duration_statistics
+from bassl_fast.segmentation.speech import align, intervals, share, speech_statistics
+
+END = np.array([4.0, 10.0, 12.0, 20.0])
+START = np.append(0, END[:-1])
+
+
+@pytest.mark.parametrize(("speed", "offset"), [(1.0, 0.0), (1.0, -7.5), (25 / 24, 12.0), (1 / 1.001, 3.0)])
+def test_lines_are_moved_to_where_they_meet_cuts(speed: float, offset: float):
+    rng = np.random.default_rng(0)
+    cuts = np.cumsum(rng.uniform(1, 8, 1500))
+    begin = cuts[10:-10:2] + rng.uniform(-2, 2, 740) * (rng.random(740) < 0.6)  # the others begin at a cut
+    lines = np.stack([begin, begin + rng.uniform(1, 3, 740)], 1)
+    moved = align((lines - offset) / speed, cuts)
+    assert abs(moved - lines).max() < 0.3
+
+
+def test_lines_without_a_clear_offset_stay():
+    rng = np.random.default_rng(0)
+    lines = np.sort(rng.uniform(0, 5000, (900, 2)))
+    assert align(lines, np.cumsum(rng.uniform(1, 8, 1000))) is lines
+    assert align(np.zeros((0, 2)), END).shape == (0, 2)
+
+
+def test_intervals_are_ascending_and_apart():
+    lines = [[5, 6], [1, 3], [2, 2.5], [2.9, 4], [8, 8], [9, 7]]
+    assert intervals(np.array(lines)).tolist() == [[1, 4], [5, 6]]
+    assert intervals(np.zeros((0, 2))).shape == (0, 2)
+
+
+def test_share_of_speech():
+    spoken = np.array([[1.0, 4.0], [5.0, 6.0]])
+    begin, end = np.array([0.0, 2.0, 3.0, 6.0]), np.array([2.0, 3.0, 7.0, 9.0])
+    assert share(spoken, begin, end).tolist() == [0.5, 1, 0.5, 0]
+
+
+def test_statistics_of_speech():
+    found = speech_statistics(START, END, np.array([[14.0, 15.0], [1.0, 2.0], [9.0, 11.0]]))
+    pause = np.exp(found["pause"]) - 0.1
+    assert pause.tolist() == pytest.approx([7, 0, 3, 300])  # 2 to 9, inside a line, 11 to 14, after the last
+    assert found["inside_line"].tolist() == [0, 1, 0, 0]
+    assert (np.exp(found["silence_before"]) - 0.1).tolist() == pytest.approx([2, 0, 1, 5])
+    assert found["speech_in_shot_after_1"].tolist() == pytest.approx([1 / 6, 1 / 2, 1 / 8, 0])
+    assert found["speech_before_3s"].tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3, 0])
+    assert found["pause_against_1"][0] == pytest.approx(np.log(71))
+
+
+def test_a_film_without_speech_has_the_same_statistics():
+    silent, usual = (speech_statistics(START, END, lines) for lines in (np.zeros((0, 2)), np.array([[1.0, 2.0]])))
+    assert list(silent) == list(usual)
+    assert silent.pop("without_speech").tolist() == [1] * 4
+    assert not usual["without_speech"].any()
+    assert not np.concatenate(list(silent.values())).any()
+
+
+@pytest.mark.parametrize("shots", [1, 2, 40])
+def test_statistics_are_finite_and_one_a_shot(shots: int):
+    end = np.cumsum(np.random.default_rng(0).uniform(0, 9, shots))
+    start = np.append(0, end[:-1])
+    found = duration_statistics(start, end) | speech_statistics(start, end, np.array([[1.0, 1.5], [2.0, 3.0]]))
+    assert all(x.shape == (shots,) and np.isfinite(x).all() for x in found.values())
+
+
+def test_statistics_of_durations():
+    found = duration_statistics(START, END)  # of 4, 6, 2 and 8 seconds
+    middle = np.log(24) / 2  # between 4 and 6
+    assert np.exp(found["duration_before_1"] + middle).tolist() == pytest.approx([4, 6, 2, 8])
+    assert np.exp(found["duration_after_2"][:2] + middle).tolist() == pytest.approx([2, 8])
+    assert found["duration_after_1"][-1] == 0
+    assert np.exp(found["alternates_after_2"][1]) == pytest.approx(2)  # 2 s after the cut, 4 s two shots before
+    assert np.expm1(found["cuts_before_10s"]).tolist() == pytest.approx([0, 1, 2, 2])
+    assert around(np.array([1.0, 2, 3]), 2).tolist() == [[0, 1, 2, 3], [1, 2, 3, 0], [2, 3, 0, 0]]
