@@ -33,7 +33,7 @@ BOUNDS = [0, 47, 90, 91, LENGTH]  # of scenes; key-frames are 20 apart
 PICTURE = "color=s=180x64:r=25:d=6,geq=lum='235*mod(floor(N/pow(2,floor(X/20))),2)':cb=128:cr=128"
 TONES = ("-f", "lavfi", "-i", "sine=440:d=6", "-f", "lavfi", "-i", "sine=880:d=6:r=48000")
 TAGS = ("-metadata", "title=Film", "-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=ger")
-H264 = ("-c:v", "libx264", "-bf", "3", "-g", "20", "-sc_threshold", "0", "-pix_fmt", "yuv420p")
+H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "3", "-g", "20", "-sc_threshold", "0", "-pix_fmt", "yuv420p")
 BOTH = ("-map", "0:v", "-map", "1", "-map", "2")
 AAC = ("-c:a", "aac", "-ac", "1")
 SUBTITLES = "1\n00:00:00,500 --> 00:00:01,000\nfirst\n\n2\n00:00:02,000 --> 00:00:03,000\nsecond\n"
