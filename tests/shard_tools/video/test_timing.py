@@ -43,12 +43,13 @@ def test_any_other_rate_becomes_a_standard_one(average, base, nominal):
 
 
 def names(base: int, drop: bool):
-    """All time codes of a day, in order, by SMPTE ST 12-1's rule."""
+    """All time codes of a day, in order, by SMPTE ST 12-1's rule: the part before the frame, and the frame."""
     for second in range(24 * 3600):
         hours, minutes, seconds = second // 3600, second // 60 % 60, second % 60
-        for frame in range(base):
-            if not (drop and seconds == 0 and minutes % 10 and frame < base // 15):
-                yield f"{hours:02d}:{minutes:02d}:{seconds:02d}{';' if drop else ':'}{frame:02d}"
+        clock = f"{hours:02d}:{minutes:02d}:{seconds:02d}{';' if drop else ':'}"
+        left_out = base // 15 if drop and seconds == 0 and minutes % 10 else 0
+        for frame in range(left_out, base):
+            yield clock, frame
 
 
 @pytest.mark.parametrize(
@@ -56,11 +57,12 @@ def names(base: int, drop: bool):
 )
 def test_every_time_code_of_a_day_and_back(rate, drop):
     timing = Timing(rate, drop=drop)
-    some = {(i, name) for i, name in enumerate(names(timing.base, drop)) if i % 1009 == 0 or i % 1800 < 3}
-    for i, name in some:
-        assert timing.at(i) == name
-        assert timing.starting_at(name) == Timing(rate, i, drop)
-    day = sum(1 for _ in names(timing.base, drop))
+    day = 0
+    for i, (clock, frame) in enumerate(names(timing.base, drop)):
+        day += 1
+        if i % 1009 == 0 or i % 1800 < 3:
+            assert timing.at(i) == f"{clock}{frame:02d}"
+            assert timing.starting_at(f"{clock}{frame:02d}") == Timing(rate, i, drop)
     assert timing.at(day) == timing.at(0)  # the day after
     if drop:
         assert day / rate == pytest.approx(24 * 3600, abs=0.1)  # the clock's day
