@@ -13,6 +13,7 @@ WebDataset reads whole tars in order, a plan asks for any shot at any step.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -20,6 +21,9 @@ from typing import Any
 import numpy as np
 import webdataset
 from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from shard_tools.errors import ShardError
+from shard_tools.storage.cache import OpenShard
 
 from .index import ShardIndex
 from .shard import open_shard
@@ -38,7 +42,7 @@ def webdataset_of(index: ShardIndex, split: str | None = None) -> webdataset.Dat
     """All samples of a split, as dictionaries of `__key__`, `__url__` and JPEG bytes by extension.
 
     Shards are dealt out to the processes of a run, then to the workers of a `DataLoader`: every sample is read exactly
-    once. Remote shards are read through the cache, which checks and retries.
+    once. A shard is compared with its sha256 before; remote shards are read through the cache, which retries.
 
     Raises:
         ShardError: the split is empty; while iterating, a shard cannot be read.
@@ -55,9 +59,24 @@ def _url(index: ShardIndex, shard: int) -> str:
     return f"{index.address}/{index.shards[shard]['name']}"
 
 
+def _open_whole(index: ShardIndex, shard: int) -> OpenShard:
+    """A shard that has its sha256; an altered one is dropped from the cache and downloaded again.
+
+    Raises:
+        ShardError: it cannot be read, or its bytes differ from the manifest.
+    """
+    opened = open_shard(index, shard)
+    if hashlib.sha256(opened.data.data).hexdigest() == index.shards[shard]["sha256"]:
+        return opened
+    if index.cache is None:
+        raise ShardError(f"{_url(index, shard)}: differs from its manifest; run `bassl-fast verify` on the shards")
+    index.cache.drop(opened)
+    return open_shard(index, shard)
+
+
 def _streams(index: ShardIndex, shards: Iterable[int]) -> Iterator[dict[str, Any]]:
     for shard in shards:
-        opened = open_shard(index, shard)
+        opened = _open_whole(index, shard)
         try:
             yield {"url": _url(index, shard), "stream": opened.data.base}  # an mmap reads like a file
         finally:

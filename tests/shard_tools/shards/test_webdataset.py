@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -60,6 +61,13 @@ def read_all(samples: Iterable[dict], monkeypatch: pytest.MonkeyPatch, nodes: in
     return found
 
 
+def alter(shard: Path) -> None:
+    """Change one byte of a picture."""
+    data = bytearray(shard.read_bytes())
+    data[600] ^= 1
+    shard.write_bytes(data)
+
+
 def pictures(sample: dict) -> dict[str, bytes]:
     return {name: data for name, data in sample.items() if not name.startswith("__")}
 
@@ -93,7 +101,19 @@ def test_a_set_on_s3_is_read_through_the_cache(served, source, monkeypatch, tmp_
         found = list(samples)
         assert {sample["__key__"]: pictures(sample) for sample in found} == expected(source)
         assert found[0]["__url__"].startswith(f"s3://{BUCKET}/shards/")
-    assert len(list((tmp_path / "cache" / "shards").glob("*.tar"))) == len(FILMS)
+    cached = list((tmp_path / "cache" / "shards").glob("*.tar"))
+    assert len(cached) == len(FILMS)
+    alter(cached[0])
+    assert {sample["__key__"]: pictures(sample) for sample in samples} == expected(source)
+
+
+def test_a_local_shard_that_was_altered_is_named(served, tmp_path):
+    shutil.copytree(served[0], tmp_path / "shards")
+    alter(tmp_path / "shards" / f"{TRAIN[1]}.tar")
+    samples = iter(webdataset_of(ShardIndex.open(tmp_path / "shards"), "train"))
+    assert next(samples)["__key__"].startswith(TRAIN[0])
+    with pytest.raises(ShardError, match=rf"{TRAIN[1]}\.tar: differs from its manifest; run `bassl-fast verify`"):
+        list(samples)
 
 
 def test_a_remote_set_larger_than_the_cache_is_read_shard_by_shard(served, source, monkeypatch, tmp_path):
