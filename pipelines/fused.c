@@ -116,55 +116,43 @@ INLINE void resample_across(float *row, const float *line, const axis *a, int fl
     }
 }
 
-/* Colour steps work on rows of three channels, PART numbers at a time: a multiple of a pixel and of vectors of any width.
-   A row has room for two numbers before it, and for two after its last part, which is padded. */
-enum { PART = 48 };
-#define FOUR(...) __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__
-#define PATTERN(...) {FOUR(FOUR(__VA_ARGS__))}
-static const int is_red[PART] = PATTERN(1, 0, 0), is_blue[PART] = PATTERN(0, 0, 1);
-/* ITU-R BT.601 luma: weights of a number's own channel, the next and the previous one. */
-static const float own_luma[PART] = PATTERN(0.299f, 0.587f, 0.114f);
-static const float next_luma[PART] = PATTERN(0.587f, 0.114f, 0.299f);
-static const float previous_luma[PART] = PATTERN(0.114f, 0.299f, 0.587f);
-
 INLINE float lesser(float a, float b) { return a < b ? a : b; }
 INLINE float greater(float a, float b) { return a > b ? a : b; }
-INLINE float clipped(float level) { return lesser(greater(level, 0), 255); }
+INLINE float between(float value, float least, float most) { return lesser(greater(value, least), most); }
+INLINE float luma(float r, float g, float b) { return 0.299f * r + 0.587f * g + 0.114f * b; } /* ITU-R BT.601 */
+
+/* Rows of `length` numbers, three a pixel; the step is passed by value, as a pointer might point into the row. */
 
 INLINE void scale_row(float *row, int length, step s) {
-    for (int i = 0; i < length; i++) row[i] = clipped(s.own * row[i] + s.constant);
+    for (int i = 0; i < length; i++) row[i] = between(s.own * row[i] + s.constant, 0, 255);
 }
 
-/* For each number of a part: the same pixel's next channel (of blue: red) and the previous one (of red: blue). */
-#define FOR_EACH_NUMBER                                                                                                 \
-    for (int i = 0; i < PART; i++) {                                                                                    \
-        const float left = part[i - 1], right = part[i + 1], far_left = part[i - 2], far_right = part[i + 2];           \
-        const float own = part[i], next = is_blue[i] ? far_left : right, previous = is_red[i] ? far_right : left;
-
-INLINE void mix_part(float *restrict to, const float *restrict part, step s) {
-    FOR_EACH_NUMBER
-        const float luma = own_luma[i] * own + next_luma[i] * next + previous_luma[i] * previous;
-        to[i] = clipped(s.own * own + s.grey * luma + s.constant);
+INLINE void mix_row(float *row, int length, step s) {
+    for (int i = 0; i < length; i += 3) {
+        const float r = row[i], g = row[i + 1], b = row[i + 2], other = s.grey * luma(r, g, b) + s.constant;
+        row[i] = between(s.own * r + other, 0, 255);
+        row[i + 1] = between(s.own * g + other, 0, 255);
+        row[i + 2] = between(s.own * b + other, 0, 255);
     }
 }
 
-INLINE void turn_part(float *restrict to, const float *restrict part, step s) {
-    FOR_EACH_NUMBER
-        const float least = lesser(own, lesser(next, previous)), most = greater(own, greater(next, previous));
-        const float turned = s.own * own + s.next * next + s.previous * previous + s.extremes * (least + most);
-        to[i] = lesser(greater(turned, least), most);
+INLINE void turn_row(float *row, int length, step s) {
+    for (int i = 0; i < length; i += 3) {
+        const float r = row[i], g = row[i + 1], b = row[i + 2];
+        const float least = lesser(r, lesser(g, b)), most = greater(r, greater(g, b));
+        const float ends = s.extremes * (least + most);
+        row[i] = between(s.own * r + s.next * g + s.previous * b + ends, least, most);
+        row[i + 1] = between(s.own * g + s.next * b + s.previous * r + ends, least, most);
+        row[i + 2] = between(s.own * b + s.next * r + s.previous * g + ends, least, most);
     }
 }
 
-/* Steps up to `to`, in place; `scratch` is as long as the row. Steps that change nothing are left out. */
-INLINE void colour_row(float *row, float *scratch, int length, const step *from, const step *to) {
+/* Steps up to `to`, except those that change nothing. */
+INLINE void colour_row(float *row, int length, const step *from, const step *to) {
     for (const step *s = from; s < to; s++) {
-        const int turns = s->next != 0 || s->previous != 0;
-        if (turns || s->grey != 0) {
-            if (turns) for (int i = 0; i < length; i += PART) turn_part(scratch + i, row + i, *s);
-            else for (int i = 0; i < length; i += PART) mix_part(scratch + i, row + i, *s);
-            memcpy(row, scratch, length * sizeof *row);
-        } else if (s->own != 1 || s->constant != 0) scale_row(row, length, *s);
+        if (s->next != 0 || s->previous != 0) turn_row(row, length, *s);
+        else if (s->grey != 0) mix_row(row, length, *s);
+        else if (s->own != 1 || s->constant != 0) scale_row(row, length, *s);
     }
 }
 
@@ -210,14 +198,14 @@ INLINE void blend_crop(float *line, float *other, const void **rows, const uint8
 INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *crop, const uint8_t *next, int height,
                       int width, int size, const view *v) {
     const int radius = v->sigma > 0 ? (int)ceilf(3 * v->sigma) : 0, kept = 2 * radius + 1 < size ? 2 * radius + 1 : size;
-    const int length = 3 * size, padded = (length + PART - 1) / PART * PART, stride = padded + 6 * radius + 4;
+    const int length = 3 * size, stride = length + 6 * radius + 1;
     axis down = {.in = height, .out = size, .taps = taps_of(height, size)};
     axis across = {.in = width, .out = size, .taps = taps_of(width, size)};
 
-    enum { DOWN, ACROSS, LINE, PICTURE, SCRATCH, SUMS, BLURRED, SCALE, OFFSET, GAUSS, KEPT, FIRST, OTHER, PARTS };
+    enum { DOWN, ACROSS, LINE, PICTURE, SUMS, BLURRED, SCALE, OFFSET, GAUSS, KEPT, FIRST, OTHER, PARTS };
     const size_t counts[PARTS] = {
-        (size_t)size * down.taps, (size_t)size * across.taps, 3 * width + 1, (size_t)size * stride, padded, length, length,
-        length, length, 2 * radius + 1, radius ? (size_t)kept * length : 0, 2 * size, next ? 3 * width : 0};
+        (size_t)size * down.taps, (size_t)size * across.taps, 3 * width + 1, (size_t)size * stride, length, length, length,
+        length, 2 * radius + 1, radius ? (size_t)kept * length : 0, 2 * size, next ? 3 * width : 0};
     size_t total = 0, start[PARTS];
     for (int i = 0; i < PARTS; i++) start[i] = total, total += counts[i];
     const int most = down.taps > 2 * radius + 1 ? down.taps : 2 * radius + 1; /* rows blended at a time */
@@ -227,9 +215,8 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
         return;
     }
     float *memory = (float *)(rows + most);
-    float *line = memory + start[LINE], *other = memory + start[OTHER];
-    float *scratch = memory + start[SCRATCH], *sums = memory + start[SUMS];
-    float *picture = memory + start[PICTURE] + 3 * radius + 2, *blurred = memory + start[BLURRED];
+    float *line = memory + start[LINE], *other = memory + start[OTHER], *sums = memory + start[SUMS];
+    float *picture = memory + start[PICTURE] + 3 * radius, *blurred = memory + start[BLURRED];
     float *scale = memory + start[SCALE], *offset = memory + start[OFFSET], *gauss = memory + start[GAUSS];
     down.weight = memory + start[DOWN], down.first = (int *)(memory + start[FIRST]);
     across.weight = memory + start[ACROSS], across.first = down.first + size;
@@ -244,13 +231,12 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
         float *row = picture + (size_t)y * stride;
         blend_crop(line, other, rows, crop, next, down.first[y], down.weight + y * down.taps, down.taps, width);
         resample_across(row, line, &across, v->flip != 0);
-        memset(row + length, 0, (padded - length) * sizeof *row);
-        colour_row(row, scratch, padded, steps, contrast);
+        colour_row(row, length, steps, contrast);
         for (int i = 0; i < length; i++) sums[i] += row[i];
     }
     if (contrast < steps + STEPS) {
         double grey = 0;
-        for (int i = 0; i < length; i++) grey += own_luma[i % 3] * sums[i];
+        for (int i = 0; i < length; i += 3) grey += luma(sums[i], sums[i + 1], sums[i + 2]);
         contrast->constant += contrast->mean * (float)(grey / ((double)size * size));
     }
 
@@ -262,7 +248,7 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
     for (int y = 0, made = 0; y < size; y++) {
         for (; made < size && made <= y + radius; made++) {
             float *row = picture + (size_t)made * stride;
-            colour_row(row, scratch, padded, contrast, steps + STEPS);
+            colour_row(row, length, contrast, steps + STEPS);
             if (!radius) continue;
             for (int x = 1; x <= radius; x++) {
                 memcpy(row - 3 * x, row + 3 * reflect(-x, size), 3 * sizeof *row);
