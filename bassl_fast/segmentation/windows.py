@@ -43,7 +43,7 @@ class Windows:
         """Windows of `shots` shots, the features read onto `device`.
 
         Raises:
-            FeatureError: they do not fit in its memory.
+            FeatureError: they do not fit in its memory, or a film has one that is not finite.
         """
         counts = [len(film.features) for film in films]
         dtype = torch.from_numpy(np.empty(0, films[0].features.dtype)).dtype
@@ -55,7 +55,13 @@ class Windows:
                 f"{gigabytes:.1f} GB of features do not fit on the GPU; extract with --dtype float16 to halve them"
             ) from None
         for film, part in zip(films, features.split(counts), strict=True):
-            part.copy_(torch.from_numpy(np.array(film.features)))
+            array = np.array(film.features)
+            if not np.isfinite(array).all():
+                shot = int((~np.isfinite(array)).any(1).argmax())
+                raise FeatureError(
+                    f"{film.name}: the feature of shot {shot} is NaN or infinite; check the encoder, extract again"
+                )
+            part.copy_(torch.from_numpy(array))
         return cls(films, features, shots, None if statistics is None else torch.from_numpy(statistics).to(device))
 
     def __getitem__(self, shots: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from bassl_fast.segmentation.model import SceneBoundary, load_finetuned
 from bassl_fast.segmentation.scoring import score
 from bassl_fast.segmentation.windows import Windows
 from shard_tools import plugins
+from shard_tools.errors import FeatureError
 from shard_tools.shards.format import SHOT
 from tests.bassl_fast.conftest import Project
 from tests.refused import refused
@@ -103,6 +104,15 @@ def test_a_linear_probe_is_logistic_regression_of_the_centre_shot(project: Proje
     np.testing.assert_allclose(films[0].probability, logits.softmax(-1)[:, 1], rtol=1e-4)
     model, _ = load_finetuned(tmp_path / "s" / "best.ckpt")
     assert model.shots == 1
+
+
+def test_the_film_of_a_feature_that_is_not_finite_is_named():
+    shots = np.zeros(3, SHOT)
+    broken = np.ones((3, 4), np.float16)
+    broken[1, 2] = np.nan
+    films = [Film("whole", np.ones((3, 4), np.float16), shots), Film("broken", broken, shots)]
+    with pytest.raises(FeatureError, match="broken: the feature of shot 1 is NaN or infinite"):
+        Windows.load(films, 1, torch.device("cpu"))
 
 
 def test_a_linear_probe_finds_what_is_linear():
