@@ -11,6 +11,7 @@
    per picture from its threads; see `fused.py`. */
 
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,7 +79,7 @@ INLINE void fill(axis *a) {
                             int begun) {                                                                                \
         const type *restrict a = rows[0], *restrict b = rows[count > 1 ? 1 : 0];                                        \
         const type *restrict c = rows[count > 2 ? 2 : 0], *restrict d = rows[count > 3 ? 3 : 0];                        \
-        for (int i = 0; i < length; i++) {                                                                              \
+        for (ptrdiff_t i = 0; i < length; i++) {                                                                              \
             float sum = (begun ? out[i] : 0) + weight[0] * a[i];                                                        \
             if (count > 1) sum += weight[1] * b[i];                                                                     \
             if (count > 2) sum += weight[2] * c[i];                                                                     \
@@ -121,14 +122,15 @@ INLINE float greater(float a, float b) { return a > b ? a : b; }
 INLINE float between(float value, float least, float most) { return lesser(greater(value, least), most); }
 INLINE float luma(float r, float g, float b) { return 0.299f * r + 0.587f * g + 0.114f * b; } /* ITU-R BT.601 */
 
-/* Rows of `length` numbers, three a pixel; the step is passed by value, as a pointer might point into the row. */
+/* Rows of `length` numbers, three a pixel. Steps are passed by value, as a pointer might point into the row. Counters are as
+   wide as pointers: setuptools builds with -fwrapv, and with counters that may wrap these loops are not vectorised. */
 
 INLINE void scale_row(float *row, int length, step s) {
-    for (int i = 0; i < length; i++) row[i] = between(s.own * row[i] + s.constant, 0, 255);
+    for (ptrdiff_t i = 0; i < length; i++) row[i] = between(s.own * row[i] + s.constant, 0, 255);
 }
 
 INLINE void mix_row(float *row, int length, step s) {
-    for (int i = 0; i < length; i += 3) {
+    for (ptrdiff_t i = 0; i < length; i += 3) {
         const float r = row[i], g = row[i + 1], b = row[i + 2], other = s.grey * luma(r, g, b) + s.constant;
         row[i] = between(s.own * r + other, 0, 255);
         row[i + 1] = between(s.own * g + other, 0, 255);
@@ -137,7 +139,7 @@ INLINE void mix_row(float *row, int length, step s) {
 }
 
 INLINE void turn_row(float *row, int length, step s) {
-    for (int i = 0; i < length; i += 3) {
+    for (ptrdiff_t i = 0; i < length; i += 3) {
         const float r = row[i], g = row[i + 1], b = row[i + 2];
         const float least = lesser(r, lesser(g, b)), most = greater(r, greater(g, b));
         const float ends = s.extremes * (least + most);
@@ -221,7 +223,7 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
     down.weight = memory + start[DOWN], down.first = (int *)(memory + start[FIRST]);
     across.weight = memory + start[ACROSS], across.first = down.first + size;
     fill(&down), fill(&across);
-    for (int i = 0; i < length; i++) scale[i] = v->scale[i % 3], offset[i] = v->offset[i % 3], sums[i] = 0;
+    for (ptrdiff_t i = 0; i < length; i++) scale[i] = v->scale[i % 3], offset[i] = v->offset[i % 3], sums[i] = 0;
     line[3 * width] = 0; /* the fourth lane has weight 0, but 0 times NaN is NaN */
 
     step steps[STEPS], *contrast = steps;
@@ -232,11 +234,11 @@ INLINE void make_view(void *out, size_t bytes, store_row store, const uint8_t *c
         blend_crop(line, other, rows, crop, next, down.first[y], down.weight + y * down.taps, down.taps, width);
         resample_across(row, line, &across, v->flip != 0);
         colour_row(row, length, steps, contrast);
-        for (int i = 0; i < length; i++) sums[i] += row[i];
+        for (ptrdiff_t i = 0; i < length; i++) sums[i] += row[i];
     }
     if (contrast < steps + STEPS) {
         double grey = 0;
-        for (int i = 0; i < length; i += 3) grey += luma(sums[i], sums[i + 1], sums[i + 2]);
+        for (ptrdiff_t i = 0; i < length; i += 3) grey += luma(sums[i], sums[i + 1], sums[i + 2]);
         contrast->constant += contrast->mean * (float)(grey / ((double)size * size));
     }
 
