@@ -49,7 +49,7 @@ class BaSSL(Method):
         contextual_group_matching: tells whether two shots are on the same side of the pseudo-boundary.
         pseudo_boundary_prediction: tells the pseudo-boundary from another shot.
         masked_shot_modelling: predicts the features of masked shots.
-        run_length: number W of consecutive windows that share the views of their shots, see `window`; 1, as published:
+        run_length: number W of consecutive windows that share the views of their shots; 1, as published:
             none do.
         negatives_apart: windows of one film less than this many shots apart are no negatives of each other; 0, as
             published: all are.

@@ -98,13 +98,13 @@ def test_every_option_has_a_text_and_none_points_at_code(verb: str):
 @pytest.mark.parametrize("option", ["--method.help", "--encoder.help"])
 def test_every_argument_of_a_class_has_a_text_and_none_points_at_code(option: str, capsys):
     base, skip = (Method, {1}) if option == "--method.help" else (Encoder, None)
-    for name in class_names(base):
+    kinds = {kind.__name__: kind for kind in subclasses(base) if kind.__module__.startswith("bassl_fast.")}
+    for name in kinds.keys() & set(class_names(base)):  # other tests have classes of their own
         with pytest.raises(SystemExit):
             cli.main(["pretrain", option, name])
         assert capsys.readouterr().out.startswith("usage: bassl-fast VERB")
-        kind = next(kind for kind in subclasses(base) if kind.__name__ == name)
         parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(kind, skip=skip, fail_untyped=False)
+        parser.add_class_arguments(kinds[name], skip=skip, fail_untyped=False)
         _check_texts(parser)
 
 
@@ -126,16 +126,18 @@ def test_help_shows_what_may_be_left_out(capsys):
 @pytest.mark.parametrize(
     ("argv", "names"),
     [
-        (["pretrain", "--encoder.help"], "EfficientNetLite0, ResNet, ResNet3D, VoV3D, X3D;"),
-        (["pretrain", "--method.help"], "BaSSL, BaSSLShotCoL, BYOL,"),
-        (["info", "--model.help"], "EfficientNetLite0, ResNet, ResNet3D, VoV3D, X3D;"),
+        (["pretrain", "--encoder.help"], {"EfficientNetLite0", "ResNet", "ResNet3D", "VoV3D", "X3D"}),
+        (["pretrain", "--method.help"], {"BaSSL", "BaSSLShotCoL", "BYOL", "ShotCoL"}),
+        (["info", "--model.help"], {"EfficientNetLite0", "ResNet", "ResNet3D", "VoV3D", "X3D"}),
     ],
 )
-def test_the_classes_are_listed(argv: list[str], names: str, capsys):
+def test_the_classes_are_listed(argv: list[str], names: set[str], capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(argv)
     assert stop.value.code == 0
-    assert capsys.readouterr().out.startswith(names)
+    listed = capsys.readouterr().out.partition(";")[0].split(", ")
+    assert listed == sorted(listed, key=str.lower)
+    assert names <= set(listed)
 
 
 @pytest.mark.parametrize(
