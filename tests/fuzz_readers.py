@@ -592,7 +592,8 @@ PROVENANCE = {
 def features() -> Files:
     arrays = {f"{film}.npy": fmt.npy_bytes(np.ones((shots, 4), np.float32)) for film, shots in (("a", 4), ("b", 3))}
     index = {name: packed()[name] for name in (fmt.SEQUENCES, fmt.SHOTS)}
-    return {**arrays, **index, "features.json": as_json(PROVENANCE)}
+    checksums = {name: hashlib.sha256(data).hexdigest() for name, data in {**arrays, **index}.items()}
+    return {**arrays, **index, "features.json": as_json({**PROVENANCE, "sha256": checksums})}
 
 
 @st.composite
@@ -600,12 +601,21 @@ def twisted_features(draw: st.DrawFn) -> Files:
     files = dict(features())
     match draw(st.integers(0, 3)):
         case 0:
-            files["features.json"] = as_json(draw(twisted(PROVENANCE)))
+            files["features.json"] = as_json(draw(twisted(json.loads(files["features.json"]))))
+            return files
         case 1:
-            files["a.npy"] = draw(npy_files(np.ones((4, 4), np.float32)))
+            name = "a.npy"
+            files[name] = draw(npy_files(np.ones((4, 4), np.float32)))
         case _:
             name = draw(st.sampled_from([fmt.SEQUENCES, fmt.SHOTS]))
             files[name] = draw(st.one_of(rows(array_of(name)), npy_files(array_of(name))))
+    # A file that an earlier version wrote has no checksum; one of a hostile set may have the right one.
+    provenance = json.loads(files["features.json"])
+    if draw(st.booleans()):
+        provenance["sha256"][name] = hashlib.sha256(files[name]).hexdigest()
+    else:
+        del provenance["sha256"]
+    files["features.json"] = as_json(provenance)
     return files
 
 

@@ -31,6 +31,7 @@ from shard_tools.progress import Progress
 from shard_tools.shards import format as fmt
 from shard_tools.shards.index import ShardIndex
 from shard_tools.shards.jpeg import DECODED_AT_ONCE, Decoder, pillow_faults
+from shard_tools.storage.output import PARTS
 from shard_tools.storage.remote import absolute, attempt, child, fetch, filesystem, sizes
 from shard_tools.storage.untrusted import parse_json
 
@@ -281,13 +282,22 @@ def _line(index: ShardIndex, frame: int, fault: str) -> str:
 def _foreign(index: ShardIndex) -> list[str]:
     """Files in the folder that look like shards but are not of this set."""
     tars = {shard["name"] for shard in index.shards}
+    # An unfinished `pack --add` keeps a note about each shard that it has finished.
+    tars |= {f"{note.removesuffix('.npz')}.tar" for note in _names_in(index, PARTS)}
     mine = tars | {str(Path(tar).with_suffix(".idx")) for tar in tars}
-    there = sizes(index.address) or () if index.cache else os.listdir(index.root)
     return [
         f"{index.address}/{name}: not of this set; move it away"
-        for name in sorted(there)
+        for name in _names_in(index)
         if name.endswith((".tar", ".idx", ".tmp")) and name not in mine
     ]
+
+
+def _names_in(index: ShardIndex, folder: str = "") -> list[str]:
+    """Names of the files in a folder of the set; empty if it does not exist, and over http, where it is not known."""
+    if index.cache is not None:
+        return sorted(sizes(f"{index.address}/{folder}".rstrip("/")) or ())
+    path = index.root / folder
+    return sorted(os.listdir(path)) if path.is_dir() else []
 
 
 def _sha256(path: Path, progress: Progress | None) -> str:

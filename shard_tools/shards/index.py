@@ -140,7 +140,8 @@ class ShardIndex:
         Args:
             root: folder, or address of one.
             cache: keeps the files of an address; by default the one that the environment sets.
-            check_shards: compare the sizes of the shards with the manifest.
+            check_shards: compare the sizes of the shards with the manifest; of an address, also that the largest fits
+                the cache.
 
         Raises:
             RemoteError: an address cannot be reached in time.
@@ -150,7 +151,7 @@ class ShardIndex:
         address = str(root).rstrip("/")
         if is_remote(root):
             cache = cache or Cache()
-            root = cache.index(address, MANIFEST, ARRAYS)
+            root = cache.index(address, MANIFEST, ARRAYS, for_shards=check_shards)
         else:
             cache = None
         root = Path(root)

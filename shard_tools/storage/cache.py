@@ -76,13 +76,13 @@ class Cache:
         self._shards = self.folder / "shards"
         self._indexes: list[IO[bytes]] = []  # held as long as this object lives
 
-    def index(self, address: str, manifest_name: str, arrays: tuple[str, ...]) -> Path:
+    def index(self, address: str, manifest_name: str, arrays: tuple[str, ...], for_shards: bool = True) -> Path:
         """Local folder with manifest and index arrays of the set at `address`, checked against each other.
 
         Raises:
             ShardError: no set there, or its files do not match its manifest.
             RemoteError: it cannot be reached in time.
-            ConfigError: the cache is smaller than one shard.
+            ConfigError: the cache is smaller than one shard, and is to keep them (`for_shards`).
         """
         fs, root = filesystem(address)
         try:
@@ -102,7 +102,7 @@ class Cache:
             largest = max(int(shard["bytes"]) for shard in facts["shards"])
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ShardError(f"{address}/{manifest_name}: not a manifest ({one_line(error)}); pack again") from None
-        if largest > self.limit:
+        if for_shards and largest > self.limit:
             raise ConfigError(
                 f"cache limit {self.limit / 2**30:.3g} GiB: the largest shard of {address} has "
                 f"{largest / 2**30:.3g} GiB; set BASSL_FAST_CACHE_GIB higher"

@@ -115,7 +115,8 @@ def attempt(what: str, action: Callable[[], Result], wait: float = WAIT) -> Resu
         except (FileNotFoundError, NotADirectoryError, MemoryError, BasslFastError):
             raise
         except Exception as error:  # every library behind fsspec has errors of its own
-            if isinstance(error, OSError) and error.errno in _DISK:
+            # What a server refuses has no local file name.
+            if isinstance(error, OSError) and (error.errno in _DISK or error.filename is not None):
                 raise
             if fix := _fix_of(error, what):
                 raise RemoteError(f"{what}: {fix} ({_short(error)})") from None

@@ -85,6 +85,9 @@ def test_a_set_is_the_old_one_for_who_has_it_open_and_until_all_is_there(sources
         pack(sources[1], shards, add=True)
     assert manifest(shards) == before
     assert contents(ShardIndex.open(shards)) == old
+    assert verify(shards) == []
+    (shards / "x.tar").touch()
+    assert verify(shards) == [f"{shards}/x.tar: not of this set; move it away"]
     pack(sources[1], shards, add=True)  # resumes
     assert len(ShardIndex.open(shards).films) == 4
     assert contents(opened) == old

@@ -260,6 +260,20 @@ def test_what_is_remote_is_verified_though_the_cache_is_whole(there, name):
             assert found == [line.replace(str(there), URI) for line in verify(there)]
 
 
+def test_a_remote_set_needs_no_room_in_the_cache(there, monkeypatch):
+    monkeypatch.setenv("BASSL_FAST_CACHE_GIB", "1e-6")
+    assert verify(URI) == []
+    spoil(there, "c.tar")
+    assert len(verify(URI)) == 1
+
+
+def test_a_remote_set_that_films_are_being_added_to(there):
+    for name in ("d.tar", "d.idx", ".pack/d.npz", "e.tar"):
+        (there / name).parent.mkdir(exist_ok=True)
+        (there / name).touch()
+    assert verify(URI) == [f"{URI}/e.tar: not of this set; move it away"]
+
+
 def test_a_remote_set_that_is_gone(there):
     shutil.rmtree(there)
     (fault,) = verify(URI)

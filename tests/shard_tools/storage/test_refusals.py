@@ -19,7 +19,7 @@ from shard_tools.errors import RemoteError, ShardError, SourceError
 from shard_tools.packing.pack import pack
 from shard_tools.shards.index import ShardIndex
 from shard_tools.storage.output import RemotePlace
-from shard_tools.storage.remote import listing
+from shard_tools.storage.remote import attempt, fetch, filesystem, listing
 from tests.films import digests, write_set
 from tests.servers import use_s3
 
@@ -110,6 +110,16 @@ def test_a_missing_profile_is_named_at_once(s3, tmp_path, monkeypatch):
     with pytest.raises(RemoteError, match="AWS_PROFILE is not a profile of this machine; add it"):
         pack("s3://films/x.zip", tmp_path / "dst")
     assert time.monotonic() - started < 10
+
+
+def test_a_local_file_that_cannot_be_written_is_named_at_once(tmp_path):
+    (tmp_path / "in the way").mkdir()
+    fs, path = filesystem("memory://local/a")
+    fs.pipe_file(path, b"a")
+    with pytest.raises(IsADirectoryError):
+        attempt("memory://local/a", lambda: fetch(fs, path, tmp_path / "in the way", 1))
+    with pytest.raises(FileExistsError):
+        attempt("memory://local/a", lambda: fetch(fs, path, Path("/dev/null/a"), 1))
 
 
 def test_marks_of_folders_are_not_files(s3):
