@@ -156,5 +156,8 @@ def _read_message(client: socket.socket) -> bytes:
     if b"100-continue" in head.lower():
         client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     while len(body) < length:
-        body += client.recv(1 << 16)
+        block = client.recv(1 << 16)
+        if not block:  # a client that was killed: this thread would spin as long as the process lives
+            return b""
+        body += block
     return head + b"\r\n\r\n" + body
