@@ -38,6 +38,7 @@ SCRIPTS = (
         "gpu",
         "joined",
         "knn",
+        "large",
         "learning",
         "loader",
         "metrics",
@@ -160,6 +161,16 @@ def test_pack(run: Run, tmp_path: Path):
     report = read(tmp_path / "out.json", "pack")
     assert all(report[name]["ratios"] for name in ("pack folder", "pack zip", "pack pictures", "verify", "S3, cold"))
     assert all(found["seconds"] > 0 for found in report["index"].values())
+
+
+def test_large(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("benchmarks.large.SHOTS", 4)
+    monkeypatch.setattr("benchmarks.large.DISTINCT", 5)
+    run("large", "--gb", 1e-6, "--scratch", tmp_path, "--out", tmp_path / "out.json")
+    report = read(tmp_path / "out.json", "large")
+    assert report["films"] == 1  # so the first pack is killed at once
+    assert report["verify"]["MiB, peak"] > 10
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
 def test_page(run: Run, tmp_path: Path):

@@ -52,9 +52,16 @@ def draw(path: Path, *options: object) -> Path:
 def numbers(path: Path) -> list[int]:
     """Of the frames of a file, in the order shown."""
     with av.open(str(path)) as container:
-        frames = container.decode(container.streams.best("video"))
-        planes = [frame.to_ndarray(format="gray")[32, 10::20] > 120 for frame in frames]
-    return [int(bits @ (1 << np.arange(9))) for bits in planes]
+        stripes = [_stripes(frame) > 120 for frame in container.decode(container.streams.best("video"))]
+    return [int(bits @ (1 << np.arange(9))) for bits in stripes]
+
+
+def _stripes(frame: av.VideoFrame) -> np.ndarray:
+    """Grey levels `[9]` in the middle of the stripes."""
+    if frame.format.name != "yuv420p":
+        return frame.to_ndarray(format="gray")[32, 10::20]
+    plane = frame.planes[0]  # much faster than a conversion
+    return np.frombuffer(plane, np.uint8)[32 * plane.line_size :][10:180:20]
 
 
 def scenes_of(path: Path, bounds: list[int] | None = None) -> FilmScenes:
