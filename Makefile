@@ -59,8 +59,8 @@ test quick: export PYTHONDONTWRITEBYTECODE =
 test quick: export MALLOC_TRIM_THRESHOLD_ = 1000000000
 test quick: export MALLOC_MMAP_THRESHOLD_ = 1000000000
 test quick: export MALLOC_TOP_PAD_ = 67108864
-# The files of tests are divided among one process more than there are cores, as some tests wait.
-PYTEST := $(BIN)/python -m pytest -n $(shell expr $(shell nproc) + 1) --dist loadfile --no-loadscope-reorder
+# The files of tests are divided among as many processes as there are cores.
+PYTEST := $(BIN)/python -m pytest -n $(shell nproc) --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.built programs
 	$(BIN)/ruff check .
 	$(PYTEST)
