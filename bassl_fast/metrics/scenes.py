@@ -112,6 +112,16 @@ def scene_metrics(
     if reference_quirks:
         films = [FilmScores(f.film, f.probability, abs(f.boundary), f.start, f.end) for f in films]
         metrics["miou"] = partial(mean_iou, quirks=True)
+    return scores_of(films, threshold, metrics)
+
+
+def scores_of(films: Sequence[FilmScores], threshold: float, metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """Scores by the name of their metric; one that is undefined on the films is left out.
+
+    Raises:
+        FeatureError: no labelled shot at all.
+        ConfigError: a metric returns something other than a number or None.
+    """
     _pool(films)  # raises if nothing is labelled
     scores = {name: metric(films, threshold) for name, metric in metrics.items()}
     for name, score in scores.items():
@@ -129,7 +139,12 @@ def accuracy(films: Sequence[FilmScores], threshold: float) -> float:
 def average_precision(films: Sequence[FilmScores], threshold: float) -> float | None:
     """Area under the precision-recall curve of all shots; the threshold has no effect."""
     truth, probability = _pool(films)
-    return 100 * _sklearn().average_precision_score(truth, probability) if truth.any() else None
+    return 100 * average_precision_of(truth, probability) if truth.any() else None
+
+
+def average_precision_of(truth: np.ndarray, probability: np.ndarray) -> float:
+    """Average precision, 0..1, of `[N]` labels (bool) and probabilities; 0 if no label is true."""
+    return float(_sklearn().average_precision_score(truth, probability)) if truth.any() else 0.0
 
 
 def f1(films: Sequence[FilmScores], threshold: float) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bassl_fast.metrics.protocols import Protocol
+
 
 def evaluate(
     finetuned: str,
@@ -9,6 +11,9 @@ def evaluate(
     out: str | None = None,
     split: str = "test",
     threshold: float | None = None,
+    protocol: Protocol = "movienet",
+    tolerance: str = "3s",
+    annotations: str | None = None,
     reference_quirks: bool = False,
     pages: int = 3,
     comparison: str | None = None,
@@ -23,6 +28,11 @@ def evaluate(
         out: folder or address for the results; `evaluate-<split>/` beside the checkpoint if left out.
         split: "train", "val" or "test".
         threshold: probability from which a shot is a boundary; the checkpoint's own if left out.
+        protocol: which scores to print, as papers on a data set report them: "movienet"; "bbc" and "ovsd", with
+            coverage, overflow and F-score; "bbc_annotators", their mean over all annotators; or "tolerance".
+        tolerance: how far a predicted boundary may be from a true one, for protocol tolerance: seconds ("3s"), or
+            frames at 24 a second ("12f").
+        annotations: folder of BBC's annotations as published, for protocol bbc_annotators.
         reference_quirks: score as the published code does, to compare with its numbers; the default threshold is then
             0.5.
         pages: films shown with thumbnails in the report, worst first; about 15 MB for a film of 1,500 shots. The
@@ -32,7 +42,9 @@ def evaluate(
 
     Raises:
         CheckpointError, FeatureError: one cannot be used, or they do not belong together.
+        ConfigError, SourceError: options that do not go together, or annotations of other films.
     """
-    from .scoring import evaluate_films  # here, so that `--help` does not wait for torch
+    from .scoring import Scoring, evaluate_films  # here, so that `--help` does not wait for torch
 
-    return evaluate_films(finetuned, features, out, split, threshold, reference_quirks, pages, comparison, notes)
+    how = Scoring(threshold, protocol, tolerance, annotations, reference_quirks)
+    return evaluate_films(finetuned, features, out, split, how, pages, comparison, notes)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bassl_fast.metrics import scenes as metrics
+from bassl_fast.metrics.protocols import Protocol, mean_over_annotators, metrics_of
 from bassl_fast.metrics.scenes import FilmScores
 from bassl_fast.report.page import FilmPage, write_report
 from bassl_fast.runtime import hardware
@@ -23,11 +25,40 @@ from shard_tools.storage.atomic import write_atomically
 from shard_tools.storage.cache import local_file
 from shard_tools.storage.untrusted import parse_json
 
+from .annotators import of_annotators
 from .features import FeatureSet
 from .kinds import Kinds
 from .model import load_finetuned
 
-_SUMMARY = {"split", "threshold", "threshold_from", "best_epoch_from", "reference_quirks"}  # also in metrics.json
+# Also in metrics.json.
+_SUMMARY = {"split", "threshold", "threshold_from", "best_epoch_from", "reference_quirks"}
+_SUMMARY |= {"protocol", "tolerance", "annotators"}
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How films are scored; see `evaluate`.
+
+    Raises:
+        ConfigError: options that do not go together.
+    """
+
+    threshold: float | None = None
+    protocol: Protocol = "movienet"
+    tolerance: str = "3s"
+    annotations: str | None = None
+    reference_quirks: bool = False
+
+    def __post_init__(self) -> None:
+        metrics_of(self.protocol, self.tolerance)  # raises
+        if self.reference_quirks and self.protocol != "movienet":
+            raise ConfigError(f"--reference_quirks: only for protocol movienet, not {self.protocol}; leave it out")
+        if (self.protocol == "bbc_annotators") != (self.annotations is not None):
+            raise ConfigError(
+                "protocol bbc_annotators: needs --annotations DIR, the folder of BBC's annotations"
+                if self.annotations is None
+                else f"--annotations: only for protocol bbc_annotators, not {self.protocol}; leave it out"
+            )
 
 
 def score(
@@ -69,27 +100,28 @@ def evaluate_films(
     features: list[str] | str,
     out: str | None,
     split: str,
-    threshold: float | None,
-    reference_quirks: bool,
+    how: Scoring,
     pages: int,
     comparison: str | None,
     notes: str | None,
 ) -> dict[str, float]:
     """See `evaluate`."""
     folder = RunFolder(f"{folder_of(finetuned)}/evaluate-{split}" if out is None else out)
-    more = plugins.functions("metrics", ours=_SUMMARY | metrics.METRICS.keys())  # a broken one fails before the work
+    ours = metrics_of(how.protocol, how.tolerance)
+    more = plugins.functions("metrics", ours=_SUMMARY | metrics.METRICS.keys() | ours.keys())  # a broken one fails here
     films, state = score(finetuned, features, split)
     feature_set = FeatureSet.open(features if isinstance(features, str) else features[0])
     numbers = {film.name: film.shots["shot"] for film in feature_set.films(split)}
     rows = _read_rows(comparison) if comparison else None
-    threshold, threshold_from = _threshold(threshold, state, reference_quirks)
-    found = metrics.scene_metrics(films, threshold, reference_quirks, more)
+    threshold, threshold_from = _threshold(how.threshold, state, how.reference_quirks)
+    found, facts = _scores(films, numbers, threshold, how, more)
     summary = {
         "split": split,
         "threshold": threshold,
         "threshold_from": threshold_from,
         "best_epoch_from": state["best_epoch_from"],
-        "reference_quirks": reference_quirks,
+        "reference_quirks": how.reference_quirks,
+        **facts,
         **found,
     }
     _write_scores(folder.path, films, numbers, threshold)
@@ -111,6 +143,37 @@ def evaluate_films(
         print(f"{name:14s} {value:6.2f}")
     print(f"report: {masked(folder.where('report.html'))}")
     return found
+
+
+def _scores(
+    films: list[FilmScores],
+    numbers: dict[str, np.ndarray],
+    threshold: float,
+    how: Scoring,
+    more: dict[str, metrics.Metric],
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Scores of a protocol, in percent, and what else metrics.json says about them.
+
+    Raises:
+        FeatureError: no score is defined. SourceError: see `of_annotators`.
+    """
+    facts: dict[str, Any] = {"protocol": how.protocol}
+    if how.protocol == "movienet":
+        return metrics.scene_metrics(films, threshold, how.reference_quirks, more), facts
+    scored = metrics_of(how.protocol, how.tolerance) | more
+    if how.annotations is not None:
+        sets = of_annotators(films, numbers, Path(how.annotations))
+        facts["annotators"] = {name: metrics.scores_of(labelled, threshold, scored) for name, labelled in sets.items()}
+        found = mean_over_annotators(list(facts["annotators"].values()))
+    else:
+        found = metrics.scores_of(films, threshold, scored)
+    if how.protocol == "tolerance":
+        facts["tolerance"] = how.tolerance
+    if not found:
+        raise FeatureError(
+            f"protocol {how.protocol}: no score is defined on these films; they need a true boundary and times of shots"
+        )
+    return found, facts
 
 
 def _threshold(given: float | None, state: dict[str, Any], reference_quirks: bool) -> tuple[float, str]:
