@@ -53,7 +53,7 @@ def numbered(timecode: str, base: int) -> int:
 def long_film(rate: Fraction, drop: bool, start: str, hours: int = 24) -> tuple[FilmScenes, list[int]]:
     """A film with a scene each at random frames, and these: 0, ..., the number of its frames."""
     frames = int(hours * 3600 * rate)
-    bounds = [0, *sorted(random.Random(frames).sample(range(1, frames), 60)), frames]
+    bounds = [0, *sorted(random.Random(frames).sample(range(1, frames), 20)), frames]
     seconds = [float(frame / rate) for frame in bounds]
     shots = tuple(
         SceneShot(i, *seconds[i : i + 2], first, after - 1, 0.9, ())

@@ -466,11 +466,11 @@ def test_real_clips_alone_and_as_one_film(project: Project, tmp_path: Path):
         7,
         4,
     ]
-    joined = join_videos(clips, tmp_path / "joined.mp4")
+    joined = join_videos([clip for clip in clips if clip.stat().st_size < 3e6], tmp_path / "joined.mp4")
     assert scenes(joined, *argv, "--scenes", "6") == 0
     whole = document(tmp_path / "out" / "joined")
     assert len(whole["scenes"]) == 6
-    alone = sum(len(one["shots"]) for one in found.values())
+    alone = sum(len(found[clip.stem]["shots"]) for clip in clips if clip.stat().st_size < 3e6)
     assert (
         abs(len(whole["shots"]) - alone) <= 4
     )  # a join may not look like a cut, and smaller frames may be cut differently
