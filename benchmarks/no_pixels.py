@@ -9,8 +9,10 @@ A file has four arrays a film: `FILM/shots` `[S, 2]` first and last frame, 24000
 `--labels`, settings were chosen on its val films, and the test films of `--test` are scored; the files may be the same.
 
 Models: `linear` (logistic regression), `trees` (gradient boosting), `network` (convolutions over shots, mean of
-`--seeds`), and `together`, the mean of the logits of the last two. AP in percent of all cuts pooled, and the mean over
-films; the gain from speech has the 5th and 95th percentile over films drawn with replacement.
+`--seeds`), and `together`, the mean of the logits of the last two. Besides, what users have, without images: `scenes`,
+the weights of the package, then `--subtitles`, which learns nothing; and `finetune`, the similarity head fitted here.
+AP in percent of all cuts pooled, and the mean over films; the gain from speech has the 5th and 95th percentile over
+films drawn with replacement.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +34,13 @@ from sklearn.metrics import average_precision_score
 from torch import nn
 from torch.nn import functional as F
 
+from bassl_fast.heads import similarity
+from bassl_fast.heads import speech as heads_speech
 from bassl_fast.segmentation.durations import duration_statistics
-from bassl_fast.segmentation.speech import align, speech_statistics
+from bassl_fast.segmentation.similarity import SimilarityModel
+from bassl_fast.segmentation.speech import move_to_pauses, speech_statistics
 from benchmarks.machine import machine
+from shard_tools.annotations.speech import align, speech_of_shots
 
 RATE = 24000 / 1001
 KINDS = (("durations",), ("speech",), ("durations", "speech"))
@@ -45,11 +52,15 @@ STRETCH, BATCH = 256, 8  # consecutive shots of a film, and stretches, that the 
 
 @dataclass(frozen=True)
 class Film:
-    """A film: statistics `[S, F]` of the cut after each shot by kind, labels `[S]`, -1 where unlabelled."""
+    """A film: statistics `[S, F]` of the cut after each shot by kind, labels `[S]`, -1 where unlabelled, seconds at
+    which its shots start and end `[S]`, and those of its lines `[L, 2]`."""
 
     name: str
     statistics: dict[str, np.ndarray]
     boundary: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    lines: np.ndarray
 
     def of(self, kinds: Sequence[str]) -> np.ndarray:
         return np.concatenate([self.statistics[kind] for kind in kinds], 1)
@@ -74,7 +85,7 @@ def read_films(path: Path) -> dict[str, list[Film]]:
                 "speech": speech_statistics(start, end, speech),
             }
             columns = {kind: np.stack(list(x.values()), 1).astype(np.float32) for kind, x in found.items()}
-            films[str(file[f"{name}/split"])].append(Film(name, columns, boundary))
+            films[str(file[f"{name}/split"])].append(Film(name, columns, boundary, start, end, speech))
     return films
 
 
@@ -228,6 +239,33 @@ def rows(train_films: list[Film], scored: dict[str, list[Film]], models: dict[st
         yield _row("together", kinds, scored, together)
 
 
+def rows_of_users(train_films: list[Film], scored: dict[str, list[Film]]) -> Iterator[dict[str, Any]]:
+    """Rows for `bassl-fast scenes` and for `bassl-fast finetune --head similarity`, with shots that all look alike."""
+    shipped = SimilarityModel.load()
+    for kinds in (KINDS[0], KINDS[2]):
+        found: dict[str, list[np.ndarray]] = {}
+        for split, films in scored.items():
+            found[split] = [shipped.probability([_alike(film)], film.end - film.start) for film in films]
+            if "speech" in kinds:
+                found[split] = [move_to_pauses(p, f.end, f.lines) for p, f in zip(found[split], films, strict=True)]
+        yield _row("scenes", kinds, scored, found)
+        model = linear([_of_head(film, kinds) for film in train_films], [film.boundary for film in train_films])
+        logits = {split: [model(_of_head(film, kinds)) for film in films] for split, films in scored.items()}
+        yield _row("finetune", kinds, scored, logits)
+
+
+def _alike(film: Film) -> np.ndarray:
+    return np.zeros((len(film.end), 1), np.float32)
+
+
+def _of_head(film: Film, kinds: Sequence[str]) -> np.ndarray:
+    seconds = film.end - film.start
+    found = [similarity.film_statistics([similarity.alike(_alike(film))], seconds)]
+    if "speech" in kinds:
+        found.append(heads_speech.film_statistics(speech_of_shots(film.start, film.end, film.lines), seconds))
+    return np.concatenate(found, 1)
+
+
 def _row(model: str, kinds: Sequence[str], scored: dict[str, list[Film]], logits: dict[str, list[np.ndarray]]):
     found: dict[str, Any] = {"model": model, "kinds": list(kinds), "logits": logits}
     for split, films in scored.items():
@@ -252,19 +290,21 @@ def main() -> None:
     models: dict[str, Fit] = {"linear": linear, "trees": trees, "network": network(args.seeds, args.epochs)}
     done, logits = [], {}
     print(f"{'model':10}{'kinds':22}val AP   mean  test AP   mean  chance")
-    for row in rows(films["train"], scored, models):
+    for row in chain(rows_of_users(films["train"], scored), rows(films["train"], scored, models)):
         logits[row["model"], tuple(row["kinds"])] = row.pop("logits")
         done.append(row)
         shown = "".join(f"{row[key]:7.1f}" for key in ("val_ap", "val_mean_ap", "test_ap", "test_mean_ap"))
         print(f"{row['model']:10}{' + '.join(row['kinds']):22}{shown}{row['test_chance']:7.1f}", flush=True)
     speech = {
-        split: gain(some, logits["together", KINDS[0]][split], logits["together", KINDS[2]][split])
-        for split, some in scored.items()
+        model: {
+            split: gain(some, logits[model, KINDS[0]][split], logits[model, KINDS[2]][split])
+            for split, some in scored.items()
+        }
+        for model in ("scenes", "finetune", "together")
     }
-    print(
-        "from speech: "
-        + "; ".join(f"{split} {g['gain']:+.1f} ({g['low']:+.1f} to {g['high']:+.1f})" for split, g in speech.items())
-    )
+    for model, of_model in speech.items():
+        gains = (f"{split} {g['gain']:+.1f} ({g['low']:+.1f} to {g['high']:+.1f})" for split, g in of_model.items())
+        print(f"from speech, {model}: {'; '.join(gains)}")
     counts = {split: len(some) for split, some in {"train": films["train"], **scored}.items()}
     settings = {"films": counts, "seeds": args.seeds, "epochs": args.epochs, "draws": DRAWS}
     report = {"benchmark": "no_pixels", "settings": settings, "machine": machine(), "rows": done, "speech": speech}

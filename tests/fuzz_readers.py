@@ -42,7 +42,9 @@ from shard_tools.shards.index import ShardIndex
 from shard_tools.sources.films import open_source
 from shard_tools.sources.lists import find_lists
 from shard_tools.video.shot_list import read_shot_list
+from shard_tools.video.subtitles import find_subtitles, read_subtitles
 from tests.films import picture, write_set
+from tests.shard_tools.video.test_subtitles import pgs
 
 Files = dict[str, bytes]  # path below the input's folder -> content
 
@@ -733,6 +735,22 @@ def read_scene_lists(folder: Path) -> None:
         read_scene_list(path).boundaries(np.array([0, 8, 21]))
 
 
+_SRT = "1\n00:00:01,000 --> 00:00:02,500\nO\u00f9 ?\n\n2\n00:00:03,000 --> 00:00:04,000\nL\u00e0.\n"
+SUBTITLES = [
+    {"a.srt": _SRT.encode()},
+    {"a.srt": _SRT.encode("utf-16")},
+    {"a.srt": _SRT.encode("latin-1")},
+    {"a.vtt": b"WEBVTT\n\n00:01.000 --> 00:02.500\nWhere?\n"},
+    {"a.ass": b"[Events]\nDialogue: 0,0:00:01.00,0:00:02.50,D,,0,0,0,,Where?\n"},
+    {"a.sup": pgs((1, True), (2.5, False), (4, True))},
+]
+
+
+def read_subtitle_files(folder: Path) -> None:
+    for path in find_subtitles(folder, ["a"]).values():
+        read_subtitles(path)
+
+
 READERS = {
     "tar": Reader(film_tars, read_source, twisted_tars().map(lambda tar: {"a.tar": tar}), share=20),
     "zip": Reader(film_zips, read_source, twisted_zips(), share=10),
@@ -753,6 +771,7 @@ READERS = {
     "features": Reader(lambda: [features()], read_features, twisted_features(), share=10),
     "lists": Reader(lambda: LISTS, find_lists, twisted_listings(), share=10),
     "scenes": Reader(lambda: SCENE_LISTS, read_scene_lists, share=10),
+    "subtitles": Reader(lambda: SUBTITLES, read_subtitle_files, share=10),
     "note": Reader(notes, read_note, twisted_notes(), share=5),
     "config": Reader(lambda: [{"x.yaml": yaml.safe_dump(RUN).encode()}], read_config, twisted_configs(), share=1),
 }

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bassl_fast.segmentation.durations import around, duration_statistics
-from bassl_fast.segmentation.speech import align, intervals, share, speech_statistics
+from bassl_fast.segmentation.speech import move_to_pauses, speech_statistics
+from shard_tools.annotations.speech import align, inside, intervals, on_clock, share
 
 END = np.array([4.0, 10.0, 12.0, 20.0])
 START = np.append(0, END[:-1])
@@ -27,6 +28,18 @@ def test_lines_without_a_clear_offset_stay():
     lines = np.sort(rng.uniform(0, 5000, (900, 2)))
     assert align(lines, np.cumsum(rng.uniform(1, 8, 1000))) is lines
     assert align(np.zeros((0, 2)), END).shape == (0, 2)
+
+
+def test_lines_are_moved_to_the_film_and_those_outside_are_left_out(capsys):
+    rng = np.random.default_rng(0)
+    end = np.cumsum(rng.uniform(1, 8, 900))
+    lines = np.stack([end[5:-5], end[5:-5] + rng.uniform(0.5, 3, 890)], 1)
+    found = on_clock(lines - 7.5, end, "a.srt")
+    assert abs(found - lines).max() < 0.2
+    assert capsys.readouterr().out.startswith("note: a.srt: moved by +7.")
+    longer = np.concatenate([lines, lines[-3:] + 1e4])
+    assert len(inside(longer, end, "a.mkv")) == len(lines)
+    assert "note: a.mkv: 3 of 893 lines are outside of the film" in capsys.readouterr().out
 
 
 def test_intervals_are_ascending_and_apart():
@@ -58,6 +71,23 @@ def test_a_film_without_speech_has_the_same_statistics():
     assert silent.pop("without_speech").tolist() == [1] * 4
     assert not usual["without_speech"].any()
     assert not np.concatenate(list(silent.values())).any()
+
+
+def test_boundaries_move_to_pauses_and_their_number_stays():
+    seen, lines = (
+        np.array([0.4, 0.3, 0.2, 0.0]),
+        np.array([[1.0, 5.0], [11.5, 14.0]]),
+    )  # over cuts 1 and 3
+    assert move_to_pauses(seen, END, lines).tolist() == [0.3, 0.4, 0.2, 0.0]
+    sure = np.array([1.0, 0.3, 0.0, 0.0])  # what is seen can outweigh what is heard
+    assert move_to_pauses(sure, END, lines).tolist() == sure.tolist()
+
+
+@pytest.mark.parametrize("lines", [[], [[3.0, 3.0]], [[0.0, 25.0]]])
+def test_without_a_pause_at_some_cut_boundaries_stay(lines: list):
+    seen = np.array([0.4, 0.3, 0.4, 0.0])
+    assert move_to_pauses(seen, END, np.array(lines).reshape(-1, 2)).tolist() == seen.tolist()
+    assert move_to_pauses(seen[:1], END[:1], np.array([[1.0, 2.0]])).tolist() == [0.4]
 
 
 @pytest.mark.parametrize("shots", [1, 2, 40])
