@@ -81,6 +81,7 @@ def pack(
     annotator: int = 0,
     strict: bool = False,
     add: bool = False,
+    subtitles: str | None = None,
 ) -> None:
     """Pack films, images or clips into shards. After an interruption, the same command resumes.
 
@@ -111,12 +112,16 @@ def pack(
         strict: fail, and do not finish the set, if films or shots that the annotations name have no key-frames, or an
             annotated film has key-frames of other shots.
         add: add the films to the finished set at the destination; who reads it meanwhile reads the set as it was.
+        subtitles: folder with subtitles of the films, <film>.srt, .vtt, .ass, .ssa or .sup; the set then has times of
+            speech, which `finetune --head similarity` learns from. Films may be missing there.
 
     Raises:
         SourceError, ShardError, RemoteError: see `packing.pack.pack` and `video.keyframes.extract_folder`.
     """
     if workers < 1:
         raise ConfigError(f"workers {workers}: must be at least 1")
+    if subtitles is not None and not Path(subtitles).is_dir():
+        raise ConfigError(f"subtitles {subtitles}: no such folder; give one with a file for each film")
     reading = Reading(layout, split_id, short_side, fps)
     packing.refuse_around(source, destination)
     if not add:
@@ -157,6 +162,7 @@ def pack(
                 strict=strict,
                 decoder=_decoder() if check == "decode" else pillow_faults,
                 add=add,
+                subtitles=subtitles,
             )
     for line in report.lines():
         print(line)
@@ -269,6 +275,7 @@ def verify(
     workers: int = 2,
     repair: str | None = None,
     annotations: str | None = None,
+    subtitles: str | None = None,
     engine: Engine = "local",
     address: str | None = None,
 ) -> None:
@@ -279,7 +286,7 @@ def verify(
         decode: key-frames to decode as well: one in a hundred ("sample"), all, or none.
         workers: shards read in parallel.
         repair: source from which to pack broken shards again; the set is then verified once more.
-        annotations: for the repair, as for `bassl-fast pack`.
+        annotations, subtitles: for the repair, as for `bassl-fast pack`.
         engine: "ray" reads the shards on the nodes of a cluster, all of which must see them.
         address: of the Ray cluster; if left out, one is started on this machine.
 
@@ -294,7 +301,7 @@ def verify(
         faults = _verify(shards, decode, workers, each)
         if faults and repair is not None:
             print(f"faults: {len(faults)}; packing the broken shards again from {masked(repair)}", flush=True)
-            repairing.repair(shards, repair, annotations, workers)
+            repairing.repair(shards, repair, annotations, workers, subtitles)
             faults = _verify(shards, decode, workers, each)
     if faults:
         many = f"{len(faults)} faults, see above" if len(faults) > 1 else "1 fault, see above"

@@ -31,12 +31,14 @@ class Earlier:
     Attributes:
         shards: of its films.
         annotated: film -> what the set knows of its shots.
+        speech: film -> rows `[S]` of `fmt.SPEECH`, if the set has them.
         report: its report of completeness, as JSON.
         edition: how often its manifest was written.
     """
 
     shards: list[PackedShard] = field(default_factory=list)
     annotated: dict[str, Annotated] = field(default_factory=dict)
+    speech: dict[str, np.ndarray] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     edition: int = 0
 
@@ -67,8 +69,9 @@ def read_earlier(place: Place, source: Source) -> Earlier:
     manifest = parse_json((index.root / fmt.MANIFEST).read_text(encoding="utf-8"))
     found = [_film(index, film) for film in range(len(index.sequences))]
     annotated = {shard.name: annotated_by(labels) for shard, labels in found}
+    speech = {} if index.shots.dtype == fmt.SHOT else {name: index.shots_of(i) for i, name in enumerate(index.films)}
     return Earlier(
-        [shard for shard, _ in found], annotated, manifest.get("completeness", {}), manifest.get("edition", 1)
+        [shard for shard, _ in found], annotated, speech, manifest.get("completeness", {}), manifest.get("edition", 1)
     )
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from .adding import Earlier, annotated_by, read_earlier
 from .completeness import Completeness, carried_over, compare
 from .manifest import signed
 from .pack_shard import Job, note_name
+from .subtitles import read_lines, speech_of_films
 from .workers import Each, pack_shards
 from .writer import PackedShard
 
@@ -78,6 +80,7 @@ def write_index(
     labels: list[ShotLabels],
     report: Completeness,
     earlier: Earlier = Earlier(),  # noqa: B008 (frozen)
+    speech: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> None:
     """Write the index of all shards, which are in order of name; the manifest last.
 
@@ -85,6 +88,8 @@ def write_index(
         labels: of the films, in the same order; empty for pictures and clips.
         report: on the films, kept in the manifest.
         earlier: the set that films were added to.
+        speech: film -> rows `[S]` with the columns of `fmt.SPEECH`, of films with subtitles; with any, the set is of
+            version 1.1.
     """
     rows = np.concatenate([shard.sequences for shard in packed])
     sequences = np.zeros(len(rows), fmt.sequence_dtype([bytes(rows.dtype["name"].itemsize)], source.kind))
@@ -98,9 +103,7 @@ def write_index(
     sequences["first_frame"] = np.cumsum(counts) - counts
     if source.kind == fmt.FILMS:
         sequences["split"] = [known.split.encode() for known in labels]
-        shots = np.empty(int(rows["shots"].sum()), fmt.SHOT)
-        for column in fmt.SHOT.names or ():
-            shots[column] = np.concatenate([getattr(known, column) for known in labels])
+        shots = _rows_of_shots([(shard.name, known) for shard, known in zip(packed, labels, strict=True)], speech)
     else:
         sequences["split"] = np.repeat([shard.split.encode() for shard in source.shards], each)
         sequences["label"] = np.concatenate([shard.labels for shard in source.shards])
@@ -116,7 +119,7 @@ def write_index(
         index[name] |= {"file": file} if file != name else {}
         place.write(file, data)
     manifest = {
-        "version": fmt.VERSION,
+        "version": fmt.VERSION_WITH_SPEECH if speech else fmt.VERSION,
         "kind": source.kind,
         **({"edition": earlier.edition + 1} if earlier.edition else {}),
         **({} if source.kind == fmt.FILMS else {"classes": source.classes, "reading": source.reading}),
@@ -147,6 +150,7 @@ def pack(
     strict: bool = False,
     decoder: Decoder = pillow_faults,
     add: bool = False,
+    subtitles: str | Path | None = None,
 ) -> Completeness:
     """Pack films, pictures or clips into `dst`; resumes a stopped pack.
 
@@ -169,6 +173,8 @@ def pack(
         decoder: for `check`.
         strict: of films: refuse to finish a set that lacks anything its annotations promise.
         add: add films to the finished set in `dst`, see `adding`.
+        subtitles: folder with a file of subtitles for each film, see `subtitles.find_subtitles`; the set then has times
+            of speech. Films may be missing there.
 
     Returns:
         What annotations promise, held against what was packed; empty for pictures and clips.
@@ -184,6 +190,7 @@ def pack(
     refuse_around(source, dst)
     found = open_layout(source if each is None else absolute(source), annotations, reading, workers, quiet)
     _refuse_among(source, dst)
+    lines = {} if subtitles is None else read_lines(Path(subtitles), found)
     job = Job(found.kind, decoder if check == "decode" else None, recheck)
     of_films = found.kind == fmt.FILMS
     with _annotations_of(found, source, annotations, unsure) as (known, annotated), _writing(place, add):
@@ -196,7 +203,10 @@ def pack(
         report = compare(known | earlier.annotated, films)
         if of_films:
             _check_complete(report, place.uri, annotations, strict)
-        write_index(place, found, packed, [known.on(shots) for _, shots, known in films], report, earlier)
+        labels = [known.on(shots) for _, shots, known in films]
+        of_film = {film: known for (film, *_), known in zip(films, labels, strict=True)}
+        speech = earlier.speech | speech_of_films(lines, of_film)
+        write_index(place, found, packed, labels, report, earlier, speech)
     place.clear()
     return report
 
@@ -219,6 +229,21 @@ def _refuse_among(source: str | Path, dst: str | Path) -> None:
         frames_dir = keyframe_folder.frames_dir(Path(source))
         if Path(dst).resolve().is_relative_to(frames_dir.resolve()):
             raise ShardError(f"{dst}: is among the film folders of {frames_dir}; choose a folder outside it")
+
+
+def _rows_of_shots(films: list[tuple[str, ShotLabels]], speech: Mapping[str, np.ndarray]) -> np.ndarray:
+    """`shots.npy` of films with these names and labels."""
+    shots = np.empty(sum(len(known.shot) for _, known in films), fmt.SHOT_WITH_SPEECH if speech else fmt.SHOT)
+    for column in fmt.SHOT.names or ():
+        shots[column] = np.concatenate([getattr(known, column) for _, known in films])
+    for column in (fmt.SPEECH.names or ()) if speech else ():
+        shots[column] = np.concatenate(
+            [
+                speech[film][column] if film in speech else np.full(len(known.shot), np.nan, np.float32)
+                for film, known in films
+            ]
+        )
+    return shots
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import re
 import tarfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from shard_tools.sources.detect import Reading, open_layout
 from shard_tools.sources.source import SourceShard
 from shard_tools.storage.output import LocalPlace
 from shard_tools.storage.remote import is_remote
-from shard_tools.storage.untrusted import parse_json
+from shard_tools.storage.untrusted import map_npy, parse_json
 
 from .manifest import is_intact
 from .pack import pack
@@ -34,13 +35,14 @@ def repair(
     source: str | Path,
     annotations: str | Path | None = None,
     workers: int = 2,
+    subtitles: str | Path | None = None,
 ) -> None:
     """Pack what is broken in the set at `root` again from `source`; what is whole is not touched.
 
     If stopped, it leaves an unfinished pack, which `pack` from the same source resumes.
 
     Args:
-        source, annotations: see `pack`; the manifest records how pictures and clips were read.
+        source, annotations, subtitles: see `pack`; the manifest records how pictures and clips were read.
 
     Raises:
         ShardError: `root` is remote or has no manifest, or its whole shards hold other pictures than the source.
@@ -59,6 +61,8 @@ def repair(
         reading = Reading(**manifest.get("reading", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         known, reading = {}, None
+    if subtitles is None and _has_speech(root):
+        raise ShardError(f"{root}: has times of speech, which a repair makes again; give --subtitles as to `pack`")
     found = open_layout(source, annotations, reading or Reading(), workers)
     if found.kind != fmt.FILMS and reading is None:
         raise ShardError(
@@ -98,7 +102,15 @@ def repair(
         for shard, packed in zip(found.shards, list(pool.map(check, found.shards)), strict=True):
             keep(shard, packed)
     place.delete(fmt.MANIFEST)
-    pack(source, root, workers, annotations=annotations, reading=reading or Reading())
+    pack(source, root, workers, annotations=annotations, reading=reading or Reading(), subtitles=subtitles)
+
+
+def _has_speech(root: Path) -> bool:
+    for path in root.glob(f"{Path(fmt.SHOTS).stem}*.npy"):
+        with suppress(OSError, ValueError):
+            if "speech" in (map_npy(path).dtype.names or ()):
+                return True
+    return False
 
 
 _MEMBERS = {

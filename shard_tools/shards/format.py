@@ -1,4 +1,4 @@
-"""The shard format, version 1: tars of films, pictures or clips, and an index of every byte in them.
+"""The shard format, versions 1 and 1.1: tars of films, pictures or clips, and an index of every byte in them.
 
     <root>/<shard>.tar      picture bytes as found, in members
         <film>/shot_%04d.%d.jpg            one film per shard
@@ -7,7 +7,8 @@
     <root>/<shard>.idx      the same members for DALI's own reader (wds2idx v1.2)
     <root>/frames.npy       a row per picture: where its bytes are in the tar, and their crc32
     <root>/sequences.npy    a row per sequence: its shard, its first rows, how many shots, picture size, split, label
-    <root>/shots.npy        a row per shot: number, boundary and scene label, first and last frame
+    <root>/shots.npy        a row per shot: number, boundary and scene label, first and last frame; in version 1.1 also
+                            when somebody speaks
     <root>/manifest.json    version, kind, classes, bytes and sha256 of arrays and shards, pictures of every shard
 
 A film is a sequence of shots with some key-frames each; a clip is a sequence of one shot of T frames; a picture is a
@@ -29,9 +30,14 @@ import numpy as np
 from shard_tools.errors import ShardError
 
 VERSION = 1
+VERSION_WITH_SPEECH = 1.1  # of films with subtitles; a set without them is of version 1, with the same bytes as ever
 FILMS, PICTURES, CLIPS = KINDS = ("films", "pictures", "clips")
 FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc32", "<u4")])
 SHOT = np.dtype([("shot", "<u4"), ("boundary", "i1"), ("scene", "<i4"), ("start", "<i4"), ("end", "<i4")])
+# Seconds of speech in the shot, and of silence at its end: since the last line and until the next one, both 0 inside a
+# line. NaN where the film has no subtitles.
+SPEECH = np.dtype([("speech", "<f4"), ("silence_before", "<f4"), ("silence_after", "<f4")])
+SHOT_WITH_SPEECH = np.dtype([*SHOT.descr, *SPEECH.descr])
 MANIFEST, FRAMES, SEQUENCES, SHOTS = "manifest.json", "frames.npy", "sequences.npy", "shots.npy"
 ARRAYS = (FRAMES, SEQUENCES, SHOTS)
 NOUNS = {FILMS: "film", PICTURES: "picture", CLIPS: "clip"}

@@ -31,8 +31,10 @@ from .format import (
     SEQUENCES,
     SHA256,
     SHOT,
+    SHOT_WITH_SPEECH,
     SHOTS,
     VERSION,
+    VERSION_WITH_SPEECH,
     columns_of,
     member_name,
     sequence_dtype,
@@ -50,6 +52,7 @@ def _size(path: Path) -> int | None:
 
 
 class _Manifest(NamedTuple):
+    version: float
     kind: str
     classes: list[str]
     shards: list[dict[str, Any]]
@@ -66,9 +69,10 @@ def _read_manifest(root: Path) -> _Manifest:
         raise ShardError(f"{path}: missing, so this is not a finished set of shards; run `bassl-fast pack` to its end")
     try:
         manifest = parse_json(path.read_text(encoding="utf-8"))
-        if (version := manifest["version"]) != VERSION or (kind := manifest["kind"]) not in KINDS:
-            found = f"format version {version}" if version != VERSION else f"a set of {kind}"
-            ours = f"version {VERSION} of {', '.join(KINDS[:-1])} and {KINDS[-1]}"
+        versions = (VERSION, VERSION_WITH_SPEECH)
+        if (version := manifest["version"]) not in versions or (kind := manifest["kind"]) not in KINDS:
+            found = f"format version {version}" if version not in versions else f"a set of {kind}"
+            ours = f"version {VERSION} or {VERSION_WITH_SPEECH} of {', '.join(KINDS[:-1])} and {KINDS[-1]}"
             raise ShardError(f"{path}: {found}, this program reads {ours}; pack again")
         classes = [] if kind == FILMS else [str(name) for name in manifest["classes"]]
         types = {"name": str, "bytes": int, "sha256": str, "frames": int}
@@ -82,7 +86,7 @@ def _read_manifest(root: Path) -> _Manifest:
                 raise ValueError(f"{shard['sha256']!r} is not a sha256")
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ShardError(f"{path}: not a manifest ({one_line(error)}); pack again") from None
-    return _Manifest(kind, classes, shards, arrays, files)
+    return _Manifest(version, kind, classes, shards, arrays, files)
 
 
 def file_of(index: dict[str, Any], name: str) -> str:
@@ -120,7 +124,7 @@ class ShardIndex:
         shards: per shard `{"name", "bytes", "sha256", "frames"}`, from the manifest.
         frames: `[F]` rows of `FRAME`, read as needed: all pictures by sequence, shot and number.
         sequences: `[N]` rows of `sequence_dtype`, one a film, picture or clip.
-        shots: `[S]` rows of `SHOT`, all shots.
+        shots: `[S]` rows of `SHOT` or `SHOT_WITH_SPEECH`, all shots.
     """
 
     kind: str
@@ -156,7 +160,8 @@ class ShardIndex:
             cache = None
         root = Path(root)
         manifest = _read_manifest(root)
-        columns = {FRAMES: FRAME, SEQUENCES: sequence_dtype([], manifest.kind), SHOTS: SHOT}
+        shot = SHOT_WITH_SPEECH if manifest.version == VERSION_WITH_SPEECH else SHOT
+        columns = {FRAMES: FRAME, SEQUENCES: sequence_dtype([], manifest.kind), SHOTS: shot}
         files = {} if cache else manifest.files  # a cache keeps them under their first names
         arrays: Iterator[Any] = (
             _open_array(root / files.get(name, name), columns[name], *manifest.arrays[name]) for name in ARRAYS
@@ -270,7 +275,7 @@ class ShardIndex:
         return chosen
 
     def shots_of(self, film: int) -> np.ndarray:
-        """`[S]` rows of `SHOT` of sequence number `film`."""
+        """Rows `[S]` of `shots` of sequence number `film`."""
         row = self.sequences[film]
         return self.shots[int(row["first_shot"]) : int(row["first_shot"]) + int(row["shots"])]
 
