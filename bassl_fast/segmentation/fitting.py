@@ -22,7 +22,6 @@ from bassl_fast.checkpoints import checkpoint
 from bassl_fast.checkpoints.model import encoder_alone, load_model
 from bassl_fast.config.described import describe, make
 from bassl_fast.heads import ContextualRelationNetwork
-from bassl_fast.heads.similarity import statistic_names
 from bassl_fast.methods.losses import balanced_cross_entropy
 from bassl_fast.metrics.scenes import best_threshold, scene_metrics
 from bassl_fast.runtime import hardware
@@ -40,7 +39,7 @@ from shard_tools.storage.atomic import write_atomically
 from . import similarity
 from .features import FeatureSet
 from .kinds import Kinds
-from .model import SceneBoundary, section_of
+from .model import SceneBoundary, names_of_statistics, section_of
 from .options import CRN, BestEpoch, Data, Head
 from .windows import Windows
 
@@ -88,7 +87,7 @@ def fit(
     _check_same_checkpoint(kinds.first, pretrained)
     dim, device = kinds.first.provenance["dim"], hardware.device()
     network = None if linear_probe or head == "similarity" else _network(dim, pretrained, new_crn, crn)
-    statistics = 0 if head == "crn" else len(statistic_names())
+    statistics = 0 if head == "crn" else len(names_of_statistics(kinds.have_speech(data.train)))
     model = SceneBoundary(network, 0 if head == "similarity" else dim, statistics).to(device)
     sets = _load_sets(kinds, data, "last" if head == "similarity" else best_epoch, model, device)
     batches = None if head == "similarity" else Batches(sets.train, _batch(data, sets.train), seed)
@@ -228,7 +227,7 @@ def _batch(data: Data, train: Windows) -> int:
 @torch.no_grad()
 def _solve_statistics(model: SceneBoundary, kinds: Kinds, split: str) -> float:
     """Set the linear layer to the exact solution for the statistics alone; a threshold from films held out in turn."""
-    found = similarity.fit([kinds.labelled(film) for film in kinds.first.films(split)])
+    found = similarity.fit([kinds.labelled(film, model.reads_speech) for film in kinds.first.films(split)])
     model.head.weight.zero_()
     model.head.bias.zero_()
     coefficients = torch.from_numpy(found.head.coefficients)

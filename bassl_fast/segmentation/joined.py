@@ -54,11 +54,14 @@ def _piece(film: LabelledFilm, rng: np.random.Generator) -> LabelledFilm:
     first = int(rng.integers(len(film.seconds) - count + 1))
     chosen = slice(first, first + count)
     labels = np.append(film.boundary[chosen][:-1], 1)
-    return LabelledFilm(film.name, {k: x[chosen] for k, x in film.kinds.items()}, film.seconds[chosen], labels)
+    kinds, speech = {k: x[chosen] for k, x in film.kinds.items()}, None if film.speech is None else film.speech[chosen]
+    return LabelledFilm(film.name, kinds, film.seconds[chosen], labels, speech)
 
 
 def _join(pieces: Sequence[LabelledFilm], kind: str) -> LabelledFilm:
     features = np.concatenate([piece.kinds[kind] for piece in pieces])
     name = " + ".join(piece.name for piece in pieces)
     seconds, labels = (np.concatenate([getattr(piece, what) for piece in pieces]) for what in ("seconds", "boundary"))
-    return LabelledFilm(name, {kind: features}, seconds, labels)
+    # Silence at the end of a piece has no meaning in the joined film, so its speech counts as unknown.
+    speech = None if pieces[0].speech is None else np.zeros((len(seconds), pieces[0].speech.shape[1]), np.float32)
+    return LabelledFilm(name, {kind: features}, seconds, labels, speech)

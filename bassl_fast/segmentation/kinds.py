@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bassl_fast.heads import speech
 from bassl_fast.heads.similarity import alike, film_statistics
 from shard_tools.annotations.labels import FPS
 from shard_tools.errors import FeatureError, masked
@@ -61,14 +62,20 @@ class Kinds:
         """
         if not model.statistics:
             return Windows.load(films, model.shots, device)
-        statistics = np.concatenate([self._statistics(film) for film in films])
+        statistics = np.concatenate([self._statistics(film, model.reads_speech) for film in films])
         if not model.dim:  # the head alone sees no feature
             films = [replace(film, features=film.features[:, :0]) for film in films]
         return Windows.load(films, model.shots, device, statistics)
 
-    def labelled(self, film: Film) -> LabelledFilm:
-        """A film of the first folder, to fit the similarity head to."""
-        return LabelledFilm(film.name, self.of(film), seconds_of(film), film.shots["boundary"])
+    def labelled(self, film: Film, reads_speech: bool = False) -> LabelledFilm:
+        """A film of the first folder, to fit the similarity head to; `reads_speech`: also to statistics of speech."""
+        seconds = seconds_of(film)
+        heard = speech.film_statistics(speech.speech_of(film.shots), seconds) if reads_speech else None
+        return LabelledFilm(film.name, self.of(film), seconds, film.shots["boundary"], heard)
+
+    def have_speech(self, split: str) -> bool:
+        """Whether it is known of a film of a split of the first folder when somebody speaks."""
+        return any(np.isfinite(speech.speech_of(film.shots)).all() for film in self.first.films(split))
 
     def of(self, film: Film) -> dict[str, np.ndarray]:
         """Folder -> features `[S, D]`, or two kinds `[S, K, D]` of colours, of the folders that have the film.
@@ -98,9 +105,12 @@ class Kinds:
                 found[feature_set.root] = there.features
         return found
 
-    def _statistics(self, film: Film) -> np.ndarray:
+    def _statistics(self, film: Film, reads_speech: bool) -> np.ndarray:
         similar = [alike(features, f"{root}: {film.name}") for root, features in self.of(film).items()]
-        return film_statistics(similar, seconds_of(film))
+        seconds = seconds_of(film)
+        seen = film_statistics(similar, seconds)
+        heard = [speech.film_statistics(speech.speech_of(film.shots), seconds)] if reads_speech else []
+        return np.column_stack([seen, *heard])
 
 
 def _compare_films(first: FeatureSet, other: FeatureSet) -> None:

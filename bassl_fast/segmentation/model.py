@@ -22,8 +22,7 @@ from bassl_fast.checkpoints.migrate import VERSION
 from bassl_fast.checkpoints.model import plain_views
 from bassl_fast.checkpoints.weights import fill
 from bassl_fast.config.described import describe, make
-from bassl_fast.heads import ContextualRelationNetwork
-from bassl_fast.heads.similarity import statistic_names
+from bassl_fast.heads import ContextualRelationNetwork, similarity, speech
 from pipelines.views import TestViews
 from shard_tools.errors import CheckpointError, ConfigError
 
@@ -34,13 +33,19 @@ class SceneBoundary(nn.Module):
     Args:
         crn: the network; None for a linear probe, which sees only the centre shot.
         dim: size D of a shot feature; 0 for the similarity head alone.
-        statistics: number F of statistics of the similarity of shots that the linear layer sees too.
+        statistics: number F of statistics of the similarity of shots, and of speech, that the linear layer sees too;
+            see `names_of_statistics`.
     """
 
     def __init__(self, crn: ContextualRelationNetwork | None, dim: int, statistics: int = 0) -> None:
         super().__init__()
         self.crn, self.dim, self.statistics = crn, dim, statistics
         self.head = nn.Linear((dim if crn is None else crn.hidden) + statistics, 2)
+
+    @property
+    def reads_speech(self) -> bool:
+        """Whether it reads when somebody speaks."""
+        return self.statistics == len(names_of_statistics(reads_speech=True))
 
     @property
     def shots(self) -> int:
@@ -62,15 +67,21 @@ class SceneBoundary(nn.Module):
         return self.head(found if statistics is None else cat([found, statistics], 1))
 
 
+def names_of_statistics(reads_speech: bool) -> list[str]:
+    """What a similarity head reads of a cut; `reads_speech`: with when somebody speaks."""
+    return similarity.statistic_names() + (speech.statistic_names() if reads_speech else [])
+
+
 def section_of(
     model: SceneBoundary, views: TestViews, encoder: dict[str, Any] | None, kinds: Sequence[str | None] = (None,)
 ) -> dict[str, Any]:
     """The section `model` of a checkpoint of `model`; `kinds`: of its feature folders, for the similarity head."""
+    names = names_of_statistics(model.reads_speech)
     return {
         "version": VERSION,
         "kind": checkpoint.SCENES,
         "head": None if model.crn is None else describe(model.crn),
-        "similarity": {"statistics": statistic_names(), "kinds": list(kinds)} if model.statistics else None,
+        "similarity": {"statistics": names, "kinds": list(kinds)} if model.statistics else None,
         "dim": model.dim,
         "views": plain_views(views),
         "encoder": encoder,
@@ -85,8 +96,8 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
     """
     state = checkpoint.load(path, checkpoint.SCENES)
     section = state["model"]
-    similarity = section.get("similarity")
-    if similarity is not None and not _is_current(similarity):
+    of_statistics = section.get("similarity")
+    if of_statistics is not None and not _is_current(of_statistics):
         raise CheckpointError(f"{path}: its similarity head is of another version; fine-tune again")
 
     def build() -> tuple[SceneBoundary]:
@@ -94,14 +105,15 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
             head = None if section["head"] is None else make(section["head"], ContextualRelationNetwork)
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
-        return (SceneBoundary(head, section["dim"], len(similarity["statistics"]) if similarity else 0),)
+        return (SceneBoundary(head, section["dim"], len(of_statistics["statistics"]) if of_statistics else 0),)
 
     (model,) = fill(build, state["state_dict"], ("",), path)
     return model, state
 
 
-def _is_current(similarity: Any) -> bool:
-    if not isinstance(similarity, dict) or similarity.get("statistics") != statistic_names():
+def _is_current(section: Any) -> bool:
+    known = [names_of_statistics(reads_speech) for reads_speech in (False, True)]
+    if not isinstance(section, dict) or section.get("statistics") not in known:
         return False
-    kinds = similarity.get("kinds")
+    kinds = section.get("kinds")
     return isinstance(kinds, list) and bool(kinds) and all(isinstance(kind, str | None) for kind in kinds)

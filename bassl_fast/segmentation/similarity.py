@@ -129,7 +129,7 @@ def _fitted(sets: Sequence[Samples], more: Sequence[Samples]) -> SimilarityHead:
         x = np.concatenate([np.pad(x, ((0, 0), (0, 1))), np.pad(x_joined, ((0, 0), (0, 1)), constant_values=1)])
         y = np.concatenate([y, y_joined])
         weight = np.concatenate([weight, weight_joined * weight.sum() / weight_joined.sum()])
-    count = len(statistic_names())
+    count = sets[0].statistics[0].shape[1]
     penalty = np.array([PENALTY] * count + [0.0] + [1.0] * bool(more))
     return head_of(solve(x, y, weight, np.zeros(len(penalty)), penalty)[: count + 1])
 
@@ -152,7 +152,8 @@ class Samples:
         chosen = [some for count in range(1, _TOGETHER + 1) for some in combinations(similar, count)]
         labels = np.array(film.boundary, np.int64)
         labels[-1:] = -1  # a film ends there in any case
-        return cls([film_statistics(some, film.seconds) for some in chosen], labels)
+        speech = [] if film.speech is None else [film.speech]
+        return cls([np.column_stack([film_statistics(some, film.seconds), *speech]) for some in chosen], labels)
 
 
 def _similarities(kinds: Sequence[np.ndarray], seconds: np.ndarray, film: str) -> list[np.ndarray]:

@@ -14,17 +14,18 @@ import torch
 
 from bassl_fast import cli
 from bassl_fast.checkpoints import checkpoint, packaged
+from bassl_fast.heads import speech
 from bassl_fast.metrics.scenes import scene_metrics
 from bassl_fast.scenes.network import Network
 from bassl_fast.segmentation.features import write_index
-from bassl_fast.segmentation.kinds import Kinds
+from bassl_fast.segmentation.kinds import Kinds, seconds_of
 from bassl_fast.segmentation.model import load_finetuned
 from bassl_fast.segmentation.options import Data
 from bassl_fast.segmentation.scoring import score
 from bassl_fast.segmentation.similarity import fit
 from pipelines.store import Store
 from shard_tools.errors import CheckpointError, ConfigError
-from shard_tools.shards.format import SHOT, sequence_dtype
+from shard_tools.shards.format import SHOT, SHOT_WITH_SPEECH, sequence_dtype
 from shard_tools.shards.index import ShardIndex
 from shard_tools.storage.output import open_place
 from shard_tools.video.colours import hue_and_light
@@ -99,6 +100,39 @@ def test_alone_it_is_the_exact_solution(folders: tuple[str, str], tmp_path: Path
     assert scene_metrics(films)["ap"] > 80  # chance is 16
     state = tune(tmp_path / "n", *argv, "--data.val", "none")
     assert (state["threshold"], state["threshold_from"]) == (expected.thresholds["normal"], "train")
+
+
+def with_speech(features: str, root: Path) -> str:
+    """The same features of films in which somebody speaks all the time, but for pauses between scenes."""
+    shutil.copytree(features, root)
+    shots = np.load(root / "shots.npy")
+    spoken = np.zeros(len(shots), SHOT_WITH_SPEECH)
+    for column in SHOT.names:
+        spoken[column] = shots[column]
+    spoken["speech"] = (shots["end"] - shots["start"] + 1) / 24
+    noise = np.random.default_rng(0).random(len(shots))
+    spoken["silence_after"] = np.where(shots["boundary"] == 1, 5 * noise, 1.5 * noise)
+    np.save(root / "shots.npy", spoken)
+    noted = json.loads((root / "features.json").read_text())
+    (root / "features.json").write_text(json.dumps(noted | {"sha256": {}}))
+    return str(root)
+
+
+def test_when_somebody_speaks_is_learnt_from_and_may_be_unknown(folders: tuple[str, str], tmp_path: Path):
+    seen, heard = tmp_path / "seen" / "best.ckpt", tmp_path / "heard" / "best.ckpt"
+    unknown = made_by(tmp_path / "unknown", None, None)  # so that any encoder will do
+    features = with_speech(unknown, tmp_path / "features")
+    tune(seen.parent, "--head", "similarity", "--data.features", folders[0])
+    state = tune(heard.parent, "--head", "similarity", "--data.features", features)
+    assert state["model"]["similarity"]["statistics"][-len(speech.statistic_names()) :] == speech.statistic_names()
+    assert ap(heard, features) > ap(seen, features) == ap(seen, folders[0])
+    assert ap(heard, folders[0]) > 80  # of films without subtitles
+    film = Kinds.open(features).first.film("film7")
+    network, seconds = Network(heard, packaged.NAME, 1, 1), seconds_of(film)
+    found = network.probability(film.features, seconds, speech.speech_of(film.shots))
+    (expected,) = (scored for scored in score(heard, features, "test")[0] if scored.film == "film7")
+    np.testing.assert_allclose(found, expected.probability, atol=1e-6)
+    assert abs(network.probability(film.features, seconds) - found).max() > 0.01
 
 
 def test_several_kinds_are_better_than_one_and_need_not_have_all_films(
