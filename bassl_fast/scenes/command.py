@@ -25,6 +25,7 @@ def scenes(
     shots: str | None = None,
     shot_detector: Detector = "transitions",
     start_timecode: str | None = None,
+    subtitles: str | None = None,
     corrections: str | None = None,
     split: Split | None = None,
     chapters: bool = False,
@@ -47,8 +48,9 @@ def scenes(
     Args:
         films: video files, folders of them, or addresses (http(s)://, s3://, gs://) of files; anything ffmpeg reads.
         checkpoint: path or address of a checkpoint written by `bassl-fast finetune`, to score shots by that model.
-        encoder: checkpoint of an encoder, or efficientnet-lite0, whose features are compared beside colours; with a
-            `checkpoint` that was saved without its encoder, that encoder.
+        encoder: checkpoint of an encoder, efficientnet-lite0, or hf:FOLDER (hf:NAME in the hub's cache) with a vision
+            model of transformers or timm: its features are compared beside colours. With a `checkpoint` that was saved
+            without its encoder, that encoder.
         baseline: use no model: score shots by how much colours change. Nothing is learnt; only to compare with.
         detail: "coarse" for about half as many scenes as "normal" (the default), "fine" for about twice as many.
         out: folder or address (s3://, gs://) for the results folders.
@@ -60,6 +62,8 @@ def scenes(
             cuts; "transnetv2" is a network, slow without a GPU.
         start_timecode: of the first picture, such as 01:00:00:00 (";" before the frames is drop-frame); left out, that
             of the file, or 00:00:00:00.
+        subtitles: a file of subtitles (.srt, .vtt, .ass, .ssa or .sup), a folder of files named like the films, or
+            "stream" for those in the films: boundaries then move to pauses in speech.
         corrections: scenes corrected by hand, as the report saves them: all files of one film are written again, from
             its results and without decoding it, and later runs keep these scenes.
         split: also write a file a scene. "copy" is fast and encodes nothing again, but clips begin at the preceding
@@ -85,7 +89,7 @@ def scenes(
             "min_scene": min_scene or None,
             "detail": detail,
         }
-        options |= {"shots": shots}
+        options |= {"shots": shots, "subtitles": subtitles}
         conflicts = [name for name, value in options.items() if value is not None]
         return [_correct(films, corrections, out, videos, start_timecode, conflicts)]
     from .jobs import Model, find_scenes  # here, so that `--help` does not wait for torch
@@ -96,7 +100,9 @@ def scenes(
             raise ConfigError(f"{name} {value}: must be at least {least}")
     model = Model(checkpoint, encoder, baseline, detail or "normal", batch, threads)
     grouping = {"threshold": threshold, "scenes": scenes, "min_scene": min_scene}
-    return find_scenes(films, model, out, grouping, shots, shot_detector, start_timecode, videos, engine, address)
+    return find_scenes(
+        films, model, out, grouping, shots, shot_detector, start_timecode, subtitles, videos, engine, address
+    )
 
 
 def _correct(

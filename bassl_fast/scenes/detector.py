@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
 from bassl_fast.config.choices import Detail
+from bassl_fast.segmentation.speech import move_to_pauses
+from shard_tools.annotations.speech import inside, on_clock, speech_of_shots
 from shard_tools.errors import ConfigError, FeatureError, SourceError
 from shard_tools.progress import Progress
 from shard_tools.video.detectors import Detector, make_cutter
@@ -23,6 +25,7 @@ from shard_tools.video.timing import Timing, read_timing
 from .film import FilmScenes, SceneShot
 from .keyframe_store import KeyframeStore
 from .sources import name_of
+from .subtitles import STREAM, read_lines
 
 
 class BoundaryModel(Protocol):
@@ -52,6 +55,20 @@ class BoundaryModel(Protocol):
         """
 
 
+@runtime_checkable
+class SpeechModel(Protocol):
+    """A `BoundaryModel` that may read when somebody speaks.
+
+    Attributes:
+        reads_speech: whether it does.
+    """
+
+    reads_speech: bool
+
+    def probability(self, features: np.ndarray, seconds: np.ndarray, speech: np.ndarray | None = None) -> np.ndarray:
+        """See `BoundaryModel`; `speech` is that of `shard_tools.annotations.speech.speech_of_shots`."""
+
+
 class SceneDetector:
     """Finds the scenes of films.
 
@@ -78,7 +95,8 @@ class SceneDetector:
         """How alike shots are and how long they last, with the weights that come with the package.
 
         Args:
-            encoder: checkpoint of an encoder, or "efficientnet-lite0", whose features are compared beside colours.
+            encoder: checkpoint of an encoder, "efficientnet-lite0", or "hf:FOLDER", a vision model of transformers or
+                timm, whose features are compared beside colours.
             detail: fewer or more scenes: "coarse", "normal" or "fine".
             batch: shots encoded at a time.
             threads: CPU threads that decode key-frames; 0 uses all cores.
@@ -124,6 +142,7 @@ class SceneDetector:
         shots: str | Path | None = None,
         shot_detector: Detector = "transitions",
         start_timecode: str | None = None,
+        subtitles: str | Path | None = None,
         progress: Progress | None = None,
     ) -> FilmScenes:
         """The shots of a film grouped in scenes.
@@ -136,6 +155,8 @@ class SceneDetector:
             shots: your own shot list, see `shard_tools.video.shot_list.read_shot_list`.
             shot_detector: without a shot list, see `shard_tools.video.detectors.make_cutter`.
             start_timecode: of the first picture; left out, that of the file, or 00:00:00:00.
+            subtitles: a file of subtitles, or "stream" for those in the film: boundaries then move to pauses in speech,
+                see `segmentation.speech.move_to_pauses`.
             progress: called with the seconds of film decoded since the last call.
 
         Raises:
@@ -146,6 +167,7 @@ class SceneDetector:
         check_grouping(threshold, scenes, min_scene)
         cutter = make_cutter(shot_detector) if shots is None else ListedShots(read_shot_list(Path(shots)))
         timing = timing_of(film, start_timecode)
+        lines = np.zeros((0, 2)) if subtitles is None else read_lines(film, subtitles)
         store, found = KeyframeStore(), []
 
         def keyframes() -> Iterator[tuple[bytes, ...]]:
@@ -155,15 +177,24 @@ class SceneDetector:
                 yield jpegs
 
         features = np.stack(list(self.model.features(keyframes())))
-        seconds = np.array([shot.end - shot.start for shot, _ in found])
+        start, end = np.array([(shot.start, shot.end) for shot, _ in found]).T
+        if subtitles is not None and len(lines):
+            lines = inside(lines, end, film) if subtitles == STREAM else on_clock(lines, end, subtitles)
         try:
-            probability = self.model.probability(features, seconds)
+            probability = self._probability(features, start, end, lines)
         except FeatureError as error:
             raise FeatureError(f"{film}: the encoder's features cannot be used ({error})") from None
+        method = self.model.method + (", and when somebody speaks" if len(lines) else "")
         rows = tuple(_shot(i, *shot, p) for i, (shot, p) in enumerate(zip(found, probability.tolist(), strict=True)))
         about = name_of(film), str(film), timing
-        raw = FilmScenes(*about, rows, (), 1.0, "", 0.0, self.model.method, media=read_facts(film))
+        raw = FilmScenes(*about, rows, (), 1.0, "", 0.0, method, media=read_facts(film))
         return self.regroup(raw, threshold=threshold, scenes=scenes, min_scene=min_scene)
+
+    def _probability(self, features: np.ndarray, start: np.ndarray, end: np.ndarray, lines: np.ndarray) -> np.ndarray:
+        """Of the model; if it does not read when somebody speaks, its boundaries are moved to pauses."""
+        if isinstance(self.model, SpeechModel) and self.model.reads_speech:
+            return self.model.probability(features, end - start, speech_of_shots(start, end, lines))
+        return move_to_pauses(self.model.probability(features, end - start), end, lines)
 
     def regroup(
         self, film: FilmScenes, *, threshold: float | None = None, scenes: int | None = None, min_scene: float = 0.0

@@ -33,6 +33,8 @@ from .detector import SceneDetector, check_grouping, timing_of
 from .film import FilmScenes
 from .results import SCENES, identity, not_written, read_earlier, write_results
 from .sources import name_sources
+from .subtitles import STREAM, subtitles_of
+from .subtitles import identity as of_subtitles
 from .videos import Videos, Written
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
@@ -56,6 +58,7 @@ class _Job(NamedTuple):
         shots: how shots are found, as options of `SceneDetector`.
         cut_by: the same, as recorded in the results.
         formats: names of the files of `exports.formats`.
+        subtitles: name of a film -> file of its subtitles, or "stream".
     """
 
     model: Model
@@ -66,6 +69,7 @@ class _Job(NamedTuple):
     start_timecode: str | None
     videos: Videos
     formats: list[str]
+    subtitles: dict[str, str]
 
     def anywhere(self, threads: int) -> _Job:
         """The same job for a process with another working folder, with `threads` unless a number was given."""
@@ -78,7 +82,10 @@ class _Job(NamedTuple):
             threads=given.threads or threads,
         )
         shots = self.shots["shots"] and absolute(self.shots["shots"])
-        return self._replace(model=model, out=absolute(self.out), shots=self.shots | {"shots": shots})
+        subtitles = {name: file if file == STREAM else absolute(file) for name, file in self.subtitles.items()}
+        return self._replace(
+            model=model, out=absolute(self.out), shots=self.shots | {"shots": shots}, subtitles=subtitles
+        )
 
 
 def find_scenes(
@@ -89,6 +96,7 @@ def find_scenes(
     shots: str | None,
     shot_detector: Detector,
     start_timecode: str | None,
+    subtitles: str | None,
     videos: Videos,
     engine: Engine,
     address: str | None,
@@ -113,7 +121,8 @@ def find_scenes(
         with open(shots, "rb") as file:
             cut_by = {"shots_sha256": sha256_of(file)}
     cutting = {"shots": shots, "shot_detector": shot_detector}
-    job = _Job(model, out, cut_by, cutting, grouping, start_timecode, videos, formats)
+    spoken = {} if subtitles is None else subtitles_of(subtitles, sources)
+    job = _Job(model, out, cut_by, cutting, grouping, start_timecode, videos, formats, spoken)
     with engines.cluster(engine, address, gpu=True) as each:
         return _run(job, sources, each)
 
@@ -186,7 +195,8 @@ def _one(
         progress = bar.update
     asked = {**job.grouping, "detail": job.model.detail, "exports": job.formats}
     try:
-        made_by = {"film": identity(source), **job.cut_by, **detector.model.made_by}
+        subtitles = job.subtitles.get(name)
+        made_by = {"film": identity(source), **job.cut_by, **detector.model.made_by, **of_subtitles(subtitles)}
         run.bring(SCENES, name)
         earlier = read_earlier(folder, source)
         same = earlier if earlier and earlier["made_by"] == made_by else None
@@ -207,7 +217,7 @@ def _one(
                 f"another; give another --out and then --corrections {folder / SCENES}, or delete it to lose them"
             )
         else:
-            given = {**job.grouping, **job.shots, "start_timecode": start}
+            given = {**job.grouping, **job.shots, "start_timecode": start, "subtitles": subtitles}
             film = replace(detector(source, **given, progress=progress), name=name)
         kept = same is not None and _has(same["asked"], {**asked, **job.videos._asdict()})
         written = Written([])
@@ -238,8 +248,10 @@ def _other(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What results were made by that is another now."""
     if before.get("film") != now["film"]:
         return "the film"
-    shots = ("shot_detector", "shots_sha256")
-    return "the list or detector of shots" if any(before.get(key) != now.get(key) for key in shots) else "the model"
+    parts = {"the list or detector of shots": ("shot_detector", "shots_sha256")}
+    parts["the file of subtitles"] = ("subtitles", "subtitles_sha256")
+    changed = (what for what, keys in parts.items() if any(before.get(key) != now.get(key) for key in keys))
+    return next(changed, "the model")
 
 
 def _durations(sources: dict[str, str]) -> tuple[dict[str, float], dict[str, Exception]]:

@@ -14,6 +14,7 @@ from bassl_fast.checkpoints.checkpoint import sha256
 from bassl_fast.checkpoints.model import from_state, load_model
 from bassl_fast.encoders import Encoder
 from bassl_fast.heads.similarity import alike, film_statistics
+from bassl_fast.heads.speech import film_statistics as speech_statistics
 from bassl_fast.runtime import hardware
 from bassl_fast.segmentation.features import COLOURS, Film
 from bassl_fast.segmentation.model import load_finetuned
@@ -66,6 +67,7 @@ class Network:
             self._encoder = ShotEncoder(network, TestViews(**state["model"]["views"]), batch, threads)
         elif encoder is not None:
             raise CheckpointError(f"{checkpoint}: was fine-tuned on colours; leave out --encoder")
+        self.reads_speech = model.reads_speech
         self._device = hardware.device()
         self._model = model.eval().to(self._device)
         self.method = f"model {masked(str(checkpoint))}"
@@ -81,11 +83,14 @@ class Network:
         encode = None if self._encoder is None else self._encoder.features
         return shot_features(shots, encode, COLOURS in self._kinds)
 
-    def probability(self, features: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    def probability(self, features: np.ndarray, seconds: np.ndarray, speech: np.ndarray | None = None) -> np.ndarray:
         kinds = kinds_of(features, COLOURS in self._kinds)
         dim = self._model.dim  # of what the network reads, if any
         read = (features if self._kinds[0] == COLOURS else kinds[-1])[:, :dim]
         statistics = film_statistics(list(map(alike, kinds)), seconds) if self._model.statistics else None
+        if statistics is not None and self.reads_speech:
+            known = np.full((len(seconds), 3), np.nan) if speech is None else speech
+            statistics = np.column_stack([statistics, speech_statistics(known, seconds)])
         film = Film("", read, np.zeros(len(features), SHOT))
         windows = Windows.load([film], self._model.shots, self._device, statistics)
         return windows.scores(self._model)[0].probability

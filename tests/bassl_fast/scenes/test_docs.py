@@ -34,12 +34,14 @@ def place(project: Project, film_file: Path, tmp_path: Path, monkeypatch) -> Pat
     shutil.copy(project.finetuned, "runs/scenes/best.ckpt")
     shutil.copy(project.pretrained, "runs/bassl/last.ckpt")
     Path("shots.csv").write_text("start\n0\n2.5\n")
+    for name in ("film", "films/other"):
+        Path(f"{name}.srt").write_text("1\n00:00:01,200 --> 00:00:02,900\nA line.\n")
     return tmp_path
 
 
 def test_every_command_of_the_page_runs(place: Path):
     commands = re.findall(r"^ +bassl-fast (scenes .*)$", SCENES, re.MULTILINE)
-    assert len(commands) == 11
+    assert len(commands) == 14
     with http_server(place / "films") as port:
         for command in commands:
             (place / "films" / "film.mp4").unlink(missing_ok=True)
