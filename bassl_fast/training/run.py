@@ -18,6 +18,7 @@ import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
 
 from bassl_fast.checkpoints import checkpoint
 from bassl_fast.checkpoints.model import full_section, section_of
@@ -30,7 +31,8 @@ from bassl_fast.runtime.quiet import quieten
 from bassl_fast.runtime.run_folder import RunFolder
 from pipelines.clip_sampling import WholeShots
 from pipelines.graph import Decoder
-from pipelines.plan import Plan
+from pipelines.mixing import open_sets, plan_of
+from pipelines.plan import Mix, Plan
 from pipelines.rng import check_seed
 from pipelines.samples import Sampler, ShotTable
 from shard_tools.errors import (
@@ -47,7 +49,7 @@ from shard_tools.shards.index import ShardIndex
 from shard_tools.storage.atomic import write_atomically
 from shard_tools.storage.cache import local_file
 
-from . import launch
+from . import launch, loggers
 from .accumulate import InterleavedLoader
 from .checkpointing import Saver, WholeCheckpoints
 from .labels import labels_of
@@ -57,7 +59,7 @@ from .monitor import Watch, write_summary
 from .options import Data, Optimiser, Training
 from .placement import in_words, place_views, rates
 from .precise_bn import PreciseNorm
-from .progress import loggers, progress_callbacks
+from .progress import progress_callbacks
 from .sync_norm import synchronised
 from .validation import Accuracy, NearestNeighbours
 
@@ -85,13 +87,16 @@ def run_training(
     run = RunFolder(out)
     last = run.where(LAST)
     resume = _resumes(run, resume)
-    index = ShardIndex.open(data.shards)
+    index = open_sets(data.shards)
     films = index.select(data.split)
     pl.seed_everything(seed, verbose=False)
     network = encoder()
     if initial_encoder is not None and not resume:
         _start_from(network, initial_encoder)
     task = method(network.dim)
+    task.fit_views(network)
+    for side, _ in training.smaller_views:
+        network.check_side(side)
     plan = _plan(data, task, index, films, seed)
     check_data(task, index, films, training)
     facts: dict[str, Any] = {
@@ -125,9 +130,11 @@ def run_training(
     precise = [PreciseNorm(training.precise_bn, plan.steps)] if training.precise_bn else []
     validation = _validation(index, task, plan.steps * training.validate_every, data.threads)
     callbacks = [*precise, watch, saver, *validation]
-    trainer = make_trainer(training, precision, facts["total_steps"], every, callbacks, run)
+    found = loggers.open_loggers(run, training.loggers, resume)
+    trainer = make_trainer(training, precision, facts["total_steps"], every, callbacks, run, found)
     if trainer.is_global_zero:
         _begin(run, recipe, resume)
+        loggers.begin(run, found, recipe or {})
     _fit(run, trainer, module, saver, watch, facts["total_steps"], resume)
     return last
 
@@ -135,7 +142,7 @@ def run_training(
 # Before the first step
 
 
-def _plan(data: Data, task: Method, index: ShardIndex, films: np.ndarray, seed: int) -> Plan:
+def _plan(data: Data, task: Method, index: ShardIndex, films: np.ndarray, seed: int) -> Plan | Mix:
     """The plan of the batches.
 
     Raises:
@@ -147,7 +154,7 @@ def _plan(data: Data, task: Method, index: ShardIndex, films: np.ndarray, seed: 
             f"data.global_batch {batch}: must be a multiple of method.run_length {run}; take {-(-batch // run) * run}"
         )
     table = ShotTable(index, films, run)
-    plan = Plan(len(table), batch // run, seed)
+    plan = plan_of(index, films, run, batch // run, seed, None)
     if batch > run * plan.samples:
         raise ConfigError(f"data.global_batch {batch}: there are {run * plan.samples} samples; choose fewer")
     if table.repeated:
@@ -203,7 +210,7 @@ def check_data(task: Method, index: ShardIndex, films: np.ndarray, training: Tra
 def _shared(data: Data, optimiser: Optimiser, training: Training, seed: int) -> dict[str, Any]:
     """Options that may not change when a run is resumed; threads, paths and precision may."""
     return {
-        "data": {key: getattr(data, key) for key in ("split", "global_batch", "pool")},
+        "data": {key: getattr(data, key) for key in ("split", "global_batch", "pool", "weights")},
         "training": {key: _plain(getattr(training, key)) for key in _SCHEDULE},
         "optimiser": {key: _plain(value) for key, value in asdict(optimiser).items()},
         "seed": seed,
@@ -308,7 +315,13 @@ def make_loader(
 
 
 def make_trainer(
-    training: Training, precision: str, total_steps: int, every: int, callbacks: list[Callback], run: RunFolder
+    training: Training,
+    precision: str,
+    total_steps: int,
+    every: int,
+    callbacks: list[Callback],
+    run: RunFolder,
+    curves: list[Logger],
 ) -> pl.Trainer:
     """Lightning's trainer.
 
@@ -331,7 +344,7 @@ def make_trainer(
             max_epochs=-1,
             accumulate_grad_batches=training.accumulate,
             gradient_clip_val=training.clip or None,
-            logger=loggers(run.path),
+            logger=curves,
             callbacks=[*lines, *callbacks],
             enable_progress_bar=bar,
             enable_model_summary=False,
@@ -422,6 +435,9 @@ def _endings(run: RunFolder, trainer: pl.Trainer, watch: Watch, total: int) -> I
         if not isinstance(error, RemoteError):  # the summary's address has been retried long enough
             conclude(str(error))
         raise
+    finally:
+        if trainer.is_global_zero:
+            loggers.end(trainer.loggers)
 
 
 @cache

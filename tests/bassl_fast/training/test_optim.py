@@ -9,6 +9,7 @@ from torch import nn
 from bassl_fast.checkpoints.released import SCRL, SLOWFAST
 from bassl_fast.cli.complexity import classifier
 from bassl_fast.encoders import X3D, ResNet, VoV3D
+from bassl_fast.encoders.backbone import Backbone
 from bassl_fast.methods.byol import BYOL
 from bassl_fast.training.optim import (
     LARS,
@@ -20,6 +21,7 @@ from bassl_fast.training.optim import (
     warmup_into,
 )
 from bassl_fast.training.options import Optimiser
+from pipelines.views import TestViews
 from shard_tools.errors import ConfigError
 from tests.golden_seeds import arrays, close, facts, ours_of
 
@@ -118,4 +120,80 @@ def test_sgd_and_what_only_some_optimisers_have():
     assert (weight["weight_decay"], bias["weight_decay"], bias["nesterov"]) == (5e-5, 0.0, True)
     for wrong in ({"nesterov": True}, {"name": "adam", "lr_twice": True}, {"warmup_start": 0.1}, {"drops": (0.5,)}):
         with pytest.raises(ConfigError, match=r"leave (it|them) out"):
+            Optimiser(**wrong)
+
+
+class Layers(Backbone):
+    """Embedding, three layers with batch normalisation, and a last linear map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.views, self.patch = TestViews(8, 8), 4
+        self.embed = nn.Conv2d(3, 4, 4, 4)
+        self.layers = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(4), nn.Dropout(0.5)) for _ in range(3))
+        self.last = nn.Linear(4, 2)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        found = self.embed(images)
+        for layer in self.layers:
+            found = layer(found)
+        return self.last(found.mean((2, 3)))
+
+
+def trained(**options) -> tuple[nn.ModuleDict, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"encoder": Layers(), "method": nn.Linear(2, 2)})
+    if options.get("frozen_layers"):
+        model.encoder.freeze(options["frozen_layers"])
+    recipe = Optimiser(
+        "sgd", lr=1.0, lr_batch=0, momentum=0, weight_decay=0.1, schedule="constant", warmup=0, **options
+    )
+    optimiser = build_optimiser(recipe, model, 8, 100)["optimizer"]
+    model.method(model.encoder(torch.randn(4, 3, 8, 8))).square().sum().backward()
+    return model, optimiser
+
+
+def test_the_rate_falls_layer_by_layer():
+    """By what a step really changes: without momentum and decay it is the rate times the gradient."""
+    model, optimiser = trained(layer_decay=0.5)
+    for group in optimiser.param_groups:
+        group["weight_decay"] = 0.0
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimiser.step()
+    rates = {"encoder.embed": 0.0625, "encoder.layers.0": 0.125, "encoder.layers.1": 0.25, "encoder.layers.2": 0.5}
+    for name, parameter in model.named_parameters():
+        rate = next((rate for start, rate in rates.items() if name.startswith(start)), 1.0)
+        torch.testing.assert_close(before[name] - parameter, rate * parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_layers_keep_their_groups_and_decay():
+    _, optimiser = trained(layer_decay=0.5)
+    found = sorted((group["weight_decay"], group["lr"], len(group["params"])) for group in optimiser.param_groups)
+    decayed = [(0.1, 0.0625, 1), (0.1, 0.125, 1), (0.1, 0.25, 1), (0.1, 0.5, 1), (0.1, 1.0, 2)]  # weights
+    assert found == [(0.0, *row[1:]) for row in decayed] + decayed  # and as many biases
+
+
+def test_frozen_layers_do_not_change():
+    model, optimiser = trained(frozen_layers=2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()  # as Lightning does
+    optimiser.step()
+    model.encoder(torch.randn(4, 3, 8, 8))
+    frozen = ("encoder.embed", "encoder.layers.0", "encoder.layers.1")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith(frozen), name
+    with pytest.raises(ConfigError, match=r"optimiser.frozen_layers 4: Layers has 3; choose fewer"):
+        Layers().freeze(4)
+
+
+def test_options_of_layers_need_layers():
+    model = nn.ModuleDict({"encoder": ResNet(18, width=4)})
+    with pytest.raises(ConfigError, match=r"ResNet has no list of layers; choose another encoder"):
+        build_optimiser(Optimiser(layer_decay=0.5), model, 8, 100)
+    with pytest.raises(ConfigError, match="ResNet has no list of layers"):
+        model.encoder.freeze(1)
+    with pytest.raises(ConfigError, match=r"layer_decay 0.5: there is no encoder to train here"):
+        build_optimiser(Optimiser(layer_decay=0.5), nn.Linear(2, 2), 8, 100)
+    for wrong in ({"layer_decay": 0}, {"layer_decay": 1.5}, {"frozen_layers": -1}):
+        with pytest.raises(ConfigError, match=r"optimiser\.(layer_decay|frozen_layers) "):
             Optimiser(**wrong)
