@@ -26,7 +26,8 @@ from shard_tools.shards.index import ShardIndex
 
 from . import graph, rng
 from .ahead import Ahead, end
-from .plan import Plan, Pools, process_slice
+from .mixing import JoinedIndex, part_of, plan_of
+from .plan import process_slice
 from .samples import Drawn, Sampler, ShotTable
 from .store import MAPPED, Store
 from .stream import Request, Stream, device_id
@@ -57,7 +58,7 @@ class WindowLoader:
     pictures and clips.
 
     Args:
-        index: of the shards.
+        index: of the shards, or of several sets by weight, see `mixing.join`.
         films: `[N]` film numbers to take, see `ShardIndex.select`.
         sampler: draws the views of a global batch.
         size: side of the views in pixels.
@@ -74,8 +75,9 @@ class WindowLoader:
         prefetch: batches in flight.
         dtype: of the images, torch.float32 or torch.bfloat16.
         mean, std: of the channels, as in `TrainViews`.
-        pool: films (shards, for pictures and clips) that are shuffled together, see `plan.Pools`; None for all. If the
-            cache holds only a part of the remote shards, each is then downloaded once an epoch, a pool in advance.
+        pool: films (shards, for pictures and clips) of a set that are shuffled together, see `plan.Pools`; None for
+            all. If the cache holds only a part of the remote shards, each is then downloaded once an epoch, a pool in
+            advance.
         max_broken: largest fraction of views that may show a substitute, the nearest key-frame of the film, because
             theirs is broken. Every 50 steps and at the end of an epoch the processes add up theirs and stop together
             above it. 0 raises at the first broken picture, in the process that meets it.
@@ -121,10 +123,10 @@ class WindowLoader:
         if self._decoder != "cpu" and self._device.type != "cuda":
             raise ConfigError(f"decoder {decoder}: needs a GPU, and the batches go to {device}; choose cpu")
         self._sampler = sampler
-        self._store = Store(index, min(pool or MAPPED, MAPPED), for_gpu=self._decoder != "cpu")
-        pools = None if pool is None else Pools(self._table.together, pool)
-        self.plan = Plan(len(self._table), global_batch, seed, pools)
-        self._ahead = _AHEAD if pools is None else self.plan.pool_steps
+        sets = len(index.parts) if isinstance(index, JoinedIndex) else 1
+        self._store = Store(index, min(sets * (pool or MAPPED), MAPPED), for_gpu=self._decoder != "cpu")
+        self.plan = plan_of(index, films, run_length, global_batch, seed, pool)
+        self._ahead = _AHEAD if pool is None else self.plan.pool_steps
         _warn_of_small_cache(index, films, pool)
         self.epoch = self.step = 0  # of the next batch
         self._mine: slice | np.ndarray = process_slice(global_batch, rank, world_size)
@@ -372,7 +374,7 @@ def _warn_of_small_cache(index: ShardIndex, films: np.ndarray, pool: int | None)
     """Warn if the cache of remote shards is too small for the order of samples."""
     if index.cache is None or not len(films):
         return
-    shards = set(index.sequences["shard"][films].tolist())
+    shards = {shard for shard in set(index.sequences["shard"][films].tolist()) if part_of(index, shard)[0].cache}
     total = sum(index.shards[shard]["bytes"] for shard in shards)
     share, held = 1 if pool is None else min(1, 2 * pool / len(shards)), index.cache.limit
     if total * share > held:

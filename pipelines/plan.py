@@ -9,12 +9,21 @@ With pools, the order goes through a few films at a time; a batch may begin in o
 
 films         | d a f   | b e c   |
 their samples | fadaffd | cbbecbe |
+
+A mix has several sets, each with its own order, which begins again when it ends. Every batch has a quota of each set:
+its weight times the batch, rounded so that the error never adds up.
+
+weights 0.6, 0.4 | A A A B B | A A A B B | ... |     batches of 5, with the places inside a batch shuffled
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property, lru_cache
+from itertools import accumulate
+from math import ceil, floor, isfinite
 
 import numpy as np
 
@@ -132,10 +141,106 @@ class Plan:
 
     def batch(self, epoch: int, step: int) -> np.ndarray:
         """Sample indices `[B]` of the global batch at `step` (0-based) of `epoch`."""
-        positions = np.arange(step * self.global_batch, (step + 1) * self.global_batch)
+        return self.at(epoch, np.arange(step * self.global_batch, (step + 1) * self.global_batch))
+
+    def at(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        """Sample indices `[N]` at `positions` `[N]` of the order of `epoch`; past its end it is filled up."""
         if self.pools:
             return self.pools.samples(positions, self.seed, epoch)
         return rng.permute(positions % self.samples, self.samples, rng.generator(self.seed, rng.ORDER, epoch))
+
+
+@dataclass(frozen=True, eq=False)
+class Mix:
+    """Several sets in one global batch, by weight.
+
+    A set is used pass after pass, each with every sample once, in an order of its own; passes go on over the ends of
+    epochs. So at any time, two samples of a set were used equally often, or one of them once more. An epoch is as many
+    samples as all sets have together, filled up to whole batches, and has weight_k / sum(weights) of them from set k.
+
+    Args:
+        sets: samples of every set, and its pools or None. Samples are numbered set by set.
+        weights: of the sets, in any unit.
+        global_batch: samples B per step over all processes.
+        seed: of the run.
+
+    Raises:
+        ConfigError: a weight that is not positive, or too small for a place in every batch.
+    """
+
+    sets: Sequence[tuple[int, Pools | None]]
+    weights: Sequence[float]
+    global_batch: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for weight in self.weights:
+            if not (weight > 0 and isfinite(weight)):
+                raise ConfigError(f"weight {weight:g} of a set of shards: must be positive; leave the set out")
+        for weight, share in zip(self.weights, self._shares, strict=True):
+            if share * self.global_batch < 1:
+                raise ConfigError(
+                    f"weight {weight:g} of a set of shards: less than one sample in a batch of {self.global_batch}; "
+                    f"choose a batch of {ceil(1 / share)} or more, or a larger weight"
+                )
+        assert self._plans  # raises for a set without samples
+
+    @property
+    def samples(self) -> int:
+        """Samples of all sets."""
+        return sum(samples for samples, _ in self.sets)
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch, the same for every process."""
+        return -(-self.samples // self.global_batch)
+
+    @property
+    def padding(self) -> int:
+        """None: the next pass begins where the last one ends."""
+        return 0
+
+    @property
+    def pool_steps(self) -> int:
+        """Steps per pool, rounded up; the longest of all sets."""
+        pools = [(n, p.count if p else 1, share) for (n, p), share in zip(self.sets, self._shares, strict=True)]
+        return max(ceil(n / count / (share * self.global_batch)) for n, count, share in pools)
+
+    def before(self, step: int) -> np.ndarray:
+        """`[K]` samples of every set that the first `step` steps of the run have used.
+
+        Rounding cumulative shares keeps each set within a sample of its weight at any step.
+        """
+        ends = accumulate(self._shares, initial=Fraction(0))
+        return np.diff([floor(step * self.global_batch * end + Fraction(1, 2)) for end in ends])
+
+    def batch(self, epoch: int, step: int) -> np.ndarray:
+        """Sample indices `[B]` of the global batch at `step` (0-based) of `epoch`."""
+        at = epoch * self.steps + step
+        found, first = [], 0
+        for plan, start, stop in zip(self._plans, self.before(at), self.before(at + 1), strict=True):
+            found.append(first + _of_passes(plan, np.arange(start, stop)))
+            first += plan.samples
+        # Shuffled, so that processes and micro-batches, which are slices of the batch, have samples of all sets.
+        return np.concatenate(found)[rng.generator(self.seed, rng.MIX, epoch, step).permutation(self.global_batch)]
+
+    @cached_property
+    def _shares(self) -> list[Fraction]:
+        """Exact, as written: 0.7 of 0.7 and 0.3 is 7/10."""
+        weights = [Fraction(str(weight)) for weight in self.weights]
+        return [weight / sum(weights) for weight in weights]
+
+    @cached_property
+    def _plans(self) -> list[Plan]:
+        """The order of each set, with a seed of its own, so that sets of equal size are in different orders."""
+        seeds = rng.generator(self.seed, rng.SET, 0).integers(0, 2**63, len(self.sets)).tolist()
+        return [Plan(n, self.global_batch, seed, pools) for (n, pools), seed in zip(self.sets, seeds, strict=True)]
+
+
+def _of_passes(plan: Plan, positions: np.ndarray) -> np.ndarray:
+    """Samples `[N]` at `positions` `[N]` of all passes over a set; pass e has the order of epoch e."""
+    passes, places = np.divmod(positions, plan.samples)
+    return np.concatenate([plan.at(int(one), places[passes == one]) for one in np.unique(passes)] or [positions])
 
 
 def process_slice(global_batch: int, rank: int, world_size: int) -> slice:

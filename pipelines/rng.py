@@ -7,7 +7,7 @@ import numpy as np
 from shard_tools.errors import ConfigError
 
 # What a generator is for; two purposes never share numbers.
-ORDER, SAMPLE, MODEL, POOL = range(4)
+ORDER, SAMPLE, MODEL, POOL, MIX, SET = range(6)
 
 _SMALL = 4096  # below this, shuffling all numbers is faster than computing a few
 _ROUNDS = 4  # of two half-rounds each

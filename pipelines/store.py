@@ -18,6 +18,7 @@ from shard_tools.shards.shard import open_shard
 from shard_tools.storage.cache import OpenShard
 
 from .jpeg_structure import structure_fault
+from .mixing import part_of
 
 # Shards mapped at a time: each takes a file descriptor or two, and 1,024 is a common limit.
 MAPPED = 256
@@ -59,9 +60,9 @@ class Store:
     def check(self, frames: np.ndarray) -> tuple[list[np.ndarray], dict[int, str]]:
         """As `read`, but also returns the faults by key-frame row, instead of raising."""
         pictures, faults = self._check(frames)
-        if self.index.cache is not None and (altered := self._changed(faults) - self._fresh):
+        if altered := {shard for shard in self._changed(faults) - self._fresh if part_of(self.index, shard)[0].cache}:
             for shard in altered:
-                self.index.cache.drop(self._map(shard).shard)
+                part_of(self.index, shard)[0].cache.drop(self._map(shard).shard)  # type: ignore[union-attr]  # see above
                 del self._open[shard]
             pictures, faults = self._check(frames)
             self._fresh |= altered & self._changed(faults)
@@ -97,7 +98,7 @@ class Store:
         if self._fetchers is None:
             self._fetchers = _Fetchers(self.index)
         for shard in dict.fromkeys(self.index.sequences["shard"][self.films_of(frames)].tolist()):
-            if shard not in self._open:
+            if shard not in self._open and part_of(self.index, shard)[0].cache is not None:
                 self._fetchers.ask(shard)
 
     def describe(self, frame: int, fault: str) -> str:
@@ -116,7 +117,7 @@ class Store:
                 self._fetchers.asked.discard(shard)
             if len(self._open) >= self._mapped:
                 self._release()
-            opened = open_shard(self.index, shard, self._release)
+            opened = open_shard(*part_of(self.index, shard), self._release)
             pages: Any = opened.data.base
             found = self._open[shard] = _Mapped(opened, np.asarray(opened.data), pages)
         self._open.move_to_end(shard)
@@ -169,7 +170,7 @@ def _fetch(index: ShardIndex, shards: SimpleQueue[int | None], asked: set[int]) 
 
     while (shard := shards.get()) is not None:
         try:
-            open_shard(index, shard, no_room).close()
+            open_shard(*part_of(index, shard), no_room).close()
         except Exception:  # the reader will meet it too
             asked.discard(shard)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger
 
+from .loggers import local_loggers
 from .module import Pretraining
 
 
@@ -68,6 +69,6 @@ def progress_callbacks(late: bool = False) -> tuple[bool, list[Callback]]:
     return False, [LateLogLines() if late else LogLines()]
 
 
-def loggers(folder: Path) -> list[CSVLogger | TensorBoardLogger]:
+def loggers(folder: Path) -> list[Logger]:
     """Curves as `metrics.csv` and for TensorBoard."""
-    return [CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="tensorboard")]
+    return local_loggers(folder)

@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import rng
-from pipelines.plan import Plan, Pools, _deal, process_slice
+from pipelines.plan import Mix, Plan, Pools, _deal, process_slice
 from shard_tools.errors import ConfigError
 
 SAMPLES, BATCH, SEED, EPOCH = st.integers(1, 400), st.integers(8, 64), st.integers(0, 2**63), st.integers(0, 20)
@@ -143,6 +143,116 @@ def test_films_meet_other_films_in_every_epoch():
 def test_an_empty_pool_is_refused():
     with pytest.raises(ConfigError, match="pool 0"):
         Pools(np.array([3]), 0)
+
+
+# --- Mixes ---
+
+SETS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 9)), min_size=2, max_size=4)  # samples and weights
+
+
+def mixed(sets: list[tuple[int, int]], batch: int, seed: int) -> Mix:
+    return Mix([(samples, None) for samples, _ in sets], [weight for _, weight in sets], batch, seed)
+
+
+def sets_of(mix: Mix, numbers: np.ndarray) -> np.ndarray:
+    """The set of each sample."""
+    return np.searchsorted(np.cumsum([samples for samples, _ in mix.sets]), numbers, side="right")
+
+
+@given(SETS, st.integers(40, 64), SEED, st.integers(1, 3))
+def test_a_mix_keeps_its_weights_and_uses_the_samples_of_a_set_equally_often(sets, batch: int, seed: int, epochs: int):
+    mix = mixed(sets, batch, seed)
+    shares = np.array([weight for _, weight in sets]) / sum(weight for _, weight in sets)
+    used = np.zeros(mix.samples, int)
+    for epoch in range(epochs):
+        for step in range(mix.steps):
+            numbers = mix.batch(epoch, step)
+            assert len(numbers) == batch
+            used += np.bincount(numbers, minlength=mix.samples)
+            counts = np.bincount(sets_of(mix, np.arange(mix.samples)), used, len(sets))
+            assert (abs(counts - shares * used.sum()) <= 1).all()
+    for one in range(len(sets)):
+        mine = used[sets_of(mix, np.arange(mix.samples)) == one]
+        assert mine.max() - mine.min() <= 1
+
+
+@given(SETS, SEED, EPOCH)
+def test_each_pass_over_a_set_has_an_order_of_its_own_and_every_sample_once(sets, seed: int, epoch: int):
+    mix = mixed(sets, 40, seed)
+    order = np.concatenate([mix.batch(0, step) for step in range(8 * mix.steps)])  # the steps of the run, in one epoch
+    for one, (samples, _) in enumerate(sets):
+        first = sum(n for n, _ in sets[:one])
+        mine = order[sets_of(mix, order) == one]
+        whole = len(mine) // samples
+        assert (np.bincount(mine - first, minlength=samples) >= whole).all()
+        plan = mix._plans[one]
+        assert sorted(plan.at(epoch, np.arange(samples))) == list(range(samples))
+
+
+@given(SETS, SEED)
+def test_a_batch_of_a_mix_depends_on_epoch_and_step_alone(sets, seed: int):
+    """The quotas of a step are those between what the steps before it have used, also over the ends of epochs."""
+    mix = mixed(sets, 40, seed)
+    at = [(epoch, step) for epoch in range(2) for step in range(mix.steps)]
+    forth = [mix.batch(*one) for one in at]
+    other = mixed(sets, 40, seed)
+    back = [other.batch(*one) for one in reversed(at)]
+    assert all((a == b).all() for a, b in zip(forth, reversed(back), strict=True))
+    for number, batch in enumerate(forth):
+        quota = mix.before(number + 1) - mix.before(number)
+        assert np.bincount(sets_of(mix, batch), minlength=len(sets)).tolist() == quota.tolist()
+
+
+def test_weights_are_taken_as_written():
+    """0.7 and 0.3 of ten are seven and three in every batch."""
+    mix = Mix([(100, None), (50, None)], [0.7, 0.3], 10)
+    assert {tuple(np.bincount(mix.batch(0, step) >= 100)) for step in range(mix.steps)} == {(7, 3)}
+    assert (mix.steps, mix.padding) == (15, 0)
+
+
+def test_a_batch_that_does_not_divide_by_the_weights_alternates():
+    mix = Mix([(9, None), (9, None)], [1, 1], 3)
+    assert [np.bincount(mix.batch(0, step) >= 9, minlength=2).tolist() for step in range(4)] == [[2, 1], [1, 2]] * 2
+
+
+def test_sets_of_equal_size_have_different_orders():
+    mix = Mix([(200, None), (200, None)], [1, 1], 400)
+    numbers = mix.batch(0, 0)
+    assert numbers[numbers < 200].tolist() != (numbers[numbers >= 200] - 200).tolist()
+    assert (mix._plans[0].batch(0, 0) != mix._plans[1].batch(0, 0)).any()
+
+
+def test_every_process_has_samples_of_all_sets():
+    mix = Mix([(1000, None), (1000, None)], [1, 1], 64)
+    assert all(set(sets_of(mix, part)) == {0, 1} for part in np.split(mix.batch(0, 0), 4))
+
+
+@given(FILMS, FILMS, POOL, SEED)
+@settings(max_examples=20)
+def test_pools_hold_within_the_passes_of_a_mix(shots: list[int], others: list[int], size: int, seed: int):
+    sets = [(sum(films), Pools(np.array(films), size)) for films in (shots, others)]
+    mix = Mix(sets, [1, 1], 8, seed)
+    order = np.concatenate([mix.batch(0, step) for step in range(-(-2 * max(sum(shots), sum(others)) // 8))])
+    mine = order[order < sum(shots)]
+    plan = mix._plans[0]
+    assert sorted(plan.at(0, np.arange(sum(shots)))) == list(range(sum(shots)))
+    assert set(mine.tolist()) == set(range(sum(shots)))
+    assert mix.pool_steps >= 1
+
+
+@pytest.mark.parametrize(
+    ("sets", "weights", "batch", "says"),
+    [
+        ([5, 5], [1, 0], 8, "weight 0 of a set of shards: must be positive"),
+        ([5, 5], [1, -0.5], 8, "weight -0.5 of a set"),
+        ([5, 5], [1, float("nan")], 8, "weight nan"),
+        ([5, 5], [0.95, 0.05], 8, "weight 0.05 of a set.*batch of 20 or more"),
+        ([5, 0], [1, 1], 8, "no samples"),
+    ],
+)
+def test_a_mix_that_cannot_be_is_refused(sets: list[int], weights: list[float], batch: int, says: str):
+    with pytest.raises(ConfigError, match=says):
+        Mix([(samples, None) for samples in sets], weights, batch)
 
 
 # --- Permutations ---
