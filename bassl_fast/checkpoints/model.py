@@ -17,7 +17,7 @@ import torch
 from bassl_fast.config.described import Description, describe, make
 from bassl_fast.encoders import Encoder
 from bassl_fast.methods import Method
-from pipelines.views import TestViews, TrainViews
+from pipelines.views import TestViews
 from shard_tools.errors import CheckpointError, ConfigError
 
 from . import checkpoint
@@ -107,7 +107,7 @@ def full_section(encoder: Description, method: Description | None, path: str | P
 
 def test_views(encoder: Encoder, method: Method | None) -> TestViews:
     """The test views that match the training views; for imported weights, those published with them."""
-    return (TrainViews(mean=encoder.mean, std=encoder.std) if method is None else method.views).at_test()
+    return encoder.test_views() if method is None else method.views.at_test()
 
 
 def plain_views(views: TestViews) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bassl_fast.config.described import Described
-from pipelines.views import IMAGENET_MEAN, IMAGENET_STD
+from pipelines.views import IMAGENET_MEAN, IMAGENET_STD, TestViews, TrainViews
+from shard_tools.errors import ConfigError
 
 
 class Encoder(Described, nn.Module, ABC):
@@ -20,6 +21,7 @@ class Encoder(Described, nn.Module, ABC):
 
     dim: int
     mean, std = IMAGENET_MEAN, IMAGENET_STD  # the normalisation of published weights
+    own_normalisation = False  # whether training uses it too, whatever the config of the views says
     memory_format = torch.channels_last  # of the weights in training; fast on GPUs
 
     @abstractmethod
@@ -36,6 +38,32 @@ class Encoder(Described, nn.Module, ABC):
     def in_windows(self, images: Tensor, size: int) -> Tensor:
         """Features `[N, P, dim]` of larger images in P windows of `size` pixels; by default the whole image, P = 1."""
         return self(images)[:, None]
+
+    def frozen(self, precision: str) -> Encoder:
+        """This encoder, from now on for evaluation alone, in a precision by Lightning's name of it."""
+        return self.eval()
+
+    def test_views(self) -> TestViews:
+        """The test views of the published weights."""
+        return TrainViews(mean=self.mean, std=self.std).at_test()
+
+    def layers_above(self) -> dict[nn.Parameter, int]:
+        """How many layers, its own included, are between each parameter and the output; 0 behind the last layer.
+
+        Raises:
+            ConfigError: the encoder has no sequence of layers; only networks of other libraries have one so far.
+        """
+        raise ConfigError(
+            f"optimiser.layer_decay and frozen_layers: {type(self).__name__} has no list of layers; choose another "
+            "encoder, such as HuggingFace, or leave them out"
+        )
+
+    def freeze(self, layers: int) -> None:
+        """Freeze the first layers; see `layers_above`."""
+        self.layers_above()
+
+    def check_side(self, side: int) -> None:
+        """Raises: ConfigError for views of a side, in pixels, that the encoder cannot take."""
 
 
 def for_encoder(views: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor, nn
@@ -39,12 +40,24 @@ class Method(Described, nn.Module, ABC):
         """Called once, before weights are loaded: create what depends on the encoder, such as a momentum copy of it.
 
         Raises:
-            ConfigError: clips for an image encoder.
+            ConfigError: clips for an image encoder, or views of a size that the encoder cannot take.
         """
+        self.fit_views(encoder)
         if self.clips is not None and not isinstance(encoder, ClipEncoder):
             raise ConfigError(
                 f"method.clips: {type(encoder).__name__} takes images; use ResNet3D, X3D or VoV3D, or leave it out"
             )
+
+    def fit_views(self, encoder: Encoder) -> None:
+        """Give views the normalisation of an encoder that has one of its own.
+
+        Raises:
+            ConfigError: views of a size that the encoder cannot take.
+        """
+        for side in (self.views.size, *getattr(self, "small_sizes", ())):
+            encoder.check_side(side)
+        if encoder.own_normalisation:
+            self.views = replace(self.views, mean=encoder.mean, std=encoder.std)
 
     @abstractmethod
     def sample(self, centers: Centers, rng: np.random.Generator) -> Drawn:

@@ -41,16 +41,17 @@ class ShotEncoder:
     def __init__(self, encoder: Encoder, views: TestViews, batch: int, threads: int) -> None:
         hardware.say_device()
         self.device = hardware.device()
-        self._encoder = encoder.eval().to(self.device, memory_format=encoder.memory_format)  # type: ignore[call-overload]  # torch's stubs
+        self._precision = hardware.precision("auto")
+        encoder = encoder.frozen(self._precision)
+        self._encoder = encoder.to(self.device, memory_format=encoder.memory_format)  # type: ignore[call-overload]  # torch's stubs
         self._views, self._batch, self._threads = views, batch, hardware.threads(threads)
 
     @torch.inference_mode()
     def features(self, shots: Iterator[tuple[bytes, ...]]) -> Iterator[np.ndarray]:
         """Features `[D]` of each shot, from the JPEG bytes of its key-frames."""
         jpegs = chain.from_iterable(shots)
-        precision = hardware.precision("auto")
         for images in view_jpegs(jpegs, self._views, self._batch * KEYFRAMES_PER_SHOT, self.device, self._threads):
-            with hardware.autocast(precision):
+            with hardware.autocast(self._precision):
                 found = self._encoder.of_shots(images.unflatten(0, (-1, KEYFRAMES_PER_SHOT)))
             yield from found.cpu().numpy()
 

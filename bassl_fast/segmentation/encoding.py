@@ -178,17 +178,20 @@ def _encoded(
     """Number and features `[S, D]` float32 of each of `films`."""
     device = hardware.device()
     views = TestViews(**{name: value for name, value in provenance["transform"].items() if name != "split"})
-    encoder = encoder.eval().to(device, memory_format=encoder.memory_format)  # type: ignore[call-overload]  # torch's stubs
+    encoder = encoder.frozen(provenance["precision"])
+    encoder = encoder.to(device, memory_format=encoder.memory_format)  # type: ignore[call-overload]  # torch's stubs
     loader = FilmLoader(index, np.array(films, np.int64), views, batch=batch, device=device, threads=threads)
     found: list[Tensor] = []
     for film, first, images in loader:
         # Before the first batch the pipeline is being built.
         clock.lap("waiting for images" if clock.runs else None)
         with hardware.autocast(provenance["precision"]):
-            found.append(encoder.of_shots(images).cpu())
+            found.append(encoder.of_shots(images))
+        if len(found) > 1:  # copied only now, so that a GPU has the next batch while this process waits
+            found[-2] = found[-2].cpu()
         clock.lap("encoder")
         if first + len(images) == index.sequences["shots"][film]:
-            yield film, torch.cat(found).numpy()
+            yield film, torch.cat([*found[:-1], found[-1].cpu()]).numpy()
             found = []
 
 

@@ -32,7 +32,8 @@ def extract(
 
     Args:
         pretrained: checkpoint that `bassl-fast pretrain` or `import-checkpoint` wrote, path or address;
-            "efficientnet-lite0", the encoder of that package with its ImageNet weights; or "colours".
+            "efficientnet-lite0", the encoder of that package with its ImageNet weights; "hf:FOLDER", a vision model
+            of transformers or timm, or "hf:NAME" in the hub's cache; or "colours".
         shards: folder or address that `bassl-fast pack` wrote to.
         features: folder or address (s3://, gs://) for the features.
         split: "train", "val" or "test" films only; all films if left out.

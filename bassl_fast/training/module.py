@@ -56,6 +56,8 @@ class Pretraining(pl.LightningModule):
         self.encoder = encoder.to(memory_format=encoder.memory_format)  # type: ignore[call-overload]  # torch's stubs
         self.method = method
         method.attach(self.encoder)
+        if optimiser.frozen_layers:
+            encoder.freeze(optimiser.frozen_layers)
         self._optimiser, self._make_loader = optimiser, make_loader
         self._global_batch, self._seed, self._facts = global_batch, seed, facts
         self._data_state: dict[str, int] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from bassl_fast.encoders import Encoder
 from shard_tools.errors import ConfigError
 
 from .options import Exempt, Optimiser
@@ -163,6 +165,9 @@ def build_optimiser(recipe: Optimiser, modules: nn.Module, global_batch: int, to
     optimiser: torch.optim.Optimizer
     if recipe.name == "lars":
         groups[1] |= {"adapt": False, "lr_twice": recipe.lr_twice}
+    if recipe.layer_decay < 1:
+        groups = _by_layer(groups, modules, recipe.layer_decay, lr)
+    if recipe.name == "lars":
         optimiser = LARS(groups, lr, recipe.momentum, recipe.weight_decay)
     elif recipe.name == "sgd":
         optimiser = torch.optim.SGD(
@@ -173,6 +178,28 @@ def build_optimiser(recipe: Optimiser, modules: nn.Module, global_batch: int, to
         optimiser = kind(groups, lr, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate_factor(recipe, total_steps))
     return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _by_layer(groups: list[dict[str, Any]], modules: nn.Module, decay: float, lr: float) -> list[dict[str, Any]]:
+    """Groups split by layer of the encoder: the rate of a layer is `decay` times that of the one above it.
+
+    Heads and what follows the last layer have the full rate (Clark et al., arXiv:2003.10555; Bao et al.,
+    arXiv:2106.08254).
+
+    Raises:
+        ConfigError: there is no encoder with layers.
+    """
+    encoder = getattr(modules, "encoder", None)
+    if not isinstance(encoder, Encoder):
+        raise ConfigError(f"optimiser.layer_decay {decay}: there is no encoder to train here; leave it out")
+    above = encoder.layers_above()
+    found = []
+    for group in groups:
+        by_layer = defaultdict(list)
+        for parameter in group["params"]:
+            by_layer[above.get(parameter, 0)].append(parameter)
+        found += [group | {"params": by_layer[n], "lr": lr * decay**n} for n in sorted(by_layer)]
+    return found
 
 
 def rate_factor(recipe: Optimiser, total: int) -> Callable[[int], float]:
