@@ -32,6 +32,7 @@ from bassl_fast.runtime import engines, hardware
 from pipelines.loader import FilmLoader
 from pipelines.views import TestViews
 from shard_tools.errors import ConfigError, FeatureError, ShardError, masked
+from shard_tools.packing.subtitles import Lines, read_lines, speech_of_films, with_speech
 from shard_tools.shards.format import FILMS, SEQUENCES, SHOTS, npy_bytes
 from shard_tools.shards.index import ShardIndex
 from shard_tools.storage.output import Place, open_place
@@ -56,12 +57,14 @@ def encode_films(
     threads: int,
     engine: Engine,
     address: str | None,
+    subtitles: str | None,
 ) -> str:
     """See `extract`."""
-    _check_layout(layout, dtype, features)
+    _check_layout(layout, dtype, features, subtitles)
     model, index = _load(pretrained), ShardIndex.open(shards)
     _check_films(index, shards)
     chosen = index.select(split)
+    lines = {} if subtitles is None else read_lines(Path(subtitles), [index.name_of(film) for film in chosen.tolist()])
     where = index.address if index.cache else str(index.root.resolve())
     provenance = {
         "dim": DIM if model is None else model.encoder.dim,
@@ -99,13 +102,15 @@ def encode_films(
             done = each(partial(task, provenance, batch, share), todo, index.films.__getitem__)
         checksums |= _gather(_follow(done, index, mine, todo, layout, quiet=rank > 0))
         if rank == 0:
-            _finish(index, chosen, place, provenance, checksums)
+            _finish(index, chosen, place, provenance, checksums, lines)
         _barrier()
     return features
 
 
-def _check_layout(layout: Layout, dtype: str, features: str) -> None:
+def _check_layout(layout: Layout, dtype: str, features: str, subtitles: str | None) -> None:
     """Raises: ConfigError for what the layout of the reference does not allow."""
+    if layout == "reference" and subtitles is not None:
+        raise ConfigError("subtitles: the reference's layout has no place for them; leave out --subtitles or --layout")
     if layout == "reference" and dtype != "float32":
         raise ConfigError(f"dtype {dtype}: the reference reads float32; leave out --dtype")
     if layout == "reference" and is_remote(features):
@@ -266,12 +271,17 @@ def _write_reference(place: Path, array: np.ndarray, numbers: np.ndarray) -> Non
 
 
 def _finish(
-    index: ShardIndex, chosen: np.ndarray, place: Place, provenance: dict[str, Any], checksums: dict[str, str]
+    index: ShardIndex,
+    chosen: np.ndarray,
+    place: Place,
+    provenance: dict[str, Any],
+    checksums: dict[str, str],
+    lines: Lines,
 ) -> None:
     rows = index.sequences[chosen]
     if provenance["layout"] == "film":
-        labels = np.concatenate([index.shots_of(film) for film in chosen.tolist()])
-        write_index(place, rows, labels, provenance, checksums)
+        films = {index.name_of(film): index.shots_of(film) for film in chosen.tolist()}
+        write_index(place, rows, with_speech(films, speech_of_films(lines, films)), provenance, checksums)
     else:
         write_provenance(place, provenance, checksums)
     place.delete(STARTED)

@@ -21,6 +21,7 @@ def extract(
     threads: int = 0,
     engine: Engine = "local",
     address: str | None = None,
+    subtitles: str | None = None,
 ) -> str:
     """Encode the test views of every shot's key-frames and write one array per film.
 
@@ -45,13 +46,16 @@ def extract(
         threads: CPU threads of the data pipeline; 0 uses this process's share of the cores.
         engine: "ray" encodes the films on the nodes of a cluster, on their GPUs if they have any.
         address: of the Ray cluster; if left out, one is started on this machine.
+        subtitles: folder with subtitles of the films, as for `bassl-fast pack`: the features then have times of speech.
+            Given for a finished folder, these are added without encoding again.
 
     Raises:
         CheckpointError, ShardError: either cannot be used.
         FeatureError: the folder holds features of another checkpoint, other shards or another transform.
+        SourceError: subtitles of none of the films, or a file that cannot be read.
         EngineError: the cluster cannot be reached, or nodes kept failing on a film.
     """
     from .encoding import encode_films  # here, so that `--help` does not wait for torch
 
-    options = (split, layout, dtype, precision, batch, threads, engine, address)
+    options = (split, layout, dtype, precision, batch, threads, engine, address, subtitles)
     return encode_films(pretrained, shards, features, *options)

@@ -35,7 +35,7 @@ from .adding import Earlier, annotated_by, read_earlier
 from .completeness import Completeness, carried_over, compare
 from .manifest import signed
 from .pack_shard import Job, note_name
-from .subtitles import read_lines, speech_of_films
+from .subtitles import Lines, read_lines, speech_of_films, with_speech
 from .workers import Each, pack_shards
 from .writer import PackedShard
 
@@ -103,7 +103,7 @@ def write_index(
     sequences["first_frame"] = np.cumsum(counts) - counts
     if source.kind == fmt.FILMS:
         sequences["split"] = [known.split.encode() for known in labels]
-        shots = _rows_of_shots([(shard.name, known) for shard, known in zip(packed, labels, strict=True)], speech)
+        shots = with_speech({shard.name: _rows(known) for shard, known in zip(packed, labels, strict=True)}, speech)
     else:
         sequences["split"] = np.repeat([shard.split.encode() for shard in source.shards], each)
         sequences["label"] = np.concatenate([shard.labels for shard in source.shards])
@@ -190,7 +190,7 @@ def pack(
     refuse_around(source, dst)
     found = open_layout(source if each is None else absolute(source), annotations, reading, workers, quiet)
     _refuse_among(source, dst)
-    lines = {} if subtitles is None else read_lines(Path(subtitles), found)
+    lines = {} if subtitles is None else _read_subtitles(Path(subtitles), found)
     job = Job(found.kind, decoder if check == "decode" else None, recheck)
     of_films = found.kind == fmt.FILMS
     with _annotations_of(found, source, annotations, unsure) as (known, annotated), _writing(place, add):
@@ -204,7 +204,7 @@ def pack(
         if of_films:
             _check_complete(report, place.uri, annotations, strict)
         labels = [known.on(shots) for _, shots, known in films]
-        of_film = {film: known for (film, *_), known in zip(films, labels, strict=True)}
+        of_film = {film: _rows(known) for (film, *_), known in zip(films, labels, strict=True)}
         speech = earlier.speech | speech_of_films(lines, of_film)
         write_index(place, found, packed, labels, report, earlier, speech)
     place.clear()
@@ -231,18 +231,18 @@ def _refuse_among(source: str | Path, dst: str | Path) -> None:
             raise ShardError(f"{dst}: is among the film folders of {frames_dir}; choose a folder outside it")
 
 
-def _rows_of_shots(films: list[tuple[str, ShotLabels]], speech: Mapping[str, np.ndarray]) -> np.ndarray:
-    """`shots.npy` of films with these names and labels."""
-    shots = np.empty(sum(len(known.shot) for _, known in films), fmt.SHOT_WITH_SPEECH if speech else fmt.SHOT)
+def _read_subtitles(folder: Path, source: Source) -> Lines:
+    """Raises: SourceError if the source has no films, or see `read_lines`."""
+    if source.kind != fmt.FILMS:
+        raise SourceError(f"{folder}: subtitles are of films, and the source has {source.kind}; leave them out")
+    return read_lines(folder, [shard.name for shard in source.shards])
+
+
+def _rows(labels: ShotLabels) -> np.ndarray:
+    """Rows `[S]` of `fmt.SHOT`."""
+    shots = np.empty(len(labels.shot), fmt.SHOT)
     for column in fmt.SHOT.names or ():
-        shots[column] = np.concatenate([getattr(known, column) for _, known in films])
-    for column in (fmt.SPEECH.names or ()) if speech else ():
-        shots[column] = np.concatenate(
-            [
-                speech[film][column] if film in speech else np.full(len(known.shot), np.nan, np.float32)
-                for film, known in films
-            ]
-        )
+        shots[column] = getattr(labels, column)
     return shots
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bassl_fast import cli
+from bassl_fast.segmentation.features import FeatureSet
 from shard_tools.errors import ShardError, SourceError
 from shard_tools.packing.pack import pack
 from shard_tools.packing.repair import repair
@@ -33,7 +34,7 @@ def source(tmp_path: Path) -> Path:
     """Films a, of 4 shots with subtitles, and b, of 2 shots without."""
     (tmp_path / "subtitles").mkdir()
     (tmp_path / "subtitles" / "a.en.srt").write_text(SRT)
-    return write_set(tmp_path / "source", {"a": 4, "b": 2}, images=1)
+    return write_set(tmp_path / "source", {"a": 4, "b": 2})
 
 
 def speech(shards: Path) -> list:
@@ -69,7 +70,7 @@ def test_a_changed_time_is_found(source: Path, tmp_path: Path):
 
 
 def test_films_are_added_with_and_without(source: Path, tmp_path: Path):
-    more = write_set(tmp_path / "more", {"c": 4}, images=1)
+    more = write_set(tmp_path / "more", {"c": 4})
     pack(source, tmp_path / "shards", subtitles=tmp_path / "subtitles")
     pack(more, tmp_path / "shards", add=True)
     found = np.array(speech(tmp_path / "shards"))
@@ -92,6 +93,19 @@ def test_a_repair_makes_them_again(source: Path, tmp_path: Path):
         repair(shards, source)
     repair(shards, source, subtitles=subtitles)
     assert digests(shards) == before
+
+
+def test_features_have_those_of_the_shards_or_of_extract(source: Path, tmp_path: Path):
+    subtitles = ["--subtitles", str(tmp_path / "subtitles")]
+    pack(source, tmp_path / "plain")
+    pack(source, tmp_path / "spoken", subtitles=tmp_path / "subtitles")
+    shots = {}
+    for name, more in (("plain", []), ("spoken", []), ("plain", subtitles)):
+        assert cli.main(["extract", "colours", str(tmp_path / name), str(tmp_path / f"features of {name}"), *more]) == 0
+        shots[name, bool(more)] = FeatureSet.open(tmp_path / f"features of {name}").shots
+    assert shots["plain", False].dtype == fmt.SHOT
+    assert shots["plain", True].tobytes() == shots["spoken", False].tobytes()
+    assert shots["spoken", False].tobytes() == ShardIndex.open(tmp_path / "spoken").shots.tobytes()
 
 
 def test_subtitles_of_no_film_or_a_broken_file_are_refused_before_the_work(source: Path, tmp_path: Path):
