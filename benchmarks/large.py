@@ -4,8 +4,8 @@ Films are of MovieNet's size: 1,450 shots of three key-frames of about 33 KB, 42
 600 drawn ones, so the source takes 20 MB of disk and is read from memory: reading 160 GB from a disk comes on top.
 
 The first `bassl-fast pack` gets SIGKILL once half of the shards are there, the second one resumes, and `bassl-fast
-verify` reads what they wrote, decoding one key-frame in 100. Memory is that of all processes of a command (proportional
-set size), twice a second. Needs Linux, and `--gb` of disk.
+verify` reads what they wrote, decoding one key-frame in 100. Memory is that of all processes of a command, twice a
+second, without pages of files, which the kernel may take back. Needs Linux, and `--gb` of disk.
 
     python -m benchmarks.large --gb 20 --out benchmarks/results/large.json
 """
@@ -63,7 +63,7 @@ def make_films(root: Path, total: float) -> int:
 
 
 def memory_of(session: int) -> float:
-    """MiB of all processes of a session; pages that they share count once."""
+    """MiB of all processes of a session, without pages of files; pages that they share count once."""
     total = 0
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -72,26 +72,25 @@ def memory_of(session: int) -> float:
             rollup = (process / "smaps_rollup").read_text()
         except OSError:  # it ended
             continue
-        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
     return total / 1024
 
 
 def watched(command: list[str], stop: Callable[[], bool] = lambda: False) -> Row:
-    """Run a command of bassl-fast, killed as soon as `stop()`: seconds, processor seconds and memory."""
-    before, started, memory = os.times(), time.perf_counter(), []
+    """Run a command of bassl-fast, killed as soon as `stop()`: seconds and memory."""
+    started, memory = time.perf_counter(), []
     process = subprocess.Popen([sys.executable, "-m", "bassl_fast.cli", *command], start_new_session=True)
     while process.poll() is None:
         if stop():
             os.killpg(process.pid, 9)
         memory.append(memory_of(process.pid))
         time.sleep(0.5)
-    seconds, after = time.perf_counter() - started, os.times()
+    seconds = time.perf_counter() - started
     if process.returncode not in (0, -9):
         raise SystemExit(f"bassl-fast {command[0]} ended with status {process.returncode}")
     quarter = max(1, len(memory) // 4)
     return {
         "seconds": seconds,
-        "processor seconds": sum(after[2:4]) - sum(before[2:4]),
         "MiB, second quarter": median(memory[quarter : 2 * quarter] or memory),
         "MiB, last quarter": median(memory[-quarter:]),
         "MiB, peak": max(memory),
