@@ -69,7 +69,7 @@ def align(speech: np.ndarray, cuts: np.ndarray) -> np.ndarray:
         count = np.histogram(np.concatenate([*apart, []]), edges)[0]
         count = np.convolve(count, np.ones(3), "valid")  # starts come just after a cut, ends just before
         usual = max(1.0, float(np.median(count)))
-        certain = (count.max() - usual) / np.sqrt(usual)
+        certain = 2 * (np.sqrt(count.max() + 3 / 8) - np.sqrt(usual + 3 / 8))  # Anscombe's, for small counts
         if certain > best:
             best, offset = certain, edges[count.argmax() + 1] + OFFSET_STEP / 2
             moved = speech * speed + offset

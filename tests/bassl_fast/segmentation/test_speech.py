@@ -42,6 +42,16 @@ def test_lines_are_moved_to_the_film_and_those_outside_are_left_out(capsys):
     assert "note: a.mkv: 3 of 893 lines are outside of the film" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("shots", [10, 40, 100])
+def test_lines_of_a_short_film_stay(shots: int):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        cuts = np.cumsum(rng.gamma(2, 2.5, shots))
+        begin = np.sort(rng.uniform(0, cuts[-1], int(cuts[-1] / 6)))
+        lines = np.stack([begin, begin + 2], 1)
+        assert align(lines, cuts) is lines
+
+
 def test_intervals_are_ascending_and_apart():
     lines = [[5, 6], [1, 3], [2, 2.5], [2.9, 4], [8, 8], [9, 7]]
     assert intervals(np.array(lines)).tolist() == [[1, 4], [5, 6]]
