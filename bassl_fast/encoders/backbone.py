@@ -25,7 +25,6 @@ class Backbone(Encoder):
         patch: side in pixels of the patches that an image is cut into.
     """
 
-    own_normalisation = True
     views: TestViews
     patch: int
     _frozen: tuple[nn.Module, ...] = ()

@@ -21,7 +21,6 @@ class Encoder(Described, nn.Module, ABC):
 
     dim: int
     mean, std = IMAGENET_MEAN, IMAGENET_STD  # the normalisation of published weights
-    own_normalisation = False  # whether training uses it too, whatever the config of the views says
     memory_format = torch.channels_last  # of the weights in training; fast on GPUs
 
     @abstractmethod
@@ -61,9 +60,6 @@ class Encoder(Described, nn.Module, ABC):
     def freeze(self, layers: int) -> None:
         """Freeze the first layers; see `layers_above`."""
         self.layers_above()
-
-    def check_side(self, side: int) -> None:
-        """Raises: ConfigError for views of a side, in pixels, that the encoder cannot take."""
 
 
 def for_encoder(views: Tensor) -> Tensor:

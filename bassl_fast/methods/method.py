@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from bassl_fast.config.described import Described
 from bassl_fast.encoders import ClipEncoder, Encoder
+from bassl_fast.encoders.backbone import Backbone
 from bassl_fast.encoders.encoder import for_encoder
 from pipelines.clip_sampling import Clips
 from pipelines.samples import Centers, Drawn
@@ -48,15 +50,18 @@ class Method(Described, nn.Module, ABC):
                 f"method.clips: {type(encoder).__name__} takes images; use ResNet3D, X3D or VoV3D, or leave it out"
             )
 
-    def fit_views(self, encoder: Encoder) -> None:
-        """Give views the normalisation of an encoder that has one of its own.
+    def fit_views(self, encoder: Encoder, smaller: Sequence[int] = ()) -> None:
+        """Give views the normalisation of a network of another library.
+
+        Args:
+            smaller: other sides of its views in pixels.
 
         Raises:
             ConfigError: views of a size that the encoder cannot take.
         """
-        for side in (self.views.size, *getattr(self, "small_sizes", ())):
-            encoder.check_side(side)
-        if encoder.own_normalisation:
+        if isinstance(encoder, Backbone):
+            for side in (self.views.size, *getattr(self, "small_sizes", ()), *smaller):
+                encoder.check_side(side)
             self.views = replace(self.views, mean=encoder.mean, std=encoder.std)
 
     @abstractmethod

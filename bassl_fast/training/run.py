@@ -94,9 +94,7 @@ def run_training(
     if initial_encoder is not None and not resume:
         _start_from(network, initial_encoder)
     task = method(network.dim)
-    task.fit_views(network)
-    for side, _ in training.smaller_views:
-        network.check_side(side)
+    task.fit_views(network, [side for side, _ in training.smaller_views])
     plan = _plan(data, task, index, films, seed)
     check_data(task, index, films, training)
     facts: dict[str, Any] = {

@@ -33,6 +33,7 @@ SCRIPTS = (
         "cost",
         "costs",
         "exits",
+        "extract",
         "failures",
         "finetune",
         "gpu",
@@ -108,6 +109,12 @@ def test_exits(run: Run, tmp_path: Path):
         run("exits", "--starts", 2, "--load", 0, "--out", tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text())["ended"] == {"clean": 2}
     assert not ended.value.code
+
+
+def test_extract(run: Run, tmp_path: Path):
+    sizes = ["--model", "tiny", "--patch", 16, "--size", 32, "--films", 1, "--shots", 4, "--batch", 6, "--rounds", 1]
+    run("extract", *sizes, "--out", tmp_path / "out.json")
+    assert set(read(tmp_path / "out.json", "extract")["ratios"]) == {"transformers", "compute"}
 
 
 def test_finetune(run: Run, tmp_path: Path):

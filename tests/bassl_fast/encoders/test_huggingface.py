@@ -192,6 +192,8 @@ def test_views_have_the_normalisation_of_the_encoder(saved: dict[str, Path]):
     assert section_of(encoder, method)["views"]["mean"] == [0.5] * 3
     with pytest.raises(ConfigError, match=r"view of 36 pixels: HuggingFace's patches of 8 pixels .*; choose 32 or 40"):
         Instance(encoder.dim, views=TrainViews(size=36)).attach(encoder)
+    with pytest.raises(ConfigError, match=r"view of 20 pixels: .*; choose 16 or 24"):
+        method.fit_views(encoder, [24, 20])
 
 
 def test_a_checkpoint_names_no_code_and_no_kernel(saved: dict[str, Path]):
@@ -321,6 +323,8 @@ def test_pretrain_starts_from_a_folder_and_resumes(project: Project, saved: dict
     assert all(name.startswith(("network.encoder.layer.1.", "network.layernorm.")) for name in moved)
     assert main([*argv, "--resume"]) == 0
     assert "finished already" in capsys.readouterr().out
+    argv = [str(tmp_path / "other") if word == str(run) else word for word in argv]
+    assert "view of 36 pixels: HuggingFace's patches" in refused(capsys, *argv, "--method.views.size", "36")
     shutil.rmtree(folder)
     assert load_model(run / "last.ckpt").encoder.dim == 16
-    assert "no such folder" in refused(capsys, *argv[:-2], "--out", tmp_path / "other")
+    assert "no such folder" in refused(capsys, *argv)
