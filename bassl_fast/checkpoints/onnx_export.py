@@ -5,7 +5,8 @@
     a scene boundary model      features [N, T, D] float32, windows         ->  probability [N] that the centre shot is
                                                                                 the last of its scene
 
-N is free. The metadata hold `model`, the description of the model, and `views`: size, mean and deviation of its images.
+N, and T of clips, are free. The metadata hold `model`, the description of the model, and `views`: size, mean and
+deviation of its images.
 """
 
 from __future__ import annotations
@@ -39,8 +40,7 @@ SUFFIX = ".onnx"
 def export_onnx(source: str, out: str) -> str:
     """See `exchange.export_checkpoint`."""
     try:
-        import onnx
-        import onnxscript  # noqa: F401  # torch's exporter needs it
+        import onnxscript  # noqa: F401  # for torch, which imports it late
     except ModuleNotFoundError:
         raise MissingDependency("--format onnx: needs onnx and onnxscript; pip install 'bassl-fast[onnx]'") from None
     if not out.endswith(SUFFIX):
@@ -49,15 +49,14 @@ def export_onnx(source: str, out: str) -> str:
     is_encoder = state["model"]["kind"] == checkpoint.ENCODER
     network, example = _encoder(state, source) if is_encoder else _boundaries(state, source)
     names = ("images", "features") if is_encoder else ("features", "probability")
+    program = _exported(network, example, names, source)
+    section = {key: value for key, value in state["model"].items() if key != "encoder" or is_encoder}
+    program.model.metadata_props.update({"model": json.dumps(section), "views": json.dumps(section["views"])})
     folder = RunFolder(folder_of(out))
     target = folder.path / Path(out).name
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as tmp:
-        _export(network, example, names, tmp, source)
-        model = onnx.load(tmp)
-        section = {key: value for key, value in state["model"].items() if key != "encoder" or is_encoder}
-        onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in _facts(section).items()})
-        onnx.save(model, tmp)
+        program.save(str(tmp), external_data=False)
     folder.publish()
     print(f"network: {masked(out)} ({names[0]} {_shape(example)} -> {names[1]})", flush=True)
     return out
@@ -85,14 +84,8 @@ class SceneProbability(nn.Module):
 def _encoder(state: dict[str, Any], source: str) -> tuple[nn.Module, Tensor]:
     """The encoder of a checkpoint, and two of its inputs."""
     model = from_state(state, source)
-    size = [model.views.size] * 2
-    if isinstance(model.encoder, ClipEncoder):
-        if model.method is None or model.method.clips is None:
-            raise CheckpointError(
-                f"{source}: does not say how many frames a clip has; export its weights as safetensors"
-            )
-        size = [model.method.clips.frames, *size]
-    return model.encoder, torch.zeros(2, 3, *size)
+    frames = [4] if isinstance(model.encoder, ClipEncoder) else []
+    return model.encoder, torch.zeros(2, 3, *frames, model.views.size, model.views.size)
 
 
 def _boundaries(state: dict[str, Any], source: str) -> tuple[nn.Module, Tensor]:
@@ -119,20 +112,16 @@ def _boundaries(state: dict[str, Any], source: str) -> tuple[nn.Module, Tensor]:
     return network, torch.zeros(2, 1 if network.crn is None else network.crn.shots, section["dim"])
 
 
-def _export(network: nn.Module, example: Tensor, names: tuple[str, str], path: Path, source: str) -> None:
+def _exported(network: nn.Module, example: Tensor, names: tuple[str, str], source: str) -> torch.onnx.ONNXProgram:
     """Raises: CheckpointError if torch cannot express the network in ONNX."""
-    batch = torch.export.Dim("batch", min=1)
+    free = {0: torch.export.Dim("batch", min=1)}
+    if example.ndim == 5:
+        free[2] = torch.export.Dim("frames", min=1)
     try:
         with _quiet(), torch.no_grad():
-            program = torch.export.export(network.eval(), (example,), dynamic_shapes=({0: batch},), strict=False)
-            torch.onnx.export(
-                program,
-                f=str(path),
-                input_names=[names[0]],
-                output_names=[names[1]],
-                external_data=False,
-                dynamo=True,
-                verbose=False,
+            traced = torch.export.export(network.eval(), (example,), dynamic_shapes=(free,), strict=False)
+            program = torch.onnx.export(
+                traced, input_names=[names[0]], output_names=[names[1]], dynamo=True, verbose=False
             )
     except Exception as error:  # whatever torch's exporter raises
         reason = one_line(error).split("  ")[0]
@@ -140,6 +129,8 @@ def _export(network: nn.Module, example: Tensor, names: tuple[str, str], path: P
             f"{source}: {type(network).__name__} cannot be exported as ONNX ({reason[:200]}); export its weights as "
             "safetensors"
         ) from error
+    assert program is not None, "it is exported by dynamo"
+    return program
 
 
 @contextmanager
@@ -156,9 +147,6 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _facts(section: dict[str, Any]) -> dict[str, Any]:
-    return {"model": section, "views": section["views"]}
-
-
 def _shape(example: Tensor) -> str:
-    return f"[{', '.join(map(str, ('N', *example.shape[1:])))}]"
+    frames = ["T"] if example.ndim == 5 else []
+    return f"[{', '.join(['N', *map(str, example.shape[1:2]), *frames, *map(str, example.shape[2 + len(frames) :])])}]"

@@ -15,7 +15,7 @@ import torch
 from bassl_fast import cli
 from bassl_fast.checkpoints import checkpoint
 from bassl_fast.checkpoints.model import load_model, section_of
-from bassl_fast.encoders import ResNet
+from bassl_fast.encoders import Encoder, ResNet, ResNet3D
 from bassl_fast.segmentation.model import load_finetuned
 from tests.bassl_fast.conftest import Project
 from tests.refused import refused
@@ -55,7 +55,16 @@ def test_the_boundary_model(project: Project, tmp_path: Path):
             np.testing.assert_allclose(run(out, windows), model.eval()(windows).softmax(1)[:, 1], atol=1e-4)
 
 
-def saved(path: Path, encoder: ResNet) -> Path:
+def test_an_encoder_of_clips_of_any_length(tmp_path: Path, capsys):
+    source, out = saved(tmp_path / "r3d.ckpt", ResNet3D(18)), tmp_path / "r3d.onnx"
+    assert cli.main(["export-checkpoint", str(source), str(out), "--format", "onnx"]) == 0
+    assert "(images [N, 3, T, 224, 224] -> features)" in capsys.readouterr().out
+    clips, encoder = torch.randn(1, 3, 2, 224, 224), load_model(source).encoder.eval()
+    with torch.no_grad():
+        np.testing.assert_allclose(run(out, clips), encoder(clips), atol=1e-4)
+
+
+def saved(path: Path, encoder: Encoder) -> Path:
     weights = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
     checkpoint.save(path, {"model": section_of(encoder, None), "state_dict": weights, "recipe": {}, "imported": ""})
     return path
