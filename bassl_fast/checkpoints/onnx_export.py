@@ -136,15 +136,14 @@ def _exported(network: nn.Module, example: Tensor, names: tuple[str, str], sourc
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's advice to developers."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
 
 
 def _shape(example: Tensor) -> str:
