@@ -7,6 +7,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ _EXTENDED = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
+# numpy parses a header by `ast`, where threads may disturb each other (a SystemError, seen on Python 3.11.7).
+_HEADERS = Lock()
 _LARGEST_HEADER = 1 << 20  # bytes of an extended tar header, which are read at once
 
 
@@ -43,7 +46,7 @@ def map_npy(path: str | Path) -> np.memmap:
         ValueError: not a `.npy` file. OSError: it cannot be read.
     """
     try:
-        with np.errstate(over="ignore"):  # of a huge shape, which the file cannot hold
+        with _HEADERS, np.errstate(over="ignore"):  # of a huge shape, which the file cannot hold
             return np.lib.format.open_memmap(path, mode="r")
     except OSError:
         raise
