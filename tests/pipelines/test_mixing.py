@@ -16,6 +16,7 @@ from pipelines.store import Store
 from shard_tools.errors import ConfigError
 from shard_tools.packing.pack import pack
 from shard_tools.shards.index import ShardIndex
+from tests.servers import BUCKET, use_s3
 
 from .conftest import SIZE, assert_all_equal, draw_films, flip_byte, sample
 
@@ -83,6 +84,15 @@ def test_a_fault_is_named_in_its_set(shards: ShardIndex, tmp_path: Path):
     _, faults = store.check(np.array([0, first]))
     assert list(faults) == [first]
     assert store.describe(first, "x").startswith(f"{tmp_path}/shards/wide.tar: wide/shot_0000.0.jpg at byte ")
+
+
+def test_a_remote_and_a_local_set(
+    joined: ShardIndex, more: ShardIndex, served: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    use_s3(monkeypatch, served)
+    monkeypatch.setenv("BASSL_FAST_CACHE", str(tmp_path))
+    remote = ShardIndex.open(f"s3://{BUCKET}/shards")
+    assert_all_equal([*loader_of(join([remote, more], [0.75, 0.25]))], [*loader_of(joined)])
 
 
 def test_sets_that_do_not_go_together_are_refused(shards: ShardIndex, more: ShardIndex, tmp_path: Path):
