@@ -105,7 +105,7 @@ VERBS = {
     "export-checkpoint": Verb(
         "bassl_fast.checkpoints.exchange",
         "export_checkpoint",
-        "a checkpoint -> its weights as safetensors",
+        "a checkpoint -> its weights as safetensors, or its network as ONNX",
         "bassl-fast export-checkpoint runs/bassl/last.ckpt bassl.safetensors",
     ),
     "extract": Verb(
