@@ -286,7 +286,8 @@ def verify(
         decode: key-frames to decode as well: one in a hundred ("sample"), all, or none.
         workers: shards read in parallel.
         repair: source from which to pack broken shards again; the set is then verified once more.
-        annotations, subtitles: for the repair, as for `bassl-fast pack`.
+        annotations: for the repair, as for `bassl-fast pack`.
+        subtitles: for the repair, as for `bassl-fast pack`.
         engine: "ray" reads the shards on the nodes of a cluster, all of which must see them.
         address: of the Ray cluster; if left out, one is started on this machine.
 
