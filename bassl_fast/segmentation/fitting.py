@@ -27,9 +27,10 @@ from bassl_fast.metrics.scenes import best_threshold, scene_metrics
 from bassl_fast.runtime import hardware
 from bassl_fast.runtime.quiet import quieten
 from bassl_fast.runtime.run_folder import RunFolder
+from bassl_fast.training.loggers import local_loggers
 from bassl_fast.training.optim import build_optimiser
 from bassl_fast.training.options import Optimiser
-from bassl_fast.training.progress import loggers, progress_callbacks
+from bassl_fast.training.progress import progress_callbacks
 from pipelines.plan import Plan
 from pipelines.rng import check_seed
 from pipelines.views import TestViews
@@ -345,7 +346,7 @@ def _trainer(run: RunFolder, epochs: int, steps: int) -> pl.Trainer:
         accelerator="auto",
         devices=1,
         max_epochs=epochs,
-        logger=loggers(run.path),
+        logger=local_loggers(run.path),
         callbacks=callbacks if bar else [],
         enable_progress_bar=bar,
         enable_model_summary=False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shard_tools.annotations.speech import LONGEST, intervals, log_pause, share, silences
+from shard_tools.annotations.speech import LEAST, LONGEST, intervals, log_pause, share, silences
 
 from .durations import around
 
@@ -54,7 +54,7 @@ def _of_pauses(end: np.ndarray, spoken: np.ndarray) -> dict[str, np.ndarray]:
         "pause": log_pause(silence_before + silence_after),
         "silence_before": log_pause(silence_before),
         "silence_after": log_pause(silence_after),
-        "silence_before_share": silence_before / (silence_before + silence_after + 0.1),
+        "silence_before_share": silence_before / (silence_before + silence_after + LEAST),
         "since_line": log_pause(since_start),
         "until_line": log_pause(until_next),
         "line_goes_on": log_pause(-since_end),

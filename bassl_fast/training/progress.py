@@ -1,17 +1,14 @@
-"""Progress of a training run: on a terminal, in a log file, and as curves."""
+"""Progress of a training run: on a terminal, or in a log file."""
 
 from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
-from pytorch_lightning.loggers import Logger
 
-from .loggers import local_loggers
 from .module import Pretraining
 
 
@@ -67,8 +64,3 @@ def progress_callbacks(late: bool = False) -> tuple[bool, list[Callback]]:
     if sys.stderr.isatty():
         return True, [LateBar() if late else TQDMProgressBar()]
     return False, [LateLogLines() if late else LogLines()]
-
-
-def loggers(folder: Path) -> list[Logger]:
-    """Curves as `metrics.csv` and for TensorBoard."""
-    return local_loggers(folder)

@@ -18,7 +18,7 @@ SPEEDS = (1.0, 1.001, 1 / 1.001, 25 / 24, 24 / 25, 25.025 / 24, 24 / 25.025)
 OFFSETS = 60.0  # longest offset that is looked for
 OFFSET_STEP = 0.1
 LONGEST = 300.0  # pause; longer ones count as this
-_LEAST = 0.1  # added to pauses before their logarithm is taken
+LEAST = 0.1  # added to pauses before their logarithm is taken
 CERTAIN = 5.0  # deviations by which the best offset has to exceed the median of all
 _SAID = 0.5  # seconds of offset that are worth a note
 
@@ -116,7 +116,7 @@ def silences(cuts: np.ndarray, spoken: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def log_pause(seconds: np.ndarray) -> np.ndarray:
     """The logarithm of pauses, of which the shortest count alike."""
-    return np.log(np.clip(seconds, 0, LONGEST) + _LEAST)
+    return np.log(np.clip(seconds, 0, LONGEST) + LEAST)
 
 
 def share(spoken: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
