@@ -15,7 +15,7 @@ import numpy as np
 from shard_tools.errors import ConfigError
 from shard_tools.shards.index import ShardIndex
 
-from .plan import Mix, Plan, Pools
+from .plan import Mix, Plan, Pools, check_weights
 from .samples import ShotTable
 
 
@@ -54,12 +54,13 @@ def open_sets(shards: str | Mapping[str, float]) -> ShardIndex:
     """Open one set, or several with their weights.
 
     Raises:
-        ConfigError, ShardError, RemoteError: see `join` and `ShardIndex.open`.
+        ConfigError, ShardError, RemoteError: see `plan.check_weights`, `join` and `ShardIndex.open`.
     """
     if isinstance(shards, str):
         return ShardIndex.open(shards)
-    if len(shards) < 2:  # YAML drops all but the last of two equal keys
-        raise ConfigError("data.shards: weights are for several sets, each named once; give one set without a weight")
+    if len(shards) < 2:
+        raise ConfigError("data.shards: weights are for several sets; give one set without a weight")
+    check_weights(shards.values())
     return join([ShardIndex.open(path) for path in shards], list(shards.values()))
 
 

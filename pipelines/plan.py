@@ -18,7 +18,7 @@ weights 0.6, 0.4 | A A A B B | A A A B B | ... |     batches of 5, with the plac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -150,6 +150,13 @@ class Plan:
         return rng.permute(positions % self.samples, self.samples, rng.generator(self.seed, rng.ORDER, epoch))
 
 
+def check_weights(weights: Iterable[float]) -> None:
+    """Raises: ConfigError for a weight of a set that is not positive."""
+    for weight in weights:
+        if not (weight > 0 and isfinite(weight)):
+            raise ConfigError(f"weight {weight:g} of a set of shards: must be positive; leave the set out")
+
+
 @dataclass(frozen=True, eq=False)
 class Mix:
     """Several sets in one global batch, by weight.
@@ -174,9 +181,7 @@ class Mix:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for weight in self.weights:
-            if not (weight > 0 and isfinite(weight)):
-                raise ConfigError(f"weight {weight:g} of a set of shards: must be positive; leave the set out")
+        check_weights(self.weights)
         for weight, share in zip(self.weights, self._shares, strict=True):
             if share * self.global_batch < 1:
                 raise ConfigError(

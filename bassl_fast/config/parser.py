@@ -15,6 +15,7 @@ import typing
 from argparse import SUPPRESS, ArgumentError, RawDescriptionHelpFormatter
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import takewhile
 from types import FunctionType
 from typing import Any
@@ -28,7 +29,7 @@ from shard_tools.storage.untrusted import one_line
 
 from .keys import check_keys, fields_of
 from .spelling import class_name, class_names, nearest
-from .yaml_file import read_yaml
+from .yaml_file import check_duplicates, read_yaml
 
 _UNION = "Does not validate against any of the Union subtypes"  # jsonargparse's message, also around our own errors
 
@@ -105,6 +106,7 @@ def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
     argv = list(_spelt_out(parser, list(_gathered(parser, argv))))
     _check_options(parser, argv)
     _list_classes(parser, argv)
+    _check_mappings(argv)
     for path in _config_files(argv):
         check_keys(_known(parser), read_yaml(path), path)
     try:
@@ -246,6 +248,15 @@ def _check_options(parser: ArgumentParser, argv: list[str]) -> None:
         of_class = any(option.startswith(f"{k}.") for k in _class_options(parser))
         if option.startswith("--") and option not in known and not of_class:
             raise ConfigError(f"unknown option {option}{nearest(option, known)}")
+
+
+def _check_mappings(argv: list[str]) -> None:
+    """Raises: ConfigError for a value `{A: 1, A: 2}`."""
+    for before, word in zip(["", *argv], argv, strict=False):
+        option, _, value = word.partition("=") if word.startswith("--") else (before, "", word)
+        if value.lstrip().startswith("{"):
+            with suppress(yaml.YAMLError):  # jsonargparse says what is wrong
+                check_duplicates(value, option)
 
 
 def _check_values(parser: ArgumentParser, values: dict[str, Any], prefix: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ def read_yaml(path: str) -> dict[str, Any]:
     """A YAML file as plain values.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, or expands to too many values.
+        ConfigError: it cannot be read, is not YAML, names a key twice, or expands to too many values.
     """
     try:
         if Path(path).stat().st_size > _LARGEST:
@@ -29,6 +30,7 @@ def read_yaml(path: str) -> dict[str, Any]:
         # PyYAML's time grows with the square of the open brackets in a line.
         if any(line.count("[") > _MOST_BRACKETS for line in text.splitlines()):
             raise ConfigError(f"{path}: more than {_MOST_BRACKETS} brackets in a line; write one list entry per line")
+        check_duplicates(text, path)
         content = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give an existing YAML file") from None
@@ -39,6 +41,32 @@ def read_yaml(path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: not a configuration; expected 'key: value' lines")
     return content
+
+
+def check_duplicates(text: str, source: str) -> None:
+    """Refuse a key given twice, of which YAML would keep the last.
+
+    Args:
+        text: YAML.
+        source: where it is from, for errors.
+
+    Raises:
+        ConfigError: names the key.
+        yaml.YAMLError: not YAML.
+    """
+    left, seen = [yaml.compose(text, yaml.SafeLoader)], set()
+    while left:
+        node = left.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if twice := next((key for key, times in Counter(keys).items() if times > 1), None):
+                raise ConfigError(f"{source}: key '{twice}' is duplicated; give it once")
+            left += [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            left += node.value
 
 
 def _values(tree: Any) -> Iterator[Any]:
