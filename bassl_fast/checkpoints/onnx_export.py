@@ -77,7 +77,7 @@ class SceneProbability(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Probabilities `[N]` of windows `[N, T, D]`."""
-        shot = features[:, 0] if self.crn is None else self.crn.pool(self.crn(features))
+        shot = features[:, 0] if self.crn is None else self.crn.centre(features)
         return self.head(shot).softmax(-1)[:, 1]
 
 

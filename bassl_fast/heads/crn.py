@@ -26,12 +26,13 @@ class TransformerLayer(nn.Module):
         self.output_norm = nn.LayerNorm(hidden, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, T, hidden]` -> the same shape."""
-        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+    def forward(self, x: Tensor, read: slice = slice(None)) -> Tensor:
+        """`[B, T, hidden]` -> the outputs at the positions `read`; these still attend to all."""
+        projected = self.query(x[:, read]), self.key(x), self.value(x)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in projected)
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.p if self.training else 0.0)
         y = self.attention_out(y.transpose(1, 2).flatten(2))
-        x = self.attention_norm(x + self.dropout(y))
+        x = self.attention_norm(x[:, read] + self.dropout(y))
         return self.output_norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
 
 
@@ -47,7 +48,7 @@ class ContextualRelationNetwork(Described, nn.Module):
             initialisation.
 
     Raises:
-        ConfigError: `heads` does not divide `hidden`.
+        ConfigError: `heads` does not divide `hidden`, or no layer.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class ContextualRelationNetwork(Described, nn.Module):
         super().__init__()
         if hidden % heads:
             raise ConfigError(f"crn: hidden {hidden} is not a multiple of heads {heads}; change one of them")
+        if layers < 1:
+            raise ConfigError(f"crn: layers {layers}; must be at least 1")
         self.inputs, self.hidden, self.shots = inputs, hidden, shots
         # Row 0 (a shot that is not masked) stays zero; row 1 replaces a masked shot.
         self.mask_embedding = nn.Embedding(2, inputs, padding_idx=0)
@@ -102,15 +105,23 @@ class ContextualRelationNetwork(Described, nn.Module):
         """
         if mask is not None:
             shots = torch.where(mask[..., None], self.mask_embedding.weight[1].to(shots.dtype), shots)
-        x = torch.cat([shots.mean(1, keepdim=True), shots], 1)
-        x = self.dropout(self.norm(self.project(x) + self.position.weight))
+        x = self._embed(shots)
         for layer in self.layers:
             x = layer(x)
         return x
 
-    def pool(self, contextual: Tensor) -> Tensor:
-        """The vector `[B, hidden]` of the centre shot of each window, from `[B, T + 1, hidden]`."""
-        return contextual[:, contextual.shape[1] // 2]
+    def centre(self, shots: Tensor) -> Tensor:
+        """What `forward` gives the centre shot, `[B, hidden]` from `[B, T, D]`; the last layer computes only that."""
+        x = self._embed(shots)
+        for layer in self.layers[:-1]:
+            x = layer(x)
+        centre = x.shape[1] // 2
+        return self.layers[-1](x, slice(centre, centre + 1))[:, 0]
+
+    def _embed(self, shots: Tensor) -> Tensor:
+        """The inputs `[B, T + 1, hidden]` of the first layer."""
+        x = torch.cat([shots.mean(1, keepdim=True), shots], 1)
+        return self.dropout(self.norm(self.project(x) + self.position.weight))
 
 
 def _initialise(module: nn.Module) -> None:

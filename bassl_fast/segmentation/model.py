@@ -59,7 +59,7 @@ class SceneBoundary(nn.Module):
             windows: features `[B, T, D]` of any dtype.
         """
         windows = windows.float()
-        return windows[:, 0] if self.crn is None else self.crn.pool(self.crn(windows))
+        return windows[:, 0] if self.crn is None else self.crn.centre(windows)
 
     def forward(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
         """Logits `[B, 2]` from windows of features `[B, T, D]` and statistics `[B, F]`."""

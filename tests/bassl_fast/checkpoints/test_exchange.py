@@ -95,7 +95,7 @@ def test_a_released_checkpoint_gives_the_outputs_of_the_reference(released, tmp_
     with torch.inference_mode():
         encoder.eval(), method.eval()
         close(encoder(pictures), arrays["shot_features"])
-        contextual, pooled = method.crn(shots), method.crn.pool(method.crn(shots))
+        contextual, pooled = method.crn(shots), method.crn.centre(shots)
         close(contextual, arrays["crn_hidden"])
         close(method.head_nce(shots), arrays["head_nce"])
         close(method.head_pp(contextual), arrays["head_pp"])
