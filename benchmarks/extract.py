@@ -61,7 +61,7 @@ def run_ours(model: str, shards: Path, out: Path, batch: int) -> float:
     said = io.StringIO()
     with redirect_stdout(said):
         extract(model, str(shards), str(out), batch=batch)
-    return float(re.findall(r"(\d+) key-frames/s", said.getvalue())[-1])
+    return float(re.findall(r"([\d,.]+) key-frames/s", said.getvalue())[-1].replace(",", ""))
 
 
 class Plain:

@@ -21,6 +21,13 @@ METRICS = {  # key of scene_metrics -> name, meaning
     "acc": ("accuracy", "shots labelled correctly"),
     "acc1": ("accuracy on boundaries", "boundary shots labelled correctly"),
     "acc0": ("accuracy elsewhere", "other shots labelled correctly"),
+    "coverage": ("coverage", "largest part of a true scene within one predicted scene"),
+    "overflow": ("overflow", "how much of its neighbours is in the predicted scenes of a true one; 0 is best"),
+    "f_co": ("F coverage, overflow", "harmonic mean of coverage and 1 - overflow"),
+    "precision_near": ("precision nearby", "predicted boundaries within the tolerance of a true one"),
+    "recall_near": ("recall nearby", "true boundaries within the tolerance of a predicted one"),
+    "f1_near": ("F1 nearby", "harmonic mean of the two"),
+    "ap_near": ("AP nearby", "average precision, where a boundary within the tolerance counts"),
 }
 _FILM_COLUMNS = ("shots", "boundaries", "predicted", "hits", "ap", "f1", "recall", "recall_at_3s", "miou")
 

@@ -236,7 +236,7 @@ def _follow(
             bar.update(shots[one.film])
     if not quiet and (total := sum(spent.values())):
         shares = ", ".join(f"{name} {100 * seconds / total:.0f} %" for name, seconds in spent.items())
-        print(f"{keyframes / total:.0f} key-frames/s: {shares}", flush=True)
+        print(f"{keyframes / total:,.1f} key-frames/s: {shares}", flush=True)
     return checksums
 
 
