@@ -20,14 +20,15 @@ DRIVER = shutil.which("chromedriver")
 
 
 @contextmanager
-def open_browser() -> Iterator[Browser]:
+def open_browser(network: bool = False) -> Iterator[Browser]:
+    """A new one; `network` keeps what `Browser.requests` tells, at a cost for each picture."""
     if not CHROMIUM or not DRIVER:
         pytest.skip("needs chromium and chromedriver (apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for switch in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"} | ({"performance": "ALL"} if network else {}))
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     try:
         yield Browser(driver)

@@ -243,7 +243,7 @@ def test_an_old_page_is_replaced_whole(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def browser():
-    with open_browser() as opened:
+    with open_browser(network=True) as opened:
         yield opened
 
 
