@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.multiprocessing import get_context, start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from bassl_fast.encoders import ResNet
@@ -20,6 +19,7 @@ from bassl_fast.methods.sce import SCE
 from bassl_fast.methods.scrl import SCRL
 from pipelines.samples import Centers
 from pipelines.views import TrainViews
+from tests.ranks import run_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -89,9 +89,8 @@ def work(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_processes_train_as_one(tmp_path: Path):
-    get_context("forkserver").set_forkserver_preload([__name__])  # imported once for all processes
-    start_processes(work, (str(tmp_path),), 2, start_method="forkserver")
+def test_two_processes_train_as_one(tmp_path: Path, warm: str):
+    run_ranks(warm, work, 2, tmp_path)
     found = [torch.load(tmp_path / f"found-{rank}.pt", weights_only=True) for rank in range(2)]
     for name in METHODS:
         losses, state = train(name, 0, 1)

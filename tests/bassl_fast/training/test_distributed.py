@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.multiprocessing import get_context, start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from bassl_fast.methods import BaSSL, BaSSLShotCoL, Instance, Method, ShotCoL, Temporal
 from pipelines.samples import Centers
+from tests.ranks import run_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -67,9 +67,8 @@ def work(rank: int, folder: str) -> None:
         dist.destroy_process_group()
 
 
-def test_every_method_gives_the_losses_and_gradients_of_one_process(tmp_path: Path):
-    get_context("forkserver").set_forkserver_preload([__name__])  # imported once for all processes
-    start_processes(work, (str(tmp_path),), max(WORLD_SIZES), start_method="forkserver")
+def test_every_method_gives_the_losses_and_gradients_of_one_process(tmp_path: Path, warm: str):
+    run_ranks(warm, work, max(WORLD_SIZES), tmp_path)
     for kind in METHODS:
         losses, gradients = run(kind, 0, 1)
         for world_size in WORLD_SIZES:

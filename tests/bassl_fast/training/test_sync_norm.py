@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.multiprocessing import get_context, start_processes
 
 from bassl_fast.training.sync_norm import SyncedBatchNorm, _Normalise, _sums, synchronised
+from tests.ranks import run_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -62,9 +62,8 @@ def work(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_it_equals_torchs_on_the_whole_batch_and_compiles_whole(tmp_path: Path):
-    get_context("forkserver").set_forkserver_preload([__name__])
-    start_processes(work, (str(tmp_path),), len(PARTS), start_method="forkserver")
+def test_it_equals_torchs_on_the_whole_batch_and_compiles_whole(tmp_path: Path, warm: str):
+    run_ranks(warm, work, len(PARTS), tmp_path)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(len(PARTS))]
     for kind in SHAPES:
         whole = run(network(kind), kind, slice(None))
