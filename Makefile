@@ -18,7 +18,7 @@ export OMP_NUM_THREADS ?= $(shell nproc)
 
 $(VENV)/.ready: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "bassl-fast needs Python 3.10 or later; make PYTHON=python3.11")'
-	@echo "installing about 3 GB into $(VENV), which takes some minutes"
+	@echo "installing about 4 GB into $(VENV), which takes some minutes"
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock

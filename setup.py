@@ -111,6 +111,7 @@ setup(
             *WANDB,
             *MLFLOW,
             "onnxruntime",
+            "triton",  # the version that torch for CUDA asks for, also where torch is for CPUs
             *LINT,
         ],
         "bench": ["tslearn"],

@@ -45,11 +45,15 @@ def loader(report: dict) -> dict[str, tuple[float, str]]:
 
 def gpu(report: dict) -> dict[str, tuple[float, str]]:
     name = short(report["machine"]["gpu"])
-    best = max(row["views_per_s"] for row in report["loader"] if "views_per_s" in row)
+    views: dict[str, tuple[float, str]] = {}
+    for row in report["loader"]:
+        if "views_per_s" in row and row["decoder"] != "cpu":
+            made = f"triton-views {name}" if row["triton"] else f"views {name}"
+            views[made] = max(views.get(made, (0, "")), (row["views_per_s"], "views/s"))
     # Training on a batch that stays on the GPU, of the first method.
     alone = next(row["views_per_s"] for row in report["training"] if row["views"] == "resident")
     encoder = f"resnet{report['settings']['depth']}"
-    return {f"views {name}": (best, "views/s"), f"train {encoder} {name}": (1 / alone, "s/view")}
+    return views | {f"train {encoder} {name}": (1 / alone, "s/view")}
 
 
 def step(report: dict) -> dict[str, tuple[float, str]]:

@@ -2,11 +2,13 @@
 
     tests       the tests that need a GPU (`pytest -m gpu`), first
     training    `pretrain` with ResNet-50 (Lightning, DDP, synchronised batch normalisation as users run it), of each
-                method: on one batch that stays on the GPU, then with the loader, views made on the CPU and on the GPU.
+                method: on one batch that stays on the GPU, then with the loader, views made on the CPU, by DALI on
+                the GPU, and there by Triton.
                 `of resident` is the rate with the loader over that without; `waits` the share of a step that the host
                 waited for a batch; `gaps` the share of the time in which the GPU stood between two steps (CUDA events)
-    loader      views/s into GPU memory without training, by decoder (cpu, cuda, hardware) and batches prefetched
-    agreement   PSNR of views made on the GPU, by either decoder, and on the CPU, in decibels
+    loader      views/s into GPU memory without training, by decoder (cpu, cuda, hardware), for those of the GPU by DALI
+                or Triton, and by batches prefetched
+    agreement   PSNR of views made on the GPU, by either decoder, by DALI or Triton, and on the CPU, in decibels
 
 One run prints one table and writes JSON, which is written again after every row, so an interrupted run leaves what it
 has. It ends after `--minutes`: rows for which there was no time are listed. Rows of ResNet-50 BaSSL come first.
@@ -139,11 +141,11 @@ def training(
     return timer.figures()
 
 
-def open_loader(shards: Path, args: argparse.Namespace, decoder: Decoder, prefetch: int) -> WindowLoader:
+def open_loader(shards: Path, args: argparse.Namespace, decoder: Decoder, triton: bool, prefetch: int) -> WindowLoader:
     index, method = ShardIndex.open(shards), BaSSL(ResNet(args.depth).dim, views=TrainViews(size=args.size))
     return WindowLoader(
         index, index.select(None), method.sample, args.size, global_batch=args.windows, device=args.device,
-        decoder=decoder, threads=args.threads or 16, prefetch=prefetch, dtype=torch.bfloat16,
+        decoder=decoder, triton=triton, threads=args.threads or 16, prefetch=prefetch, dtype=torch.bfloat16,
     )  # fmt: skip
 
 
@@ -182,22 +184,23 @@ def rows(shards: Path, args: argparse.Namespace) -> Iterator[tuple[str, dict[str
     gpu = args.device == "cuda"
     if gpu:
         yield "tests", {}, gpu_tests
-    places: tuple[Views, ...] = ("cpu", "gpu") if gpu else ("cpu",)
-    decoders: tuple[Decoder, ...] = ("cpu", "cuda", "hardware") if gpu else ("cpu",)
+    places: tuple[Views, ...] = ("cpu", "gpu", "triton") if gpu else ("cpu",)
+    makers: list[tuple[Decoder, bool]] = [("cpu", False)]
+    makers += [("cuda", False), ("cuda", True), ("hardware", False), ("hardware", True)] if gpu else []
     for name in args.methods:
         kind = METHODS[name]
         yield "training", {"method": name, "views": "resident"}, partial(training, shards, kind, args, "cpu", True)
         for views in places:
             yield "training", {"method": name, "views": views}, partial(training, shards, kind, args, views, False)
         if name == args.methods[0]:
-            for decoder, prefetch in itertools.product(decoders, args.prefetch):
-                loader = partial(open_loader, shards, args, decoder, prefetch)
+            for (decoder, triton), prefetch in itertools.product(makers, args.prefetch):
+                loader = partial(open_loader, shards, args, decoder, triton, prefetch)
                 measure = lambda loader=loader: {"views_per_s": views_per_second(loader(), args.steps // 2)}  # noqa: E731
-                yield "loader", {"decoder": decoder, "prefetch": prefetch}, measure
-            for decoder in decoders[1:]:
-                pair = [partial(open_loader, shards, args, each, 2) for each in (decoder, "cpu")]
+                yield "loader", {"decoder": decoder, "triton": triton, "prefetch": prefetch}, measure
+            for maker in makers[1:]:
+                pair = [partial(open_loader, shards, args, *each, 2) for each in (maker, makers[0])]
                 measure = lambda pair=pair: agreement(*(next(iter(make())) for make in pair))  # noqa: E731
-                yield "agreement", {"decoder": decoder}, measure
+                yield "agreement", {"decoder": maker[0], "triton": maker[1]}, measure
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ a shot of 20 frames, T = 4     seconds, stride     ....|..|..|..|.......
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -172,7 +172,7 @@ class WholeShots:
     def __call__(self, centers: Centers, rng: np.random.Generator) -> Drawn:
         drawn = self.sampler(centers, rng)
         views, *small = (_whole(rows, centers, self.frames) for rows in (drawn.views, *drawn.small.values()))
-        return Drawn(views, drawn.extras, dict(zip(drawn.small, small, strict=True)))
+        return replace(drawn, views=views, small=dict(zip(drawn.small, small, strict=True)))
 
 
 def _whole(rows: np.ndarray, centers: Centers, frames: int) -> np.ndarray:

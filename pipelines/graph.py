@@ -114,6 +114,11 @@ def clip_inputs(rows: np.ndarray, jpegs: list[np.ndarray], inputs: Callable) -> 
     return *inputs(rows, jpegs[: len(rows)]), after, rows["difference"].astype(np.int32)
 
 
+def whole_inputs(regions: np.ndarray, first: np.ndarray, jpegs: list[np.ndarray]) -> tuple:
+    """Inputs of `whole_graph`: the images `first` `[U]` of the JPEGs `[N]`; `regions` `[N]` have their sizes."""
+    return [jpegs[at] for at in first], *_region(regions[first])
+
+
 def _region(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([rows["top"], rows["left"]], 1), np.stack([rows["height"], rows["width"]], 1)
 
@@ -209,6 +214,15 @@ def train_graph(
         images = dali_math.min(images, 255.0 - images)  # equal at 127.5, so the threshold is between 127 and 128
     views = _normalise(images, mean, std, mirror=flip)
     return views.gpu() if to_gpu and decoder == "cpu" else views
+
+
+@pipeline_def
+def whole_graph(source: Callable[[], tuple], decoder: Decoder = "cpu"):
+    """Whole images `[h, w, 3]` uint8, of any sizes."""
+    jpeg, anchor, shape = fn.external_source(
+        source=source, num_outputs=3, dtype=[types.UINT8, types.INT32, types.INT32], ndim=[1, 1, 1]
+    )
+    return _decode_region(jpeg, anchor, shape, decoder)
 
 
 @pipeline_def

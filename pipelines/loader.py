@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 class _Made(NamedTuple):
     """A batch, and how many of its views show a substitute; on a GPU also when its copies are done."""
 
-    batch: dict[str, torch.Tensor]
+    batch: dict[str, Any]
     views: int
     replaced: int
     copied: torch.cuda.Event | None
@@ -55,7 +55,7 @@ class WindowLoader:
     A batch is a dictionary, with b = global_batch / world_size: `images` `[b, V, 3, size, size]`, or
     `[b, V, T, 3, size, size]` for clips, in channels-last memory; views of other sizes, if the sampler draws any, as
     `images_96`; the sampler's extras `[b, ...]`; `film` and `position` `[b]` of the centre shots; and `label` `[b]` for
-    pictures and clips.
+    pictures and clips. All are tensors on the device, but extras in `Drawn.on_host`, which are numpy arrays.
 
     Args:
         index: of the shards, or of several sets by weight, see `mixing.join`.
@@ -71,6 +71,7 @@ class WindowLoader:
         device: of the batches.
         decoder: where JPEGs are decoded and views are made: "cpu" (for a GPU they are then copied), or for a GPU "cuda"
             or "hardware", its JPEG engines. None is "cuda" for a GPU.
+        triton: the GPU makes views by kernels of Triton (`triton_views`) instead of DALI's operators.
         threads: CPU threads of DALI.
         prefetch: batches in flight.
         dtype: of the images, torch.float32 or torch.bfloat16.
@@ -83,8 +84,8 @@ class WindowLoader:
             above it. 0 raises at the first broken picture, in the process that meets it.
 
     Raises:
-        ConfigError: no samples, another dtype, a decoder without its GPU, or a batch that does not divide among the
-            processes; while iterating, the process was forked with batches in flight.
+        ConfigError: no samples, another dtype, a decoder or Triton without its GPU, or a batch that does not divide
+            among the processes; while iterating, the process was forked with batches in flight.
         PictureError: while iterating, a picture differs from the index or cannot be decoded, or too many are broken.
         DeviceError: while iterating, the GPU has no memory left, or CUDA failed.
     """
@@ -104,6 +105,7 @@ class WindowLoader:
         world_size: int = 1,
         device: str | torch.device = "cpu",
         decoder: graph.Decoder | None = None,
+        triton: bool = False,
         threads: int = 2,
         prefetch: int = 2,
         dtype: torch.dtype = torch.float32,
@@ -122,6 +124,7 @@ class WindowLoader:
         self._decoder: graph.Decoder = decoder or graph.default_decoder(self._device)
         if self._decoder != "cpu" and self._device.type != "cuda":
             raise ConfigError(f"decoder {decoder}: needs a GPU, and the batches go to {device}; choose cpu")
+        self._of_images = _of_images(self._device, self._decoder) if triton else None
         self._sampler = sampler
         sets = len(index.parts) if isinstance(index, JoinedIndex) else 1
         self._store = Store(index, min(sets * (pool or MAPPED), MAPPED), for_gpu=self._decoder != "cpu")
@@ -163,7 +166,7 @@ class WindowLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.epoch, self.step = state["epoch"], state["step"]
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         for step in range(self.step, len(self)):
             batch = self._take(self.epoch, step)
             if self._max_broken and (step % _COUNTED == _COUNTED - 1 or step == len(self) - 1):
@@ -183,7 +186,7 @@ class WindowLoader:
         if self._ahead_of_use is not None:
             self._ahead_of_use.settle()
 
-    def _take(self, epoch: int, step: int) -> dict[str, torch.Tensor]:
+    def _take(self, epoch: int, step: int) -> dict[str, Any]:
         """The batch at (epoch, step), for use on the current stream of this thread."""
         if self._ahead_of_use is None:
             self._process, self._ahead_of_use = os.getpid(), Ahead(partial(_make, ref(self)))
@@ -198,7 +201,8 @@ class WindowLoader:
             trainer = torch.cuda.current_stream(self._device)
             trainer.wait_event(made.copied)
             for rows in made.batch.values():
-                rows.record_stream(trainer)  # its memory is not reused before training is done with it
+                if isinstance(rows, torch.Tensor):
+                    rows.record_stream(trainer)  # its memory is not reused before training is done with it
         return made.batch
 
     def _stop_above_max_broken(self) -> None:
@@ -245,7 +249,8 @@ class WindowLoader:
         rest = {"film": centers.film, "position": centers.position, **drawn.extras}
         if "label" in (self.index.sequences.dtype.names or ()):
             rest["label"] = self.index.sequences["label"][centers.film].astype(np.int64)
-        return _Made(images | {name: self._copy(rows) for name, rows in rest.items()}, made_views, made_replaced, None)
+        rest = {name: rows if name in drawn.on_host else self._copy(rows) for name, rows in rest.items()}
+        return _Made(images | rest, made_views, made_replaced, None)
 
     def _copy(self, rows: np.ndarray) -> torch.Tensor:
         """`rows` on the device; not waited for, as their memory is pinned."""
@@ -277,15 +282,21 @@ class WindowLoader:
                 self._device,
                 self._decoder,
                 self._substitutes,
-                batch_size=rows.size,
+                # The next frames of clips are images of their own, if they are decoded before views are made.
+                batch_size=rows.size * (1 + (self._of_images is not None and rows.ndim == 3)),
                 **self._kwargs,
             )
         return streams
 
     def _path(self, size: int, rows: np.ndarray) -> tuple[Callable, Callable]:
-        """Graph and inputs for views `[b, V]`, or for clips `[b, V, T]`."""
+        """Graph for views `[b, V]`, or for clips `[b, V, T]`, and what makes its requests."""
+        if self._of_images is not None:
+            finish = partial(self._of_images, size=size, mean=self._mean, std=self._std, dtype=self._dtype)
+            return partial(graph.whole_graph, decoder=self._decoder), partial(_decoded_once, self._store, finish)
         to_gpu, bfloat16 = self._device.type == "cuda", self._dtype == torch.bfloat16
-        return graph.train_path(size, self._decoder, to_gpu, bfloat16, self._mean, self._std, clips=rows.ndim == 3)
+        clips = rows.ndim == 3
+        made = graph.train_path(size, self._decoder, to_gpu, bfloat16, self._mean, self._std, clips=clips)
+        return made[0], partial(_decoded_by_view, made[1])
 
 
 def _make(loader: ref[WindowLoader], epoch: int, step: int) -> _Made:
@@ -314,12 +325,35 @@ def _requests(loader: WindowLoader, epoch: int, step: int, size: int) -> Iterato
         rows = views.ravel()
         if size == loader._size != side:
             rows["blur"] *= side / size
-            _, inputs = loader._path(side, views)
+            _, request = loader._path(side, views)
         else:
-            _, inputs = loader._path(size, views)
-        pictures = np.concatenate([rows, following(rows)])
-        yield Request(pictures["frame"], pictures, partial(inputs, rows), (samples[loader._mine], mine))
+            _, request = loader._path(size, views)
+        yield request(rows, (samples[loader._mine], mine))
         epoch, step = loader._after(epoch, step)
+
+
+def _of_images(device: torch.device, decoder: graph.Decoder) -> Callable:
+    """`triton_views.of_images` for a device."""
+    from . import triton_views
+
+    if decoder == "cpu" and not triton_views.INTERPRETED:
+        raise ConfigError("triton: makes views of images that the GPU decoded; choose decoder cuda")
+    return partial(triton_views.of_images, device=device)
+
+
+def _decoded_by_view(inputs: Callable, rows: np.ndarray, tag: Any) -> Request:
+    """The request for views `[N]` of a graph that makes them; only their crops are decoded."""
+    pictures = np.concatenate([rows, following(rows)])
+    return Request(pictures["frame"], pictures, partial(inputs, rows), tag)
+
+
+def _decoded_once(store: Store, finish: Callable, rows: np.ndarray, tag: Any) -> Request:
+    """The request for views `[N]` made of whole images, each of which is decoded once."""
+    frames = np.concatenate([rows, following(rows)])["frame"]
+    regions = store.whole(frames)
+    _, first, image = np.unique(frames, return_index=True, return_inverse=True)
+    inputs = partial(graph.whole_inputs, regions, first)
+    return Request(frames, regions, inputs, tag, partial(finish, rows, image, regions["width"]))
 
 
 class FilmLoader:

@@ -8,7 +8,7 @@ runs of 4 centres     0 1 2 3
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -45,17 +45,20 @@ class Drawn:
         views: `[B, V]` rows of `views.VIEW`, the pictures of each sample; `[B, V, T]` for clips.
         extras: other drawn numbers that the method needs, `[B, ...]` each; they come with the batch.
         small: rows of views of other sizes, by side in pixels, shaped as `views`.
+        on_host: names of the extras that the host reads in a step: they stay numpy arrays in the batch, since reading
+            them from a GPU would wait for it.
     """
 
     views: np.ndarray
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     small: dict[int, np.ndarray] = field(default_factory=dict)
+    on_host: tuple[str, ...] = ()
 
     def __getitem__(self, samples: slice | np.ndarray) -> Drawn:
         """What was drawn for some of the samples."""
         extras = {name: rows[samples] for name, rows in self.extras.items()}
         small = {size: rows[samples] for size, rows in self.small.items()}
-        return Drawn(self.views[samples], extras, small)
+        return replace(self, views=self.views[samples], extras=extras, small=small)
 
 
 class Sampler(Protocol):

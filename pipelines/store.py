@@ -19,6 +19,7 @@ from shard_tools.storage.cache import OpenShard
 
 from .jpeg_structure import structure_fault
 from .mixing import part_of
+from .views import VIEW
 
 # Shards mapped at a time: each takes a file descriptor or two, and 1,024 is a common limit.
 MAPPED = 256
@@ -105,6 +106,13 @@ class Store:
         """One line that names the key-frame, its shard and offset, and the fix."""
         shard, member, offset = self.index.locate(frame)
         return f"{masked(shard)}: {member} at byte {offset}: {fault}; run `bassl-fast verify` on the shards"
+
+    def whole(self, frames: np.ndarray) -> np.ndarray:
+        """Rows `[N]` of `VIEW` with the `height` and `width` of key-frame rows."""
+        films, regions = self.index.sequences[self.films_of(frames)], np.zeros(len(frames), VIEW)
+        for side in ("height", "width"):
+            regions[side] = films[side]
+        return regions
 
     def films_of(self, frames: np.ndarray) -> np.ndarray:
         """Film numbers of key-frame rows."""

@@ -29,12 +29,14 @@ class Request:
         regions: `[N]` rows with `top`, `left`, `height`, `width`: the pixels that the graph decodes of each.
         inputs: turns their JPEG bytes into inputs of the graph.
         tag: returned with the batch.
+        finish: makes images `[N, H, W, 3]` of what the graph returns, on the current stream; None if the graph does.
     """
 
     frames: np.ndarray
     regions: np.ndarray
     inputs: Callable[[list[np.ndarray]], tuple]
     tag: Any = None
+    finish: Callable[[Any], torch.Tensor] | None = None
 
 
 class Pictures(Protocol):
@@ -86,6 +88,7 @@ class Stream:
     def _build(self) -> None:
         """Build a pipeline with nothing in flight."""
         self._in_flight: deque[tuple[Request, np.ndarray]] = deque()  # with the key-frames shown
+        self._in_use: tuple[Any, torch.cuda.Event] | None = None  # by kernels
         self._feeding = False
         feed = WeakMethod(self._feed)  # no cycle, so that threads and maps end with the stream, without the collector
         self._pipe = self._make_graph(source=lambda: feed()())  # type: ignore[misc]  # called while the stream lives
@@ -99,7 +102,7 @@ class Stream:
         broken = False
         try:
             while True:
-                self._pipe.run()
+                self._run()
         except StopIteration:
             self._pipe.reset()
             self._in_flight.clear()
@@ -125,7 +128,7 @@ class Stream:
     def __next__(self) -> tuple[Any, torch.Tensor]:
         while True:
             try:
-                (pictures,) = self._pipe.run()
+                pictures = self._run()
                 break
             except RuntimeError as error:
                 if self._feeding:  # not an error of DALI
@@ -135,7 +138,28 @@ class Stream:
             self._recover(failed)
         request, shown = self._in_flight.popleft()
         self.replaced += int(np.count_nonzero(request.frames != shown))
-        return request.tag, _to_torch(pictures, self._device, self._copier, self._owned)
+        if request.finish is None:
+            return request.tag, _to_torch(pictures, self._device, self._copier, self._owned)
+        return request.tag, self._finished(pictures, request.finish).permute(0, 3, 1, 2)
+
+    def _run(self) -> Any:
+        """What the graph returns; the memory of what it returned before is used again."""
+        if self._in_use is not None:
+            self._in_use[1].synchronize()
+            self._in_use = None
+        (pictures,) = self._pipe.run()
+        return pictures
+
+    def _finished(self, pictures: Any, finish: Callable[[Any], torch.Tensor]) -> torch.Tensor:
+        if self._copier is None:
+            return finish(pictures)
+        trainer = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(self._copier):
+            images = finish(pictures)
+            self._in_use = pictures, self._copier.record_event()
+        trainer.wait_stream(self._copier)
+        images.record_stream(trainer)
+        return images
 
     def _feed(self) -> tuple:
         self._feeding = True

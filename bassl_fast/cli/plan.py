@@ -35,7 +35,7 @@ def plan(
     gpu: str = "h200",
     gpus_per_node: int = 8,
     cores: int = 16,
-    views_on: Literal["cpu", "gpu"] = "gpu",
+    views_on: Literal["cpu", "gpu", "triton"] = "gpu",
     encoder: str = "resnet50",
     global_batch: int = 256,
     views: int = 19,
@@ -230,7 +230,8 @@ def _resources(
         core = known.get("views cpu-core")
         rate, makers, loader = core and core * cores, f"{cores} cores", "loader"
     else:
-        rate, makers, loader = known.get(f"views {gpu}"), "the GPU", "gpu"
+        by = "triton-views" if views_on == "triton" else "views"
+        rate, makers, loader = known.get(f"{by} {gpu}"), "the GPU", "gpu"
     if gpu == "cpu":
         work = known.get(f"train {encoder} cpu-core")
         train, step = work and work / cores, "step"

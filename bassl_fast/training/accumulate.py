@@ -10,7 +10,8 @@ depends on the number of micro-batches, not on the number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -53,9 +54,9 @@ class MicroBatches:
     def __len__(self) -> int:
         return len(self._loader) * self._parts
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in self._loader:
-            for part in zip(*(rows.chunk(self._parts) for rows in batch.values()), strict=True):
+            for part in zip(*(_parts(rows, self._parts) for rows in batch.values()), strict=True):
                 yield dict(zip(batch, part, strict=True))
 
     def state_dict(self) -> dict[str, int]:
@@ -64,3 +65,7 @@ class MicroBatches:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self._loader.load_state_dict(state)
+
+
+def _parts(rows: Tensor | np.ndarray, count: int) -> Sequence[Tensor | np.ndarray]:
+    return rows.chunk(count) if isinstance(rows, Tensor) else np.split(rows, count)

@@ -9,7 +9,7 @@ from typing import Literal
 from bassl_fast.config.choices import Precision
 from shard_tools.errors import ConfigError
 
-Views = Literal["auto", "cpu", "gpu"]
+Views = Literal["auto", "cpu", "gpu", "triton"]
 LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
 Exempt = Literal["names_with_bn_or_bias", "names_with_bn", "norms", "vectors"]
 
@@ -26,6 +26,7 @@ class Data:
         threads: CPU threads of the data pipeline; 0 uses this process's share of the cores.
         prefetch: batches prepared ahead.
         views: where views are made for training on GPUs: "cpu", "gpu", or "auto", the CPU if it has cores enough.
+            "triton" makes them on the GPU by kernels of Triton, which have not been run on a GPU yet.
         pool: number of films of a set shuffled together; all if left out. For remote shards that do not fit the cache.
         max_broken: fraction of views that may replace a broken key-frame with another; 0 stops at the first.
     """

@@ -33,11 +33,11 @@ def place_views(wanted: Views, gpu: bool, cores: float, made: float, trained: fl
     Raises:
         ConfigError: the GPU is to make them, and there is none.
     """
-    if wanted == "gpu" and not gpu:
-        raise ConfigError("data.views gpu: no GPU found; choose cpu or auto")
+    if wanted in ("gpu", "triton") and not gpu:
+        raise ConfigError(f"data.views {wanted}: no GPU found; choose cpu or auto")
     if wanted == "auto":
         wanted = "cpu" if not gpu or cores * made >= _RESERVE * trained else "gpu"
-    return "cuda" if wanted == "gpu" else "cpu"
+    return "cpu" if wanted == "cpu" else "cuda"
 
 
 def rates(encoder: Encoder, size: int, frames: int) -> tuple[float, float]:
@@ -56,8 +56,9 @@ def rates(encoder: Encoder, size: int, frames: int) -> tuple[float, float]:
     return _MADE_PER_CORE * (_SIDE / size) ** 2, _TRAINED * _OF_MACS / max(macs, 1)
 
 
-def in_words(decoder: Decoder, cores: int) -> str:
+def in_words(decoder: Decoder, cores: int, triton: bool) -> str:
     """One line for the start of a run on GPUs."""
     if decoder == "cpu":
         return f"training views are made on the CPU ({cores} cores per GPU) and copied to the GPU"
-    return "training views are made on the GPU; all JPEGs are decoded by CUDA, none by hardware decoders"
+    by = "by Triton's kernels" if triton else "on the GPU"
+    return f"training views are made {by}; all JPEGs are decoded by CUDA, none by hardware decoders"

@@ -284,7 +284,7 @@ def make_loader(
     if device.type == "cuda":
         frames = task.clips.frames if task.clips is not None else 1
         decoder = place_views(data.views, True, threads, *rates(network, task.views.size, frames))
-        say_once(in_words(decoder, threads))
+        say_once(in_words(decoder, threads, data.views == "triton"))
     sampler: Sampler = task.sample
     if index.kind == FILMS and isinstance(network, ClipEncoder):
         sampler = WholeShots(sampler, int(index.sequences["frames_per_shot"][films].max()))
@@ -302,6 +302,7 @@ def make_loader(
         world_size=world_size,
         device=device,
         decoder=decoder,
+        triton=data.views == "triton",
         threads=threads,
         prefetch=data.prefetch,
         dtype=torch.bfloat16 if precision == "bf16-mixed" else torch.float32,

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -56,6 +57,14 @@ def test_images_lie_channels_last_and_come_in_the_dtype_asked_for(make_loader: M
         assert torch.equal(images, theirs["images"].flatten(0, 1).bfloat16())
     with pytest.raises(ConfigError, match="float16"):
         make_loader(dtype=torch.float16)
+
+
+def test_what_the_host_reads_stays_in_its_memory(make_loader: MakeLoader, two_epochs: list[Batch]):
+    loader = make_loader()
+    loader._sampler = lambda *given: replace(sample(*given), on_host=("pick",))
+    batch = next(iter(loader))
+    assert isinstance(batch["pick"], np.ndarray)
+    assert np.array_equal(batch["pick"], two_epochs[0]["pick"].numpy())
 
 
 @pytest.mark.parametrize("world_size", [2, 4])

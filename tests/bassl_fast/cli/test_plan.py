@@ -62,6 +62,7 @@ def test_cores_may_make_the_views_of_a_gpu(costs, capsys):
     assert found["seconds"]["views"] == pytest.approx(20 * 128 * 19 / (16 * 2000))
     assert found["seconds"]["training"] == pytest.approx(20 * 128 * 19 * 1e-3)
     assert "made by 16 cores of each process" in capsys.readouterr().out
+    assert plan(films=10, shots=512, gpus=2, views_on="triton", costs=str(costs))["unknown"] == ["views"]
 
 
 @pytest.mark.parametrize(

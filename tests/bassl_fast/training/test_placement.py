@@ -16,6 +16,7 @@ from shard_tools.errors import ConfigError
         ("auto", True, 4, "cpu"),
         ("auto", True, 3, "cuda"),
         ("gpu", True, 64, "cuda"),
+        ("triton", True, 64, "cuda"),
         ("cpu", True, 1, "cpu"),
         ("auto", False, 1, "cpu"),
     ],
@@ -24,9 +25,10 @@ def test_views_are_made_on_the_cpu_where_it_has_cores_enough(wanted: Views, gpu:
     assert place_views(wanted, gpu, cores, 1500, 3500) == found
 
 
-def test_views_on_a_gpu_need_one():
-    with pytest.raises(ConfigError, match=r"data\.views gpu: no GPU found"):
-        place_views("gpu", False, 8, 1500, 3500)
+@pytest.mark.parametrize("wanted", ["gpu", "triton"])
+def test_views_on_a_gpu_need_one(wanted: Views):
+    with pytest.raises(ConfigError, match=rf"data\.views {wanted}: no GPU found"):
+        place_views(wanted, False, 8, 1500, 3500)
 
 
 def test_a_smaller_encoder_eats_more_views():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -119,7 +121,8 @@ def test_a_compiled_encoder_trains_the_same(argv: list[str], tmp_path: Path):
 def loader(project: Project, kind: type[WindowLoader] = InterleavedLoader, **options: int) -> WindowLoader:
     index = ShardIndex.open(project.shards)
     method = BaSSL(8, TrainViews(size=8), hidden=8, intermediate=8, heads=2, nce_hidden=8, nce_dim=8)
-    return kind(index, index.select(None), method.sample, 8, global_batch=8, threads=1, **options)
+    sampler = lambda *given: replace(method.sample(*given), on_host=("mask",))  # noqa: E731
+    return kind(index, index.select(None), sampler, 8, global_batch=8, threads=1, **options)
 
 
 def test_a_micro_batch_is_a_slice_of_the_global_batch_for_any_number_of_processes(project: Project):
@@ -132,8 +135,10 @@ def test_a_micro_batch_is_a_slice_of_the_global_batch_for_any_number_of_processe
         ]
         for m in range(2):
             for name, expected in whole.items():
-                micro_batch = torch.cat([parts[r][m][name] for r in range(world_size)])
-                assert torch.equal(micro_batch, expected[4 * m : 4 * m + 4]), (world_size, m, name)
+                found = [parts[r][m][name] for r in range(world_size)]
+                assert {type(rows) for rows in found} == {np.ndarray if name == "mask" else torch.Tensor}
+                micro_batch = torch.cat([torch.as_tensor(rows) for rows in found])
+                assert torch.equal(micro_batch, torch.as_tensor(expected[4 * m : 4 * m + 4])), (world_size, m, name)
 
 
 def test_micro_batches_are_counted_and_end_with_the_epoch(project: Project):
