@@ -69,7 +69,7 @@ class SCRL(BYOL):
         """Two views `[B, 2]` of one key-frame, their `boxes` `[B, 2, K, 4]`, and `common` `[B]`: which have boxes."""
         views = super().sample(centers, rng).views
         boxes, common = draw_boxes(rng, self.boxes, views[:, 0], views[:, 1], self.views.size)
-        return Drawn(views, {"boxes": boxes, "common": common})
+        return Drawn(views, {"boxes": boxes, "common": common}, on_host=("common",))
 
     def embed(self, encoder: ResNet, batch: dict[str, Tensor]) -> Tensor:  # type: ignore[override]  # see `attach`
         """Features `[b, 2 + 2, K, D]` of the boxes: by the encoder, then by the target encoder."""
@@ -83,11 +83,13 @@ class SCRL(BYOL):
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The loss, a mean over all boxes of the global batch, from features `[b, 4, K, D]` and `common` `[b]`."""
-        common = batch["common"]
+        common = np.asarray(batch["common"])  # on the host, so that nothing waits for the GPU to count images
         # A process without boxes still takes part in the collectives: all its rows, at weight 0.
-        chosen = common if common.any() else torch.ones_like(common)
-        distances = self.distances(features[chosen].transpose(1, 2).flatten(0, 1))
-        weight = common[chosen].to(distances.dtype).repeat_interleave(features.shape[2])
-        # The clamp avoids a division by zero if no process has boxes.
-        loss = global_mean((distances * weight).sum(), weight.sum().clamp(min=1e-6))
-        return {"scrl": loss, **self.online(batch)}
+        has_any = bool(common.any())
+        chosen = torch.from_dlpack(np.flatnonzero(common) if has_any else np.arange(len(common)))
+        if features.is_cuda:
+            chosen = chosen.pin_memory().to(features.device, non_blocking=True)
+        distances = self.distances(features.index_select(0, chosen).transpose(1, 2).flatten(0, 1))
+        # The count is not 0, which would be a division by zero if no process has boxes.
+        count = distances.new_full((), distances.numel() if has_any else 1e-6)
+        return {"scrl": global_mean(has_any * distances.sum(), count), **self.online(batch)}

@@ -53,17 +53,10 @@ class Spy(Callback):
             self.budget.__exit__(None, None, None)
 
 
-# The losses of the step before are read twice, to check and to show; SCRL also leaves out images without a common box.
-READ = {"tolist": 2}
-BUDGETS = {
-    "BaSSLShotCoL": READ,
-    "SCE": READ,
-    "BYOL": READ,
-    "SCRL": READ | {"_local_scalar_dense": 1, "index": 2, "index_put": 1},
-}
+READ = {"tolist": 2}  # the losses of the step before, to check and to show
 
 
-@pytest.mark.parametrize("method", BUDGETS)
+@pytest.mark.parametrize("method", ["BaSSLShotCoL", "SCE", "BYOL", "SCRL"])
 def test_no_step_waits_for_the_gpu(method: str, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     budget = Budget()
     monkeypatch.setattr(run, "progress_callbacks", lambda late: (False, [Spy(budget)]))
@@ -86,7 +79,7 @@ def test_no_step_waits_for_the_gpu(method: str, project: Project, tmp_path: Path
     monkeypatch.setattr(Spy, "on_train_batch_end", stop, raising=False)
     argv = ["pretrain", "--config", str(tmp_path / "recipe.yaml"), "--data.shards", project.shards]
     assert cli.main([*argv, "--out", str(tmp_path / "run")]) == 0
-    assert budget.found == BUDGETS[method]
+    assert budget.found == READ
 
 
 def stop(self: Spy, trainer: pl.Trainer, *_: Any) -> None:
