@@ -58,8 +58,9 @@ def decoders(operators: list[Operator]) -> list[Operator]:
         partial(graph.train_graph, size=32),
         partial(graph.train_graph, size=32, clips=True),
         partial(graph.test_graph, views=TestViews(40, 32)),
+        graph.whole_graph,
     ],
-    ids=["train", "clips", "test"],
+    ids=["train", "clips", "test", "whole"],
 )
 def test_views_are_made_on_the_gpu_after_one_kind_of_decoder(make_graph: Callable, decoder: graph.Decoder):
     operators = defined(partial(make_graph, decoder=decoder))

@@ -53,33 +53,45 @@ def interpreted() -> Iterator[ModuleType]:
         del sys.modules[NAME], pipelines.triton_views
 
 
-def made(module: ModuleType, rows: np.ndarray, images: np.ndarray, after: np.ndarray, size: int) -> np.ndarray:
-    """Views in grey levels of images `[N]` of `[h, w, 3]`, whose whole is the crop, less those `after` them."""
-    crops = np.zeros(len(rows), module.CROP)
-    for crop, row, image, next_image in zip(crops, rows, images, after, strict=True):
-        crop["image"], crop["following"] = image.ctypes.data, next_image.ctypes.data * row["difference"]
-        crop["height"], crop["width"] = image.shape[:2]
-    crops["pitch"] = 3 * crops["width"]
-    parameters = fused.parameters(rows, np.zeros(3), np.ones(3))
-    crops["split"] = module.before_contrast(parameters)
-    return module.make_views(crops, parameters, size, torch.float32, torch.device("cpu")).numpy()
-
-
-def test_views_are_the_arithmetic_in_numpy(interpreted: ModuleType):
+def cases() -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Rows, images of noise of their sizes, and next ones."""
     rng = np.random.default_rng(0)
     rows = np.concatenate([drawn_rows(1, *sides, jitter=1) for sides, _ in ROWS])
     rows["order"] = rng.permutation(24)[: len(rows)]
     for row, (_, changes) in zip(rows, ROWS, strict=True):
         for name, value in changes.items():
             row[name] = value
-    images, after = ([rng.integers(0, 256, (*sides, 3), np.uint8) for sides, _ in ROWS] for _ in range(2))
-    views = made(interpreted, rows, images, after, 24)
+    return rows, *([rng.integers(0, 256, (*sides, 3), np.uint8) for sides, _ in ROWS] for _ in range(2))
+
+
+def made(
+    module: ModuleType, rows: np.ndarray, images: list[np.ndarray], after: list[np.ndarray], size: int, device: str
+) -> np.ndarray:
+    """Views in grey levels of images `[N]` of `[h, w, 3]`, whose whole is the crop, less those `after` them."""
+    crops = np.zeros(len(rows), module.CROP)
+    there = [[torch.from_numpy(image).to(device) for image in each] for each in (images, after)]
+    for crop, row, image, next_image in zip(crops, rows, *there, strict=True):
+        crop["image"], crop["following"] = image.data_ptr(), next_image.data_ptr() * row["difference"]
+        crop["height"], crop["width"] = image.shape[:2]
+    crops["pitch"] = 3 * crops["width"]
+    parameters = fused.parameters(rows, np.zeros(3), np.ones(3))
+    crops["split"] = module.before_contrast(parameters)
+    return module.make_views(crops, parameters, size, torch.float32, torch.device(device)).cpu().numpy()
+
+
+def check_arithmetic(module: ModuleType, device: str) -> None:
+    rows, images, after = cases()
+    views = made(module, rows, images, after, 24, device)
     for ours, *given in zip(views, images, rows, [24] * len(rows), after, strict=True):
         np.testing.assert_allclose(ours, fused_view(*given), atol=0.01)
-    (again,) = made(interpreted, rows[:1], images[:1], after[:1], 24)
+    (again,) = made(module, rows[:1], images[:1], after[:1], 24, device)
     assert np.array_equal(again, views[0])
-    (large,) = made(interpreted, rows[:1], images[:1], after[:1], 40)  # more than a program
+    (large,) = made(module, rows[:1], images[:1], after[:1], 40, device)  # more than a program
     np.testing.assert_allclose(large, fused_view(images[0], rows[0], 40, after[0]), atol=0.01)
+
+
+def test_views_are_the_arithmetic_in_numpy(interpreted: ModuleType):
+    check_arithmetic(interpreted, "cpu")
 
 
 def by_kernels(module: ModuleType, rows: np.ndarray, jpegs: list[np.ndarray], side: tuple[int, int], size: int):
@@ -139,6 +151,22 @@ def test_the_loader_decodes_each_key_frame_once(
     scale = 255 * torch.tensor(graph.IMAGENET_STD)[:, None, None]
     torch.testing.assert_close(ours * scale, theirs * scale, atol=0.01, rtol=0)
     assert ours.flatten(0, -4).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("decoder", ["cuda", "hardware"])
+def test_on_a_gpu(decoder: graph.Decoder, shards: ShardIndex):
+    check_arithmetic(importlib.import_module(NAME), "cuda")
+    options = {"global_batch": 4, "seed": 3, "dtype": torch.bfloat16}
+    load = partial(WindowLoader, shards, shards.select(None), sample, SIZE, **options)
+    triton = {"device": "cuda", "decoder": decoder, "triton": True}
+    theirs, ours = (torch.cat([batch["images"].cpu() for batch in load(**given)]) for given in ({}, triton))
+    for pair in zip(ours.flatten(0, 1), theirs.flatten(0, 1), strict=True):
+        assert psnr(*(rows.float().numpy() * graph.STD[:, None, None] for rows in pair)) >= 40
+    halves = [load(rank=rank, world_size=2, **triton) for rank in range(2)]
+    parts = [torch.cat([half["images"].cpu() for half in both]) for both in zip(*halves, strict=True)]
+    assert torch.equal(ours, torch.cat(parts))
 
 
 def test_a_gpu_must_have_decoded_the_images(interpreted: ModuleType, shards: ShardIndex, monkeypatch):
