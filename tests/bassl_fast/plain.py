@@ -1,4 +1,4 @@
-"""An encoder without batch normalisation: its output for an image does not depend on the rest of the batch."""
+"""Encoders of one layer."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import os
 
 from torch import Tensor, nn
 
-from bassl_fast.encoders import Encoder
+from bassl_fast.encoders import ClipEncoder, Encoder
+from bassl_fast.encoders.clip import conv
 
 
 class Plain(Encoder):
-    """One convolution, ReLU, and the mean over the picture."""
+    """One convolution, ReLU, and the mean over the picture.
+
+    Without batch normalisation: its output for an image does not depend on the rest of the batch.
+    """
 
     def __init__(self, dim: int = 16) -> None:
         super().__init__()
@@ -29,3 +33,14 @@ class BreaksOnOneProcess(Plain):
         self.batches += 1
         broken = os.environ.get("LOCAL_RANK") == "1" and self.batches > 1
         return super().forward(pictures) * (float("nan") if broken else 1)
+
+
+class PlainClip(ClipEncoder):
+    """One convolution over space and time, batch normalisation and ReLU."""
+
+    def __init__(self, dim: int = 16) -> None:
+        super().__init__()
+        self.dim, self.conv, self.bn = dim, conv(3, dim, (3, 33, 33), 32), nn.BatchNorm3d(dim)
+
+    def maps(self, clips: Tensor) -> Tensor:
+        return self.bn(self.conv(clips)).relu()

@@ -97,7 +97,7 @@ def fused_view(crop: np.ndarray, row: np.void, size: int, following: np.ndarray 
     if row["difference"]:
         crop = np.repeat((_grey(crop.astype(float) - following) + 255) / 2, 3, axis=2)
     down, across = _triangle(crop.shape[0], size), _triangle(crop.shape[1], size)
-    view = np.einsum("yh,xw,hwc->yxc", down, across, crop)
+    view = np.einsum("yh,xw,hwc->yxc", down, across, crop, optimize=True)
     for step in ORDERS[row["order"]]:
         view = np.clip(ARITHMETIC[STEPS[step]](view, float(row[STEPS[step]])), 0, 255)
     if row["grey"]:

@@ -6,7 +6,7 @@ import ctypes
 import io
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,12 @@ ORDER_OF = {tuple(STEPS[step] for step in order): number for number, order in en
 
 
 TrainPictures = Callable[[np.ndarray, list[np.ndarray], int], np.ndarray]
+drawn = cache(draw_picture)
 
 
 def jpeg_of(seed: int, height: int, width: int, **kwargs) -> np.ndarray:
     buffer = io.BytesIO()
-    Image.fromarray(draw_picture(seed, height, width)).save(buffer, "JPEG", quality=90, **kwargs)
+    Image.fromarray(drawn(seed, height, width)).save(buffer, "JPEG", quality=90, **kwargs)
     return np.frombuffer(buffer.getvalue(), np.uint8)
 
 
@@ -257,7 +258,7 @@ def test_every_kind_of_jpeg(kwargs: dict, against_pil: TrainPictures):
 
 def test_grey_jpegs_become_three_equal_channels(train_pictures: TrainPictures, against_pil: TrainPictures):
     buffer = io.BytesIO()
-    Image.fromarray(draw_picture(0, 64, 112)).convert("L").save(buffer, "JPEG")
+    Image.fromarray(drawn(0, 64, 112)).convert("L").save(buffer, "JPEG")
     jpegs = [np.frombuffer(buffer.getvalue(), np.uint8)]
     rows = drawn_rows(1, 64, 112, jitter=0)
     assert np.ptp(train_pictures(rows, jpegs, 32).astype(int), axis=-1).max() == 0

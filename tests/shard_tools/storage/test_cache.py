@@ -202,23 +202,24 @@ def test_a_passing_fault_only_costs_time(proxy, shards, fault):
 
 
 @pytest.mark.parametrize("fault", ["refuse", "cut", "stall", "busy", "wrong"])
-def test_a_fault_that_stays_ends_in_one_line_and_in_time(proxy, tmp_path, fault):
-    index = ShardIndex.open(URI, Cache(tmp_path / "cache", wait=1))
+def test_a_fault_that_stays_ends_in_one_line_and_in_time(proxy, tmp_path, monkeypatch, fault):
+    index, cache = ShardIndex.open(URI), Cache(tmp_path / "impatient", wait=0.3)
+    monkeypatch.setattr("shard_tools.storage.remote._STALL", 0.3)
     proxy.faults.extend([fault] * 1000)
     started = time.monotonic()
-    with pytest.raises((RemoteError, ShardError), match=r"b c\.tar: (given up after 1 s|differs from)") as error:
-        index.cache.open(URI, index.shards[1])
+    with pytest.raises((RemoteError, ShardError), match=r"b c\.tar: (given up after 0 s|differs from)") as error:
+        cache.open(URI, index.shards[1])
     assert time.monotonic() - started < 10
     assert "\n" not in str(error.value)
-    assert held(index.cache) == set()
+    assert held(cache) == set()
 
 
 def test_a_server_that_is_gone_ends_in_one_line(served, monkeypatch, tmp_path):
     proxy = Proxy(1)
     proxy.close()
     use_s3(monkeypatch, proxy.port)
-    with pytest.raises(RemoteError, match="given up after 1 s"):
-        Cache(tmp_path / "cache", wait=1).index(URI, fmt.MANIFEST, (fmt.FRAMES,))
+    with pytest.raises(RemoteError, match="given up after 0 s"):
+        Cache(tmp_path / "cache", wait=0.3).index(URI, fmt.MANIFEST, (fmt.FRAMES,))
 
 
 def _read_all(uri: str, folder: str, limit: int, rounds: int, seed: int, expected: dict[str, bytes]) -> None:

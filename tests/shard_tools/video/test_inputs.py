@@ -22,16 +22,16 @@ from shard_tools.video.timing import read_timing
 
 pytestmark = pytest.mark.slow
 
-LENGTHS = (25, 37, 20, 30, 20, 40, 27, 50)  # frames, at 25 a second
-CUTS = [25, 62, 82, 112, 132, 172, 199]
-FRAMES = 249
+LENGTHS = (25, 30, 20, 22, 20, 28, 20, 50)  # frames, at 25 a second
+CUTS = [25, 55, 75, 97, 117, 145, 165]
+FRAMES = 215
 SOURCES = (
     *("testsrc=", "mandelbrot=", "smptebars=", "testsrc2=", "rgbtestsrc="),
     *("yuvtestsrc=", "cellauto=", "color=c=0x305080:"),
 )
-SOUND = ("-f", "lavfi", "-i", "sine=d=9.96:r=48000")
+SOUND = ("-f", "lavfi", "-i", "sine=d=8.6:r=48000")
 CHAPTERS = (
-    ";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=5000\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=5000\nEND=9000\n"
+    ";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=4000\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=4000\nEND=7000\n"
 )
 COVER = ("-disposition:v:1", "attached_pic")
 SUBTITLES = "1\n00:00:01,000 --> 00:00:03,000\nhello\n\n2\n00:00:40,000 --> 00:01:03,000\nbye\n"
@@ -78,7 +78,7 @@ COPIES = {  # name of the file -> words of ffmpeg: what comes before, and what a
     "two-sounds-first.mkv": (SOUND, ("-map", "0:a", "-map", "0:a", "-map", "1:v", "-c:v", "copy")),
     "long-subtitles.mkv": ((), ("-i", "subtitles.srt", "-c", "copy")),
     "long-subtitles.mp4": ((), ("-i", "subtitles.srt", "-c:v", "copy", "-c:s", "mov_text")),
-    "clock-wraps.ts": ((), ("-c", "copy", "-output_ts_offset", 95435)),
+    "clock-wraps.ts": ((), ("-c", "copy", "-output_ts_offset", 95438)),
     "a.mts": ((), ("-c", "copy", "-f", "mpegts")),
     "fragments.mp4": ((), ("-c", "copy", "-movflags", "frag_keyframe+empty_moov")),
     "begins-before-zero.mkv": ((), ("-c", "copy", "-output_ts_offset", -1, "-avoid_negative_ts", "disabled")),

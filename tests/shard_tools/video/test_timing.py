@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -42,14 +43,12 @@ def test_any_other_rate_becomes_a_standard_one(average, base, nominal):
     assert nominal_rate(Fraction(average), base and Fraction(base)) == Fraction(nominal)
 
 
-def names(base: int, drop: bool):
-    """All time codes of a day, in order, by SMPTE ST 12-1's rule: the part before the frame, and the frame."""
+def seconds_of_a_day(base: int, drop: bool):
+    """By SMPTE ST 12-1's rule: the time code up to the frame, and the numbers of the frames."""
     for second in range(24 * 3600):
         hours, minutes, seconds = second // 3600, second // 60 % 60, second % 60
         clock = f"{hours:02d}:{minutes:02d}:{seconds:02d}{';' if drop else ':'}"
-        left_out = base // 15 if drop and seconds == 0 and minutes % 10 else 0
-        for frame in range(left_out, base):
-            yield clock, frame
+        yield clock, range(base // 15 if drop and seconds == 0 and minutes % 10 else 0, base)
 
 
 @pytest.mark.parametrize(
@@ -58,11 +57,14 @@ def names(base: int, drop: bool):
 def test_every_time_code_of_a_day_and_back(rate, drop):
     timing = Timing(rate, drop=drop)
     day = 0
-    for i, (clock, frame) in enumerate(names(timing.base, drop)):
-        day += 1
-        if i % 1009 == 0 or i % 1800 < 3:
-            assert timing.at(i) == f"{clock}{frame:02d}"
-            assert timing.starting_at(f"{clock}{frame:02d}") == Timing(rate, i, drop)
+    for clock, frames in seconds_of_a_day(timing.base, drop):
+        after = day + len(frames)
+        some = range(day + -day % 1009, after, 1009)
+        for i in chain(some, *(range(day + (first - day) % 1800, after, 1800) for first in range(3))):
+            timecode = f"{clock}{frames[i - day]:02d}"
+            assert timing.at(i) == timecode
+            assert timing.starting_at(timecode) == Timing(rate, i, drop)
+        day = after
     assert timing.at(day) == timing.at(0)  # the day after
     if drop:
         assert day / rate == pytest.approx(24 * 3600, abs=0.1)  # the clock's day
