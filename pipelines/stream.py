@@ -88,7 +88,6 @@ class Stream:
     def _build(self) -> None:
         """Build a pipeline with nothing in flight."""
         self._in_flight: deque[tuple[Request, np.ndarray]] = deque()  # with the key-frames shown
-        self._in_use: tuple[Any, torch.cuda.Event] | None = None  # by kernels
         self._feeding = False
         feed = WeakMethod(self._feed)  # no cycle, so that threads and maps end with the stream, without the collector
         self._pipe = self._make_graph(source=lambda: feed()())  # type: ignore[misc]  # called while the stream lives
@@ -102,7 +101,7 @@ class Stream:
         broken = False
         try:
             while True:
-                self._run()
+                self._pipe.run()
         except StopIteration:
             self._pipe.reset()
             self._in_flight.clear()
@@ -128,7 +127,7 @@ class Stream:
     def __next__(self) -> tuple[Any, torch.Tensor]:
         while True:
             try:
-                pictures = self._run()
+                (pictures,) = self._pipe.run()
                 break
             except RuntimeError as error:
                 if self._feeding:  # not an error of DALI
@@ -142,23 +141,13 @@ class Stream:
             return request.tag, _to_torch(pictures, self._device, self._copier, self._owned)
         return request.tag, self._finished(pictures, request.finish).permute(0, 3, 1, 2)
 
-    def _run(self) -> Any:
-        """What the graph returns; the memory of what it returned before is used again."""
-        if self._in_use is not None:
-            self._in_use[1].synchronize()
-            self._in_use = None
-        (pictures,) = self._pipe.run()
-        return pictures
-
     def _finished(self, pictures: Any, finish: Callable[[Any], torch.Tensor]) -> torch.Tensor:
         if self._copier is None:
             return finish(pictures)
-        trainer = torch.cuda.current_stream(self._device)
         with torch.cuda.stream(self._copier):
             images = finish(pictures)
-            self._in_use = pictures, self._copier.record_event()
-        trainer.wait_stream(self._copier)
-        images.record_stream(trainer)
+        self._copier.synchronize()  # before DALI uses the memory of `pictures` again
+        images.record_stream(torch.cuda.current_stream(self._device))
         return images
 
     def _feed(self) -> tuple:

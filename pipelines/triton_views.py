@@ -41,7 +41,8 @@ CROP = np.dtype([(name, "<i8") for name in ("image", "following", "pitch", "heig
 _STEPS = tl.constexpr(len(STEPS) + 2)
 _NUMBERS = tl.constexpr(fused.PARAMETERS.itemsize // 4)
 _SCALE, _OFFSET, _BLUR, _FLIP, _FOLD = (
-    tl.constexpr((fused.PARAMETERS.fields or {})[name][1] // 4) for name in ("scale", "offset", "blur", "flip", "fold")
+    tl.constexpr(fused.PARAMETERS.fields[name][1] // 4)  # type: ignore[index]  # it has fields
+    for name in ("scale", "offset", "blur", "flip", "fold")
 )
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # on a CPU, by Triton's interpreter
 _BLOCK = 1024  # pixels of a program
