@@ -40,6 +40,19 @@ class Budget(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def count_methods(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count, while `budget` is entered, what is not dispatched on a CPU."""
+    for name in METHODS:
+        plain = getattr(torch.Tensor, name)
+
+        def counting(tensor: torch.Tensor, *args: Any, name: str = name, plain: Any = plain, **kwargs: Any) -> Any:
+            if torch.utils._python_dispatch._get_current_dispatch_mode() is budget:
+                budget.found[name] += 1
+            return plain(tensor, *args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, name, counting)
+
+
 class Spy(Callback):
     """Counts from the begin of a step to that of the next: forward, backward, optimiser, callbacks, the next batch."""
 
@@ -60,15 +73,7 @@ READ = {"tolist": 2}  # the losses of the step before, to check and to show
 def test_no_step_waits_for_the_gpu(method: str, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     budget = Budget()
     monkeypatch.setattr(run, "progress_callbacks", lambda late: (False, [Spy(budget)]))
-    for name in METHODS:
-        plain = getattr(torch.Tensor, name)
-
-        def counting(tensor: torch.Tensor, *args: Any, name: str = name, plain: Any = plain, **kwargs: Any) -> Any:
-            if torch.utils._python_dispatch._get_current_dispatch_mode() is budget:
-                budget.found[name] += 1
-            return plain(tensor, *args, **kwargs)
-
-        monkeypatch.setattr(torch.Tensor, name, counting)
+    count_methods(budget, monkeypatch)
     small = PRETRAIN["method"]["init_args"] if method.startswith("BaSSL") else {"views": {"size": 64}}
     small = small | ({"second": {"size": 64}} if method in ("SCE", "BYOL", "SCRL") else {})
     small = small | ({"queue": 64} if method == "SCE" else {})
