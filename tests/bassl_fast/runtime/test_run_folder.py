@@ -7,7 +7,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -192,7 +191,9 @@ def test_an_upload_that_fails_is_an_error_and_keeps_the_local_files(bucket: Path
     assert (kept / "last.ckpt").read_bytes() == b"new"
 
 
-def test_a_process_killed_in_an_upload_leaves_the_previous_checkpoint(bucket: Path, proxy: Proxy, tmp_path: Path):
+def test_a_process_killed_in_an_upload_leaves_the_previous_checkpoint(
+    bucket: Path, proxy: Proxy, tmp_path: Path, warm: str
+):
     """A checkpoint is uploaded in parts; the process is killed during one of them."""
     (bucket / "dies").mkdir()
     (bucket / "dies" / "last.ckpt").write_bytes(b"earlier")
@@ -207,7 +208,7 @@ def test_a_process_killed_in_an_upload_leaves_the_previous_checkpoint(bucket: Pa
     proxy.spoils = lambda request: b"partNumber" in request[:300] and (begun.set() or killed.wait(240)) and False
     proxy.faults.append("none")  # without a fault `spoils` is not called
     uploading = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "last.ckpt")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [warm, "-c", code, str(tmp_path / "last.ckpt")], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert begun.wait(240)
     uploading.kill()

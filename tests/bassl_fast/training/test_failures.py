@@ -24,12 +24,13 @@ from bassl_fast.checkpoints import checkpoint
 from bassl_fast.runtime.distributed import lost_process
 from bassl_fast.training.pretrain import pretrain
 from benchmarks import failures
-from benchmarks.failures import SAVED_EVERY, TIMEOUT, Project, Run
+from benchmarks.failures import SAVED_EVERY, Project, Run
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 SLOW = 60.0  # seconds that a busy machine may take beyond what is promised
+TIMEOUT = 5  # seconds that processes wait for each other
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory, warm: str) -> Iterator[Proj
     project = Project.make(tmp_path_factory.mktemp("faults"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(failures, "TORCHRUN", [warm, "-u", *failures.TORCHRUN[1:]])
+        patch.setattr(failures, "TIMEOUT", TIMEOUT)
         project.undisturbed(2)
         yield project
 
