@@ -1,12 +1,14 @@
 """When somebody speaks in a film: lines of subtitles on the film's clock, and how they meet its cuts.
 
-    lines of subtitles -> on_clock -> lines on the clock of the film -> times of speech of every shot
+    lines of subtitles -> on_clock -> lines on the clock of the film -> inside -> times of speech of every shot
+                                                                      -> words of every shot
 
 All times are in seconds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +21,13 @@ OFFSETS = 60.0  # longest offset that is looked for
 OFFSET_STEP = 0.1
 LONGEST = 300.0  # pause; longer ones count as this
 LEAST = 0.1  # added to pauses before their logarithm is taken
+HEARD = 4.0  # seconds around the middle of a shorter shot in which lines count as its own
 CERTAIN = 5.0  # deviations by which the best offset has to exceed the median of all
 _SAID = 0.5  # seconds of offset that are worth a note
 
 
 def on_clock(lines: np.ndarray, end: np.ndarray, where: str | Path) -> np.ndarray:
-    """Lines `[L, 2]` of a file moved to the film's time, see `align`, without those outside of the film.
-
-    Prints what was changed.
+    """Lines `[L, 2]` of a file moved to the film's time, see `align`. Prints how far.
 
     Args:
         end: `[S]`, when the shots end.
@@ -38,7 +39,7 @@ def on_clock(lines: np.ndarray, end: np.ndarray, where: str | Path) -> np.ndarra
         offset = float(moved[0, 0] - speed * lines[0, 0])
         if abs(offset) > _SAID or abs(speed - 1) > 0.01:
             print(masked(f"note: {where}: moved by {offset:+.1f} s, at {speed:.3f} times its length"), flush=True)
-    return inside(moved, end, where)
+    return moved
 
 
 def inside(lines: np.ndarray, end: np.ndarray, where: str | Path) -> np.ndarray:
@@ -99,6 +100,25 @@ def speech_of_shots(start: np.ndarray, end: np.ndarray, speech: np.ndarray) -> n
     if not len(spoken):
         return np.full((len(end), 3), np.nan)
     return np.stack([share(spoken, start, end) * (end - start), *silences(end, spoken)], 1)
+
+
+def words_of_shots(start: np.ndarray, end: np.ndarray, speech: np.ndarray, words: Sequence[str]) -> list[str]:
+    """The words of all lines that overlap each of S shots; "" where nobody speaks.
+
+    A line belongs to every shot that it overlaps. A shot shorter than `HEARD` has those of that time around its middle,
+    as hardly a word is said in a second.
+
+    Args:
+        start, end: `[S]`, when the shots begin and end.
+        speech: `[L, 2]`, when each line begins and ends, on the clock of the film.
+        words: of each line.
+    """
+    more = np.maximum(0, HEARD - (end - start)) / 2
+    found = []
+    for begin, until in zip(start - more, end + more, strict=True):
+        said = np.flatnonzero((speech[:, 0] < until) & (speech[:, 1] > begin)).tolist()
+        found.append(" ".join(words[line] for line in said if words[line]))
+    return found
 
 
 def silences(cuts: np.ndarray, spoken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

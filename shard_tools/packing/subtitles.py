@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from shard_tools.annotations.labels import FPS
-from shard_tools.annotations.speech import on_clock, speech_of_shots
+from shard_tools.annotations.speech import inside, on_clock, speech_of_shots
 from shard_tools.errors import SourceError
 from shard_tools.shards import format as fmt
 from shard_tools.video.subtitles import find_subtitles, read_subtitles
@@ -29,7 +29,7 @@ def read_lines(folder: Path, films: Sequence[str]) -> Lines:
         raise SourceError(f"{folder}: no subtitles of these films; name them like the films, such as {films[0]}.srt")
     if len(found) < len(films):
         print(f"note: {len(films) - len(found)} of {len(films)} films have no subtitles in {folder}", flush=True)
-    return {film: (path, read_subtitles(path)) for film, path in found.items()}
+    return {film: (path, read_subtitles(path).times) for film, path in found.items()}
 
 
 def speech_of_films(lines: Lines, films: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -39,13 +39,14 @@ def speech_of_films(lines: Lines, films: Mapping[str, np.ndarray]) -> dict[str, 
         films: film -> its rows `[S]` of `fmt.SHOT`.
     """
     found: dict[str, np.ndarray] = {}
-    for film, (path, spoken) in lines.items():
+    for film, (path, told) in lines.items():
         start, end = films[film]["start"].astype(np.int64), films[film]["end"].astype(np.int64)
         if min(start.min(), end.min()) < 0:
             print(f"note: {path}: left out, as the times of the shots of {film} are unknown", flush=True)
             continue
         end_seconds = (end + 1) / FPS
-        columns = speech_of_shots(start / FPS, end_seconds, on_clock(spoken, end_seconds, path)).T
+        spoken = inside(on_clock(told, end_seconds, path), end_seconds, path)
+        columns = speech_of_shots(start / FPS, end_seconds, spoken).T
         found[film] = np.rec.fromarrays(columns, fmt.SPEECH)
     return found
 

@@ -7,7 +7,7 @@ import pytest
 
 from bassl_fast.segmentation.durations import around, duration_statistics
 from bassl_fast.segmentation.speech import move_to_pauses, speech_statistics
-from shard_tools.annotations.speech import align, inside, intervals, on_clock, share
+from shard_tools.annotations.speech import HEARD, align, inside, intervals, on_clock, share, words_of_shots
 
 END = np.array([4.0, 10.0, 12.0, 20.0])
 START = np.append(0, END[:-1])
@@ -40,6 +40,16 @@ def test_lines_are_moved_to_the_film_and_those_outside_are_left_out(capsys):
     longer = np.concatenate([lines, lines[-3:] + 1e4])
     assert len(inside(longer, end, "a.mkv")) == len(lines)
     assert "note: a.mkv: 3 of 893 lines are outside of the film" in capsys.readouterr().out
+
+
+def test_words_belong_to_every_shot_that_their_line_overlaps():
+    end = np.array([10.0, 20.0, 21.0, 30.0, 50.0])
+    lines = np.array([[8, 11], [11, 12], [22.2, 23], [22.4, 23.5], [30, 31]])
+    words = ("over a cut", "inside", "near", "", "at a cut")
+    found = words_of_shots(np.append(0, end[:-1]), end, lines, words)
+    assert found == ["over a cut", "over a cut inside", "near", "near", "at a cut"]
+    assert HEARD == 4  # the third shot lasts a second, so it hears until 22.5
+    assert words_of_shots(np.zeros(1), end[:1], np.zeros((0, 2)), ()) == [""]
 
 
 @pytest.mark.parametrize("shots", [10, 40, 100])

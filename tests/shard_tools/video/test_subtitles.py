@@ -1,4 +1,4 @@
-"""Times of subtitles, from files as they are found and from streams of films."""
+"""Times and words of subtitles, from files as they are found and from streams of films."""
 
 from __future__ import annotations
 
@@ -68,13 +68,37 @@ def written(folder: Path, name: str, data: bytes) -> Path:
 
 @pytest.mark.parametrize("kind", FILES)
 def test_times_in_order_whatever_the_encoding_and_format(tmp_path: Path, kind: str):
-    assert read_subtitles(written(tmp_path, *FILES[kind])).tolist() == TIMES
+    found = read_subtitles(written(tmp_path, *FILES[kind]))
+    assert found.times.tolist() == TIMES
+    assert found.words[0] == "Où est-il ?"
+    assert found.words[1].startswith("Earlier")
+
+
+WORDS = {
+    "{\\an8}<i>I</i>talics &amp; <font color='red'>colours</font>": "Italics & colours",
+    "I <3 you\n- So {laughs} do I": "I <3 you - So do I",
+    "“Curly” – œuvre, 5 €": "“Curly” – œuvre, 5 €",
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_words_have_no_tags_whatever_the_encoding(tmp_path: Path, encoding: str):
+    text = "\n".join(f"{i}\n00:00:0{i},000 --> 00:00:0{i},500\n{words}\n" for i, words in enumerate(WORDS, 1))
+    assert read_subtitles(written(tmp_path, "a.srt", text.encode(encoding))).words == tuple(WORDS.values())
+    vtt = "WEBVTT\n\n00:01.000 --> 00:02.000\n<v Bob>Hi <c.loud>there</c> &lt;3\n"
+    assert read_subtitles(written(tmp_path, "a.vtt", vtt.encode())).words == ("Hi there <3",)
+    ass = ASS.replace("Earlier", "{\\pos(1,2)\\fs20}One,\\Ntwo{\\p1}m 0 0 l 9 9{\\p0}\\h{\\r}three")
+    assert read_subtitles(written(tmp_path, "a.ass", ass.encode())).words[1] == "One, two three"
 
 
 def test_lines_without_a_usable_end_last_until_the_next(tmp_path: Path):
     spans = ("01,000 --> 00:00:00,500", "02,000 --> 00:00:59,000", "40,000 --> 00:00:40,000")
     text = "\n".join(f"{number}\n00:00:{span}\na line\n" for number, span in enumerate(spans))
-    assert read_subtitles(written(tmp_path, "a.srt", text.encode())).tolist() == [[1, 2], [2, 2 + LONGEST], [40, 50]]
+    assert read_subtitles(written(tmp_path, "a.srt", text.encode())).times.tolist() == [
+        [1, 2],
+        [2, 2 + LONGEST],
+        [40, 50],
+    ]
 
 
 BAD = {
@@ -112,7 +136,7 @@ def test_any_bytes_are_lines_in_order_or_refused(tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.getbasetemp()
     for name in ("x.srt", "x.vtt", "x.ass", "x.sup"):
         try:
-            lines = read_subtitles(written(folder, name, data))
+            lines = read_subtitles(written(folder, name, data)).times
         except SourceError:
             continue
         assert (np.diff(lines[:, 0]) >= 0).all()
@@ -152,7 +176,8 @@ def film_with(path: Path, *streams: tuple[str, str, str], seconds: int = 6, begi
 
 def test_the_stream_of_a_film(tmp_path: Path):
     found = film_subtitles(film_with(tmp_path / "a.mkv", (SRT, "srt", "default")))
-    assert found.tolist() == TIMES
+    assert found.times.tolist() == TIMES
+    assert found.words == ("Où est-il ?", "Earlier, and at the same time", "Là.")
 
 
 def test_the_pauses_of_a_stream_are_not_lines(tmp_path: Path):
@@ -160,18 +185,18 @@ def test_the_pauses_of_a_stream_are_not_lines(tmp_path: Path):
     film = film_with(tmp_path / "a.mkv", (SRT.replace("2,250", "2,500"), "srt", "default"))
     mp4 = tmp_path / "a.mp4"
     subprocess.run(["ffmpeg", "-loglevel", "error", "-i", film, "-c:v", "copy", "-c:s", "mov_text", mp4], check=True)
-    assert film_subtitles(mp4) == pytest.approx(np.array([[1, 2.5], [2.5, 3], [4, 5]]), abs=0.01)
+    assert film_subtitles(mp4).times == pytest.approx(np.array([[1, 2.5], [2.5, 3], [4, 5]]), abs=0.01)
 
 
 def test_the_times_of_a_stream_count_from_the_first_image(tmp_path: Path):
     found = film_subtitles(film_with(tmp_path / "a.mkv", (SRT, "srt", "default"), begin=0.5))
-    assert found.tolist() == [[start - 0.5, end - 0.5] for start, end in TIMES]
+    assert found.times.tolist() == [[start - 0.5, end - 0.5] for start, end in TIMES]
 
 
 def test_the_default_stream_is_taken_but_none_of_foreign_parts_alone(tmp_path: Path):
     foreign = SRT.replace("00:00:0", "00:00:2")
     found = film_subtitles(film_with(tmp_path / "a.mkv", (foreign, "srt", "forced"), (SRT, "srt", "default")))
-    assert found.tolist() == TIMES
+    assert found.times.tolist() == TIMES
 
 
 def test_a_film_without_subtitles_has_none(tmp_path: Path):
@@ -199,4 +224,6 @@ def pgs(*shown: tuple[float, bool]) -> bytes:
 
 def test_subtitles_that_are_images_have_times_too(tmp_path: Path):
     data = pgs((1, True), (2.5, False), (4, True), (5, True), (7, False))
-    assert read_subtitles(written(tmp_path, "a.sup", data)).tolist() == [[1, 2.5], [4, 5], [5, 7]]
+    found = read_subtitles(written(tmp_path, "a.sup", data))
+    assert found.times.tolist() == [[1, 2.5], [4, 5], [5, 7]]
+    assert found.words == ("", "", "")
