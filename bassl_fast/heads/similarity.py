@@ -62,8 +62,10 @@ def film_statistics(kinds: Sequence[np.ndarray], seconds: np.ndarray) -> np.ndar
 # Similarity
 
 
-def alike(features: np.ndarray, film: str = "film") -> np.ndarray:
-    """Similarity `[S, 2 * REACH - 1]` of every shot to each of those that follow it; NaN beyond the end of the film.
+def alike(features: np.ndarray, film: str = "film", may_lack: bool = False) -> np.ndarray:
+    """Similarity `[S, 2 * REACH - 1]` of every shot to each of those that follow it; NaN where it is unknown.
+
+    It is unknown beyond the end of the film, and between two shots of which one lacks this kind of feature.
 
     Features are centred by their mean in the film and compared by cosine. Histograms (rows that sum to 1, none
     negative) are compared by the mean of two ranks: their intersection, and the cosine of their centred square roots.
@@ -72,17 +74,21 @@ def alike(features: np.ndarray, film: str = "film") -> np.ndarray:
     Args:
         features: `[S, D]`, or `[S, K, D]` for K key-frames a shot.
         film: its name, for errors.
+        may_lack: whether shots may lack a feature, which is then NaN.
 
     Raises:
         FeatureError: a feature is not finite.
     """
     x = np.asarray(features, np.float32)
     x = x[:, None] if x.ndim == 2 else x
-    if not np.isfinite(x).all():
-        shot = int((~np.isfinite(x)).any((1, 2)).argmax())
+    lacks = np.isnan(x).all((1, 2)) & may_lack
+    broken = (~np.isfinite(x)).any((1, 2)) & ~lacks
+    if broken.any():
+        shot = int(broken.argmax())
         raise FeatureError(f"{film}: the feature of shot {shot} is NaN or infinite; check the encoder, extract again")
     if not is_histogram(x):
-        return _banded(_unit(x - x.mean((0, 1))), _cosine)
+        mean = (x[~lacks] if lacks.any() else x).mean((0, 1))
+        return _banded(_unit(x - mean), _cosine)
     root = np.sqrt(x)
     return combine([_banded(x, _intersection), _banded(_unit(root - root.mean((0, 1))), _cosine)])
 
@@ -93,9 +99,17 @@ def is_histogram(features: np.ndarray) -> bool:
 
 
 def combine(kinds: Sequence[np.ndarray]) -> np.ndarray:
-    """Similarities of one or several kinds -> ranks in 0..1 among all pairs of the film, of the same shape."""
-    ranked = [_ranks(kind) for kind in kinds]
-    return ranked[0] if len(ranked) == 1 else _ranks(np.mean(ranked, 0).round(9))  # ties in any order of the kinds
+    """Similarities of one or several kinds -> ranks in 0..1 among all pairs of the film, of the same shape.
+
+    The ranks of a pair are averaged over the kinds that know it.
+    """
+    ranked = np.stack([_ranks(kind) for kind in kinds])
+    if len(ranked) == 1:
+        return ranked[0]
+    known = ~np.isnan(ranked)
+    with np.errstate(invalid="ignore"):  # 0 / 0, which is NaN, beyond the end of the film
+        mean = np.where(known, ranked, 0).sum(0) / known.sum(0)
+    return _ranks(mean.round(9))  # ties in any order of the kinds
 
 
 def _ranks(similarity: np.ndarray) -> np.ndarray:

@@ -51,19 +51,28 @@ class SimilarityModel:
     head: SimilarityHead
     thresholds: dict[Detail, float]
 
-    def probability(self, kinds: Sequence[np.ndarray], seconds: np.ndarray, film: str = "film") -> np.ndarray:
+    def probability(
+        self,
+        kinds: Sequence[np.ndarray],
+        seconds: np.ndarray,
+        film: str = "film",
+        words: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Probability `[S]` that a shot is the last of its scene; 0 for the last of the film.
 
         Args:
             kinds: features of each kind, `[S, D]` or `[S, K, D]` for K key-frames a shot.
             seconds: `[S]`, how long the shots last.
             film: its name, for errors.
+            words: one more kind, `[S, D]`, which shots may lack: their features are NaN.
 
         Raises:
             FeatureError: a feature is not finite, or a kind has features of another number of shots.
         """
-        statistics = film_statistics(_similarities(kinds, seconds, film), seconds)
-        return score(self.head, statistics)
+        similar = _similarities(kinds, seconds, film)
+        if words is not None:
+            similar.append(alike(words, film, may_lack=True))
+        return score(self.head, film_statistics(similar, seconds))
 
     def save(self, path: str | Path) -> None:
         """Write it as safetensors."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bassl_fast.heads.similarity import (
     REACH,
     SimilarityHead,
+    _ranks,
     alike,
     combine,
     film_statistics,
@@ -98,3 +99,41 @@ def test_a_feature_that_is_not_finite_names_film_and_shot():
     x[3, 1] = np.nan
     with pytest.raises(FeatureError, match="Sintel: the feature of shot 3 is NaN or infinite"):
         alike(x, "Sintel")
+
+
+def some_lacking(shots: int, lacking: slice, seed: int = 0) -> np.ndarray:
+    x = np.random.default_rng(seed).normal(size=(shots, 8)).astype(np.float32)
+    x[lacking] = np.nan
+    return x
+
+
+def test_a_shot_may_lack_a_kind():
+    x = some_lacking(40, slice(5, 9))
+    with pytest.raises(FeatureError, match="shot 5 is NaN"):
+        alike(x)
+    found, present = alike(x, may_lack=True), np.delete(x, range(5, 9), 0)
+    assert np.isnan(found[5:9]).all()
+    assert np.isnan(found[4, :4]).all()
+    assert found[4, 4] == pytest.approx(alike(present)[4, 0], abs=1e-6)
+    x[20, 3] = np.nan
+    with pytest.raises(FeatureError, match="shot 20 is NaN"):
+        alike(x, may_lack=True)
+
+
+def test_ranks_are_averaged_over_the_kinds_that_know_a_pair():
+    kinds = [alike(some_lacking(40, slice(0, 0), seed)) for seed in range(2)]
+    lacking = alike(some_lacking(40, slice(5, 9), 2), may_lack=True)
+    ranks = [_ranks(kind) for kind in (*kinds, lacking)]
+    mean = np.where(np.isnan(lacking), np.mean(ranks[:2], 0), np.mean(ranks, 0)).round(9)
+    assert np.array_equal(combine([*kinds, lacking]), _ranks(mean), equal_nan=True)
+    nothing = np.full_like(lacking, np.nan)
+    assert np.array_equal(combine([*kinds, nothing]), combine(kinds), equal_nan=True)
+
+
+@pytest.mark.parametrize("number", [2, 3, 5])
+def test_without_a_gap_ranks_are_the_mean_over_all_kinds_bit_for_bit(number: int):
+    kinds = [alike(some_lacking(60, slice(0, 0), seed)) for seed in range(number)]
+    expected = _ranks(np.mean([_ranks(kind) for kind in kinds], 0).round(9))
+    assert np.array_equal(combine(kinds), expected, equal_nan=True)
+    x = some_lacking(60, slice(0, 0))
+    assert np.array_equal(alike(x, may_lack=True), alike(x), equal_nan=True)
