@@ -8,8 +8,10 @@ from typing import Any
 
 from bassl_fast.config.described import describe
 from bassl_fast.encoders import HuggingFace, Timm
-from bassl_fast.encoders.hub import open_model
+from bassl_fast.encoders.hub import OF_TEXT, ModelFolder, open_model
+from bassl_fast.encoders.text import TextEncoder
 from bassl_fast.encoders.timm import is_of_timm
+from shard_tools.errors import ConfigError
 from shard_tools.storage.checksums import sha256_once
 
 from .migrate import VERSION
@@ -41,8 +43,28 @@ def file(path: str | Path) -> Path:
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of the names and checksums of all files of the model, in hexadecimal."""
-    parts = [f"{file.name} {sha256_once(file)}\n" for file in open_model(_name(path)).files]
+    """SHA-256 of the names and checksums of all files of the vision model, in hexadecimal."""
+    return _sha256(open_model(_name(path)))
+
+
+def text_encoder(path: str | Path) -> TextEncoder:
+    """The text model.
+
+    Raises:
+        ConfigError: not `hf:FOLDER` or `hf:NAME`, or see `TextEncoder`.
+    """
+    if not is_model(path):
+        raise ConfigError(f"text_encoder {path}: write {_PREFIX}FOLDER, a text model of transformers")
+    return TextEncoder(_name(path))
+
+
+def text_sha256(path: str | Path) -> str:
+    """`sha256` of a text model."""
+    return _sha256(open_model(_name(path), OF_TEXT))
+
+
+def _sha256(model: ModelFolder) -> str:
+    parts = [f"{file.name} {sha256_once(file)}\n" for file in model.files]
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 

@@ -1,6 +1,6 @@
 """Models in a local folder, or in the cache of the Hugging Face Hub. Nothing here downloads one.
 
-A folder holds `config.json`, often `preprocessor_config.json`, and weights, best as `model.safetensors`.
+A folder holds `config.json`, weights, best as `model.safetensors`, and often `preprocessor_config.json` or a tokenizer.
 """
 
 from __future__ import annotations
@@ -17,6 +17,17 @@ from shard_tools.storage.untrusted import one_line, parse_json
 CONFIG = "config.json"
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# What a tokenizer of transformers may be read from.
+_TOKENIZERS = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+)
+POOLING = f"1_Pooling/{CONFIG}"  # of sentence-transformers: how the tokens of a text become one feature
+OF_TEXT = (*_TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", POOLING)
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WAIT = 10.0  # seconds for the hub to say how large a model is
 
@@ -29,12 +40,14 @@ class ModelFolder(NamedTuple):
         path: the folder.
         config: content of `config.json`.
         weights: the file of weights, or the index of several.
+        beside: names of other files that the model depends on, if they are there.
     """
 
     name: str
     path: Path
     config: dict[str, Any]
     weights: Path
+    beside: Sequence[str]
 
     @property
     def pickled(self) -> bool:
@@ -43,15 +56,23 @@ class ModelFolder(NamedTuple):
 
     @property
     def files(self) -> list[Path]:
-        """All files that the model depends on: configuration, processor and weights."""
+        """All files that the model depends on: configuration, processor or tokenizer, and weights."""
         index = self.weights.suffix == ".json"
-        shards = sorted(set(_json(self.weights)["weight_map"].values())) if index else []
-        processors = [path for name in _PROCESSORS if (path := self.path / name).is_file()]
-        return [self.path / CONFIG, *processors, self.weights, *(self.path / shard for shard in shards)]
+        shards = sorted(set(read_json(self.weights)["weight_map"].values())) if index else []
+        beside = [path for name in self.beside if (path := self.path / name).is_file()]
+        return [self.path / CONFIG, *beside, self.weights, *(self.path / shard for shard in shards)]
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is what a tokenizer is read from."""
+        return any((self.path / name).is_file() for name in _TOKENIZERS)
 
 
-def open_model(name: str) -> ModelFolder:
+def open_model(name: str, beside: Sequence[str] = _PROCESSORS) -> ModelFolder:
     """The model in a folder, or the one of that name in the hub's cache.
+
+    Args:
+        beside: files that it may depend on beside configuration and weights: the processors of images, or `OF_TEXT`.
 
     Raises:
         ConfigError: there is none, or it has no weights. For a model of the hub, the message says what to fetch, how
@@ -64,18 +85,22 @@ def open_model(name: str) -> ModelFolder:
     if not path.is_dir():
         if not _NAME.fullmatch(name):
             raise ConfigError(f"{name}: no such folder; give the folder of a model, or its name on the hub")
-        path = _cached(name)
+        path = _cached(name, beside)
     if not (path / CONFIG).is_file():
         raise ConfigError(f"{name}: no {CONFIG} in it; give the folder of a model of transformers or timm")
     weights = next((path / file for file in _WEIGHTS if (path / file).is_file()), None)
     if weights is None:
-        fix = _to_fetch(name) if path != Path(name).expanduser() else "copy them there"
+        fix = _to_fetch(name, beside) if path != Path(name).expanduser() else "copy them there"
         raise ConfigError(f"{name}: has {CONFIG} but no weights ({_WEIGHTS[0]}); {fix}")
-    return ModelFolder(name, path, _json(path / CONFIG), weights)
+    return ModelFolder(name, path, read_json(path / CONFIG), weights, beside)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """Raises: ConfigError if the file is not a JSON object."""
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ConfigError: it is not one.
+    """
     try:
         found = parse_json(path.read_bytes())
     except ValueError:
@@ -102,7 +127,7 @@ def views_of(model: ModelFolder) -> TestViews:
         raise ConfigError(
             f"{model.name}: no {_PROCESSORS[0]} in it, which holds mean and std; copy it there, or set encoder.views"
         )
-    found = _json(path)
+    found = read_json(path)
     found = found.get("image_processor", found)
     try:
         size, crop = _side(found["size"]), found.get("crop_size")
@@ -129,7 +154,7 @@ def _side(size: Any) -> int:
 # The hub
 
 
-def _cached(name: str) -> Path:
+def _cached(name: str, beside: Sequence[str]) -> Path:
     """The folder of a model in the hub's cache."""
     try:
         from huggingface_hub import try_to_load_from_cache
@@ -139,11 +164,11 @@ def _cached(name: str) -> Path:
         ) from None
     found = try_to_load_from_cache(name, CONFIG)
     if not isinstance(found, str):
-        raise ConfigError(f"{name}: neither a folder nor in the hub's cache; {_to_fetch(name)}")
+        raise ConfigError(f"{name}: neither a folder nor in the hub's cache; {_to_fetch(name, beside)}")
     return Path(found).parent
 
 
-def _to_fetch(name: str) -> str:
+def _to_fetch(name: str, beside: Sequence[str]) -> str:
     """The command that downloads a model, and how large its files are."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -155,13 +180,13 @@ def _to_fetch(name: str) -> str:
     except Exception as error:  # offline, or whatever the client raises for a network
         return f"`hf download {name}` fetches it (its size is unknown: {one_line(error)})"
     sizes = {file.rfilename: file.size or 0 for file in listed}
-    wanted = _needed(list(sizes))
+    wanted = _needed(list(sizes), beside)
     total = sum(sizes[file] for file in wanted) / 1e6
     return f"`hf download {name} {' '.join(wanted)}` fetches {total:,.0f} MB"
 
 
-def _needed(files: Sequence[str]) -> list[str]:
+def _needed(files: Sequence[str], beside: Sequence[str]) -> list[str]:
     """Of the files of a model, those that are read: of the weights, safetensors if there are any."""
     kinds = (r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
     weights = ([file for file in files if re.fullmatch(kind, file)] for kind in kinds)
-    return [file for file in (CONFIG, *_PROCESSORS) if file in files] + next(filter(None, weights), [])
+    return [file for file in (CONFIG, *beside) if file in files] + next(filter(None, weights), [])

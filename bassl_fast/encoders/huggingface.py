@@ -53,7 +53,7 @@ class HuggingFace(Backbone):
             raise ConfigError("encoder: HuggingFace needs either path, the folder of a model, or config")
         model = None if path is None else open_model(path)
         name = str(path or (config or {}).get("model_type"))
-        config = _plain_config(model) if model else _safe(config or {})
+        config = plain_config(model, "vision_config") if model else _safe(config or {})
         self._take_views(views or (views_of(model) if model else TestViews()))
         self.network = _build(config, model, name)
         patch = config.get("patch_size", 1)
@@ -76,9 +76,13 @@ class HuggingFace(Backbone):
         return any(name.endswith(("cls_token", "class_embedding")) for name in names)
 
 
-def _plain_config(model: ModelFolder) -> dict[str, Any]:
-    """The configuration of a model, or of its vision tower, as plain values with all defaults."""
-    transformers = _library(model.name)
+def plain_config(model: ModelFolder, tower: str) -> dict[str, Any]:
+    """The configuration of a model, or of one of its towers, as plain values with all defaults.
+
+    Args:
+        tower: where a model of images and text has the configuration of the tower.
+    """
+    transformers = library(model.name)
     try:
         found = transformers.AutoConfig.from_pretrained(model.path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever transformers raises for a configuration it cannot read
@@ -86,7 +90,7 @@ def _plain_config(model: ModelFolder) -> dict[str, Any]:
             f"{model.name}: transformers cannot read its config.json ({one_line(error)}); upgrade transformers or "
             "choose another model"
         ) from None
-    found = getattr(found, "vision_config", found)
+    found = getattr(found, tower, found)
     return _safe(json.loads(found.to_json_string(use_diff=False)))
 
 
@@ -99,7 +103,7 @@ def _safe(config: dict[str, Any]) -> dict[str, Any]:
 
 def _build(config: dict[str, Any], model: ModelFolder | None, name: str) -> nn.Module:
     """The network, with the weights of `model` or random ones."""
-    transformers = _library(name)
+    transformers = library(name)
     options: dict[str, Any] = {"trust_remote_code": False}
     if config.get("model_type") in _NO_POOLER:
         options["add_pooling_layer"] = False
@@ -116,11 +120,20 @@ def _build(config: dict[str, Any], model: ModelFolder | None, name: str) -> nn.M
         )
     if model is None:
         return transformers.AutoModel.from_config(made, **options)
-    return _load(transformers, made, model, options)
+    return load_weights(made, model, options)
 
 
-def _load(transformers: Any, config: Any, model: ModelFolder, options: dict[str, Any]) -> nn.Module:
-    """The network with the weights in its folder, every one of them."""
+def load_weights(config: Any, model: ModelFolder, options: dict[str, Any]) -> nn.Module:
+    """The network with the weights in its folder, every one of them.
+
+    Args:
+        config: of transformers.
+        options: of `from_pretrained`.
+
+    Raises:
+        ConfigError: they cannot be read, or are of another model.
+    """
+    transformers = library(model.name)
     said = transformers.utils.logging
     before, bars = said.get_verbosity(), said.is_progress_bar_enabled()
     said.set_verbosity_error()  # it lists weights of heads that features do not need
@@ -145,7 +158,8 @@ def _load(transformers: Any, config: Any, model: ModelFolder, options: dict[str,
     return found
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+    """The package transformers; the name of the model is for the error."""
     try:
         import transformers
     except ImportError:

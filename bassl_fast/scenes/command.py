@@ -26,6 +26,7 @@ def scenes(
     shot_detector: Detector = "transitions",
     start_timecode: str | None = None,
     subtitles: str | None = None,
+    text_encoder: str | None = None,
     corrections: str | None = None,
     split: Split | None = None,
     chapters: bool = False,
@@ -64,6 +65,8 @@ def scenes(
             of the file, or 00:00:00:00.
         subtitles: a file of subtitles (.srt, .vtt, .ass, .ssa or .sup), a folder of files named like the films, or
             "stream" for those in the films: boundaries then move to pauses in speech.
+        text_encoder: hf:FOLDER (hf:NAME in the hub's cache) with a text model of transformers, such as BERT or MiniLM:
+            the words of the `subtitles` are compared beside colours.
         corrections: scenes corrected by hand, as the report saves them: all files of one film are written again, from
             its results and without decoding it, and later runs keep these scenes.
         split: also write a file a scene. "copy" is fast and encodes nothing again, but clips begin at the preceding
@@ -89,16 +92,17 @@ def scenes(
             "min_scene": min_scene or None,
             "detail": detail,
         }
-        options |= {"shots": shots, "subtitles": subtitles}
+        options |= {"shots": shots, "subtitles": subtitles, "text_encoder": text_encoder}
         conflicts = [name for name, value in options.items() if value is not None]
         return [_correct(films, corrections, out, videos, start_timecode, conflicts)]
     from .jobs import Model, find_scenes  # here, so that `--help` does not wait for torch
 
     _check_model(checkpoint, encoder, baseline, detail, threshold, scenes)
+    _check_words(text_encoder, subtitles, checkpoint, baseline)
     for name, value, least in (("batch", batch, 1), ("threads", threads, 0)):
         if value < least:
             raise ConfigError(f"{name} {value}: must be at least {least}")
-    model = Model(checkpoint, encoder, baseline, detail or "normal", batch, threads)
+    model = Model(checkpoint, encoder, baseline, detail or "normal", batch, threads, text_encoder)
     grouping = {"threshold": threshold, "scenes": scenes, "min_scene": min_scene}
     return find_scenes(
         films, model, out, grouping, shots, shot_detector, start_timecode, subtitles, videos, engine, address
@@ -144,3 +148,15 @@ def _check_model(
         raise ConfigError("detail: only for the weights that come with bassl-fast; give --threshold or --scenes here")
     if threshold is not None or scenes is not None:
         raise ConfigError("detail: sets the number of scenes, as --threshold and --scenes do; give one of them")
+
+
+def _check_words(text_encoder: str | None, subtitles: str | None, checkpoint: str | None, baseline: bool) -> None:
+    """Raises: ConfigError for a text encoder that would read nothing."""
+    if text_encoder is None:
+        return
+    if checkpoint is not None:
+        raise ConfigError("text_encoder and checkpoint: the model was not trained on words; leave one of them out")
+    if baseline:
+        raise ConfigError("text_encoder: the baseline reads no words; leave it out")
+    if subtitles is None:
+        raise ConfigError("text_encoder: it reads the words of subtitles; give them with --subtitles")

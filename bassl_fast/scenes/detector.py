@@ -12,20 +12,21 @@ from PIL import Image
 
 from bassl_fast.config.choices import Detail
 from bassl_fast.segmentation.speech import move_to_pauses
-from shard_tools.annotations.speech import inside, on_clock, speech_of_shots
-from shard_tools.errors import ConfigError, FeatureError, SourceError
+from shard_tools.annotations.speech import inside, on_clock, speech_of_shots, words_of_shots
+from shard_tools.errors import ConfigError, FeatureError, SourceError, masked
 from shard_tools.progress import Progress
 from shard_tools.video.detectors import Detector, make_cutter
 from shard_tools.video.facts import read_facts
 from shard_tools.video.keyframes import QUALITY
 from shard_tools.video.shot_list import ListedShots, read_shot_list
 from shard_tools.video.shots import Shot, cut_shots
+from shard_tools.video.subtitles import Lines
 from shard_tools.video.timing import Timing, read_timing
 
 from .film import FilmScenes, SceneShot
 from .keyframe_store import KeyframeStore
 from .sources import name_of
-from .subtitles import STREAM, read_lines
+from .subtitles import NO_LINES, STREAM, read_lines
 
 
 class BoundaryModel(Protocol):
@@ -69,6 +70,20 @@ class SpeechModel(Protocol):
         """See `BoundaryModel`; `speech` is that of `shard_tools.annotations.speech.speech_of_shots`."""
 
 
+@runtime_checkable
+class WordsModel(Protocol):
+    """A `BoundaryModel` that may read what is said.
+
+    Attributes:
+        words_by: name of its text encoder, for people; None if it reads no words.
+    """
+
+    words_by: str | None
+
+    def probability(self, features: np.ndarray, seconds: np.ndarray, words: Sequence[str] | None = None) -> np.ndarray:
+        """See `BoundaryModel`; `words` are those of `shard_tools.annotations.speech.words_of_shots`."""
+
+
 class SceneDetector:
     """Finds the scenes of films.
 
@@ -90,7 +105,12 @@ class SceneDetector:
 
     @classmethod
     def by_similarity(
-        cls, encoder: str | Path | None = None, detail: Detail = "normal", batch: int = 16, threads: int = 0
+        cls,
+        encoder: str | Path | None = None,
+        detail: Detail = "normal",
+        batch: int = 16,
+        threads: int = 0,
+        text_encoder: str | None = None,
     ) -> SceneDetector:
         """How alike shots are and how long they last, with the weights that come with the package.
 
@@ -100,13 +120,15 @@ class SceneDetector:
             detail: fewer or more scenes: "coarse", "normal" or "fine".
             batch: shots encoded at a time.
             threads: CPU threads that decode key-frames; 0 uses all cores.
+            text_encoder: "hf:FOLDER", a text model of transformers: in films with subtitles, words are compared too.
 
         Raises:
             CheckpointError: the encoder cannot be used.
+            ConfigError: the text encoder cannot be used.
         """
         from .similar import SimilarShots
 
-        return cls(SimilarShots(encoder, detail, batch, threads))
+        return cls(SimilarShots(encoder, detail, batch, threads, text_encoder))
 
     @classmethod
     def from_checkpoint(
@@ -156,7 +178,7 @@ class SceneDetector:
             shot_detector: without a shot list, see `shard_tools.video.detectors.make_cutter`.
             start_timecode: of the first picture; left out, that of the file, or 00:00:00:00.
             subtitles: a file of subtitles, or "stream" for those in the film: boundaries then move to pauses in speech,
-                see `segmentation.speech.move_to_pauses`.
+                see `segmentation.speech.move_to_pauses`, and a text encoder reads their words.
             progress: called with the seconds of film decoded since the last call.
 
         Raises:
@@ -167,7 +189,7 @@ class SceneDetector:
         check_grouping(threshold, scenes, min_scene)
         cutter = make_cutter(shot_detector) if shots is None else ListedShots(read_shot_list(Path(shots)))
         timing = timing_of(film, start_timecode)
-        lines = np.zeros((0, 2)) if subtitles is None else read_lines(film, subtitles)
+        lines = NO_LINES if subtitles is None else read_lines(film, subtitles)
         store, found = KeyframeStore(), []
 
         def keyframes() -> Iterator[tuple[bytes, ...]]:
@@ -178,23 +200,45 @@ class SceneDetector:
 
         features = np.stack(list(self.model.features(keyframes())))
         start, end = np.array([(shot.start, shot.end) for shot, _ in found]).T
-        if subtitles is not None and len(lines):
-            lines = inside(lines, end, film) if subtitles == STREAM else on_clock(lines, end, subtitles)
+        where = film if subtitles is None or subtitles == STREAM else subtitles
+        if where is not film:
+            lines = lines._replace(times=on_clock(lines.times, end, where))
+        words = self._words(start, end, lines, where)
+        speech = inside(lines.times, end, where)
         try:
-            probability = self._probability(features, start, end, lines)
+            probability = self._probability(features, start, end, speech, words)
         except FeatureError as error:
             raise FeatureError(f"{film}: the encoder's features cannot be used ({error})") from None
-        method = self.model.method + (", and when somebody speaks" if len(lines) else "")
+        method = self.model.method + (", and when somebody speaks" if len(speech) else "")
+        method += f", and the words (by {self.model.words_by})" if words else ""  # type: ignore[attr-defined]
         rows = tuple(_shot(i, *shot, p) for i, (shot, p) in enumerate(zip(found, probability.tolist(), strict=True)))
         about = name_of(film), str(film), timing
         raw = FilmScenes(*about, rows, (), 1.0, "", 0.0, method, media=read_facts(film))
         return self.regroup(raw, threshold=threshold, scenes=scenes, min_scene=min_scene)
 
-    def _probability(self, features: np.ndarray, start: np.ndarray, end: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    def _probability(
+        self, features: np.ndarray, start: np.ndarray, end: np.ndarray, speech: np.ndarray, words: list[str] | None
+    ) -> np.ndarray:
         """Of the model; if it does not read when somebody speaks, its boundaries are moved to pauses."""
         if isinstance(self.model, SpeechModel) and self.model.reads_speech:
-            return self.model.probability(features, end - start, speech_of_shots(start, end, lines))
-        return move_to_pauses(self.model.probability(features, end - start), end, lines)
+            return self.model.probability(features, end - start, speech_of_shots(start, end, speech))
+        if words is not None and isinstance(self.model, WordsModel):
+            found = self.model.probability(features, end - start, words)
+        else:
+            found = self.model.probability(features, end - start)
+        return move_to_pauses(found, end, speech)
+
+    def _words(self, start: np.ndarray, end: np.ndarray, lines: Lines, where: str | Path) -> list[str] | None:
+        """The words of every shot; None if the model reads none, or the film has none."""
+        if not (lines.words and isinstance(self.model, WordsModel) and self.model.words_by):
+            return None
+        if not any(lines.words):
+            print(
+                masked(f"note: {where}: subtitles without words, as images are; only their times are used"), flush=True
+            )
+            return None
+        found = words_of_shots(start, end, lines.times, lines.words)
+        return found if any(found) else None
 
     def regroup(
         self, film: FilmScenes, *, threshold: float | None = None, scenes: int | None = None, min_scene: float = 0.0

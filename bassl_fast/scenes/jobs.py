@@ -49,6 +49,7 @@ class Model(NamedTuple):
     detail: Detail
     batch: int
     threads: int
+    text_encoder: str | None = None
 
 
 class _Job(NamedTuple):
@@ -80,6 +81,7 @@ class _Job(NamedTuple):
             checkpoint=given.checkpoint and checkpoint.absolute(given.checkpoint),
             encoder=given.encoder and checkpoint.absolute(given.encoder),
             threads=given.threads or threads,
+            text_encoder=given.text_encoder and checkpoint.absolute(given.text_encoder),
         )
         shots = self.shots["shots"] and absolute(self.shots["shots"])
         subtitles = {name: file if file == STREAM else absolute(file) for name, file in self.subtitles.items()}
@@ -142,7 +144,9 @@ def _run(job: _Job, sources: dict[str, str], each: engines.Nodes | None) -> list
         _raise(broken, len(sources), run.out)
     detector = _detector(job.model)
     run.path.mkdir(parents=True, exist_ok=True)
-    print(f"shots are scored by {detector.model.method}", flush=True)
+    text_encoder = job.model.text_encoder
+    words = "" if text_encoder is None else f"; words of subtitles are compared by {masked(text_encoder)}"
+    print(f"shots are scored by {detector.model.method}{words}", flush=True)
     finished, seconds = [], 0.0
     with tqdm(total=sum(durations.values()), disable=None, bar_format=_BAR) as bar:
         todo = [(name, sources[name]) for name in durations]
@@ -167,7 +171,7 @@ def _detector(model: Model) -> SceneDetector:
     if model.baseline:
         return SceneDetector.baseline()
     if model.checkpoint is None:
-        return SceneDetector.by_similarity(model.encoder, model.detail, model.batch, model.threads)
+        return SceneDetector.by_similarity(model.encoder, model.detail, model.batch, model.threads, model.text_encoder)
     return SceneDetector.from_checkpoint(model.checkpoint, model.encoder, model.batch, model.threads)
 
 
@@ -196,7 +200,12 @@ def _one(
     asked = {**job.grouping, "detail": job.model.detail, "exports": job.formats}
     try:
         subtitles = job.subtitles.get(name)
-        made_by = {"film": identity(source), **job.cut_by, **detector.model.made_by, **of_subtitles(subtitles)}
+        made_by = {
+            "film": identity(source),
+            **job.cut_by,
+            **detector.model.made_by,
+            **of_subtitles(subtitles, job.model.text_encoder),
+        }
         run.bring(SCENES, name)
         earlier = read_earlier(folder, source)
         same = earlier if earlier and earlier["made_by"] == made_by else None
@@ -248,8 +257,9 @@ def _other(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What results were made by that is another now."""
     if before.get("film") != now["film"]:
         return "the film"
-    parts = {"the list or detector of shots": ("shot_detector", "shots_sha256")}
+    parts: dict[str, tuple[str, ...]] = {"the list or detector of shots": ("shot_detector", "shots_sha256")}
     parts["the file of subtitles"] = ("subtitles", "subtitles_sha256")
+    parts["the text encoder"] = ("text_encoder_sha256",)
     changed = (what for what, keys in parts.items() if any(before.get(key) != now.get(key) for key in keys))
     return next(changed, "the model")
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from shard_tools.errors import ConfigError, SourceError
 from shard_tools.storage.cache import sha256_of
-from shard_tools.video.subtitles import film_subtitles, find_subtitles, read_subtitles
+from shard_tools.video.subtitles import Lines, film_subtitles, find_subtitles, read_subtitles
 
 STREAM = "stream"  # in place of a file: the film's own
+NO_LINES = Lines(np.zeros((0, 2)), ())
 
 
 def subtitles_of(given: str, sources: Mapping[str, str]) -> dict[str, str]:
@@ -45,16 +46,25 @@ def subtitles_of(given: str, sources: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def identity(subtitles: str | None) -> dict[str, Any]:
-    """What changes when other subtitles are used; empty for none."""
-    if subtitles is None or subtitles == STREAM:
-        return {} if subtitles is None else {"subtitles": STREAM}
+def identity(subtitles: str | None, text_encoder: str | None = None) -> dict[str, Any]:
+    """What changes when other subtitles are used, or another encoder of their words; empty without subtitles."""
+    if subtitles is None:
+        return {}
+    words = {} if text_encoder is None else {"text_encoder_sha256": _text_sha256(text_encoder)}
+    if subtitles == STREAM:
+        return {"subtitles": STREAM, **words}
     with open(subtitles, "rb") as file:
-        return {"subtitles_sha256": sha256_of(file)}
+        return {"subtitles_sha256": sha256_of(file), **words}
 
 
-def read_lines(film: str | Path, subtitles: str | Path) -> np.ndarray:
-    """`[L, 2]` seconds of each line of a file, or of the film's own for `STREAM`; none if the film has none.
+def _text_sha256(text_encoder: str) -> str:
+    from bassl_fast.checkpoints import hub  # it needs torch, and times of subtitles do not
+
+    return hub.text_sha256(text_encoder)
+
+
+def read_lines(film: str | Path, subtitles: str | Path) -> Lines:
+    """The lines of a file, or of the film's own stream for `STREAM`; none if the film has none.
 
     Raises:
         SourceError: see `read_subtitles`, `film_subtitles`.
@@ -62,7 +72,7 @@ def read_lines(film: str | Path, subtitles: str | Path) -> np.ndarray:
     if str(subtitles) != STREAM:
         return read_subtitles(subtitles)
     lines = film_subtitles(film)
-    if lines is None or not len(lines):
+    if lines is None or not lines.words:
         print(f"note: {film} has no subtitles of its own; its scenes are found without", flush=True)
-        return np.zeros((0, 2))
+        return NO_LINES
     return lines

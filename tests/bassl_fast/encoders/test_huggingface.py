@@ -1,4 +1,4 @@
-"""Backbones of transformers: the features that transformers itself gives, from tiny models that the tests save."""
+"""Models of transformers, of images and of words: the features that it gives itself, from tiny models that we save."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
@@ -20,23 +24,26 @@ from transformers import (
     ConvNextConfig,
     Dinov2Config,
     DINOv3ViTConfig,
+    MPNetConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     SiglipConfig,
     SiglipModel,
     ViTConfig,
     ViTForImageClassification,
 )
 
-from bassl_fast import load_model
-from bassl_fast.checkpoints import checkpoint
+from bassl_fast import SceneDetector, load_model
+from bassl_fast.checkpoints import checkpoint, hub
 from bassl_fast.checkpoints.model import from_state, plain_views, section_of
 from bassl_fast.cli import main
 from bassl_fast.config.described import describe, make
 from bassl_fast.encoders import Encoder, HuggingFace
+from bassl_fast.encoders.text import TextEncoder
 from bassl_fast.methods import Instance
 from bassl_fast.segmentation.features import FeatureSet
 from pipelines.views import TestViews, TrainViews
-from shard_tools.errors import ConfigError
+from shard_tools.errors import ConfigError, FeatureError
 from tests.bassl_fast.conftest import Project
 from tests.refused import refused
 from tests.videos import draw_video
@@ -328,3 +335,141 @@ def test_pretrain_starts_from_a_folder_and_resumes(project: Project, saved: dict
     shutil.rmtree(folder)
     assert load_model(run / "last.ckpt").encoder.dim == 16
     assert "no such folder" in refused(capsys, *argv)
+
+
+# Words
+
+
+LETTERS = ["<pad>", "<unk>", "<s>", "</s>", "a", "b", "c", "d", "e", "f"]
+
+
+@pytest.fixture(scope="module")
+def readers(saved: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Family -> a tiny text model that transformers saved, with a tokenizer of six words."""
+    words = Tokenizer(WordLevel({word: i for i, word in enumerate(LETTERS)}, "<unk>"))
+    words.pre_tokenizer = Whitespace()
+    words.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
+    folders = {family: tmp_path_factory.mktemp("text") / family for family in ("bert", "mpnet", "clip")}
+    torch.manual_seed(0)
+    sizes = {**TEXT, "max_position_embeddings": 10}
+    bert, mpnet = AutoModel.from_config(BertConfig(**sizes)), AutoModel.from_config(MPNetConfig(**sizes))
+    for family, model in (("bert", bert), ("mpnet", mpnet)):
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.3)
+        model.save_pretrained(folders[family])
+    shutil.copytree(saved["clip"], folders["clip"])
+    for folder in folders.values():
+        tokenizer.save_pretrained(folder)
+    return folders
+
+
+TEXTS = ["a b c", "", "d", "a b c d e f a b c d e f"]  # the last is longer than any of the models reads
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet", "clip"])
+@torch.inference_mode()
+def test_features_of_words_are_those_of_transformers(family: str, readers: dict[str, Path]):
+    found = TextEncoder(str(readers[family])).of_texts(TEXTS)
+    assert (found.shape, found.dtype) == ((4, 16), np.float32)
+    assert np.isnan(found).any(1).tolist() == [False, True, False, False]
+    length = 6 if family == "clip" else 8  # tokens: two less than positions
+    for text, feature in zip(TEXTS, found, strict=True):
+        ids = [2, *(LETTERS.index(word) for word in text.split()[: length - 2]), 3]
+        if not text:
+            continue
+        if family == "clip":
+            expected = (
+                CLIPModel.from_pretrained(readers[family]).eval().text_model(torch.tensor([ids])).pooler_output[0]
+            )
+        else:
+            network = AutoModel.from_pretrained(readers[family]).eval()
+            expected = network(torch.tensor([ids])).last_hidden_state[0].mean(0)
+        torch.testing.assert_close(torch.tensor(feature), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_first_token_is_taken_where_the_model_says_so(readers: dict[str, Path], tmp_path: Path):
+    folder = copied(readers, tmp_path, "bert")
+    pooling = folder / "1_Pooling" / "config.json"
+    pooling.parent.mkdir()
+    modes = {"word_embedding_dimension": 16, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    pooling.write_text(json.dumps(modes))
+    plain, name = TextEncoder(str(readers["bert"])).of_texts(["a b"]), f"hf:{folder}"
+    assert np.array_equal(hub.text_encoder(name).of_texts(["a b"]), plain)
+    before = hub.text_sha256(name)
+    pooling.write_text(json.dumps({**modes, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}))
+    network = AutoModel.from_pretrained(folder).eval()
+    expected = network(torch.tensor([[2, 4, 5, 3]])).last_hidden_state[:, 0]
+    torch.testing.assert_close(torch.tensor(TextEncoder(str(folder)).of_texts(["a b"])), expected)
+    assert hub.text_sha256(name) != before
+    pooling.write_text(json.dumps({"pooling_mode_max_tokens": True}))
+    with pytest.raises(ConfigError, match=r"1_Pooling/config.json: pooling_mode_max_tokens is not supported; choose"):
+        TextEncoder(str(folder))
+
+
+def test_text_models_that_are_none(readers: dict[str, Path], saved: dict[str, Path], tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"vit is not a text encoder; choose one such as BERT or MiniLM"):
+        TextEncoder(str(saved["vit"]))
+    with pytest.raises(ConfigError, match=r"siglip_text_model is not a text encoder; choose one"):
+        TextEncoder(str(saved["siglip"]))
+    with pytest.raises(ConfigError, match=r"text_encoder bert: write hf:FOLDER, a text model of transformers"):
+        hub.text_encoder("bert")
+    folder = copied(readers, tmp_path, "bert")
+    before = hub.text_sha256(f"hf:{folder}")
+    (folder / "tokenizer.json").write_text((folder / "tokenizer.json").read_text().replace('"a"', '"z"'))
+    assert hub.text_sha256(f"hf:{folder}") != before
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"cannot read its tokenizer \(.*\); copy it again"):
+        TextEncoder(str(folder))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"no tokenizer in it, such as tokenizer.json; copy its files there"):
+        TextEncoder(str(folder))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"has config.json but no weights \(model.safetensors\); copy them there"):
+        TextEncoder(str(folder))
+
+
+def test_pickled_text_models_may_hold_tensors_only(readers: dict[str, Path], tmp_path: Path, monkeypatch):
+    folder = copied(readers, tmp_path, "bert")
+    monkeypatch.chdir(tmp_path)
+    weights = AutoModel.from_pretrained(folder).state_dict()
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    found, expected = (TextEncoder(str(path)).of_texts(TEXTS[:1]) for path in (folder, readers["bert"]))
+    assert np.array_equal(found, expected)
+    torch.save(weights | {"evil": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match=r"cannot read pytorch_model.bin \(.*\); convert them to safetensors"):
+        TextEncoder(str(folder))
+    assert not Path("touched").exists()
+
+
+def test_nan_of_a_text_encoder_is_no_silence(readers: dict[str, Path]):
+    encoder = TextEncoder(str(readers["bert"]))
+    nn.init.constant_(encoder.network.embeddings.word_embeddings.weight, float("nan"))
+    with pytest.raises(FeatureError, match=r"its features of words are NaN or infinite; choose another text encoder"):
+        encoder.of_texts(["a", ""])
+
+
+@pytest.mark.slow
+def test_scenes_read_words(readers: dict[str, Path], tmp_path: Path, capsys):
+    video, subtitles = draw_video(tmp_path / "film.mp4", [24, 60, 60, 60, 24]), tmp_path / "film.srt"
+    times = [("01,100", "01,300", "a b"), ("04,800", "04,900", "c d"), ("08,700", "08,900", "a b")]
+    subtitles.write_text("".join(f"{i}\n00:00:{a} --> 00:00:{b}\n{said}\n\n" for i, (a, b, said) in enumerate(times)))
+    name, out = f"hf:{readers['bert']}", tmp_path / "out"
+    plain, reader = SceneDetector(), SceneDetector.by_similarity(text_encoder=name)
+    seen, heard = plain(video), plain(video, subtitles=subtitles)
+    read = reader(video, subtitles=subtitles)
+    assert read.method == f"{heard.method}, and the words (by {name})"
+    assert [shot.probability for shot in read.shots] != [shot.probability for shot in heard.shots]
+    for silent in (reader(video), reader(video, subtitles="stream")):
+        assert (silent.shots, silent.method) == (seen.shots, seen.method)
+
+    argv = ["scenes", str(video), "--out", str(out), "--text-encoder", name]
+    assert main([*argv, "--subtitles", str(subtitles)]) == 0
+    assert f"words of subtitles are compared by {name}" in capsys.readouterr().out
+    found = json.loads((out / "film" / "scenes.json").read_text())
+    assert [shot["probability"] for shot in found["shots"]] == [shot.probability for shot in read.shots]
+    assert found["made_by"]["text_encoder_sha256"] == hub.text_sha256(name)
+    assert main([*argv, "--subtitles", str(subtitles)]) == 0
+    assert "(unchanged)" in capsys.readouterr().out

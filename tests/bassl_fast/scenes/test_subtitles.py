@@ -14,7 +14,7 @@ from bassl_fast import SceneDetector, cli
 from bassl_fast.scenes.detector import ColourChange
 from bassl_fast.scenes.subtitles import STREAM, identity, read_lines, subtitles_of
 from shard_tools.errors import ConfigError, SourceError
-from tests.shard_tools.video.test_subtitles import film_with
+from tests.shard_tools.video.test_subtitles import film_with, pgs
 
 LINE = "1\n00:00:00,500 --> 00:00:02,900\nOver two cuts.\n\n"  # of those at 1.0, 2.5 and 3.75 of `film_file`
 
@@ -50,10 +50,11 @@ def test_results_know_their_subtitles(tmp_path: Path):
 
 def test_a_film_without_a_stream_is_done_without(tmp_path: Path, capsys):
     film = film_with(tmp_path / "a.mkv")
-    assert read_lines(film, STREAM).shape == (0, 2)
+    assert read_lines(film, STREAM).times.shape == (0, 2)
     assert capsys.readouterr().out.startswith(f"note: {film} has no subtitles of its own")
     film_with(film, (LINE, "srt", "default"))
-    assert read_lines(film, STREAM).tolist() == [[0.5, 2.9]]
+    found = read_lines(film, STREAM)
+    assert (found.times.tolist(), found.words) == ([[0.5, 2.9]], ("Over two cuts.",))
 
 
 class Fixed(ColourChange):
@@ -97,3 +98,52 @@ def test_results_are_kept_until_the_subtitles_change(film_file: Path, tmp_path: 
 def test_subtitles_of_corrected_scenes_are_refused(capsys):
     assert cli.main(["scenes", "film.mp4", "--corrections", "a.json", "--subtitles", "a.srt"]) == 1
     assert "corrections and subtitles" in capsys.readouterr().err
+
+
+WORDLESS = {
+    "neither file nor stream": ([], "text_encoder: it reads the words of subtitles; give them with --subtitles"),
+    "a fine-tuned model": (
+        ["--subtitles", "a.srt", "--checkpoint", "best.ckpt"],
+        "text_encoder and checkpoint: the model was not trained on words; leave one of them out",
+    ),
+    "the baseline": (["--subtitles", "a.srt", "--baseline"], "text_encoder: the baseline reads no words; leave it out"),
+    "corrections": (
+        ["--corrections", "a.json"],
+        "corrections and text_encoder: corrections say which scenes there are",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WORDLESS)
+def test_a_text_encoder_that_would_read_nothing_is_refused(kind: str, capsys):
+    argv, why = WORDLESS[kind]
+    assert cli.main(["scenes", "film.mp4", "--text-encoder", "hf:model", *argv]) == 1
+    assert why in capsys.readouterr().err
+
+
+class Reads(Fixed):
+    """Remembers the words that it is given."""
+
+    words_by = "hf:model"
+
+    def probability(
+        self, features: np.ndarray, seconds: np.ndarray | None = None, words: list[str] | None = None
+    ) -> np.ndarray:
+        self.words = words
+        return super().probability(features, seconds)
+
+
+def test_a_model_reads_the_words_of_every_shot(film_file: Path, tmp_path: Path, capsys):
+    model = Reads()
+    detector = SceneDetector(model)
+    seen = detector(film_file)
+    assert (model.words, seen.method) == (None, model.method)
+    (tmp_path / "a.srt").write_text(LINE.replace("2,900", "1,900"))
+    heard = detector(film_file, subtitles=tmp_path / "a.srt")
+    assert model.words == ["Over two cuts."] * 3 + [""]
+    assert heard.method == f"{seen.method}, and when somebody speaks, and the words (by hf:model)"
+    (tmp_path / "a.sup").write_bytes(pgs((0.5, True), (2.9, False)))
+    heard = detector(film_file, subtitles=tmp_path / "a.sup")
+    assert (model.words, heard.method) == (None, f"{seen.method}, and when somebody speaks")
+    note = f"note: {tmp_path / 'a.sup'}: subtitles without words, as images are; only their times are used\n"
+    assert note in capsys.readouterr().out
