@@ -28,7 +28,7 @@ REQUIRED = [
 ]  # compiling FFCV takes as long as all others together
 
 
-def test_runs_and_all_make_the_same_images(tmp_path: Path) -> None:
+def test_runs_and_all_make_the_same_images(tmp_path: Path, warm: str) -> None:
     cores = len(os.sched_getaffinity(0))
     for film in range(2):
         write_film(tmp_path / "films", f"tt{film}", shots=20, size=(96, 64), seed=film)
@@ -36,7 +36,7 @@ def test_runs_and_all_make_the_same_images(tmp_path: Path) -> None:
     out = tmp_path / "loader.json"
     names = [*REQUIRED, *(["spdl"] if find_spec("spdl") else [])]
     sizes = ["--size", "64", "--batch", "4", "--steps", "2", "--rounds", "1", "--threads", str(min(2, cores))]
-    command = [sys.executable, "-m", "benchmarks.loader", "--shards", str(tmp_path / "shards"), "--out", str(out)]
+    command = [warm, "-m", "benchmarks.loader", "--shards", str(tmp_path / "shards"), "--out", str(out)]
     done = subprocess.run([*command, *sizes, "--only", *names], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from shard_tools.packing.pack import pack
+from tests.bassl_fast.conftest import PRETRAIN
 from tests.films import write_film
 from tests.videos import draw_video
 
@@ -104,7 +105,10 @@ def test_costs_of_the_committed_results(run: Run, tmp_path: Path):
     assert {"value", "unit", "machine", "date", "command"} == costs["pack"].keys()
 
 
-def test_exits(run: Run, tmp_path: Path):
+def test_exits(run: Run, tmp_path: Path, warm: str, monkeypatch: pytest.MonkeyPatch):
+    """Only torchrun is forked: its processes end as those of a user, whole."""
+    monkeypatch.setenv("PYTHON_EXEC", sys.executable)  # by which torchrun starts them
+    monkeypatch.setattr(sys, "executable", warm)
     with pytest.raises(SystemExit) as ended:
         run("exits", "--starts", 2, "--load", 0, "--out", tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text())["ended"] == {"clean": 2}
@@ -143,12 +147,16 @@ def test_costs_of_a_gpu(run: Run, tmp_path: Path):
         "machine": {"gpu": "NVIDIA H200", "cpu": "x", "cores": 16, "date": "2026-01-01T00:00"},
         "settings": {"depth": 50},
     }
-    report |= {"loader": [{"views_per_s": 10.0}, {"error": "x"}, {"views_per_s": 20.0}]}
+    dali, triton = {"decoder": "cuda", "triton": False}, {"decoder": "cuda", "triton": True}
+    rows = [dali | {"views_per_s": 10.0}, dali | {"error": "x"}, dali | {"views_per_s": 20.0}]
+    rows += [triton | {"views_per_s": 30.0}, {"decoder": "cpu", "triton": False, "views_per_s": 40.0}]
+    report |= {"loader": rows}
     report |= {"training": [{"method": "bassl", "views": "resident", "views_per_s": 4.0}]}
     (tmp_path / "gpu.json").write_text(json.dumps(report))
     run("costs", tmp_path, "--out", tmp_path / "costs.json")
     costs = json.loads((tmp_path / "costs.json").read_text())
     assert (costs["views h200"]["value"], costs["train resnet50 h200"]["value"]) == (20.0, 0.25)
+    assert costs["triton-views h200"]["value"] == 30.0
 
 
 def test_knn(run: Run, tmp_path: Path):
@@ -181,7 +189,7 @@ def test_large(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 def test_page(run: Run, tmp_path: Path):
-    run("page", "--shots", 40, "--rounds", 1, "--out", tmp_path / "out.json")
+    run("page", "--shots", 10, "--rounds", 1, "--out", tmp_path / "out.json")
     assert {"open", "edit", "write"} < read(tmp_path / "out.json", "page")["seconds"].keys()
 
 
@@ -232,6 +240,7 @@ def test_scale(run: Run, tmp_path: Path, warm: str, monkeypatch: pytest.MonkeyPa
 
 def test_scenes(run: Run, tmp_path: Path, warm: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "executable", warm)
+    monkeypatch.setattr("benchmarks.scenes.PRETRAIN", PRETRAIN | {"training": {"steps": 0}})
     clip = draw_video(tmp_path / "clip.mp4", [36, 48, 60])
     run("scenes", "--clip", clip, "--hours", 0.008, "--short", 6, "--depth", 18, "--out", tmp_path / "out.json")
     assert read(tmp_path / "out.json", "scenes")["shots"] > 10
