@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import gpu
 from shard_tools.packing.pack import pack
 from tests.bassl_fast.conftest import PRETRAIN
 from tests.films import write_film
@@ -140,6 +142,13 @@ def test_gpu_on_a_cpu(run: Run, shards: Path, tmp_path: Path):
     assert not report["left_out"]
     run("gpu", "--device", "cpu", "--shards", shards, *sizes, "--minutes", 0, "--out", tmp_path / "out.json")
     assert len(read(tmp_path / "out.json", "gpu")["left_out"]) == 4
+
+
+def test_rows_of_a_gpu(tmp_path: Path):
+    args = Namespace(device="cuda", methods=["bassl"], prefetch=[2, 3])
+    tables = [(table, *named.values()) for table, named, _ in gpu.rows(tmp_path, args)]
+    assert len(tables) == len(set(tables)) == 1 + 4 + 5 * 2 + 4
+    assert {("training", "bassl", "triton"), ("loader", "cuda", True, 3), ("agreement", "cuda", True)} < set(tables)
 
 
 def test_costs_of_a_gpu(run: Run, tmp_path: Path):
