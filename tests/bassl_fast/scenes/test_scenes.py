@@ -466,14 +466,13 @@ def test_real_clips_alone_and_as_one_film(project: Project, tmp_path: Path):
         7,
         4,
     ]
-    joined = join_videos([clip for clip in clips if clip.stat().st_size < 3e6], tmp_path / "joined.mp4")
+    short = [clip for clip in clips if clip.suffix == ".webm"]
+    joined = join_videos(short, tmp_path / "joined.mp4")
     assert scenes(joined, *argv, "--scenes", "6") == 0
     whole = document(tmp_path / "out" / "joined")
     assert len(whole["scenes"]) == 6
-    alone = sum(len(found[clip.stem]["shots"]) for clip in clips if clip.stat().st_size < 3e6)
-    assert (
-        abs(len(whole["shots"]) - alone) <= 4
-    )  # a join may not look like a cut, and smaller frames may be cut differently
+    alone = sum(len(found[clip.stem]["shots"]) for clip in short)
+    assert abs(len(whole["shots"]) - alone) <= 1  # smaller frames may be cut differently
     with open_browser() as browser:
         browser.open(tmp_path / "out" / "joined" / "report.html")
         assert len(browser.all(".shot")) == len(whole["shots"])
