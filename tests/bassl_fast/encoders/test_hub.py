@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from bassl_fast.encoders.hub import open_model
+from bassl_fast.encoders.hub import OF_TEXT, open_model
 from shard_tools.errors import ConfigError, MissingDependency
 
 NAME = "lab/tiny"
@@ -22,6 +22,8 @@ FILES = {
     "model.safetensors": 346_000_000,
     "model.bin": 7,
     "README.md": 9,
+    "tokenizer.json": 2_000_000,
+    "1_Pooling/config.json": 190,
 }
 
 
@@ -85,11 +87,15 @@ def test_what_it_would_fetch_is_said(hub: list[str], cache: Path):
     with pytest.raises(ConfigError) as said:
         open_model(NAME)
     assert str(said.value) == f"lab/tiny: neither a folder nor in the hub's cache; {command}"
+    with pytest.raises(
+        ConfigError, match=r"config.json tokenizer.json 1_Pooling/config.json model.safetensors` .* 348 MB"
+    ):
+        open_model(NAME, OF_TEXT)
     fill(cache, "config.json")
     with pytest.raises(ConfigError) as said:
         open_model(NAME)
     assert str(said.value) == f"lab/tiny: has config.json but no weights (model.safetensors); {command}"
-    assert hub.count("/api/models/lab/tiny?blobs=true") == 2
+    assert hub.count("/api/models/lab/tiny?blobs=true") == 3
     assert not list(cache.rglob("*.safetensors"))
 
 
