@@ -15,9 +15,10 @@ import torch
 from bassl_fast import cli
 from bassl_fast.checkpoints import checkpoint
 from bassl_fast.checkpoints.model import load_model, section_of
-from bassl_fast.encoders import Encoder, ResNet, ResNet3D
+from bassl_fast.encoders import Encoder, ResNet3D
 from bassl_fast.segmentation.model import load_finetuned
 from tests.bassl_fast.conftest import Project
+from tests.bassl_fast.plain import Plain
 from tests.refused import refused
 
 pytestmark = pytest.mark.slow
@@ -70,7 +71,7 @@ def saved(path: Path, encoder: Encoder) -> Path:
     return path
 
 
-class Backwards(ResNet):
+class Backwards(Plain):
     """Has a layer that ONNX cannot express."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -78,7 +79,7 @@ class Backwards(ResNet):
 
 
 def test_what_cannot_be_exported_is_refused_by_name(project: Project, tmp_path: Path, capsys, monkeypatch):
-    source = saved(tmp_path / "data.ckpt", Backwards(18, width=4))
+    source = saved(tmp_path / "data.ckpt", Backwards())
     said = refused(capsys, "export-checkpoint", source, tmp_path / "x.onnx", "--format", "onnx")
     assert "Backwards cannot be exported as ONNX" in said
     said = refused(capsys, "export-checkpoint", source, tmp_path / "x.safetensors", "--format", "onnx")
