@@ -13,11 +13,11 @@ import torch
 from bassl_fast.checkpoints.checkpoint import sha256
 from bassl_fast.checkpoints.model import from_state, load_model
 from bassl_fast.encoders import Encoder
-from bassl_fast.heads.similarity import alike, film_statistics
-from bassl_fast.heads.speech import film_statistics as speech_statistics
+from bassl_fast.heads.similarity import alike
 from bassl_fast.runtime import hardware
 from bassl_fast.segmentation.features import COLOURS, Film
 from bassl_fast.segmentation.model import load_finetuned
+from bassl_fast.segmentation.statistics import statistics_of
 from bassl_fast.segmentation.windows import Windows
 from pipelines.jpeg_stream import view_jpegs
 from pipelines.views import TestViews
@@ -88,10 +88,8 @@ class Network:
         kinds = kinds_of(features, COLOURS in self._kinds)
         dim = self._model.dim  # of what the network reads, if any
         read = (features if self._kinds[0] == COLOURS else kinds[-1])[:, :dim]
-        statistics = film_statistics(list(map(alike, kinds)), seconds) if self._model.statistics else None
-        if statistics is not None and self.reads_speech:
-            known = np.full((len(seconds), 3), np.nan) if speech is None else speech
-            statistics = np.column_stack([statistics, speech_statistics(known, seconds)])
+        reads = self._model.reads
+        statistics = None if reads is None else statistics_of(list(map(alike, kinds)), seconds, speech, reads)
         film = Film("", read, np.zeros(len(features), SHOT))
         windows = Windows.load([film], self._model.shots, self._device, statistics)
         return windows.scores(self._model)[0].probability

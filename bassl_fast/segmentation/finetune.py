@@ -38,7 +38,8 @@ def finetune(
         linear_probe: train only a linear layer on the feature of the centre shot, without a network.
         head: "crn" is the contextual relation network. "similarity" sees only how alike shots are and how long they
             last; it is solved exactly, so optimiser, epochs and batch have no effect. "both" is one model: the network,
-            and the statistics of similarity as further inputs of its linear layer.
+            and the statistics of similarity as further inputs of its linear layer. "film" is a small network on these
+            statistics and others over minutes of the film; it needs a hundred labelled films or more.
         crn: shape of the network if there is no `pretrained`.
         optimiser: recipe of the optimiser.
         epochs: passes over all labelled shots.

@@ -9,7 +9,6 @@ import torch
 import yaml
 
 from bassl_fast.checkpoints import checkpoint
-from bassl_fast.heads.similarity import statistic_names
 from bassl_fast.runtime.run_folder import RunFolder
 from pipelines.views import TestViews
 from shard_tools.errors import ConfigError, masked
@@ -46,7 +45,7 @@ def fit_corrections(folder: str, out: str, recipe: dict[str, Any] | None) -> str
 
 
 def _content(taught: Taught) -> dict[str, Any]:
-    model = SceneBoundary(None, 0, len(statistic_names()))
+    model = SceneBoundary(None, 0, "similar")
     coefficients = torch.from_numpy(taught.head.coefficients)
     with torch.no_grad():
         for parameter, values in ((model.head.weight, coefficients[:-1]), (model.head.bias, coefficients[-1:])):

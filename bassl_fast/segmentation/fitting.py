@@ -21,7 +21,7 @@ from torch import Tensor
 from bassl_fast.checkpoints import checkpoint
 from bassl_fast.checkpoints.model import encoder_alone, load_model
 from bassl_fast.config.described import describe, make
-from bassl_fast.heads import ContextualRelationNetwork
+from bassl_fast.heads import ContextualRelationNetwork, FilmHead
 from bassl_fast.methods.losses import balanced_cross_entropy
 from bassl_fast.metrics.scenes import best_threshold, scene_metrics
 from bassl_fast.runtime import hardware
@@ -40,8 +40,9 @@ from shard_tools.storage.atomic import write_atomically
 from . import similarity
 from .features import FeatureSet
 from .kinds import Kinds
-from .model import SceneBoundary, names_of_statistics, section_of
+from .model import SceneBoundary, section_of
 from .options import CRN, BestEpoch, Data, Head
+from .statistics import Reads, names
 from .windows import Windows
 
 BEST = "best.ckpt"
@@ -87,9 +88,11 @@ def fit(
     pl.seed_everything(seed, verbose=False)
     _check_same_checkpoint(kinds.first, pretrained)
     dim, device = kinds.first.provenance["dim"], hardware.device()
-    network = None if linear_probe or head == "similarity" else _network(dim, pretrained, new_crn, crn)
-    statistics = 0 if head == "crn" else len(names_of_statistics(kinds.have_speech(data.train)))
-    model = SceneBoundary(network, 0 if head == "similarity" else dim, statistics).to(device)
+    alone = head in ("similarity", "film")  # no network sees features
+    network = None if linear_probe or alone else _network(dim, pretrained, new_crn, crn)
+    reads = _reads(head, kinds.have_speech(data.train))
+    film = FilmHead(len(names("film"))) if head == "film" else None
+    model = SceneBoundary(network, 0 if alone else dim, reads, film).to(device)
     sets = _load_sets(kinds, data, "last" if head == "similarity" else best_epoch, model, device)
     batches = None if head == "similarity" else Batches(sets.train, _batch(data, sets.train), seed)
     hardware.say_device()
@@ -97,7 +100,9 @@ def fit(
     run.path.mkdir(parents=True, exist_ok=True)
     write_atomically(run.path / "config.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())
     run.publish()  # fails here, before the long work, if `out` cannot be written
-    held_out = _solve_statistics(model, kinds, data.train) if statistics else None
+    held_out = _solve_statistics(model, kinds, data.train) if head in ("similarity", "both") else None
+    if film is not None and sets.train.statistics is not None:
+        film.standardise(sets.train.statistics)
     if batches is None:
         chosen: dict[str, Any] = {"best_epoch": 0, "best_epoch_from": None}
         said = "the similarity head, solved exactly"
@@ -120,6 +125,13 @@ def fit(
 
 
 # Before the first step
+
+
+def _reads(head: Head, have_speech: bool) -> Reads | None:
+    """Which statistics of a cut the head reads."""
+    if head == "crn":
+        return None
+    return "film" if head == "film" else "heard" if have_speech else "similar"
 
 
 def _check_length(data: Data, epochs: int, best_epoch: BestEpoch) -> None:
@@ -145,11 +157,11 @@ def _check_start(pretrained: str | None, new_crn: bool, freeze_crn: bool, linear
 def _check_head(head: Head, data: Data, pretrained: str | None, linear_probe: bool) -> None:
     """Raises: ConfigError for options that do not go with the head."""
     if head == "crn" and len(data.folders) > 1:
-        raise ConfigError("data.features: the network reads one folder; give one, or --head similarity or both")
+        raise ConfigError("data.features: the network reads one folder; give one, or --head similarity, both or film")
     if head != "crn" and linear_probe:
         raise ConfigError(f"linear_probe: is not for head {head}; leave one of them out")
-    if head == "similarity" and pretrained is not None:
-        raise ConfigError("pretrained: the similarity head has no network; leave it out, or give --head both")
+    if head in ("similarity", "film") and pretrained is not None:
+        raise ConfigError(f"pretrained: head {head} reads no features; leave it out, or give --head both")
 
 
 def _check_same_checkpoint(feature_set: FeatureSet, pretrained: str | None) -> None:
@@ -334,7 +346,7 @@ def _linear_layer_alone(
         features = windows.each(lambda shots: model.represent(windows[shots]))
         return Windows(windows.films, features, shots=1, statistics=windows.statistics)
 
-    probe = SceneBoundary(None, model.head.in_features - model.statistics, model.statistics)
+    probe = SceneBoundary(None, model.head.in_features - model.statistics, model.reads)
     probe.head = model.head
     chooser = sets.chooser and (sets.chooser[0], fixed(sets.chooser[1]))
     return Finetuning(probe, fixed(sets.train), chooser, batches, optimiser, epochs)

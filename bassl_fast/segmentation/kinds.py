@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bassl_fast.heads import speech
-from bassl_fast.heads.similarity import alike, film_statistics
+from bassl_fast.heads.similarity import alike
 from shard_tools.annotations.labels import FPS
 from shard_tools.errors import FeatureError, masked
 from shard_tools.storage.remote import absolute
@@ -19,6 +19,7 @@ from .colours import colour_kinds
 from .features import FeatureSet, Film
 from .films import LabelledFilm
 from .model import SceneBoundary
+from .statistics import Reads, statistics_of
 from .windows import Windows
 
 
@@ -60,9 +61,9 @@ class Kinds:
         Raises:
             FeatureError: it does not fit there, or see `of` and `seconds_of`.
         """
-        if not model.statistics:
+        if model.reads is None:
             return Windows.load(films, model.shots, device)
-        statistics = np.concatenate([self._statistics(film, model.reads_speech) for film in films])
+        statistics = np.concatenate([self._statistics(film, model.reads) for film in films])
         if not model.dim:  # the head alone sees no feature
             films = [replace(film, features=film.features[:, :0]) for film in films]
         return Windows.load(films, model.shots, device, statistics)
@@ -105,12 +106,9 @@ class Kinds:
                 found[feature_set.root] = there.features
         return found
 
-    def _statistics(self, film: Film, reads_speech: bool) -> np.ndarray:
+    def _statistics(self, film: Film, reads: Reads) -> np.ndarray:
         similar = [alike(features, f"{root}: {film.name}") for root, features in self.of(film).items()]
-        seconds = seconds_of(film)
-        seen = film_statistics(similar, seconds)
-        heard = [speech.film_statistics(speech.speech_of(film.shots), seconds)] if reads_speech else []
-        return np.column_stack([seen, *heard])
+        return statistics_of(similar, seconds_of(film), speech.speech_of(film.shots), reads)
 
 
 def _compare_films(first: FeatureSet, other: FeatureSet) -> None:

@@ -1,10 +1,11 @@
 """The model that finds scene boundaries, and how a checkpoint of kind "scenes" holds it.
 
     {"version", "kind", "head": {"class_path", "init_args"} or None, "similarity": {"statistics", "kinds"} or None,
-     "dim", "views", "encoder"}
+     "film": like head, "dim", "views", "encoder"}
 
 `similarity` has the names of the statistics, and for each feature folder the sha256 of the checkpoint that made the
-features (None if it is not known), or "colours". Checkpoints of older versions do not have this key.
+features (None if it is not known), or "colours". `film` is the head that reads the statistics, if it is a network.
+Checkpoints of older versions do not have these keys.
 `encoder` is the content of a checkpoint of kind "encoder" (`model`, `state_dict`), or None if the encoder that made the
 features was not found.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor, cat, nn
 
@@ -22,9 +23,11 @@ from bassl_fast.checkpoints.migrate import VERSION
 from bassl_fast.checkpoints.model import plain_views
 from bassl_fast.checkpoints.weights import fill
 from bassl_fast.config.described import describe, make
-from bassl_fast.heads import ContextualRelationNetwork, similarity, speech
+from bassl_fast.heads import ContextualRelationNetwork, FilmHead
 from pipelines.views import TestViews
 from shard_tools.errors import CheckpointError, ConfigError
+
+from .statistics import Reads, names
 
 
 class SceneBoundary(nn.Module):
@@ -33,19 +36,26 @@ class SceneBoundary(nn.Module):
     Args:
         crn: the network; None for a linear probe, which sees only the centre shot.
         dim: size D of a shot feature; 0 for the similarity head alone.
-        statistics: number F of statistics of the similarity of shots, and of speech, that the linear layer sees too;
-            see `names_of_statistics`.
+        reads: which statistics of a cut the linear layer sees too, see `statistics`; None for none.
+        film: reads these statistics in place of the linear layer, which sees only its output.
     """
 
-    def __init__(self, crn: ContextualRelationNetwork | None, dim: int, statistics: int = 0) -> None:
+    def __init__(
+        self,
+        crn: ContextualRelationNetwork | None,
+        dim: int,
+        reads: Reads | None = None,
+        film: FilmHead | None = None,
+    ) -> None:
         super().__init__()
-        self.crn, self.dim, self.statistics = crn, dim, statistics
-        self.head = nn.Linear((dim if crn is None else crn.hidden) + statistics, 2)
+        self.crn, self.dim, self.reads, self.film = crn, dim, reads, film
+        self.statistics = 0 if reads is None else len(names(reads))
+        self.head = nn.Linear(film.hidden if film else (dim if crn is None else crn.hidden) + self.statistics, 2)
 
     @property
     def reads_speech(self) -> bool:
         """Whether it reads when somebody speaks."""
-        return self.statistics == len(names_of_statistics(reads_speech=True))
+        return self.reads in ("heard", "film")
 
     @property
     def shots(self) -> int:
@@ -63,25 +73,22 @@ class SceneBoundary(nn.Module):
 
     def forward(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
         """Logits `[B, 2]` from windows of features `[B, T, D]` and statistics `[B, F]`."""
+        if self.film is not None:
+            return self.head(self.film(statistics))
         found = self.represent(windows)
         return self.head(found if statistics is None else cat([found, statistics], 1))
-
-
-def names_of_statistics(reads_speech: bool) -> list[str]:
-    """What a similarity head reads of a cut; `reads_speech`: with when somebody speaks."""
-    return similarity.statistic_names() + (speech.statistic_names() if reads_speech else [])
 
 
 def section_of(
     model: SceneBoundary, views: TestViews, encoder: dict[str, Any] | None, kinds: Sequence[str | None] = (None,)
 ) -> dict[str, Any]:
     """The section `model` of a checkpoint of `model`; `kinds`: of its feature folders, for the similarity head."""
-    names = names_of_statistics(model.reads_speech)
     return {
         "version": VERSION,
         "kind": checkpoint.SCENES,
         "head": None if model.crn is None else describe(model.crn),
-        "similarity": {"statistics": names, "kinds": list(kinds)} if model.statistics else None,
+        "similarity": {"statistics": names(model.reads), "kinds": list(kinds)} if model.reads else None,
+        "film": None if model.film is None else describe(model.film),
         "dim": model.dim,
         "views": plain_views(views),
         "encoder": encoder,
@@ -97,23 +104,25 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
     state = checkpoint.load(path, checkpoint.SCENES)
     section = state["model"]
     of_statistics = section.get("similarity")
-    if of_statistics is not None and not _is_current(of_statistics):
+    reads = None if of_statistics is None else _reads(of_statistics)
+    if of_statistics is not None and reads is None:
         raise CheckpointError(f"{path}: its similarity head is of another version; fine-tune again")
 
     def build() -> tuple[SceneBoundary]:
         try:
             head = None if section["head"] is None else make(section["head"], ContextualRelationNetwork)
+            film = None if section.get("film") is None else make(section["film"], FilmHead)
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
-        return (SceneBoundary(head, section["dim"], len(of_statistics["statistics"]) if of_statistics else 0),)
+        return (SceneBoundary(head, section["dim"], reads, film),)
 
     (model,) = fill(build, state["state_dict"], ("",), path)
     return model, state
 
 
-def _is_current(section: Any) -> bool:
-    known = [names_of_statistics(reads_speech) for reads_speech in (False, True)]
-    if not isinstance(section, dict) or section.get("statistics") not in known:
-        return False
-    kinds = section.get("kinds")
-    return isinstance(kinds, list) and bool(kinds) and all(isinstance(kind, str | None) for kind in kinds)
+def _reads(section: Any) -> Reads | None:
+    """Which statistics a checkpoint's model reads; None if they are of another version."""
+    kinds = section.get("kinds") if isinstance(section, dict) else None
+    if not (isinstance(kinds, list) and kinds and all(isinstance(kind, str | None) for kind in kinds)):
+        return None
+    return next((reads for reads in get_args(Reads) if section.get("statistics") == names(reads)), None)

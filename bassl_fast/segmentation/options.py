@@ -8,7 +8,7 @@ from typing import Literal
 from shard_tools.errors import ConfigError
 
 Layout = Literal["film", "reference"]  # of features: one array per film, or one file per shot
-Head = Literal["crn", "similarity", "both"]  # what a boundary is found by
+Head = Literal["crn", "similarity", "both", "film"]  # what a boundary is found by
 BestEpoch = Literal["validation", "last", "test_as_the_reference_does"]
 
 

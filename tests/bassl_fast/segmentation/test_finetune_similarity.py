@@ -23,6 +23,7 @@ from bassl_fast.segmentation.model import load_finetuned
 from bassl_fast.segmentation.options import Data
 from bassl_fast.segmentation.scoring import score
 from bassl_fast.segmentation.similarity import fit
+from bassl_fast.segmentation.statistics import names
 from pipelines.store import Store
 from shard_tools.errors import CheckpointError, ConfigError
 from shard_tools.shards.format import SHOT, SHOT_WITH_SPEECH, sequence_dtype
@@ -135,6 +136,27 @@ def test_when_somebody_speaks_is_learnt_from_and_may_be_unknown(folders: tuple[s
     assert abs(network.probability(film.features, seconds) - found).max() > 0.01
 
 
+def test_the_film_head_scores_films_and_scenes_alike(folders: tuple[str, str], tmp_path: Path, capsys):
+    unknown = made_by(tmp_path / "unknown", None, None)  # so that any encoder will do
+    features, best = with_speech(unknown, tmp_path / "features"), tmp_path / "f" / "best.ckpt"
+    argv = ["--config", "configs/finetune/film.yaml", "--data.features", features, "--data.batch", "32"]
+    state = tune(best.parent, *argv, "--epochs", "6")
+    section = state["model"]
+    assert section["film"]["class_path"] == "bassl_fast.heads.FilmHead"
+    assert (section["head"], section["dim"], state["threshold_from"]) == (None, 0, "val")
+    assert section["similarity"]["statistics"] == names("film")
+    assert state["best_epoch_from"] == "val"
+    assert ap(best, features) > 80
+    assert ap(best, folders[0]) > 60  # of films without subtitles
+    film = Kinds.open(features).first.film("film7")
+    found = Network(best, packaged.NAME, 1, 1).probability(
+        film.features, seconds_of(film), speech.speech_of(film.shots)
+    )
+    (expected,) = (scored for scored in score(best, features, "test")[0] if scored.film == "film7")
+    np.testing.assert_allclose(found, expected.probability, atol=1e-6)
+    assert found[-1] == 0
+
+
 def test_several_kinds_are_better_than_one_and_need_not_have_all_films(
     folders: tuple[str, str], tmp_path: Path, capsys
 ):
@@ -220,8 +242,8 @@ def test_what_does_not_belong_together_is_one_line(folders: tuple[str, str], tmp
     [
         (["--data.features", "A", "B"], "the network reads one folder"),
         (["--data.features", "A", "--head", "both", "--linear_probe"], "linear_probe: is not for head both"),
-        (["--data.features", "A", "--head", "similarity", "--pretrained", "x"], "the similarity head has no network"),
-        (["--data.features", "A", "--head", "similar"], "head similar: must be one of crn, similarity, both"),
+        (["--data.features", "A", "--head", "film", "--pretrained", "x"], "pretrained: head film reads no features"),
+        (["--data.features", "A", "--head", "similar"], "head similar: must be one of crn, similarity, both, film"),
         (["--data.features", "A", "", "--head", "both"], "--data.features: the value is empty"),
     ],
 )
