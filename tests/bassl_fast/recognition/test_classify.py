@@ -236,7 +236,6 @@ def test_impossible_options_are_refused(trained: Path, shards: Path, frames: Pat
 @pytest.mark.parametrize(
     ("words", "numbers"),
     [
-        (["VoV3D", "--model.size", "L", "--classes", "174"], ["5,834,094", "5,771,406", "9.306", "12.158"]),
         (["X3D", "--classes", "400"], ["3,794,322", "3,762,858", "4.732", "6.186"]),
         (["ResNet3D", "--model.depth", "50"], ["31,634,496", "41.740"]),
         (["ResNet"], ["23,508,032"]),
