@@ -105,7 +105,7 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
     section = state["model"]
     of_statistics = section.get("similarity")
     reads = None if of_statistics is None else _reads(of_statistics)
-    if of_statistics is not None and reads is None:
+    if (of_statistics is not None and reads is None) or (section.get("film") is None) == (reads == "film"):
         raise CheckpointError(f"{path}: its similarity head is of another version; fine-tune again")
 
     def build() -> tuple[SceneBoundary]:
@@ -114,6 +114,8 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
             film = None if section.get("film") is None else make(section["film"], FilmHead)
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
+        if film is not None and len(film.mean) != len(names("film")):
+            raise CheckpointError(f"{path}: its head reads {len(film.mean)} statistics, not {len(names('film'))}")
         return (SceneBoundary(head, section["dim"], reads, film),)
 
     (model,) = fill(build, state["state_dict"], ("",), path)

@@ -155,6 +155,12 @@ def test_the_film_head_scores_films_and_scenes_alike(folders: tuple[str, str], t
     (expected,) = (scored for scored in score(best, features, "test")[0] if scored.film == "film7")
     np.testing.assert_allclose(found, expected.probability, atol=1e-6)
     assert found[-1] == 0
+    for change, said in (
+        ({"film": None}, "of another version"),
+        ({"film": section["film"] | {"init_args": {"inputs": 7}}}, "reads 7 statistics"),
+    ):
+        torch.save(state | {"model": section | change}, tmp_path / "changed.ckpt")
+        assert said in refused(capsys, "evaluate", tmp_path / "changed.ckpt", features)
 
 
 def test_several_kinds_are_better_than_one_and_need_not_have_all_films(
