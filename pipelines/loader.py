@@ -86,6 +86,7 @@ class WindowLoader:
     Raises:
         ConfigError: no samples, another dtype, a decoder or Triton without its GPU, or a batch that does not divide
             among the processes; while iterating, the process was forked with batches in flight.
+        MissingDependency: Triton is not installed, or cannot start.
         PictureError: while iterating, a picture differs from the index or cannot be decoded, or too many are broken.
         DeviceError: while iterating, the GPU has no memory left, or CUDA failed.
     """
@@ -294,9 +295,10 @@ class WindowLoader:
             finish = partial(self._of_images, size=size, mean=self._mean, std=self._std, dtype=self._dtype)
             return partial(graph.whole_graph, decoder=self._decoder), partial(_decoded_once, self._store, finish)
         to_gpu, bfloat16 = self._device.type == "cuda", self._dtype == torch.bfloat16
-        clips = rows.ndim == 3
-        made = graph.train_path(size, self._decoder, to_gpu, bfloat16, self._mean, self._std, clips=clips)
-        return made[0], partial(_decoded_by_view, made[1])
+        make_graph, inputs = graph.train_path(
+            size, self._decoder, to_gpu, bfloat16, self._mean, self._std, clips=rows.ndim == 3
+        )
+        return make_graph, partial(_decoded_by_view, inputs)
 
 
 def _make(loader: ref[WindowLoader], epoch: int, step: int) -> _Made:
@@ -334,10 +336,12 @@ def _requests(loader: WindowLoader, epoch: int, step: int, size: int) -> Iterato
 
 def _of_images(device: torch.device, decoder: graph.Decoder) -> Callable:
     """`triton_views.of_images` for a device."""
-    from . import triton_views
+    from . import triton_views  # Triton is not installed everywhere
 
     if decoder == "cpu" and not triton_views.INTERPRETED:
         raise ConfigError("triton: makes views of images that the GPU decoded; choose decoder cuda")
+    if device.type == "cuda":
+        triton_views.check_driver()
     return partial(triton_views.of_images, device=device)
 
 

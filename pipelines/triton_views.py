@@ -6,7 +6,7 @@
                     ->  blur down, solarize, flip, normalise  ->  views, bfloat16
 
 The arithmetic is that of `fused.c`. A contrast needs the mean of its view, and a blur the neighbours of a pixel, so
-there are four launches. They pass on 32 views at a time, which the L2 cache of a GPU holds. Sums are added in a fixed
+there are four launches. They pass on 32 views at a time, which the L2 cache of an H200 holds. Sums are added in a fixed
 order, so a view does not depend on the others of its batch.
 
 Not run on a GPU yet: tests run it by Triton's interpreter on a CPU, and compile it for a GPU.
@@ -48,6 +48,21 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # on a CPU, by Triton's
 _BLOCK = 1024  # pixels of a program
 _WARPS = 8
 _TOGETHER = 32  # views between two launches: with 224 pixels, 38 MB
+
+
+def check_driver() -> None:
+    """Let Triton compile what launches kernels, at the start of a run instead of in its first step.
+
+    Raises:
+        MissingDependency: it cannot.
+    """
+    try:
+        triton.runtime.driver.active.get_current_target()
+    except Exception as error:  # no compiler, no headers, no folder for its cache: each is of another type
+        raise MissingDependency(
+            f"Triton cannot start ({' '.join(str(error).split())}); it needs a C compiler, Python's header files and a "
+            "TRITON_CACHE_DIR to write to; or choose data.views gpu or cpu"
+        ) from None
 
 
 def make_views(
@@ -192,7 +207,7 @@ def _blur_down(rows, blurred, out, size, BLOCK: tl.constexpr):
         r, g, b, total = r + weight * near_r, g + weight * near_g, b + weight * near_b, total + weight
     x = at % size
     x = tl.where(tl.load(row + _FLIP) != 0, size - 1 - x, x)
-    to = out + (view.to(tl.int64) * size * size + at // size * size + x) * 3
+    to = out + (view * size * size + at // size * size + x) * 3
     tl.store(to, _normalised(r / total, row, 0).to(out.dtype.element_ty), mask=inside)
     tl.store(to + 1, _normalised(g / total, row, 1).to(out.dtype.element_ty), mask=inside)
     tl.store(to + 2, _normalised(b / total, row, 2).to(out.dtype.element_ty), mask=inside)
@@ -283,4 +298,5 @@ def _store(image, r, g, b, at, inside, view, size):
 
 @triton.jit
 def _add(a, b):
+    """For sums: `tl.sum` is compiled already if Triton was imported before its interpreter was asked for."""
     return a + b
