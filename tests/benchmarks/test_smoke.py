@@ -40,6 +40,7 @@ SCRIPTS = (
         "failures",
         "finetune",
         "gpu",
+        "heads",
         "joined",
         "knn",
         "large",
@@ -325,6 +326,22 @@ def test_no_pixels(run: Run, tmp_path: Path):
     assert report["settings"]["films"] == {"train": 4, "val": 2, "test": 2}
     best = {row["kinds"][0]: row for row in report["rows"] if row["model"] == "linear"}
     assert all(row["test_ap"] > 2 * row["test_chance"] for row in best.values())
+
+
+def test_heads(run: Run, tmp_path: Path):
+    write_labels(tmp_path / "labels.npz")
+    write_real_films(tmp_path / "films")
+    where = ["--labels", tmp_path / "labels.npz", "--films", tmp_path / "films"]
+    run("heads", *where, "--seeds", 1, "--epochs", 1, "--out", tmp_path / "out.json")
+    rows = {(row["set"], row["model"]): row for row in read(tmp_path / "out.json", "heads")["rows"]}
+    assert {group for group, _ in rows} == {
+        "val",
+        "test",
+        *(f"{g}, {k}" for g in ("one", "two") for k in ("hue", "hue + vgg19")),
+    }
+    networks = [row for (_, model), row in rows.items() if model in ("film head", "attention", "state space")]
+    assert len(networks) == 18
+    assert all(row["mean_ap"] > 50 for row in networks)
 
 
 def test_joined(run: Run, tmp_path: Path):
