@@ -122,13 +122,14 @@ def cost(report: dict[str, Any]) -> Figure:
     for axes, (key, label) in zip(
         figure.subplots(1, 2, sharey=True), (("passes", "encoder passes"), ("seconds", "seconds")), strict=True
     ):
-        for network, colour in zip(("new", "pretrained"), COLOURS, strict=False):
+        heads = {"default": "default head", "pretrained": "network alone, pretrained", "new": "network alone, new"}
+        for (network, label_of), colour in zip(heads.items(), COLOURS, strict=False):
             for name, runs in recipes.items():
                 aps, work = [ap for run in runs for ap in run[network]], mean(run[key] for run in runs)
                 error = stdev(aps) / len(aps) ** 0.5 if len(aps) > 1 else 0
                 axes.errorbar(work, mean(aps), error, fmt="o", color=colour, markersize=4, capsize=2)
                 axes.annotate(name, (work, mean(aps)), (4, 4), textcoords="offset points", fontsize=7)
-            axes.plot([], [], "o", color=colour, label=f"{network} network")
+            axes.plot([], [], "o", color=colour, label=label_of)
         axes.set_xlim(left=0)
         axes.set_xlabel(f"{label} of pretraining")
         axes.grid(axis="y", color="#ddd")

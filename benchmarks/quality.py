@@ -104,7 +104,8 @@ def rows_of_draw(
         networks[f"{name}, new network" if networks else name] = fresh
         for row, network in networks.items():
             with stage(f"fine-tune: {row}"):
-                aps = score_seeds(recipe["finetune"] | network, features, root / row, recipe["seeds"], source)
+                section = recipe["finetune"] | network | {"head": "crn"}
+                aps = score_seeds(section, features, root / row, recipe["seeds"], source)
                 yield row, list(aps.values())
 
 

@@ -33,12 +33,7 @@ from . import data as tools
 
 RECIPE = Path(__file__).parents[2] / "configs" / "demo.yaml"
 REAL_FILM = "your-videos"
-# Model -> its rows of the comparison: name, and whether fine-tuning starts from a new contextual relation network. An
-# untrained network is as good as a new one, so the untrained model has one row.
-MODELS = {
-    "untrained": [("untrained", False)],
-    "pretrained": [("pretrained", False), ("pretrained encoder alone", True)],
-}
+MODELS = ("untrained", "pretrained")
 
 
 @contextmanager
@@ -112,19 +107,17 @@ def compare(recipe: dict[str, Any], root: Path, source: str) -> tuple[list[dict[
         source: the recipe file, for errors.
     """
     rows, shown = [], ""
-    for model, variants in MODELS.items():
+    for model in MODELS:
         with stage(f"{model} model"):
             section = dict(recipe["pretrain"])
             if model == "untrained":
                 section["training"] = section["training"] | {"steps": 0}
             checkpoint, features = train(section, root / model, root / "shards", source)
-        for name, new_crn in variants:
-            with stage(f"fine-tune: {name}, {len(recipe['seeds'])} seeds"):
-                section = recipe["finetune"] | {"pretrained": checkpoint, "new_crn": new_crn}
-                aps = score_seeds(section, features, root / name.replace(" ", "-"), recipe["seeds"], source)
-            rows.append({"name": name, "AP": (mean(aps.values()), stdev(aps.values()) if len(aps) > 1 else 0.0)})
-            if name == "pretrained":
-                shown = sorted(aps, key=aps.__getitem__)[len(aps) // 2]
+        with stage(f"fine-tune: {model}, {len(recipe['seeds'])} seeds"):
+            section = recipe["finetune"] | {"pretrained": checkpoint}
+            aps = score_seeds(section, features, root / model, recipe["seeds"], source)
+        rows.append({"name": model, "AP": (mean(aps.values()), stdev(aps.values()) if len(aps) > 1 else 0.0)})
+        shown = sorted(aps, key=aps.__getitem__)[len(aps) // 2]  # in the end, of the pretrained model
     return rows, shown
 
 

@@ -16,7 +16,7 @@ def finetune(
     new_crn: bool = False,
     freeze_crn: bool = False,
     linear_probe: bool = False,
-    head: Head = "crn",
+    head: Head | None = None,
     crn: CRN = CRN(),
     optimiser: Optimiser = Optimiser(name="adam", lr=2.5e-6, weight_decay=0.0, warmup=0.0),
     epochs: int = 20,
@@ -36,10 +36,11 @@ def finetune(
         new_crn: start from a new network of the same shape instead.
         freeze_crn: train only the linear layer, on the outputs of the pretrained network.
         linear_probe: train only a linear layer on the feature of the centre shot, without a network.
-        head: "crn" is the contextual relation network. "similarity" sees only how alike shots are and how long they
-            last; it is solved exactly, so optimiser, epochs and batch have no effect. "both" is one model: the network,
-            and the statistics of similarity as further inputs of its linear layer. "film" is a small network on these
-            statistics and others over minutes of the film; it needs a hundred labelled films or more.
+        head: "crn" is the contextual relation network alone, as published. "similarity" sees only how alike shots are
+            and how long they last; it is solved exactly, so optimiser, epochs and batch have no effect. "both" is one
+            model: the network, and the statistics of similarity as further inputs of its linear layer. "film" is a
+            small network on these statistics and others over minutes of the film; it needs a hundred labelled films or
+            more. Left out, it is "both", or "crn" for a linear probe.
         crn: shape of the network if there is no `pretrained`.
         optimiser: recipe of the optimiser.
         epochs: passes over all labelled shots.

@@ -66,7 +66,7 @@ def fit(
     new_crn: bool,
     freeze_crn: bool,
     linear_probe: bool,
-    head: Head,
+    head: Head | None,
     crn: CRN,
     optimiser: Optimiser,
     epochs: int,
@@ -78,6 +78,7 @@ def fit(
     """See `finetune`."""
     quieten()
     check_seed(seed)
+    head = head or ("crn" if linear_probe else "both")
     run = RunFolder(out)
     if run.has(BEST):
         raise ConfigError(f"{run.where(BEST)}: this run exists; choose another --out or delete it")

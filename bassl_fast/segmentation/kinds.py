@@ -136,6 +136,6 @@ def seconds_of(film: Film) -> np.ndarray:
     if unknown.any():
         raise FeatureError(
             f"{film.name}: the time of shot {film.shots['shot'][unknown.argmax()]} is unknown, and the similarity head "
-            f"needs it; pack again with scene318/shot_movie318/{film.name}.txt, then extract again"
+            f"needs it; pack again with scene318/shot_movie318/{film.name}.txt, then extract again, or give --head crn"
         )
     return (end - start + 1) / FPS

@@ -59,6 +59,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         [
             *["finetune", "--data.features", made.features, "--pretrained", made.pretrained, "--out", made.scenes],
             *["--epochs", "2", "--data.batch", "8", "--optimiser.lr", "1e-3", "--optimiser.lr_batch", "0"],
+            *["--head", "crn"],
         ],
     ):
         assert cli.main(argv) == 0

@@ -34,6 +34,5 @@ def test_an_abstract_base_in_between_is_not_offered():
 @pytest.mark.parametrize("path", ["bassl_fast.encoders.ClipEncoder", "bassl_fast.encoders.clip.ClipEncoder"])
 def test_an_abstract_class_is_not_built(path: str, capsys):
     said = refused(capsys, "info", "--model", path)
-    assert (
-        said == "bassl-fast: model: bassl_fast.encoders.ClipEncoder is a base class; choose one of ResNet3D, VoV3D, X3D"
-    )
+    assert "bassl_fast.encoders.ClipEncoder is a base class; choose one of " in said
+    assert {"ResNet3D", "VoV3D", "X3D"} <= set(said.split("one of ")[1].split(", "))  # tests have more of them

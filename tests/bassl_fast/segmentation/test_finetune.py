@@ -27,7 +27,7 @@ from tests.refused import refused
 pytestmark = pytest.mark.slow
 
 TUNE = ["--epochs", "3", "--data.batch", "8", "--optimiser.lr", "1e-2", "--optimiser.lr_batch", "0"]
-TUNE += ["--crn.hidden", "16", "--crn.intermediate", "32"]
+TUNE += ["--crn.hidden", "16", "--crn.intermediate", "32", "--head", "crn"]
 
 
 def tune(project: Project, out: Path, *options: str, features: str | None = None) -> dict:

@@ -177,12 +177,12 @@ def test_several_kinds_are_better_than_one_and_need_not_have_all_films(
     assert capsys.readouterr().out.count(f"1 of 8 films lack {folders[1]}\n") == 1
 
 
-def test_with_the_network_it_starts_from_the_solution_and_is_one_model(
+def test_with_the_network_it_starts_from_the_solution_and_is_one_model_which_is_the_default(
     folders: tuple[str, str], tmp_path: Path, capsys
 ):
     alone, both = tmp_path / "alone" / "best.ckpt", tmp_path / "both" / "best.ckpt"
     tune(alone.parent, "--head", "similarity", "--data.features", *folders)
-    tune(both.parent, "--head", "both", "--data.features", *folders, *TUNE, "--optimiser.lr", "1e-9")
+    tune(both.parent, "--data.features", *folders, *TUNE, "--optimiser.lr", "1e-9")
     assert ap(both, list(folders)) == pytest.approx(ap(alone, list(folders)), abs=0.01)
     model, state = load_finetuned(both)
     assert model.head.in_features == 16 + model.statistics
@@ -192,6 +192,8 @@ def test_with_the_network_it_starts_from_the_solution_and_is_one_model(
     state = tune(tmp_path / "longer", "--head", "both", "--data.features", folders[0], *TUNE)
     assert state["state_dict"]["head.weight"][:, :16].abs().max() > 1e-4
     assert ap(tmp_path / "longer" / "best.ckpt", folders[0]) > 70
+    state = tune(tmp_path / "probe", "--linear_probe", "true", "--data.features", folders[0], *TUNE)
+    assert state["model"]["similarity"] is None
 
 
 def test_what_does_not_belong_together_is_one_line(folders: tuple[str, str], tmp_path: Path, capsys):
@@ -246,7 +248,7 @@ def test_what_does_not_belong_together_is_one_line(folders: tuple[str, str], tmp
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--data.features", "A", "B"], "the network reads one folder"),
+        (["--data.features", "A", "B", "--head", "crn"], "the network reads one folder"),
         (["--data.features", "A", "--head", "both", "--linear_probe"], "linear_probe: is not for head both"),
         (["--data.features", "A", "--head", "film", "--pretrained", "x"], "pretrained: head film reads no features"),
         (["--data.features", "A", "--head", "similar"], "head similar: must be one of crn, similarity, both, film"),
