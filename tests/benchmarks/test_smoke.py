@@ -216,7 +216,7 @@ def test_plots_of_the_committed_results(name: str, run: Run, tmp_path: Path):
         run("plots", RESULTS / f"{name}.json", path)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     texts = "".join(ElementTree.parse(tmp_path / "a.svg").getroot().itertext())
-    assert {"loader": "4138, 9.1 x", "quality": "bassl+shotcol, new network", "scale": "open s: 0.013"}[name] in texts
+    assert {"loader": "2236, 8.8 x", "quality": "bassl+shotcol, new network", "scale": "open s: 0.013"}[name] in texts
 
 
 def test_quality(run: Run, tmp_path: Path):

@@ -119,7 +119,7 @@ def _grey(view: np.ndarray) -> np.ndarray:
 
 
 def _turned(view: np.ndarray, turns: float) -> np.ndarray:
-    hsv = rgb_to_hsv(view / 255)
+    hsv = rgb_to_hsv((view / 255).clip(0, 1))  # rounding may leave 1 + 2e-16
     hsv[..., 0] = (hsv[..., 0] + turns) % 1
     return 255 * hsv_to_rgb(hsv)
 
