@@ -79,6 +79,8 @@ def open_model(name: str, beside: Sequence[str] = _PROCESSORS) -> ModelFolder:
             large it is, and with which command.
         MissingDependency: it has the name of a model of the hub, and huggingface_hub is not installed.
     """
+    if not name:
+        raise ConfigError("hf: names no model; write hf:FOLDER, the folder of a model, or its name on the hub")
     path = Path(name).expanduser()
     if path.is_file():
         raise ConfigError(f"{name}: a file; give the folder of the model, which holds {CONFIG}")

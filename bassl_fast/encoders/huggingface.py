@@ -54,8 +54,11 @@ class HuggingFace(Backbone):
         model = None if path is None else open_model(path)
         name = str(path or (config or {}).get("model_type"))
         config = plain_config(model, "vision_config") if model else _safe(config or {})
+        made, options = _configured(config, name)  # a text model has no processor, which is not what is wrong with it
         self._take_views(views or (views_of(model) if model else TestViews()))
-        self.network = _build(config, model, name)
+        self.network = (
+            load_weights(made, model, options) if model else library(name).AutoModel.from_config(made, **options)
+        )
         patch = config.get("patch_size", 1)
         self.patch = patch if isinstance(patch, int) else max(patch)
         self._positions = "interpolate_pos_encoding" in inspect.signature(self.network.forward).parameters
@@ -101,8 +104,12 @@ def _safe(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _build(config: dict[str, Any], model: ModelFolder | None, name: str) -> nn.Module:
-    """The network, with the weights of `model` or random ones."""
+def _configured(config: dict[str, Any], name: str) -> tuple[Any, dict[str, Any]]:
+    """The configuration of transformers, and the options to make its network with.
+
+    Raises:
+        ConfigError: not a vision model.
+    """
     transformers = library(name)
     options: dict[str, Any] = {"trust_remote_code": False}
     if config.get("model_type") in _NO_POOLER:
@@ -118,9 +125,7 @@ def _build(config: dict[str, Any], model: ModelFolder | None, name: str) -> nn.M
         raise ConfigError(
             f"{name}: {kind.__name__} sees a random part of an image; write vit as the model_type in its config.json"
         )
-    if model is None:
-        return transformers.AutoModel.from_config(made, **options)
-    return load_weights(made, model, options)
+    return made, options
 
 
 def load_weights(config: Any, model: ModelFolder, options: dict[str, Any]) -> nn.Module:

@@ -145,8 +145,9 @@ def _run(job: _Job, sources: dict[str, str], each: engines.Nodes | None) -> list
     detector = _detector(job.model)
     run.path.mkdir(parents=True, exist_ok=True)
     text_encoder = job.model.text_encoder
+    spoken = ", and when somebody speaks" if job.subtitles else ""
     words = "" if text_encoder is None else f"; words of subtitles are compared by {masked(text_encoder)}"
-    print(f"shots are scored by {detector.model.method}{words}", flush=True)
+    print(f"shots are scored by {detector.model.method}{spoken}{words}", flush=True)
     finished, seconds = [], 0.0
     with tqdm(total=sum(durations.values()), disable=None, bar_format=_BAR) as bar:
         todo = [(name, sources[name]) for name in durations]

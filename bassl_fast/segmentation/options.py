@@ -17,7 +17,7 @@ class Data:
     """Training data.
 
     Args:
-        features: folder or address that `bassl-fast extract` wrote to; for the similarity head also several, with other
+        features: folder or address that `bassl-fast extract` wrote to; for all heads but "crn" also several, with other
             features of the same films. The first says which films there are, their splits and labels.
         corrections: instead of `features`, a folder of results folders of `bassl-fast scenes`, some of them corrected
             by hand; the weights that come with the package are adapted to these films.

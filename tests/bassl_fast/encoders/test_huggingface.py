@@ -272,6 +272,9 @@ def test_models_of_other_things(saved: dict[str, Path], tmp_path: Path):
     model.save_pretrained(folder)
     with pytest.raises(ConfigError, match=r"BertModel is not a vision model; choose one that takes images"):
         HuggingFace(str(folder))
+    (folder / "preprocessor_config.json").unlink()  # as text models are published
+    with pytest.raises(ConfigError, match=r"BertModel is not a vision model; choose one that takes images"):
+        HuggingFace(str(folder))
     video = {**VIT, "model_type": "videomae", "image_size": 32, "patch_size": 8, "num_frames": 2}
     with pytest.raises(ConfigError, match=r"videomae: not a network that turns one image into one feature"):
         HuggingFace(config=video)
@@ -415,6 +418,8 @@ def test_text_models_that_are_none(readers: dict[str, Path], saved: dict[str, Pa
         TextEncoder(str(saved["siglip"]))
     with pytest.raises(ConfigError, match=r"text_encoder bert: write hf:FOLDER, a text model of transformers"):
         hub.text_encoder("bert")
+    with pytest.raises(ConfigError, match=r"^hf: names no model; write hf:FOLDER"):
+        hub.text_encoder("hf:")
     folder = copied(readers, tmp_path, "bert")
     before = hub.text_sha256(f"hf:{folder}")
     (folder / "tokenizer.json").write_text((folder / "tokenizer.json").read_text().replace('"a"', '"z"'))
