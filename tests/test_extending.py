@@ -32,7 +32,7 @@ for argv in [
     ["extract", "run/last.ckpt", "shards", "features"],
     [
         *["finetune", "--data.features", "features", "--data.batch", "4", "--epochs", "1", "--out", "scenes-model"],
-        *["--crn.hidden", "16", "--crn.heads", "2", "--crn.intermediate", "16"],
+        *["--head", "crn", "--crn.hidden", "16", "--crn.heads", "2", "--crn.intermediate", "16"],
     ],
     ["evaluate", "scenes-model/best.ckpt", "features"],
     ["scenes", "film.mp4", "--checkpoint", "scenes-model/best.ckpt", "--out", "scenes", "--scenes", "2"],

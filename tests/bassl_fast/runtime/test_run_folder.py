@@ -74,6 +74,7 @@ def test_a_whole_remote_project_equals_a_local_one(project: Project, bucket: Pat
         ["extract", f"{run}/last.ckpt", project.shards, features],
         [
             *["finetune", "--data.features", features, "--pretrained", f"{run}/last.ckpt", "--out", scenes],
+            *["--head", "crn"],
             *["--epochs", "2", "--data.batch", "8", "--optimiser.lr", "1e-3", "--optimiser.lr_batch", "0"],
         ],
         ["evaluate", f"{scenes}/best.ckpt", features],
