@@ -23,7 +23,7 @@ def evaluate(
 
     Args:
         finetuned: checkpoint that `bassl-fast finetune` wrote; path or address.
-        features: folder or address that `bassl-fast extract` wrote to; for a similarity head also several. Alone, that
+        features: folder or address that `bassl-fast extract` wrote to; for all heads but crn also several. Alone, that
             head takes features of any encoder, also of others than it was trained on.
         out: folder or address for the results; `evaluate-<split>/` beside the checkpoint if left out.
         split: "train", "val" or "test".
