@@ -20,11 +20,23 @@ def test_readers_end_in_errors_of_ours_whatever_they_are_given(tmp_path):
         assert found.counts[name]["read"] < sum(found.counts[name].values()), f"{name} refused nothing"
 
 
-@pytest.mark.parametrize("fault", ["error", "hang", "open", "memory", "lines"])
-def test_a_reader_at_fault_is_found(fault, tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.fuzz.SECONDS", 0.2)
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    {
+        "error": "KeyError: 'dim'",
+        "hang": "more than 0.2 s",
+        "open": "opened /etc/hostname",
+        "memory": "MiB",
+        "memory after garbage": "MiB",
+        "lines": "more than one line",
+    }.items(),
+)
+def test_a_reader_at_fault_is_found(fault, said, tmp_path, monkeypatch):
+    if fault == "hang":
+        monkeypatch.setattr("tests.fuzz.SECONDS", 0.2)
     monkeypatch.setattr("tests.fuzz.MEMORY", 1 << 24)
     first = True
+    garbage = [bytearray(b"x") * (1 << 29) if fault == "memory after garbage" else b""]
 
     def read(folder) -> None:
         nonlocal first
@@ -37,7 +49,8 @@ def test_a_reader_at_fault_is_found(fault, tmp_path, monkeypatch):
             pass
         if fault == "open":
             open("/etc/hostname").close()
-        if fault == "memory":
+        if fault.startswith("memory"):
+            garbage.clear()
             bytearray(1 << 28)[::4096] = bytes((1 << 28) // 4096)
         if fault == "lines":
             raise Lines
@@ -49,7 +62,7 @@ def test_a_reader_at_fault_is_found(fault, tmp_path, monkeypatch):
     fuzzing = Fuzz(tmp_path)
     with bounded(tmp_path):
         fuzzing.run("x", Reader(lambda: [{"a": json.dumps({"a": 1}).encode()}], read), 1)
-    assert len(fuzzing.faults) == 1
+    assert [said in found["fault"] for found in fuzzing.faults] == [True]
 
 
 def test_the_watch_sees_what_is_opened(tmp_path):
