@@ -35,7 +35,7 @@ from benchmarks import plots
 from benchmarks.machine import machine
 from shard_tools.packing.pack import pack
 
-RECIPES = ("full", "w4a20", "w8a24", "w16a32", "w32a48", "w8", "w8b32s150a24", "w8a24g32")
+RECIPES = ("full", "s100", "w4s270a20", "w8a24", "w8", "w16a32", "w32b32s150a48", "w8b32s150a24", "w8a24g32")
 HEADS = ("default", "pretrained", "new")
 _CRN = ("hidden", "intermediate", "similarity_init")
 FULL_SIZE_FROM = 0.5  # fraction of the steps after which `g` has views of full size
@@ -45,7 +45,7 @@ def section_of(name: str, full: dict[str, Any]) -> dict[str, Any]:
     """The section `pretrain` of a recipe.
 
     Raises:
-        ValueError: the name is not of a recipe.
+        ValueError: the name is not of a recipe, or its batches do not hold whole runs.
     """
     if name != "full" and not re.fullmatch(r"([wbsag]\d+)+", name):
         raise ValueError(f"{name}: not a recipe; write it as full, w16 or w16b32s150a32g32")
@@ -55,6 +55,8 @@ def section_of(name: str, full: dict[str, Any]) -> dict[str, Any]:
     arguments |= {"run_length": given.get("w", 1), "negatives_apart": given.get("a", 0)}
     data["global_batch"] = given.get("b", data["global_batch"])
     training["steps"] = given.get("s", training["steps"])
+    if data["global_batch"] % arguments["run_length"]:
+        raise ValueError(f"{name}: {data['global_batch']} windows a step are no whole runs; add a multiple, as in b32")
     if "g" in given:
         training["smaller_views"] = [[given["g"], FULL_SIZE_FROM]]
     return section
