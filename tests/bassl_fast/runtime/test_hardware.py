@@ -70,6 +70,29 @@ def test_training_stops_unless_the_gpu_was_hidden(
     hardware.say_device.cache_clear()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU that torch can use")
+@pytest.mark.parametrize(
+    ("amx", "avx", "name", "words"),
+    [
+        (True, True, "bf16-mixed", "bfloat16, by AMX"),
+        (False, True, "bf16-mixed", "bfloat16, by AVX-512"),
+        (False, False, "32-true", "float32"),
+    ],
+)
+def test_auto_takes_what_the_cpu_computes_fast_and_says_so(
+    amx: bool, avx: bool, name: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    monkeypatch.setattr(hardware, "driver_version", lambda: "")
+    hardware.say_device.cache_clear()
+    hardware.say_device()
+    hardware.say_device.cache_clear()
+    assert f"precision auto is {words}" in capsys.readouterr().out
+    assert hardware.precision("auto") == name
+    assert hardware.precision("32-true") == "32-true"
+
+
 @pytest.mark.parametrize(
     ("files", "quota"),
     [
