@@ -12,6 +12,7 @@ program started, an address connected to, more than `SECONDS` or `MEMORY`.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import os
@@ -34,6 +35,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from shard_tools.errors import BasslFastError
 from tests.fuzz_readers import READERS, Files, Reader
 
+_libc = ctypes.CDLL(None)
 SECONDS, MEMORY = 5, 1 << 30  # of processor and bytes, most that one input may take; ten times as long on the clock
 
 
@@ -166,7 +168,7 @@ class Fuzz:
     def _read(self, name: str, reader: Reader, files: Files) -> None:
         folder = self._write(files)
         reset_peak()
-        before, started, fault = memory("VmRSS"), time.process_time(), ""
+        before, started, fault = peak(), time.process_time(), ""
         _alarm(SECONDS)
         try:
             with self._watch(self._root) as seen:
@@ -184,8 +186,7 @@ class Fuzz:
             _alarm(0)
         self.slowest[name] = max(self.slowest[name], time.process_time() - started)
         fault = fault or "; ".join(seen)
-        # Less than before: what other tests left was freed while this input was read, and is not to hide what it took.
-        if not fault and (grown := memory("VmHWM") - min(before, memory("VmRSS"))) > MEMORY:
+        if not fault and (grown := peak() - before) > MEMORY:
             fault = f"took {grown >> 20} MiB"
         if fault:
             outcome = "FAULT"
@@ -201,14 +202,18 @@ def _alarm(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, 10 * seconds)
 
 
-def memory(name: str) -> int:
-    """Bytes that this process has in memory (`VmRSS`), or the most that it had since `reset_peak` (`VmHWM`)."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
+def peak() -> int:
+    """Most bytes that this process had in memory since `reset_peak`."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
 def reset_peak() -> None:
-    """What was used before, say by other tests, must not hide what an input takes (man 5 proc, clear_refs)."""
+    """What was used before, say by other tests, must not hide what an input takes (man 5 proc, clear_refs).
+
+    Nor may what malloc keeps: all free memory goes back to the kernel (man 3 malloc_trim).
+    """
+    _libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
 
 
