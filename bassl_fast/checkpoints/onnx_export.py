@@ -92,12 +92,12 @@ def _boundaries(state: dict[str, Any], source: str) -> tuple[nn.Module, Tensor]:
     """The head of a checkpoint of `finetune`, and two of its inputs.
 
     Raises:
-        CheckpointError: a similarity head, or weights that do not fit.
+        CheckpointError: a head that compares all shots of a film, or weights that do not fit.
     """
     section = state["model"]
     if section.get("similarity") is not None:
         raise CheckpointError(
-            f"{source}: its similarity head compares all shots of a film, which the exported network cannot do; "
+            f"{source}: its head compares all shots of a film, which the exported network cannot do; "
             "fine-tune with --head crn"
         )
 

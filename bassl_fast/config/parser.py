@@ -255,7 +255,7 @@ def _check_mappings(argv: list[str]) -> None:
     for before, word in zip(["", *argv], argv, strict=False):
         option, _, value = word.partition("=") if word.startswith("--") else (before, "", word)
         if value.lstrip().startswith("{"):
-            with suppress(yaml.YAMLError):  # jsonargparse says what is wrong
+            with suppress(yaml.YAMLError, RecursionError):  # jsonargparse says what is wrong
                 check_duplicates(value, option)
 
 

@@ -62,8 +62,8 @@ def check_duplicates(text: str, source: str) -> None:
         seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            if twice := next((key for key, times in Counter(keys).items() if times > 1), None):
-                raise ConfigError(f"{source}: key '{twice}' is duplicated; give it once")
+            if twice := [key for key, times in Counter(keys).items() if times > 1]:
+                raise ConfigError(f"{source}: key '{twice[0]}' is duplicated; give it once")
             left += [value for _, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
             left += node.value

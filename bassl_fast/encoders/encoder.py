@@ -53,13 +53,20 @@ class Encoder(Described, nn.Module, ABC):
             ConfigError: the encoder has no sequence of layers; only networks of other libraries have one so far.
         """
         raise ConfigError(
-            f"optimiser.layer_decay and frozen_layers: {type(self).__name__} has no list of layers; choose another "
-            "encoder, such as HuggingFace, or leave them out"
+            f"optimiser.layer_decay: {type(self).__name__} has no list of layers; choose another encoder, such as "
+            "HuggingFace, or leave it out"
         )
 
     def freeze(self, layers: int) -> None:
-        """Freeze the first layers; see `layers_above`."""
-        self.layers_above()
+        """Train all but the first layers, as many as this.
+
+        Raises:
+            ConfigError: the encoder cannot; only networks of other libraries can so far.
+        """
+        raise ConfigError(
+            f"optimiser.frozen_layers {layers}: {type(self).__name__} has none to freeze; choose another encoder, such "
+            "as HuggingFace, or leave it out"
+        )
 
 
 def for_encoder(views: Tensor) -> Tensor:

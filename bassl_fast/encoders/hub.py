@@ -92,9 +92,14 @@ def open_model(name: str, beside: Sequence[str] = _PROCESSORS) -> ModelFolder:
         raise ConfigError(f"{name}: no {CONFIG} in it; give the folder of a model of transformers or timm")
     weights = next((path / file for file in _WEIGHTS if (path / file).is_file()), None)
     if weights is None:
-        fix = _to_fetch(name, beside) if path != Path(name).expanduser() else "copy them there"
-        raise ConfigError(f"{name}: has {CONFIG} but no weights ({_WEIGHTS[0]}); {fix}")
+        lacks = f"has {CONFIG} but no weights ({_WEIGHTS[0]})"
+        raise ConfigError(f"{name}: {lacks}; {how_to_complete(name, path, beside)}")
     return ModelFolder(name, path, read_json(path / CONFIG), weights, beside)
+
+
+def how_to_complete(name: str, path: Path, beside: Sequence[str]) -> str:
+    """For an error: how the files that a model lacks get into its folder, or into the hub's cache."""
+    return "copy its files there" if path == Path(name).expanduser() else _to_fetch(name, beside)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from shard_tools.errors import ConfigError, FeatureError
 from shard_tools.storage.untrusted import one_line
 
-from .hub import OF_TEXT, POOLING, ModelFolder, open_model, read_json
+from .hub import OF_TEXT, POOLING, ModelFolder, how_to_complete, open_model, read_json
 from .huggingface import library, load_weights, plain_config
 
 LONGEST = 256  # tokens of a text; what follows is left out
@@ -111,7 +111,8 @@ def _build(config: dict[str, Any], model: ModelFolder) -> nn.Module:
 
 def _tokenizer(model: ModelFolder) -> Any:
     if not model.has_tokenizer:  # transformers would make an empty one
-        raise ConfigError(f"{model.name}: no tokenizer in it, such as tokenizer.json; copy its files there")
+        lacks = "no tokenizer in it, such as tokenizer.json"
+        raise ConfigError(f"{model.name}: {lacks}; {how_to_complete(model.name, model.path, model.beside)}")
     try:
         return library(model.name).AutoTokenizer.from_pretrained(
             model.path, local_files_only=True, trust_remote_code=False
@@ -127,8 +128,13 @@ def _takes_first(model: ModelFolder) -> bool:
         ConfigError: it takes neither.
     """
     path = model.path / POOLING
-    found = read_json(path) if path.is_file() else {}
-    modes = [key for key, value in found.items() if key.startswith("pooling_mode_") and value is True]
-    if modes not in ([], ["pooling_mode_mean_tokens"], ["pooling_mode_cls_token"]):
-        raise ConfigError(f"{path}: {modes[0]} is not supported; choose a model with the mean or the cls token")
-    return modes == ["pooling_mode_cls_token"]
+    if not path.is_file():
+        return False
+    found = read_json(path)
+    flags = [key.removeprefix("pooling_mode_") for key, value in found.items() if value is True]
+    given = found.get("pooling_mode", flags)  # since their version 6, one or several names
+    modes = [given] if isinstance(given, str) else list(given)
+    if modes not in (["mean_tokens"], ["mean"], ["cls_token"], ["cls"]):
+        said = " and ".join(map(str, modes)) or "no mode"
+        raise ConfigError(f"{path}: {said} is not supported; choose a model with the mean or the cls token")
+    return modes in (["cls_token"], ["cls"])

@@ -43,8 +43,7 @@ def say_device() -> None:
     if (driver := driver_version()) and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1"):
         raise ConfigError(why_unusable(driver, torch.__version__, torch.version.cuda))
     if first_process():
-        auto = f"precision auto is {_cpu_precision()[1]}"
-        print(f"no GPU found: running on the CPU ({torch.get_num_threads()} threads, {auto})", flush=True)
+        print(f"no GPU found: running on the CPU ({torch.get_num_threads()} threads)", flush=True)
 
 
 def driver_version(root: Path = Path("/")) -> str:
@@ -100,18 +99,19 @@ def precision(wanted: Precision) -> str:
         raise ConfigError("precision 16-mixed: needs a GPU; choose bf16-mixed or 32-true")
     if wanted != "auto":
         return wanted
-    if not torch.cuda.is_available():
-        return _cpu_precision()[0]
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return _auto()
 
 
-def _cpu_precision() -> tuple[Precision, str]:
-    """The faster precision of this CPU, and words for it."""
-    if torch.cpu._is_amx_tile_supported():
-        return "bf16-mixed", "bfloat16, by AMX"
-    if torch.cpu._is_avx512_bf16_supported():
-        return "bf16-mixed", "bfloat16, by AVX-512"
-    return "32-true", "float32: no AMX or AVX512-BF16"
+@cache
+def _auto() -> Precision:
+    """What "auto" is here; without a GPU, one line of the first process says it."""
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    unit = "AMX" if torch.cpu._is_amx_tile_supported() else "AVX-512" if torch.cpu._is_avx512_bf16_supported() else ""
+    if first_process():
+        said = f"bfloat16, by {unit}" if unit else "float32, as the CPU has neither AMX nor AVX512-BF16"
+        print(f"precision auto: {said}", flush=True)
+    return "bf16-mixed" if unit else "32-true"
 
 
 def autocast(name: str) -> torch.autocast:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from shard_tools.errors import FeatureError, masked
+from shard_tools.shards.format import SEQUENCES, SHOTS
 from shard_tools.shards.index import ShardIndex
 from shard_tools.storage.output import Place
-from shard_tools.storage.untrusted import map_npy, parse_json
+from shard_tools.storage.untrusted import map_npy, one_line, parse_json
 
 from .features import PROVENANCE, STARTED, checksums_of, holds_files, is_array, sha256, shot_name
 from .options import Layout
@@ -42,6 +44,30 @@ def check_folder(place: Place, provenance: dict[str, Any]) -> dict[str, str]:
                 what = key.removesuffix("_sha256").replace("manifest", "set of shards")
                 raise FeatureError(f"{out}: holds features of another {what}; choose another folder")
     return checksums
+
+
+def earlier_speech(place: Place, recorded: dict[str, str]) -> dict[str, np.ndarray]:
+    """Film -> rows `[S]` with the columns of `format.SPEECH`, of the films that have times of speech in the folder.
+
+    They may be from subtitles that are not given again.
+    """
+    found = {name: data for name in (SEQUENCES, SHOTS) if (data := place.read(name)) is not None}
+    if len(found) < 2:
+        return {}
+    try:
+        for name, data in found.items():
+            if recorded.get(name, sha256(data)) != sha256(data):
+                raise ValueError("differs from its checksum")
+        films, shots = (np.load(io.BytesIO(data), allow_pickle=False) for data in found.values())
+        if "speech" not in (shots.dtype.names or ()):
+            return {}
+        ends = np.cumsum(films["shots"], dtype=np.int64)
+        rows = {row["name"].decode(): shots[end - row["shots"] : end] for row, end in zip(films, ends, strict=True)}
+    except Exception as error:  # numpy raises many kinds of errors for a damaged header
+        what = f"{place.uri}: {SHOTS} or {SEQUENCES} is damaged ({one_line(error)})"
+        print(masked(f"{what}; made again, with times of speech only if --subtitles is given"), flush=True)
+        return {}
+    return {name: known for name, known in rows.items() if np.isfinite(known["speech"]).all()}
 
 
 def file_name(index: ShardIndex, film: int, layout: Layout) -> str:

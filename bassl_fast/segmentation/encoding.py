@@ -39,7 +39,7 @@ from shard_tools.storage.output import Place, open_place
 from shard_tools.storage.remote import absolute, is_remote
 
 from .colours import DIM, colours_of
-from .earlier import check_folder, file_name, whole_films
+from .earlier import check_folder, earlier_speech, file_name, whole_films
 from .features import COLOURS, PROVENANCE, STARTED, sha256, shot_name, write_index, write_provenance
 from .options import Layout
 
@@ -83,6 +83,7 @@ def encode_films(
             (provenance["precision"],) = (map if each is None else each)(hardware.precision, [precision])
         place = open_place(features)
         recorded = check_folder(place, provenance)
+        speech = earlier_speech(place, recorded) if rank == 0 and layout == "film" else {}
         _barrier()
         mine = chosen[_share(index.sequences["shots"][chosen], rank, world)].tolist()
         checksums = _gather(whole_films(place, index, mine, provenance, recorded, quiet=rank > 0))
@@ -102,7 +103,7 @@ def encode_films(
             done = each(partial(task, provenance, batch, share), todo, index.films.__getitem__)
         checksums |= _gather(_follow(done, index, mine, todo, layout, quiet=rank > 0))
         if rank == 0:
-            _finish(index, chosen, place, provenance, checksums, lines)
+            _finish(index, chosen, place, provenance, checksums, lines, speech)
         _barrier()
     return features
 
@@ -277,11 +278,18 @@ def _finish(
     provenance: dict[str, Any],
     checksums: dict[str, str],
     lines: Lines,
+    speech: dict[str, np.ndarray],
 ) -> None:
+    """Write what is about all films.
+
+    Args:
+        lines: the subtitles of films.
+        speech: of the films that had times of speech in the folder, see `earlier_speech`.
+    """
     rows = index.sequences[chosen]
     if provenance["layout"] == "film":
         films = {index.name_of(film): index.shots_of(film) for film in chosen.tolist()}
-        write_index(place, rows, with_speech(films, speech_of_films(lines, films)), provenance, checksums)
+        write_index(place, rows, with_speech(films, speech | speech_of_films(lines, films)), provenance, checksums)
     else:
         write_provenance(place, provenance, checksums)
     place.delete(STARTED)

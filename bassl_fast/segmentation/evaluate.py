@@ -23,8 +23,8 @@ def evaluate(
 
     Args:
         finetuned: checkpoint that `bassl-fast finetune` wrote; path or address.
-        features: folder or address that `bassl-fast extract` wrote to; for all heads but crn also several. Alone, that
-            head takes features of any encoder, also of others than it was trained on.
+        features: folder or address that `bassl-fast extract` wrote to; for all heads but crn also several. The
+            heads similarity and film take features of any encoder, also of others than they were trained on.
         out: folder or address for the results; `evaluate-<split>/` beside the checkpoint if left out.
         split: "train", "val" or "test".
         threshold: probability from which a shot is a boundary; the checkpoint's own if left out.

@@ -47,7 +47,7 @@ def extract(
         engine: "ray" encodes the films on the nodes of a cluster, on their GPUs if they have any.
         address: of the Ray cluster; if left out, one is started on this machine.
         subtitles: folder with subtitles of the films, as for `bassl-fast pack`: the features then have times of speech.
-            Given for a finished folder, these are added without encoding again.
+            Given for a finished folder, these are added without encoding again. Left out, those in the folder stay.
 
     Raises:
         CheckpointError, ShardError: either cannot be used.

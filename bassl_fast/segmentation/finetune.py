@@ -7,7 +7,7 @@ from typing import Any
 from bassl_fast.training.options import Optimiser
 from shard_tools.errors import ConfigError
 
-from .options import CRN, BestEpoch, Data, Head
+from .options import CRN, PUBLISHED, BestEpoch, Data, Head
 
 
 def finetune(
@@ -18,7 +18,7 @@ def finetune(
     linear_probe: bool = False,
     head: Head | None = None,
     crn: CRN = CRN(),
-    optimiser: Optimiser = Optimiser(name="adam", lr=2.5e-6, weight_decay=0.0, warmup=0.0),
+    optimiser: Optimiser = PUBLISHED,
     epochs: int = 20,
     best_epoch: BestEpoch = "validation",
     out: str = "runs/finetune",
@@ -40,7 +40,7 @@ def finetune(
             and how long they last; it is solved exactly, so optimiser, epochs and batch have no effect. "both" is one
             model: the network, and the statistics of similarity as further inputs of its linear layer. "film" is a
             small network on these statistics and others over minutes of the film; it needs a hundred labelled films or
-            more. Left out, it is "both", or "crn" for a linear probe.
+            more, and the optimiser of configs/finetune/film.yaml. Left out, it is "both", or "crn" for a linear probe.
         crn: shape of the network if there is no `pretrained`.
         optimiser: recipe of the optimiser.
         epochs: passes over all labelled shots.
@@ -60,7 +60,7 @@ def finetune(
     if data.corrections is not None:
         from .fit_corrections import fit_corrections
 
-        if pretrained is not None or new_crn or freeze_crn or linear_probe or head == "both":
+        if pretrained is not None or new_crn or freeze_crn or linear_probe or head not in (None, "similarity"):
             raise ConfigError("data.corrections: adapts the similarity head alone; leave out options of a network")
         return fit_corrections(data.corrections, out, recipe)
     from .fitting import fit  # here, so that `--help` does not wait for torch

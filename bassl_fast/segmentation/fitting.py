@@ -41,7 +41,7 @@ from . import similarity
 from .features import FeatureSet
 from .kinds import Kinds
 from .model import SceneBoundary, section_of
-from .options import CRN, BestEpoch, Data, Head
+from .options import CRN, PUBLISHED, BestEpoch, Data, Head
 from .statistics import Reads, names
 from .windows import Windows
 
@@ -85,6 +85,7 @@ def fit(
     _check_length(data, epochs, best_epoch)
     _check_start(pretrained, new_crn, freeze_crn, linear_probe)
     _check_head(head, data, pretrained, linear_probe)
+    _check_optimiser(head, optimiser)
     kinds = Kinds.open(data.folders)
     pl.seed_everything(seed, verbose=False)
     _check_same_checkpoint(kinds.first, pretrained)
@@ -163,6 +164,19 @@ def _check_head(head: Head, data: Data, pretrained: str | None, linear_probe: bo
         raise ConfigError(f"linear_probe: is not for head {head}; leave one of them out")
     if head in ("similarity", "film") and pretrained is not None:
         raise ConfigError(f"pretrained: head {head} reads no features; leave it out, or give --head both")
+
+
+def _check_optimiser(head: Head, optimiser: Optimiser) -> None:
+    """Raises: ConfigError for a recipe that would do nothing."""
+    if optimiser.frozen_layers:
+        raise ConfigError(
+            f"optimiser.frozen_layers {optimiser.frozen_layers}: no encoder is trained here; leave it out"
+        )
+    if head == "film" and optimiser == PUBLISHED:
+        raise ConfigError(
+            "head film: the default optimiser is that of the published network, and would hardly train this one; "
+            "add --config configs/finetune/film.yaml"
+        )
 
 
 def _check_same_checkpoint(feature_set: FeatureSet, pretrained: str | None) -> None:

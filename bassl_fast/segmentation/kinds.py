@@ -135,7 +135,7 @@ def seconds_of(film: Film) -> np.ndarray:
     unknown = np.minimum(start, end) < 0
     if unknown.any():
         raise FeatureError(
-            f"{film.name}: the time of shot {film.shots['shot'][unknown.argmax()]} is unknown, and the similarity head "
-            f"needs it; pack again with scene318/shot_movie318/{film.name}.txt, then extract again, or give --head crn"
+            f"{film.name}: the time of shot {film.shots['shot'][unknown.argmax()]} is unknown, and all heads but crn "
+            f"need it; pack again with scene318/shot_movie318/{film.name}.txt, then extract again"
         )
     return (end - start + 1) / FPS

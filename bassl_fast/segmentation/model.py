@@ -35,7 +35,7 @@ class SceneBoundary(nn.Module):
 
     Args:
         crn: the network; None for a linear probe, which sees only the centre shot.
-        dim: size D of a shot feature; 0 for the similarity head alone.
+        dim: size D of a shot feature; 0 for the similarity head alone and the film head.
         reads: which statistics of a cut the linear layer sees too, see `statistics`; None for none.
         film: reads these statistics in place of the linear layer, which sees only its output.
     """
@@ -106,7 +106,7 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
     of_statistics = section.get("similarity")
     reads = None if of_statistics is None else _reads(of_statistics)
     if (of_statistics is not None and reads is None) or (section.get("film") is None) == (reads == "film"):
-        raise CheckpointError(f"{path}: its similarity head is of another version; fine-tune again")
+        raise CheckpointError(f"{path}: its statistics of similarity are of another version; fine-tune again")
 
     def build() -> tuple[SceneBoundary]:
         try:

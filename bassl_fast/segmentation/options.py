@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bassl_fast.training.options import Optimiser
 from shard_tools.errors import ConfigError
 
 Layout = Literal["film", "reference"]  # of features: one array per film, or one file per shot
 Head = Literal["crn", "similarity", "both", "film"]  # what a boundary is found by
 BestEpoch = Literal["validation", "last", "test_as_the_reference_does"]
+
+PUBLISHED = Optimiser(name="adam", lr=2.5e-6, weight_decay=0.0, warmup=0.0)  # of BaSSL's fine-tuning
 
 
 @dataclass(frozen=True)

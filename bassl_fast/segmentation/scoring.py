@@ -68,8 +68,8 @@ def score(
 
     Raises:
         ConfigError: another number of feature folders than the model reads.
-        FeatureError: no film in `split`, or features of another pretraining checkpoint than the model's. The similarity
-            head alone takes those of any.
+        FeatureError: no film in `split`, or features of another pretraining checkpoint than the model's. The heads
+            similarity and film take those of any.
     """
     model, state = load_finetuned(finetuned)
     kinds = Kinds.open(features)

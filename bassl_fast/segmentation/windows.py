@@ -23,7 +23,7 @@ class Windows:
         features: `[S, D]`, all films end to end, in the precision on disk.
         window: `[S, T]` rows of `features` around each shot, clipped at the ends of its film.
         boundary: `[S]` labels.
-        statistics: `[S, F]` of the similarity of shots, see `heads.similarity`; None for models without.
+        statistics: `[S, F]` of the similarity of shots, see `statistics`; None for models without.
     """
 
     def __init__(self, films: list[Film], features: Tensor, shots: int, statistics: Tensor | None = None) -> None:

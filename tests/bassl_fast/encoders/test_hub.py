@@ -13,6 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from bassl_fast.encoders.hub import OF_TEXT, open_model
+from bassl_fast.encoders.text import _tokenizer
 from shard_tools.errors import ConfigError, MissingDependency
 
 NAME = "lab/tiny"
@@ -97,6 +98,14 @@ def test_what_it_would_fetch_is_said(hub: list[str], cache: Path):
     assert str(said.value) == f"lab/tiny: has config.json but no weights (model.safetensors); {command}"
     assert hub.count("/api/models/lab/tiny?blobs=true") == 3
     assert not list(cache.rglob("*.safetensors"))
+
+
+def test_what_a_model_of_the_cache_lacks_would_be_fetched(hub: list[str], cache: Path):
+    fill(cache, "config.json", "model.safetensors")  # as of an image model
+    with pytest.raises(
+        ConfigError, match=r"lab/tiny: no tokenizer in it, .*; `hf download lab/tiny .* tokenizer.json "
+    ):
+        _tokenizer(open_model(NAME, OF_TEXT))
 
 
 def test_a_model_that_the_hub_has_not(hub: list[str]):

@@ -242,7 +242,9 @@ def test_weights_that_are_missing_or_of_another_model(saved: dict[str, Path], tm
     with pytest.raises(ConfigError, match=r"cannot read model.safetensors \(.*\); copy them again"):
         HuggingFace(str(folder))
     weights.unlink()
-    with pytest.raises(ConfigError, match=r"has config.json but no weights \(model.safetensors\); copy them there"):
+    with pytest.raises(
+        ConfigError, match=r"has config.json but no weights \(model.safetensors\); copy its files there"
+    ):
         HuggingFace(str(folder))
 
 
@@ -406,9 +408,17 @@ def test_the_first_token_is_taken_where_the_model_says_so(readers: dict[str, Pat
     expected = network(torch.tensor([[2, 4, 5, 3]])).last_hidden_state[:, 0]
     torch.testing.assert_close(torch.tensor(TextEncoder(str(folder)).of_texts(["a b"])), expected)
     assert hub.text_sha256(name) != before
-    pooling.write_text(json.dumps({"pooling_mode_max_tokens": True}))
-    with pytest.raises(ConfigError, match=r"1_Pooling/config.json: pooling_mode_max_tokens is not supported; choose"):
-        TextEncoder(str(folder))
+    pooling.write_text(json.dumps({"pooling_mode": "cls"}))  # as they write it since version 6
+    torch.testing.assert_close(torch.tensor(TextEncoder(str(folder)).of_texts(["a b"])), expected)
+    for wrong, said in (
+        ({"pooling_mode_max_tokens": True}, "max_tokens"),
+        ({"pooling_mode": "lasttoken"}, "lasttoken"),
+        ({"pooling_mode": ["mean", "max"]}, "mean and max"),
+        ({"pooling": "mean"}, "no mode"),
+    ):
+        pooling.write_text(json.dumps(wrong))
+        with pytest.raises(ConfigError, match=f"1_Pooling/config.json: {said} is not supported; choose"):
+            TextEncoder(str(folder))
 
 
 def test_text_models_that_are_none(readers: dict[str, Path], saved: dict[str, Path], tmp_path: Path):
@@ -431,7 +441,9 @@ def test_text_models_that_are_none(readers: dict[str, Path], saved: dict[str, Pa
     with pytest.raises(ConfigError, match=r"no tokenizer in it, such as tokenizer.json; copy its files there"):
         TextEncoder(str(folder))
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ConfigError, match=r"has config.json but no weights \(model.safetensors\); copy them there"):
+    with pytest.raises(
+        ConfigError, match=r"has config.json but no weights \(model.safetensors\); copy its files there"
+    ):
         TextEncoder(str(folder))
 
 

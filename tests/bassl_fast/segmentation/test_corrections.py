@@ -189,6 +189,7 @@ def test_what_cannot_be_learnt_from_is_one_line(tmp_path: Path, capsys: pytest.C
     (root / "film" / "film-corrected.json").write_text("{")
     assert "film-corrected.json: cannot be read as JSON" in said(root)
     assert "data.features and data.corrections: two sources of labels" in said(root, "--data.features", "x")
-    assert "data.corrections: adapts the similarity head alone" in said(root, "--linear_probe")
+    for options in (["--linear_probe"], ["--head", "crn"], ["--head", "film"]):
+        assert "data.corrections: adapts the similarity head alone" in said(root, *options)
     assert not (tmp_path / "run").exists()
     assert "give at least one folder of features" in refused(capsys, "finetune", "--out", tmp_path / "run")

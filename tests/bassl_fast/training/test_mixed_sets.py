@@ -58,6 +58,7 @@ def test_mixes_that_cannot_be_are_refused_in_one_line(argv: list[str], project: 
         (f"{{{project.shards}: 1, {project.shards}/: 1}}", "is the same set as"),
         (f"{{{project.shards}: 1, {project.shards}: 2}}", "is duplicated"),
         (f"{{{project.shards}: 1, {other}: 1, {other}: 1}}", f"key '{other}' is duplicated"),
+        ("{" * 1500, "File name too long"),
         (f"{{{project.shards}: 1}}", "weights are for several sets"),
         (f"{{{project.shards}: 100, {other}: 1}}", "less than one sample in a batch of 8"),
         (f"{{{project.shards}: 1, {other}x: 1}}", f"{other}x: no such folder"),

@@ -190,7 +190,7 @@ def test_options_of_layers_need_layers():
     model = nn.ModuleDict({"encoder": ResNet(18, width=4)})
     with pytest.raises(ConfigError, match=r"ResNet has no list of layers; choose another encoder"):
         build_optimiser(Optimiser(layer_decay=0.5), model, 8, 100)
-    with pytest.raises(ConfigError, match="ResNet has no list of layers"):
+    with pytest.raises(ConfigError, match="ResNet has none to freeze"):
         model.encoder.freeze(1)
     with pytest.raises(ConfigError, match=r"layer_decay 0.5: there is no encoder to train here"):
         build_optimiser(Optimiser(layer_decay=0.5), nn.Linear(2, 2), 8, 100)

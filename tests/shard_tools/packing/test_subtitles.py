@@ -108,6 +108,26 @@ def test_features_have_those_of_the_shards_or_of_extract(source: Path, tmp_path:
     assert shots["spoken", False].tobytes() == ShardIndex.open(tmp_path / "spoken").shots.tobytes()
 
 
+def test_features_keep_times_of_speech_that_are_not_given_again(source: Path, tmp_path: Path, capsys):
+    pack(source, tmp_path / "shards")
+    features = tmp_path / "features"
+    words = ["extract", "colours", str(tmp_path / "shards"), str(features)]
+    assert cli.main([*words, "--subtitles", str(tmp_path / "subtitles")]) == 0
+    before = digests(features)
+    (features / "a.npy").write_bytes(b"")
+    assert cli.main(words) == 0
+    assert digests(features) == before
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "b.srt").write_text(SRT)
+    assert cli.main([*words, "--subtitles", str(tmp_path / "others")]) == 0
+    assert np.isfinite(FeatureSet.open(features).shots["speech"]).all()
+    (features / "shots.npy").write_bytes(before["shots.npy"].encode())
+    capsys.readouterr()
+    assert cli.main(words) == 0
+    assert "shots.npy or sequences.npy is damaged (differs from its checksum)" in capsys.readouterr().out
+    assert FeatureSet.open(features).shots.dtype == fmt.SHOT
+
+
 def test_subtitles_of_no_film_or_a_broken_file_are_refused_before_the_work(source: Path, tmp_path: Path):
     (tmp_path / "none").mkdir()
     with pytest.raises(SourceError, match=r"no subtitles of these films; name them .* such as a\.srt"):
