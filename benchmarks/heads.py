@@ -185,17 +185,17 @@ def trained(films: Sequence[Cuts], mixer: str | None, settings: Settings, seed: 
     known = [film.tensors() for film in films]
     net = Network(films[0].statistics.shape[1], mixer, settings)
     net.film.standardise(torch.cat([film[0] for film in known]))
-    starts = [(film, at) for film in range(len(films)) for at in range(0, len(films[film].labels), STRETCH)]
-    steps = -(-len(starts) // BATCH)
+    steps = -(-sum(-(-len(film.labels) // STRETCH) for film in films) // BATCH)
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.lr, weight_decay=settings.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.lr, total_steps=settings.epochs * steps + 2, pct_start=0.1
     )
     for _ in range(settings.epochs):
         shift = int(rng.integers(STRETCH))  # so that stretches begin elsewhere in every epoch
+        starts = [(film, at) for film in range(len(films)) for at in range(-shift, len(films[film].labels), STRETCH)]
         for batch in np.array_split(rng.permutation(len(starts)), steps):
             rows = [starts[i] for i in batch]
-            parts = [[x[max(0, at - shift) : at - shift + STRETCH] for x in known[film]] for film, at in rows]
+            parts = [[x[max(0, at) : at + STRETCH] for x in known[film]] for film, at in rows]
             x, y, seconds, logit = (nn.utils.rnn.pad_sequence(list(some), True) for some in zip(*parts, strict=True))
             lengths = torch.tensor([len(part[1]) for part in parts])
             inside = torch.arange(y.shape[1]) < lengths[:, None]

@@ -40,8 +40,8 @@ def export_checkpoint(
     """Write the weights of a checkpoint as safetensors, or its network as ONNX, with the description of its model.
 
     ONNX holds the encoder of a checkpoint of `pretrain`, `train` or `import-checkpoint`, which takes normalised images,
-    or the boundary model of `finetune --head crn`, which takes windows of shot features; other heads compare all shots of
-    a film and are refused. The number of images or windows, and the length of clips, are free.
+    or the boundary model of `finetune --head crn`, which takes windows of shot features. Other heads compare all shots
+    of a film, and are refused. The number of images or windows, and the length of clips, are free.
 
     Args:
         source: checkpoint of `bassl-fast pretrain`, `train`, `finetune` or `import-checkpoint`.
