@@ -53,7 +53,8 @@ def scenes(
             model of transformers or timm: its features are compared beside colours. With a `checkpoint` that was saved
             without its encoder, that encoder.
         baseline: use no model: score shots by how much colours change. Nothing is learnt; only to compare with.
-        detail: "coarse" for about half as many scenes as "normal" (the default), "fine" for about twice as many.
+        detail: "coarse" for about half as many scenes as "normal" (the default), "fine" for about twice as many;
+            not with a checkpoint or the baseline.
         out: folder or address (s3://, gs://) for the results folders.
         threshold: probability from which a shot ends a scene; left out, the one of `detail`, or of the checkpoint.
         scenes: number of scenes, instead of a threshold: the most probable boundaries are taken.

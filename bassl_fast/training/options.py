@@ -122,7 +122,7 @@ class Optimiser:
             norms and biases ("vectors").
         schedule: warm-up and cosine as in the code of BaSSL, SCRL, SCE or SlowFast. The first three differ by one step;
             "slowfast" rises from `warmup_start` to the value of the cosine, or of `drops`, at the end of the warm-up.
-            "constant" has no warm-up, and a run can be resumed with more steps.
+            "constant" needs a `warmup` of 0, and a run can be resumed with more steps.
         warmup_start: factor of the rate at which "slowfast" begins.
         drops: fractions of all steps after which "slowfast" divides the rate by ten, instead of the cosine.
         nesterov: use Nesterov momentum, with SGD.
