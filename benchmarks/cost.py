@@ -1,8 +1,8 @@
 """AP against the encoder's work: the published recipe of BaSSL beside recipes that encode less.
 
-Each set of films is pretrained on with every recipe in turn. Its features are then fine-tuned on with several seeds,
-and scored on films not seen in training: by the default head from the pretrained network, which also reads how alike
-shots are; and by the network alone, pretrained and new.
+Each set of films is pretrained on with every recipe in turn, once for each seed. The features are then fine-tuned on
+with the same seed, and scored on films not seen in training: by the default head from the pretrained network, which
+also reads how alike shots are; and by the network alone, pretrained and new.
 The encoder's work is counted in passes: images encoded, an image of fewer pixels as its fraction of the full size.
 
 A recipe is `full`, or its changes to it: `w16` runs of 16 windows, `b32` 32 windows a step, `s150` 150 steps, `a32`
@@ -24,6 +24,7 @@ import json
 import re
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -36,7 +37,7 @@ from benchmarks.machine import machine
 from shard_tools.packing.pack import pack
 
 RECIPES = ("full", "s100", "w4s270a20", "w8a24", "w8", "w16a32", "w32b32s150a48", "w8b32s150a24", "w8a24g32")
-HEADS = ("default", "pretrained", "new")
+HEADS = ("default", "pretrained", "new")  # the network alone is the last two
 _CRN = ("hidden", "intermediate", "similarity_init")
 FULL_SIZE_FROM = 0.5  # fraction of the steps after which `g` has views of full size
 
@@ -72,28 +73,27 @@ def passes(section: dict[str, Any]) -> float:
 
 
 def of_films(
-    root: Path, shards: Path, recipe: dict[str, Any], names: list[str], rows: dict[str, list[dict[str, Any]]]
-) -> None:
-    """Add what every recipe makes of one set of films to `rows`."""
+    root: Path, shards: Path, recipe: dict[str, Any], name: str, seed: int, heads: list[str]
+) -> dict[str, Any]:
+    """What a recipe makes of one set of films: its cost, and AP by head."""
     fresh = {"crn": {name: recipe["pretrain"]["method"]["init_args"][name] for name in _CRN}}
-    for name in names:
-        section = section_of(name, recipe["pretrain"] | {"data": recipe["pretrain"]["data"] | {"shards": str(shards)}})
-        with stage(f"pretrain: {name}"):
-            started, processor = time.perf_counter(), time.process_time()
-            checkpoint, features = train(section, root / name, shards, str(RECIPE))
-            row = {
-                "passes": passes(section),
-                "seconds": time.perf_counter() - started,
-                "processor_seconds": time.process_time() - processor,
-            }
-        pretrained = {"pretrained": checkpoint}
-        starts = {"default": pretrained, "pretrained": pretrained | {"head": "crn"}, "new": fresh | {"head": "crn"}}
-        for network, start in starts.items():
-            with stage(f"fine-tune: {name}, {network}"):
-                tuned = root / f"{name}-{network}"
-                aps = score_seeds(recipe["finetune"] | start, features, tuned, recipe["seeds"], str(RECIPE))
-                row[network] = list(aps.values())
-        rows.setdefault(name, []).append(row)
+    full = recipe["pretrain"] | {"data": recipe["pretrain"]["data"] | {"shards": str(shards)}, "seed": seed}
+    section, out = section_of(name, full), root / f"{name}-{seed}"
+    with stage(f"pretrain: {name}, seed {seed}"):
+        started, processor = time.perf_counter(), time.process_time()
+        checkpoint, features = train(section, out, shards, str(RECIPE))
+        row: dict[str, Any] = {
+            "passes": passes(section),
+            "seconds": time.perf_counter() - started,
+            "processor_seconds": time.process_time() - processor,
+        }
+    pretrained = {"pretrained": checkpoint}
+    starts = {"default": pretrained, "pretrained": pretrained | {"head": "crn"}, "new": fresh | {"head": "crn"}}
+    for head in heads:
+        with stage(f"fine-tune: {name}, {head}"):
+            section = recipe["finetune"] | starts[head]
+            (row[head],) = score_seeds(section, features, out / head, [seed], str(RECIPE)).values()
+    return row
 
 
 def spread(values: list[float]) -> str:
@@ -107,7 +107,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=Path, help="of your own films, instead of drawn ones")
     parser.add_argument("--draws", type=int, nargs="+", default=[21, 22, 23], help="seeds of the films (%(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=recipe["seeds"], help="of fine-tuning (%(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=recipe["seeds"], help="of training (%(default)s)")
+    parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=HEADS, help="(%(default)s)")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), metavar="RECIPE", help="(%(default)s)")
     parser.add_argument("--steps", type=int, default=recipe["pretrain"]["training"]["steps"], help="(%(default)s)")
     parser.add_argument("--epochs", type=int, default=recipe["finetune"]["epochs"], help="of fine-tuning (%(default)s)")
@@ -117,7 +118,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="draw them as SVG")
     args = parser.parse_args()
     recipe["pretrain"]["training"]["steps"] = args.steps
-    recipe["finetune"]["epochs"], recipe["seeds"] = args.epochs, args.seeds
+    recipe["finetune"]["epochs"] = args.epochs
     for name in args.recipes:
         section_of(name, recipe["pretrain"])
     quieten()
@@ -130,17 +131,15 @@ def main() -> None:
                 with stage(f"draw films {draw} and pack"):
                     make_films(root / "films", drawn, None)
                     pack(root / "films", root / "shards", quiet=True)
-            of_films(root, args.shards or root / "shards", recipe, args.recipes, rows)
+            for name, seed in product(args.recipes, args.seeds):
+                row = of_films(root, args.shards or root / "shards", recipe, name, seed, args.heads)
+                rows.setdefault(name, []).append({"draw": draw, "seed": seed} | row)
     first = next(iter(rows.values()))
-    print(f"AP in percent, mean and standard error of {len(first) * len(args.seeds)} fine-tunings")
-    print(
-        f"{'':20s}{'passes':>10s}{'of full':>9s}{'seconds':>10s}{'default head':>16s}"
-        f"{'crn pretrained':>16s}{'crn new':>16s}"
-    )
+    print(f"AP in percent, mean and standard error of {len(first)} runs")
+    print(f"{'':20s}{'passes':>10s}{'of full':>9s}{'seconds':>10s}" + "".join(f"{head:>16s}" for head in args.heads))
     for name, runs in rows.items():
         work, seconds = runs[0]["passes"], mean(run["seconds"] for run in runs)
-        aps = [spread([ap for run in runs for ap in run[network]]) for network in HEADS]
-        found = "".join(f"{ap:>16s}" for ap in aps)
+        found = "".join(f"{spread([run[head] for run in runs]):>16s}" for head in args.heads)
         print(f"{name:20s}{work:10.0f}{work / first[0]['passes']:9.2f}{seconds:10.0f}{found}")
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     result = {"benchmark": "cost", "settings": settings, "machine": machine(), "recipes": rows}

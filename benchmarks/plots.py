@@ -123,9 +123,11 @@ def cost(report: dict[str, Any]) -> Figure:
         figure.subplots(1, 2, sharey=True), (("passes", "encoder passes"), ("seconds", "seconds")), strict=True
     ):
         heads = {"default": "default head", "pretrained": "network alone, pretrained", "new": "network alone, new"}
-        for (network, label_of), colour in zip(heads.items(), COLOURS, strict=False):
-            for name, runs in recipes.items():
-                aps, work = [ap for run in runs for ap in run[network]], mean(run[key] for run in runs)
+        for (head, label_of), colour in zip(heads.items(), COLOURS, strict=False):
+            for name, all_runs in recipes.items():
+                if not (runs := [run for run in all_runs if head in run]):
+                    continue
+                aps, work = [run[head] for run in runs], mean(run[key] for run in runs)
                 error = stdev(aps) / len(aps) ** 0.5 if len(aps) > 1 else 0
                 axes.errorbar(work, mean(aps), error, fmt="o", color=colour, markersize=4, capsize=2)
                 axes.annotate(name, (work, mean(aps)), (4, 4), textcoords="offset points", fontsize=7)

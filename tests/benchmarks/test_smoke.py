@@ -233,7 +233,7 @@ def test_cost(run: Run, tmp_path: Path):
     run("cost", *sizes, "--recipes", "w8b8a24g32", *out)
     (found,) = read(tmp_path / "out.json", "cost")["recipes"]["w8b8a24g32"]
     assert found["passes"] == 2 * 40 * (1 - 0.5 * 0.75)
-    assert len(found["pretrained"]) == len(found["new"]) == 1
+    assert all(0 < found[head] <= 100 for head in ("default", "pretrained", "new"))
     assert "w8b8a24g32" in (tmp_path / "plot.svg").read_text()
 
 
