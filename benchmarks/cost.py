@@ -36,7 +36,7 @@ from benchmarks import plots
 from benchmarks.machine import machine
 from shard_tools.packing.pack import pack
 
-RECIPES = ("full", "s100", "w4s270a20", "w8a24", "w8", "w16a32", "w32b32s150a48", "w8b32s150a24", "w8a24g32")
+RECIPES = ("full", "s100", "w2s172a18", "w4s270a20", "w8a24", "w8", "w16a32", "w32b32s150a48")
 HEADS = ("default", "pretrained", "new")  # the network alone is the last two
 _CRN = ("hidden", "intermediate", "similarity_init")
 FULL_SIZE_FROM = 0.5  # fraction of the steps after which `g` has views of full size
@@ -110,8 +110,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=recipe["seeds"], help="of training (%(default)s)")
     parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=HEADS, help="(%(default)s)")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), metavar="RECIPE", help="(%(default)s)")
-    parser.add_argument("--steps", type=int, default=recipe["pretrain"]["training"]["steps"], help="(%(default)s)")
-    parser.add_argument("--epochs", type=int, default=recipe["finetune"]["epochs"], help="of fine-tuning (%(default)s)")
+    parser.add_argument("--steps", type=int, default=300, help="of pretraining (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=10, help="of fine-tuning (%(default)s)")
     parser.add_argument("--films", type=int, default=recipe["draw"]["films"], help="a third is held out (%(default)s)")
     parser.add_argument("--shots", type=int, default=recipe["draw"]["shots"], help="a film (%(default)s)")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
