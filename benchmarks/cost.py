@@ -135,12 +135,15 @@ def main() -> None:
                 row = of_films(root, args.shards or root / "shards", recipe, name, seed, args.heads)
                 rows.setdefault(name, []).append({"draw": draw, "seed": seed} | row)
     first = next(iter(rows.values()))
+    columns = "".join(f"{name:>16s}" for name in [*args.heads, "to the first"])
     print(f"AP in percent, mean and standard error of {len(first)} runs")
-    print(f"{'':20s}{'passes':>10s}{'of full':>9s}{'seconds':>10s}" + "".join(f"{head:>16s}" for head in args.heads))
+    print(f"{'':20s}{'passes':>10s}{'of full':>9s}{'seconds':>10s}{columns}")
     for name, runs in rows.items():
         work, seconds = runs[0]["passes"], mean(run["seconds"] for run in runs)
-        found = "".join(f"{spread([run[head] for run in runs]):>16s}" for head in args.heads)
-        print(f"{name:20s}{work:10.0f}{work / first[0]['passes']:9.2f}{seconds:10.0f}{found}")
+        gains = [run[args.heads[0]] - one[args.heads[0]] for run, one in zip(runs, first, strict=True)]
+        found = [*([run[head] for run in runs] for head in args.heads), gains]
+        shown = "".join(f"{spread(values):>16s}" for values in found)
+        print(f"{name:20s}{work:10.0f}{work / first[0]['passes']:9.2f}{seconds:10.0f}{shown}")
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     result = {"benchmark": "cost", "settings": settings, "machine": machine(), "recipes": rows}
     if args.out:

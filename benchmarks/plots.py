@@ -116,27 +116,24 @@ def real_films(report: dict[str, Any]) -> Figure:
 
 
 def cost(report: dict[str, Any]) -> Figure:
-    """AP of every recipe, with its standard error, over its encoder passes and over its seconds."""
+    """AP of the first head by recipe, against the first recipe on the same films and seed, with its standard error."""
     recipes = report["recipes"]
+    head = report["settings"]["heads"][0]
+    first = {(run["draw"], run["seed"]): run[head] for run in next(iter(recipes.values()))}
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    for axes, (key, label) in zip(
-        figure.subplots(1, 2, sharey=True), (("passes", "encoder passes"), ("seconds", "seconds")), strict=True
-    ):
-        heads = {"default": "default head", "pretrained": "network alone, pretrained", "new": "network alone, new"}
-        for (head, label_of), colour in zip(heads.items(), COLOURS, strict=False):
-            for name, all_runs in recipes.items():
-                if not (runs := [run for run in all_runs if head in run]):
-                    continue
-                aps, work = [run[head] for run in runs], mean(run[key] for run in runs)
-                error = stdev(aps) / len(aps) ** 0.5 if len(aps) > 1 else 0
-                axes.errorbar(work, mean(aps), error, fmt="o", color=colour, markersize=4, capsize=2)
-                axes.annotate(name, (work, mean(aps)), (4, 4), textcoords="offset points", fontsize=7)
-            axes.plot([], [], "o", color=colour, label=label_of)
+    labels = {"passes": "encoder passes", "processor_seconds": "processor seconds"}
+    for axes, (key, label) in zip(figure.subplots(1, 2, sharey=True), labels.items(), strict=True):
+        for i, (name, runs) in enumerate(recipes.items()):
+            gains = [run[head] - first[run["draw"], run["seed"]] for run in runs]
+            error = stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0
+            work = mean(run[key] for run in runs)
+            axes.errorbar(work, mean(gains), error, fmt="o", color=f"C{i}", markersize=4, capsize=2, label=name)
         axes.set_xlim(left=0)
         axes.set_xlabel(f"{label} of pretraining")
         axes.grid(axis="y", color="#ddd")
-    figure.axes[0].set_ylabel("average precision, percent")
-    figure.axes[1].legend(frameon=False)
+    figure.axes[0].set_ylabel("points of AP more than the first")
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=8)
     return figure
 
 
