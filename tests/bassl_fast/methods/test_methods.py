@@ -119,7 +119,7 @@ def test_every_config_builds_the_method_it_is_named_after(path: Path):
     parser = config.make_parser(pretrain)
     arguments = parser.instantiate(config.parse(parser, ["--config", str(path)]))
     method = arguments.method(8)
-    assert type(method).__name__.lower() == path.stem.removesuffix("_crops").removesuffix("_clips").replace("_", "")
+    assert type(method).__name__.lower() == re.sub("_(crops|clips|fast)$", "", path.stem).replace("_", "")
     assert hasattr(method, "crn") == path.stem.startswith("bassl")
     assert yaml.safe_load(path.read_text())["data"]["global_batch"] == (512 if path.stem == "sce_clips" else 256)
     assert arguments.optimiser.name == "lars"
@@ -131,6 +131,7 @@ def test_every_method_has_a_config():
         "temporal",
         "shotcol",
         "bassl",
+        "bassl_fast",
         "bassl_shotcol",
         "sce",
         "sce_crops",
@@ -139,6 +140,15 @@ def test_every_method_has_a_config():
         "byol",
     }
     assert {path.stem for path in CONFIGS} == names
+
+
+def test_the_fast_config_differs_in_two_options_alone():
+    fast, published = (
+        yaml.safe_load((CONFIGS[0].parent / name).read_text()) for name in ("bassl_fast.yaml", "bassl.yaml")
+    )
+    more = {"run_length": 4, "negatives_apart": 20}
+    assert fast["method"]["init_args"] == published["method"]["init_args"] | more
+    assert fast | {"method": None} == published | {"method": None}
 
 
 @pytest.mark.parametrize("name", ["instance", "temporal", "shotcol", "bassl", "bassl+shotcol", "BaSSL_ShotCoL"])
