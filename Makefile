@@ -59,8 +59,8 @@ test quick: export PYTHONDONTWRITEBYTECODE =
 test quick: export MALLOC_TRIM_THRESHOLD_ = 1000000000
 test quick: export MALLOC_MMAP_THRESHOLD_ = 1000000000
 test quick: export MALLOC_TOP_PAD_ = 67108864
-# The files of tests are divided among as many processes as there are cores.
-PYTEST := $(BIN)/python -m pytest -n $(shell nproc) --dist loadfile --no-loadscope-reorder
+# The files of tests are divided among three processes for two cores: many tests wait, for programs and servers.
+PYTEST := $(BIN)/python -m pytest -n $(shell expr $$(nproc) \* 3 / 2) --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.built programs
 	$(BIN)/ruff check .
 	$(PYTEST)
