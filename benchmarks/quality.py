@@ -3,7 +3,7 @@
 On synthetic films, a set for every seed in `--draws`: each of the five methods pretrains the encoder of the demo, which
 is then fine-tuned with three seeds to find scene boundaries. Reported is AP in percent on films not seen in training,
 beside the rate of boundaries (chance) and an untrained encoder. The settings are those of configs/demo.yaml, which were
-tuned on draw 0 only, with three times its steps and twice its epochs.
+tuned on draw 0 only, with 300 steps and 10 epochs.
 
 Shot-level methods have no contextual relation network and get a new one, as published. `bassl` and `bassl+shotcol` keep
 theirs; a second row gives each a new one on its pretrained encoder, to compare features alone.
