@@ -182,7 +182,7 @@ def test_launch_files_give_torchrun_a_command_that_works(told: Path, name: str):
 def test_the_slurm_job_saves_and_is_queued_again_before_its_time_is_up(told: Path):
     environment = os.environ | LAUNCH["slurm.sbatch"] | {"LASTS": "20"}
     job = subprocess.Popen(["bash", ROOT / "launch/slurm.sbatch"], cwd=ROOT, env=environment)
-    while not (told.exists() and "torchrun" in told.read_text()):
+    while not (told.exists() and "\ntorchrun " in told.read_text()):  # a line of its own: its trap is set
         time.sleep(0.02)
     job.send_signal(signal.SIGTERM)
     assert job.wait(10) == 0
