@@ -130,10 +130,10 @@ def _takes_first(model: ModelFolder) -> bool:
     path = model.path / POOLING
     if not path.is_file():
         return False
-    found = read_json(path)
-    flags = [key.removeprefix("pooling_mode_") for key, value in found.items() if value is True]
+    found, prefix = read_json(path), "pooling_mode_"
+    flags = [key.removeprefix(prefix) for key, value in found.items() if key.startswith(prefix) and value is True]
     given = found.get("pooling_mode", flags)  # since their version 6, one or several names
-    modes = [given] if isinstance(given, str) else list(given)
+    modes = given if isinstance(given, list) else [given]
     if modes not in (["mean_tokens"], ["mean"], ["cls_token"], ["cls"]):
         said = " and ".join(map(str, modes)) or "no mode"
         raise ConfigError(f"{path}: {said} is not supported; choose a model with the mean or the cls token")

@@ -399,6 +399,7 @@ def test_the_first_token_is_taken_where_the_model_says_so(readers: dict[str, Pat
     pooling = folder / "1_Pooling" / "config.json"
     pooling.parent.mkdir()
     modes = {"word_embedding_dimension": 16, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    modes["include_prompt"] = True  # as most models say; it is no mode
     pooling.write_text(json.dumps(modes))
     plain, name = TextEncoder(str(readers["bert"])).of_texts(["a b"]), f"hf:{folder}"
     assert np.array_equal(hub.text_encoder(name).of_texts(["a b"]), plain)
@@ -415,6 +416,7 @@ def test_the_first_token_is_taken_where_the_model_says_so(readers: dict[str, Pat
         ({"pooling_mode": "lasttoken"}, "lasttoken"),
         ({"pooling_mode": ["mean", "max"]}, "mean and max"),
         ({"pooling": "mean"}, "no mode"),
+        ({"pooling_mode": 5}, "5"),
     ):
         pooling.write_text(json.dumps(wrong))
         with pytest.raises(ConfigError, match=f"1_Pooling/config.json: {said} is not supported; choose"):
