@@ -26,6 +26,17 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
 
 
+class _NarrowShortcut(nn.Conv2d):
+    """A strided 1x1 convolution of fewer than 8 channels, as one without stride of every second row and column.
+
+    For the gradient of its weights, oneDNN on a CPU with AVX2 writes past its memory (uxlfoundation/oneDNN#6035).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, across = self.stride
+        return nn.functional.conv2d(x[..., ::down, ::across], self.weight)
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
@@ -116,7 +127,8 @@ class ResNet(Encoder):
         outputs = width * self._block.expansion
         downsample = None
         if stride != 1 or self._channels != outputs:
-            downsample = nn.Sequential(_conv(self._channels, outputs, 1, stride), nn.BatchNorm2d(outputs))
+            conv = _NarrowShortcut if self._channels < 8 else nn.Conv2d
+            downsample = nn.Sequential(conv(self._channels, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
         layers = [self._block(self._channels, width, stride, downsample)]
         layers += [self._block(outputs, width, 1, None) for _ in range(count - 1)]
         self._channels = outputs

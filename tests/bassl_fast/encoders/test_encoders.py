@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
 import torch
 
@@ -41,3 +44,28 @@ def test_activation_checkpointing_changes_nothing_but_memory():
 def test_activation_checkpointing_and_compile_exclude_each_other():
     with pytest.raises(ConfigError, match="exclude each other"):
         ResNet(18, 4, activation_checkpointing=True).compile()
+
+
+NARROW = """
+import torch
+from bassl_fast.encoders import ResNet
+
+encoder = ResNet(18, 4).to(memory_format=torch.channels_last)
+exact = ResNet(18, 4).double()
+exact.load_state_dict(encoder.state_dict())
+for _ in range(20):
+    pictures = torch.randn(12, 3, 32, 32).to(memory_format=torch.channels_last)
+    encoder(pictures).sum().backward()
+    exact(pictures.double()).sum().backward()
+for ours, other in zip(encoder.parameters(), exact.parameters(), strict=True):
+    torch.testing.assert_close(ours.grad.double(), other.grad, rtol=1e-3, atol=1e-2)
+"""
+
+
+@pytest.mark.slow
+def test_a_narrow_network_trains_on_a_cpu_with_avx2(warm):
+    """Where oneDNN writes past the memory of a strided 1x1 convolution of fewer than 8 channels."""
+    done = subprocess.run(
+        [warm, "-c", NARROW], env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -27,7 +27,7 @@ CUTS = [25, 55, 75, 97, 117, 145, 165]
 FRAMES = 215
 SOURCES = (
     *("testsrc=", "mandelbrot=", "smptebars=", "testsrc2=", "rgbtestsrc="),
-    *("yuvtestsrc=", "cellauto=", "color=c=0x305080:"),
+    *("yuvtestsrc=", "cellauto=seed=1:", "color=c=0x305080:"),
 )
 SOUND = ("-f", "lavfi", "-i", "sine=d=8.6:r=48000")
 CHAPTERS = (
