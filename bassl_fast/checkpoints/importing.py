@@ -28,6 +28,7 @@ from .foreign import of_encoder, read_foreign, unwrapped
 from .migrate import migrated
 from .model import from_state, full_section, new_model, section_of
 from .reference import METHODS, rename
+from .weights import without_memory
 
 CONFIG = "config.json"
 MODELS = ("model-v1.ckpt", "model.ckpt")  # the first that exists; the reference uses only the first
@@ -215,7 +216,7 @@ def _released(state: dict[str, Tensor], source: str) -> tuple[dict[str, Any], st
         return alone, f"{name} only; the file has no method"
     if encoder["class_path"].rpartition(".")[2] != "ResNet":
         method["init_args"] |= _of_clips(encoder, method["init_args"].get("classes"))
-    with torch.device("meta"):
+    with without_memory():
         network, task = new_model(encoder, method, source)
     section = section_of(network, task)
     expected = [f"method.{key}" for key in task.state_dict()]  # type: ignore[union-attr]
@@ -251,7 +252,7 @@ def _encoder(state: dict[str, Tensor], source: str) -> dict[str, Any]:
     ]
     shapes = {}
     for kind, arguments in candidates:
-        with torch.device("meta"):
+        with without_memory():
             expected = {name: value.shape for name, value in kind(**arguments).state_dict().items()}
         if found == expected:
             return {"class_path": f"bassl_fast.encoders.{kind.__name__}", "init_args": arguments}

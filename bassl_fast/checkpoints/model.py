@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bassl_fast.config.described import Description, describe, make
 from bassl_fast.encoders import Encoder
 from bassl_fast.methods import Method
@@ -22,7 +20,7 @@ from shard_tools.errors import CheckpointError, ConfigError
 
 from . import checkpoint
 from .migrate import VERSION
-from .weights import fill
+from .weights import fill, without_memory
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def section_of(encoder: Encoder, method: Method | None) -> dict[str, Any]:
 
 def full_section(encoder: Description, method: Description | None, path: str | Path) -> dict[str, Any]:
     """`section_of` from descriptions that may leave out arguments; allocates no memory."""
-    with torch.device("meta"):
+    with without_memory():
         return section_of(*new_model(encoder, method, path))
 
 

@@ -9,17 +9,30 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from shard_tools.errors import BasslFastError, CheckpointError
 
 Modules = TypeVar("Modules", bound=tuple[nn.Module | None, ...])
 
 
+class _Unfilled(TorchFunctionMode):
+    def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: dict | None = None) -> Any:
+        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Modules made in this context have shapes, and no values. On torch's meta device alone, drawing none is slow."""
+    with torch.device("meta"), _Unfilled():
+        yield
+
+
 def fill(
     make: Callable[[], Modules],
-    state: dict[str, torch.Tensor],
+    state: dict[str, Tensor],
     prefixes: tuple[str, ...],
     path: str | Path,
 ) -> Modules:
@@ -32,7 +45,7 @@ def fill(
         CheckpointError: `make` fails, or the weights do not fit.
     """
     try:
-        with torch.device("meta"), _at_most(2 * len(state), path):
+        with without_memory(), _at_most(2 * len(state), path):
             for module, prefix in zip(make(), prefixes, strict=True):
                 if module is not None:
                     check_weights(module, state, prefix, path)
@@ -68,7 +81,7 @@ def _at_most(parameters: int, path: str | Path) -> Iterator[None]:
         hook.remove()
 
 
-def load_weights(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, path: str | Path) -> None:
+def load_weights(module: nn.Module, state: dict[str, Tensor], prefix: str, path: str | Path) -> None:
     """Load the tensors under `prefix` into `module`.
 
     Raises:
@@ -77,9 +90,7 @@ def load_weights(module: nn.Module, state: dict[str, torch.Tensor], prefix: str,
     module.load_state_dict(check_weights(module, state, prefix, path))
 
 
-def check_weights(
-    module: nn.Module, state: dict[str, torch.Tensor], prefix: str, path: str | Path
-) -> dict[str, torch.Tensor]:
+def check_weights(module: nn.Module, state: dict[str, Tensor], prefix: str, path: str | Path) -> dict[str, Tensor]:
     """The tensors under `prefix`, checked against `module`; raises as `load_weights`."""
     mine = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     for name, value in module.state_dict().items():
@@ -88,7 +99,7 @@ def check_weights(
             raise CheckpointError(
                 f"{path}: {prefix}{name} is missing; the checkpoint is of another recipe, use its own"
             )
-        if not isinstance(theirs, torch.Tensor):
+        if not isinstance(theirs, Tensor):
             raise CheckpointError(f"{path}: {prefix}{name} is not a tensor; copy it again")
         if theirs.shape != value.shape:
             raise CheckpointError(

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
+from bassl_fast.checkpoints.weights import without_memory
 from bassl_fast.encoders import ClipEncoder, Encoder, ResNet3D
 from bassl_fast.methods import Classifier, Supervised
 from shard_tools.errors import ConfigError
@@ -43,7 +44,7 @@ def classifier(encoder: Encoder, classes: int) -> Classifier:
 
 def print_complexity(model: Callable[[], Encoder], classes: int | None, frames: int | None) -> None:
     """See `cost`."""
-    with torch.device("meta"):
+    with without_memory():
         encoder = model()
     clips = isinstance(encoder, ClipEncoder)
     if frames is not None and (frames < 1 or not clips):
