@@ -20,12 +20,19 @@ Modules = TypeVar("Modules", bound=tuple[nn.Module | None, ...])
 
 class _Unfilled(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: dict | None = None) -> Any:
-        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", *args[:1])
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """Modules made in this context have shapes, and no values. On torch's meta device alone, drawing none is slow."""
+    """Modules made in this context have shapes, and no values.
+
+    Their initialisation is left out: on torch's meta device it would import the compiler, which takes longer than all else.
+    """
     with torch.device("meta"), _Unfilled():
         yield
 
