@@ -5,7 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -16,6 +19,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own is 15: on a busy machine its tasks would never run
+
+WARM = "BASSL_FAST_WARM_PYTHON"
 
 settings.register_profile("busy", deadline=None)  # of hypothesis: a busy machine takes longer, and nothing is wrong
 settings.load_profile("busy")
@@ -34,8 +39,17 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 10, 20)
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start the server of `warm`, which the processes of pytest-xdist inherit."""
+    if WARM not in os.environ:
+        started = ExitStack()
+        session.config.add_cleanup(started.close)
+        folder = started.enter_context(tempfile.TemporaryDirectory())
+        os.environ[WARM] = started.enter_context(warm_python(Path(folder)))
+
+
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def warm() -> str:
     """A program that takes the words of `python` and starts with all imports done."""
-    with warm_python(tmp_path_factory.mktemp("warm")) as program:
-        yield program
+    subprocess.run([os.environ[WARM], "-c", ""], check=True)  # only the first time takes long
+    return os.environ[WARM]

@@ -1,5 +1,7 @@
 """A Python whose programs start with all imports done: they are forked from one process that did them once, in seconds.
 
+All processes of pytest share it. It imports when it is first asked, so tests that need none of this wait for nothing.
+
     def test(warm: str):
         subprocess.run([warm, "-m", "bassl_fast.cli", "pretrain", ...])
 
@@ -27,6 +29,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -56,6 +59,21 @@ def client(address: str) -> None:
     os._exit(code)
 
 
+@cache
+def import_all() -> None:
+    import pipelines.loader  # noqa: F401
+
+    with suppress(ImportError):  # the environment of DALI for CUDA 11 has no more
+        from bassl_fast.cli.verbs import VERBS
+        from bassl_fast.runtime.lightning import import_lightning
+
+        import_lightning()
+        for module in {verb.module for verb in VERBS.values()} | IMPORTED:
+            import_module(module)
+    gc.collect()
+    gc.freeze()
+
+
 def serve(address: str) -> dict[str, Any]:
     """Fork a process for each request, until stdin is closed. In the forked process, return the request."""
     listener = socket.socket(socket.AF_UNIX)
@@ -70,6 +88,7 @@ def serve(address: str) -> dict[str, Any]:
             if source is sys.stdin:
                 sys.exit()
             elif source is listener:
+                import_all()
                 connection, _ = listener.accept()
                 length, streams, _, _ = socket.recv_fds(connection, 4, 4)
                 asked = json.loads(connection.makefile("rb").read(int.from_bytes(length, "big")))
@@ -152,17 +171,6 @@ def warm_python(folder: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    import pipelines.loader  # noqa: F401
-
-    with suppress(ImportError):  # the environment of DALI for CUDA 11 has no more
-        from bassl_fast.cli.verbs import VERBS
-        from bassl_fast.runtime.lightning import import_lightning
-
-        import_lightning()
-        for module in {verb.module for verb in VERBS.values()} | IMPORTED:
-            import_module(module)
-    gc.collect()
-    gc.freeze()
     _, address, program = sys.argv
     asked, code = serve(address), 0
     try:

@@ -31,7 +31,7 @@ class _Unfilled(TorchFunctionMode):
 def without_memory() -> Iterator[None]:
     """Modules made in this context have shapes, and no values.
 
-    Their initialisation is left out: on torch's meta device it would import the compiler, which takes longer than all else.
+    Their initialisation is left out: on torch's meta device it imports torch's compiler, which takes seconds.
     """
     with torch.device("meta"), _Unfilled():
         yield
