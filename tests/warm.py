@@ -61,6 +61,7 @@ def client(address: str) -> None:
 
 @cache
 def import_all() -> None:
+    os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # as the command line does before it imports torch
     import pipelines.loader  # noqa: F401
 
     with suppress(ImportError):  # the environment of DALI for CUDA 11 has no more
