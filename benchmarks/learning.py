@@ -142,7 +142,9 @@ def learn_pictures(
     return found
 
 
-def learn_clips(root: Path, networks: list[str], steps: int, frames: int = 4, size: int = 40) -> dict[str, dict[str, Any]]:
+def learn_clips(
+    root: Path, networks: list[str], steps: int, frames: int = 4, size: int = 40
+) -> dict[str, dict[str, Any]]:
     """Network -> `untrained` and `trained` top-1, and `loss` of training with labels."""
     shards = root / "clips"
     pack(motions(root / "motions", frames=frames), shards, quiet=True, reading=Reading("clips"))
