@@ -31,6 +31,7 @@ def plan(
     films: int = 1100,
     shots: int = 1500,
     keyframes: int = 3,
+    keyframe_kb: float | None = None,
     gpus: int = 8,
     gpu: str = "h200",
     gpus_per_node: int = 8,
@@ -55,6 +56,8 @@ def plan(
         films: number of films.
         shots: shots per film, on average.
         keyframes: key-frames per shot.
+        keyframe_kb: size of a key-frame's JPEG in kB, on average; MovieNet's have about 33. If left out, that of the
+            costs file.
         gpus: processes of the run, one GPU each.
         gpu: name of the GPU, such as "h200" or "a100", or "cpu"; its rates are those of the costs file.
         gpus_per_node: GPUs per machine.
@@ -80,6 +83,8 @@ def plan(
     counts = {"films": films, "shots": shots, "keyframes": keyframes, "gpus": gpus, "gpus_per_node": gpus_per_node}
     counts |= {"cores": cores, "views": views, "epochs": epochs, "pool": 1 if pool is None else pool}
     _check(counts, gpus, gpus_per_node, cache_gib, memory_gib, price)
+    if keyframe_kb is not None and not keyframe_kb > 0:
+        raise ConfigError(f"keyframe_kb {keyframe_kb:g}: must be positive")
     check_seed(seed)
     known, samples = Costs(COSTS if costs is None else Path(costs)), films * shots
     if gpu not in (names := (*GPUS, *sorted(known.gpus() - set(GPUS)), "cpu")):
@@ -88,12 +93,14 @@ def plan(
         raise ConfigError(f"global_batch {global_batch}: there are only {samples} samples; choose fewer")
     order = Plan(samples, global_batch, seed)
     share = len(range(*process_slice(global_batch, 0, gpus).indices(global_batch)))
-    size = known.get("key-frame")
+    measured = known.get("key-frame")
+    size = measured if keyframe_kb is None else 1000 * keyframe_kb
     total = None if size is None else size * samples * keyframes
     run = _Run(films, shots, keyframes, gpus, gpus_per_node, order, share, share * views, pool, total, cache_gib * _GIB)
+    larger = size / measured if size and measured else 1.0
     for line in [*_work(run), *_storage(run, source == "s3"), *_memory(run, known)]:
         print(line)
-    resources = _resources(run, known, gpu, cores, views_on, encoder, memory_gib * _GIB, source == "s3")
+    resources = _resources(run, known, gpu, cores, views_on, encoder, memory_gib * _GIB, source == "s3", larger)
     limits = _print_limits(resources, epochs, gpus, price)
     print("costs     " + ("\n          ".join(map(str, known.used.values())) or "none is known"))
     if simulate:
@@ -222,9 +229,17 @@ def _memory(run: _Run, known: Costs) -> list[str]:
 
 
 def _resources(
-    run: _Run, known: Costs, gpu: str, cores: int, views_on: str, encoder: str, memory: float, remote: bool
+    run: _Run,
+    known: Costs,
+    gpu: str,
+    cores: int,
+    views_on: str,
+    encoder: str,
+    memory: float,
+    remote: bool,
+    larger: float,
 ) -> dict[str, _Resource]:
-    """What an epoch takes of each resource."""
+    """What an epoch takes of each resource; key-frames are `larger` than those by which reading was measured."""
     per_gpu = run.order.steps * run.views  # views per epoch
     if gpu == "cpu" or views_on == "cpu":  # costs are per core
         core = known.get("views cpu-core")
@@ -239,7 +254,7 @@ def _resources(
         train, step = known.get(f"train {encoder} {gpu}"), "gpu"
     disk, s3 = known.get("read disk"), known.get("fetch s3")
     kept = min(1.0, memory / run.total) if run.total else 0.0
-    reading = disk and per_gpu * run.local * (1 - kept) / disk
+    reading = disk and larger * per_gpu * run.local * (1 - kept) / disk
     resources = {
         "views": _Resource(rate and per_gpu / rate, loader, f"made by {makers} of each process"),
         "training": _Resource(train and per_gpu * train, step, f"{encoder} on {run.gpus} x {gpu}"),

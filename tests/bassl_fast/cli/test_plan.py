@@ -41,6 +41,15 @@ def test_a_plan_is_counts_times_costs(costs, capsys):
     assert "unknown" not in said
 
 
+def test_the_size_of_key_frames_counts_for_disk_network_and_reading(costs):
+    given = {"films": 100, "shots": 1024, "source": "s3", "cache_gib": 1, "pool": 4, "costs": str(costs)}
+    measured, larger = plan(**given), plan(**given, keyframe_kb=33)
+    assert larger["bytes"] == 100 * 1024 * 3 * 33_000
+    for resource in ("reading", "network"):
+        assert larger["seconds"][resource] == pytest.approx(3.3 * measured["seconds"][resource])
+    assert larger["seconds"]["training"] == measured["seconds"]["training"]
+
+
 def test_a_gpu_that_nobody_measured_is_not_guessed(capsys):
     assert cli.main(["plan", "--gpu", "h200", "--price", "4"]) == 0
     said = capsys.readouterr().out
@@ -66,7 +75,12 @@ def test_cores_may_make_the_views_of_a_gpu(costs, capsys):
 
 
 @pytest.mark.parametrize(
-    ("option", "said"), [(("--seed", "-1"), "seed -1: must be within"), (("--films", "1", "--shots", "9"), "9 samples")]
+    ("option", "said"),
+    [
+        (("--seed", "-1"), "seed -1: must be within"),
+        (("--films", "1", "--shots", "9"), "9 samples"),
+        (("--keyframe_kb", "0"), "keyframe_kb 0: must be positive"),
+    ],
 )
 def test_what_no_run_would_take_is_refused(option, said, capsys):
     assert cli.main(["plan", *option, "--simulate"]) == 1
