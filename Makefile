@@ -1,4 +1,4 @@
-# make demo          the whole path on synthetic films, about six minutes on two cores, four without set-up
+# make demo          the whole path on synthetic films, about three minutes on two cores after set-up
 # make demo FILMS=D  the same, tested on the videos in folder D
 # make test          every test; PROGRAMS= leaves out what would be installed with apt-get
 # make quick         the tests that take milliseconds

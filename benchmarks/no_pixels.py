@@ -38,8 +38,9 @@ from bassl_fast.heads import similarity
 from bassl_fast.heads import speech as heads_speech
 from bassl_fast.segmentation.durations import duration_statistics
 from bassl_fast.segmentation.similarity import SimilarityModel
-from bassl_fast.segmentation.speech import move_to_pauses, speech_statistics
+from bassl_fast.segmentation.speech import move_to_pauses
 from benchmarks.machine import machine
+from benchmarks.speech_statistics import speech_statistics
 from shard_tools.annotations.speech import align, speech_of_shots
 
 RATE = 24000 / 1001

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def dense_window(center: np.ndarray, shots: np.ndarray, radius: int = 8) -> np.ndarray:
-    """Positions `[B, 2 * radius + 1]` of consecutive shots around `center`, for pretraining.
+    """Positions `[B, 2 * radius + 1]` of consecutive shots around `center`, for pretraining and for loops of your own.
 
     Near an end the window is shifted inside the film, not clipped; a film shorter than the window repeats its
     last shot.

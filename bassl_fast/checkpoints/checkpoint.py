@@ -15,7 +15,8 @@ import torch
 from shard_tools.errors import BasslFastError, CheckpointError
 from shard_tools.storage import remote
 from shard_tools.storage.atomic import whole_file
-from shard_tools.storage.cache import local_file, sha256_of
+from shard_tools.storage.cache import local_file
+from shard_tools.storage.checksums import sha256_of
 
 from . import hub, packaged
 from .migrate import migrated

@@ -50,7 +50,7 @@ def print_complexity(model: Callable[[], Encoder], classes: int | None, frames: 
     if frames is not None and (frames < 1 or not clips):
         raise ConfigError(
             f"frames {frames}: {type(encoder).__name__} takes "
-            + ("clips of at least 1" if clips else "images, not clips")
+            + ("clips of at least 1" if clips else "images, not clips; leave it out")
         )
     network = encoder if classes is None else classifier(encoder, classes)
     length = frames or (8 if isinstance(encoder, ResNet3D) else 16)

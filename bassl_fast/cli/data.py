@@ -113,7 +113,7 @@ def pack(
             annotated film has key-frames of other shots.
         add: add the films to the finished set at the destination; who reads it meanwhile reads the set as it was.
         subtitles: folder with subtitles of the films, <film>.srt, .vtt, .ass, .ssa or .sup; the set then has times of
-            speech, which `finetune --head similarity` learns from. Films may be missing there.
+            speech, which all heads of `finetune` but crn learn from. Films may be missing there.
 
     Raises:
         SourceError, ShardError, RemoteError: see `packing.pack.pack` and `video.keyframes.extract_folder`.

@@ -90,7 +90,7 @@ def plan(
     if gpu not in (names := (*GPUS, *sorted(known.gpus() - set(GPUS)), "cpu")):
         raise ConfigError(f"gpu '{gpu}': unknown; choose one of {', '.join(names)}, or measure it and give --costs")
     if global_batch > samples:
-        raise ConfigError(f"global_batch {global_batch}: there are only {samples} samples; choose fewer")
+        raise ConfigError(f"global_batch {global_batch}: there are only {samples} samples; choose at most {samples}")
     order = Plan(samples, global_batch, seed)
     share = len(range(*process_slice(global_batch, 0, gpus).indices(global_batch)))
     measured = known.get("key-frame")

@@ -92,7 +92,9 @@ class Backbone(Encoder):
         """
         number = len(self._layers())
         if layers > number:
-            raise ConfigError(f"optimiser.frozen_layers {layers}: {type(self).__name__} has {number}; choose fewer")
+            raise ConfigError(
+                f"optimiser.frozen_layers {layers}: {type(self).__name__} has {number}; choose at most {number}"
+            )
         for parameter, above in self.layers_above().items():
             if above > number - layers:
                 parameter.requires_grad_(False)

@@ -46,7 +46,7 @@ def film_statistics(kinds: Sequence[np.ndarray], seconds: np.ndarray) -> np.ndar
     """Statistics `[S, F]` float32 of the cut after every shot of a film.
 
     All but the last column are standardised within the film. The last is the film's pace: films of long shots have
-    more scenes a shot.
+    more scenes per shot.
 
     Args:
         kinds: similarities `[S, 2 * REACH - 1]` of each kind of feature, see `alike`; at least one.
@@ -72,7 +72,7 @@ def alike(features: np.ndarray, film: str = "film", may_lack: bool = False) -> n
     Two shots are as alike as their best pair of key-frames.
 
     Args:
-        features: `[S, D]`, or `[S, K, D]` for K key-frames a shot.
+        features: `[S, D]`, or `[S, K, D]` for K key-frames per shot.
         film: its name, for errors.
         may_lack: whether shots may lack a feature, which is then NaN.
 

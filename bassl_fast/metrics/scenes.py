@@ -24,7 +24,7 @@ NEAR_SECONDS = 3.0  # ... and less than this far in time, shot end to shot end
 
 @dataclass(frozen=True)
 class FilmScores:
-    """Probabilities and labels of one film, a row a shot in film order.
+    """Probabilities and labels of one film, a row per shot in film order.
 
     Attributes:
         probability: `[S]` float in 0..1, that the shot is the last of its scene.

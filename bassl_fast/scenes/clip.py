@@ -50,7 +50,7 @@ class Clip:
 
     @writing()
     def picture(self, timed: Timed, pts: int, dts: int) -> None:
-        """Write a packet of the picture, at times in ticks from the begin of the clip."""
+        """Write a packet of the picture, at times in ticks from the start of the clip."""
         self._tracks.of[timed.stream].write(timed.packet, timed.base, pts, dts, round(timed.length / timed.base))
 
     @writing()

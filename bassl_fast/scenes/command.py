@@ -70,7 +70,7 @@ def scenes(
             the words of the `subtitles` are compared beside colours.
         corrections: scenes corrected by hand, as the report saves them: all files of one film are written again, from
             its results and without decoding it, and later runs keep these scenes.
-        split: also write a file a scene. "copy" is fast and encodes nothing again, but clips begin at the preceding
+        split: also write a file per scene. "copy" is fast and encodes nothing again, but clips begin at the preceding
             key-frame; "exact" encodes the picture again, and clips have exactly the frames of their scenes.
         chapters: also write a copy of the film with the scenes as chapters, a Matroska file.
         batch: shots encoded at a time.

@@ -77,7 +77,7 @@ class FilmScenes:
     Attributes:
         name: fit for a folder.
         source: path or address of the file.
-        timing: frame rate, time code and begin of the file.
+        timing: frame rate, time code and start of the file.
         shots: all of them, contiguous.
         ends: numbers of the shots that end a scene, ascending, without the last shot of the film.
         threshold: probability from which a shot ends a scene; the lowest taken if a number of scenes was asked for.

@@ -21,7 +21,7 @@ from bassl_fast.config.choices import Detail, Engine
 from bassl_fast.runtime import engines
 from bassl_fast.runtime.run_folder import RunFolder
 from shard_tools.errors import BasslFastError, ConfigError, FeatureError, RemoteError, SourceError, masked
-from shard_tools.storage.cache import sha256_of
+from shard_tools.storage.checksums import sha256_of
 from shard_tools.storage.remote import absolute, is_remote
 from shard_tools.video.detectors import Detector, make_cutter
 from shard_tools.video.frames import read_header

@@ -1,4 +1,4 @@
-"""A film split into a file a scene: copied from the key-frame before, or encoded again to the frame."""
+"""A film split into a file per scene: copied from the key-frame before, or encoded again to the frame."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shard_tools.errors import ConfigError, SourceError
-from shard_tools.storage.cache import sha256_of
+from shard_tools.storage.checksums import sha256_of
 from shard_tools.video.subtitles import Lines, film_subtitles, find_subtitles, read_subtitles
 
 STREAM = "stream"  # in place of a file: the film's own

@@ -36,7 +36,7 @@ def corrected_films(root: str | Path) -> list[LabelledFilm]:
     """
     root = Path(root)
     if not root.is_dir():
-        raise SourceError(f"{root}: no such folder; give the one that `bassl-fast scenes --out` wrote")
+        raise SourceError(f"{root}: no such folder on this machine; give the one that `bassl-fast scenes --out` wrote")
     folders = sorted(path.parent for path in [root / KEYFRAMES, *root.glob(f"*/{KEYFRAMES}")] if path.is_dir())
     if not folders:
         raise SourceError(f"{root}: has no results of `bassl-fast scenes` (folders with keyframes/); give its --out")

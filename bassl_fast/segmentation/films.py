@@ -14,7 +14,7 @@ class LabelledFilm:
 
     Attributes:
         name: for errors.
-        kinds: name of a kind -> features, `[S, D]` or `[S, K, D]` for K key-frames a shot.
+        kinds: name of a kind -> features, `[S, D]` or `[S, K, D]` for K key-frames per shot.
         seconds: `[S]`, how long the shots last.
         boundary: `[S]`, 1 = last shot of its scene, 0 = not, -1 = unlabelled; that of the last shot is ignored.
         speech: `[S, G]` statistics of speech, see `heads.speech`; None for a head that does not read them.

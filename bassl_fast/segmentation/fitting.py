@@ -159,11 +159,11 @@ def _check_start(pretrained: str | None, new_crn: bool, freeze_crn: bool, linear
 def _check_head(head: Head, data: Data, pretrained: str | None, linear_probe: bool) -> None:
     """Raises: ConfigError for options that do not go with the head."""
     if head == "crn" and len(data.folders) > 1:
-        raise ConfigError("data.features: the network reads one folder; give one, or --head similarity, both or film")
+        raise ConfigError("data.features: head crn reads one folder; give one, or --head similarity, both or film")
     if head != "crn" and linear_probe:
         raise ConfigError(f"linear_probe: is not for head {head}; leave one of them out")
     if head in ("similarity", "film") and pretrained is not None:
-        raise ConfigError(f"pretrained: head {head} reads no features; leave it out, or give --head both")
+        raise ConfigError(f"pretrained: head {head} cannot start from a checkpoint; leave it out, or give --head both")
 
 
 def _check_optimiser(head: Head, optimiser: Optimiser) -> None:
@@ -232,7 +232,10 @@ def _load_sets(kinds: Kinds, data: Data, best_epoch: BestEpoch, model: SceneBoun
     if best_epoch == "test_as_the_reference_does":
         test = windows(TEST)
         if test is None or not _has_boundary(test):
-            raise FeatureError(f"{root}: split '{TEST}' has no labelled boundary to choose the epoch with")
+            raise FeatureError(
+                f"{root}: split '{TEST}' has no labelled boundary to choose the epoch with; give --best_epoch "
+                "validation"
+            )
         chooser = TEST, test
     return Sets(train, val, chooser)
 
@@ -245,7 +248,7 @@ def _batch(data: Data, train: Windows) -> int:
     """Raises: ConfigError for a batch larger than the training films."""
     labelled = int((train.boundary >= 0).sum())
     if data.batch > labelled:
-        raise ConfigError(f"data.batch {data.batch}: there are only {labelled} labelled shots; choose fewer")
+        raise ConfigError(f"data.batch {data.batch}: there are {labelled} labelled shots; choose at most {labelled}")
     return data.batch
 
 

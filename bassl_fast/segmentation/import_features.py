@@ -50,7 +50,7 @@ def import_features(source: str, annotations: str, features: str, checkpoint: st
         raise FeatureError(f"{features}: not empty; choose a new folder")
     labelled = movienet.read_labels(anno)
     if not labelled:
-        raise FeatureError(f"{anno}: holds no anno/anno.{{train,val,test}}.ndjson; give the MovieNet folder")
+        raise FeatureError(f"{anno}: holds no anno/anno.{{train,val,test}}.ndjson; give the folder of MovieNet")
     out.write(STARTED, b"")
     checksums = {}
     sequences, labels = np.zeros(len(folders), sequence_dtype([folder.name.encode() for folder in folders])), []
@@ -59,7 +59,10 @@ def import_features(source: str, annotations: str, features: str, checkpoint: st
         if extracted.get(folder.name, checksum := sha256(array.tobytes())) != checksum:
             raise FeatureError(f"{folder}: cut or altered; run `bassl-fast extract` again")
         if provenance.setdefault("dim", array.shape[1]) != array.shape[1]:
-            raise FeatureError(f"{folder}: features of size {array.shape[1]}, others have {provenance['dim']}")
+            raise FeatureError(
+                f"{folder}: features of size {array.shape[1]}, others have {provenance['dim']}; extract all films with "
+                "one checkpoint"
+            )
         known = movienet.labels_of_film(anno, folder.name, numbers, labelled)
         row["name"], row["split"], row["shots"] = folder.name.encode(), known.split.encode(), len(numbers)
         rows = np.zeros(len(numbers), SHOT)

@@ -106,7 +106,7 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
     of_statistics = section.get("similarity")
     reads = None if of_statistics is None else _reads(of_statistics)
     if (of_statistics is not None and reads is None) or (section.get("film") is None) == (reads == "film"):
-        raise CheckpointError(f"{path}: its statistics of similarity are of another version; fine-tune again")
+        raise CheckpointError(f"{path}: its similarity head is of another version of bassl-fast; fine-tune again")
 
     def build() -> tuple[SceneBoundary]:
         try:
@@ -115,7 +115,9 @@ def load_finetuned(path: str | Path) -> tuple[SceneBoundary, dict[str, Any]]:
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
         if film is not None and len(film.mean) != len(names("film")):
-            raise CheckpointError(f"{path}: its head reads {len(film.mean)} statistics, not {len(names('film'))}")
+            raise CheckpointError(
+                f"{path}: its head reads {len(film.mean)} statistics, not {len(names('film'))}; fine-tune again"
+            )
         return (SceneBoundary(head, section["dim"], reads, film),)
 
     (model,) = fill(build, state["state_dict"], ("",), path)

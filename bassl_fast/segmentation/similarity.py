@@ -61,7 +61,7 @@ class SimilarityModel:
         """Probability `[S]` that a shot is the last of its scene; 0 for the last of the film.
 
         Args:
-            kinds: features of each kind, `[S, D]` or `[S, K, D]` for K key-frames a shot.
+            kinds: features of each kind, `[S, D]` or `[S, K, D]` for K key-frames per shot.
             seconds: `[S]`, how long the shots last.
             film: its name, for errors.
             words: one more kind, `[S, D]`, which shots may lack: their features are NaN.
@@ -94,12 +94,14 @@ class SimilarityModel:
                 notes = parse_json((file.metadata() or {}).get(_NOTES, "{}"))
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dictionary
         except (OSError, ValueError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: cannot be read as safetensors ({one_line(error)}); fit it again") from None
+            raise CheckpointError(
+                f"{path}: cannot be read as safetensors ({one_line(error)}); install bassl-fast again"
+            ) from None
         shapes = {_WEIGHT: (1, len(statistic_names())), _BIAS: (1,)}
         current = isinstance(notes, dict) and notes.get("names") == statistic_names()
         current = current and set(notes.get("thresholds", ())) == set(DETAILS)
         if not current or {name: w.shape for name, w in weights.items()} != shapes:
-            raise CheckpointError(f"{path}: weights of another version of the similarity head; fit it again")
+            raise CheckpointError(f"{path}: weights of another version of the head; install bassl-fast again")
         return cls(SimilarityHead(np.append(weights[_WEIGHT], weights[_BIAS])), notes["thresholds"])
 
 
@@ -115,7 +117,7 @@ def fit(films: Sequence[LabelledFilm]) -> SimilarityModel:
     """
     sets = [Samples.of(film) for film in films]
     if not has_both(sets):
-        raise FeatureError("the films need a labelled scene boundary and a labelled cut inside a scene; label some")
+        raise FeatureError("the films need a labelled scene boundary and a labelled cut inside a scene; add such films")
     more = [(pieces, Samples.of(film)) for film, pieces in joined(films)]
     head, held_out = _fitted(sets, [samples for _, samples in more]), []
     for fold in range(min(FOLDS, len(sets))):

@@ -69,4 +69,4 @@ def train(
     return pretrain(data, encoder, method, optimiser, training, initial_encoder, out, seed, resume, recipe)
 
 
-train.__doc__ = pretrain.__doc__
+train.__doc__ = (pretrain.__doc__ or "").replace("with a method", "and a classifier with labels", 1)

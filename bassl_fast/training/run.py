@@ -154,7 +154,8 @@ def _plan(data: Data, task: Method, index: ShardIndex, films: np.ndarray, seed: 
     table = ShotTable(index, films, run)
     plan = plan_of(index, films, run, batch // run, seed, None)
     if batch > run * plan.samples:
-        raise ConfigError(f"data.global_batch {batch}: there are {run * plan.samples} samples; choose fewer")
+        most = run * plan.samples
+        raise ConfigError(f"data.global_batch {batch}: there are {most} samples; choose at most {most}")
     if table.repeated:
         say(f"{table.repeated} shots are the centre of two windows per epoch, where runs of {run} overlap")
     return plan
@@ -181,7 +182,7 @@ def _start_from(network: Encoder, path: str) -> None:
         load_weights(network, start["state_dict"], "encoder.", path)
     except CheckpointError as error:
         held = start["model"]["encoder"]
-        raise CheckpointError(f"{error} (it holds {held['class_path']} with {held.get('init_args')})") from None
+        raise CheckpointError(f"{error} (its encoder is {held['class_path']}, {held.get('init_args')})") from None
 
 
 def check_data(task: Method, index: ShardIndex, films: np.ndarray, training: Training) -> None:
@@ -237,7 +238,8 @@ def _check_same(path: str, earlier: dict[str, Any], now: dict[str, Any], index: 
     pairs["seed"] = before["seed"], after["seed"]
     for name, (was, is_now) in pairs.items():
         if was != is_now:
-            raise CheckpointError(f"{path}: was trained with another {name}; resume with its config.yaml")
+            values = "" if isinstance(was, dict) else f" ({was}, now {is_now})"
+            raise CheckpointError(f"{path}: was trained with another {name}{values}; resume with its config.yaml")
     if earlier["manifest_sha256"] != now["manifest_sha256"]:
         raise CheckpointError(
             f"{path}: was trained on other shards than {index.address}; resume with the original ones"

@@ -1,7 +1,7 @@
 """The MovieNet folder layout: where key-frames and BaSSL's labels are, how they are read and written.
 
 <root>/240P_frames/<film>/shot_%04d_img_%d.jpg     key-frames, 240 pixels high
-<root>/anno/anno.{train,val,test,...}.ndjson       one line a shot: video_id, shot_id, num_shot, boundary_label
+<root>/anno/anno.{train,val,test,...}.ndjson       one line per shot: video_id, shot_id, num_shot, boundary_label
 <root>/anno/vid2idx.json                           film -> integer
 <root>/scene318/                                   MovieNet's own labels and shot times, see `label318`
 """

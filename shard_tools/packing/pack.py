@@ -276,7 +276,7 @@ def _of_source(labels: dict[str, ShotLabels], known: dict[str, Annotated], film:
     """Raises: SourceError if the source has no labels of the film, or labels of other shots."""
     if film.name not in labels or not np.array_equal(labels[film.name].shot, film.shots):
         raise SourceError(
-            f"film {film.name}: its source has no labels for exactly its {len(film.shots)} shots; fix the reader"
+            f"film {film.name}: its source must give labels for exactly its {len(film.shots)} shots; fix its plug-in"
         )
     return known[film.name]
 

@@ -62,7 +62,7 @@ def repair(
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         known, reading = {}, None
     if subtitles is None and _has_speech(root):
-        raise ShardError(f"{root}: has times of speech, which a repair makes again; give --subtitles as to `pack`")
+        raise ShardError(f"{root}: was packed with --subtitles; give the same --subtitles")
     found = open_layout(source, annotations, reading or Reading(), workers)
     if found.kind != fmt.FILMS and reading is None:
         raise ShardError(
@@ -71,8 +71,8 @@ def repair(
 
     if lost := known.keys() - {f"{shard.name}.tar" for shard in found.shards}:
         raise ShardError(
-            f"{root}: {source} lacks {len(lost)} shards of the set, {min(lost)} among them; repair from a source of "
-            "all, or pack again"
+            f"{root}: {source} lacks {len(lost)} shards of the set, {min(lost)} among them; repair from a source "
+            "with all of them, or pack again"
         )
 
     def check(shard: SourceShard) -> PackedShard | None:

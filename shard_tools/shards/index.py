@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shard_tools.errors import ShardError
-from shard_tools.storage.cache import Cache, sha256_of
+from shard_tools.storage.cache import Cache
+from shard_tools.storage.checksums import sha256_of_file
 from shard_tools.storage.remote import is_remote
 from shard_tools.storage.remote import sizes as remote_sizes
 from shard_tools.storage.untrusted import is_plain_name, map_npy, one_line, parse_json
@@ -40,11 +41,6 @@ from .format import (
     sequence_dtype,
 )
 from .npy_rows import Rows
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return sha256_of(file)
 
 
 def _size(path: Path) -> int | None:
@@ -106,7 +102,7 @@ def _open_array(path: Path, columns: np.dtype, size: int, sha256: str) -> Rows |
         raise ShardError(f"{path}: cannot be read ({error}); pack again") from None
     if len(array.shape) != 1 or columns_of(array.dtype) != columns_of(columns):
         raise ShardError(f"{path}: other columns than {path.name} has; pack again")
-    if path.stat().st_size != size or (not large and _sha256(path) != sha256):
+    if path.stat().st_size != size or (not large and sha256_of_file(path) != sha256):
         raise ShardError(f"{path}: differs from {MANIFEST}; files of two packs are mixed here, pack again")
     return array
 

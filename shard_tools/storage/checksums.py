@@ -18,6 +18,16 @@ def sha256_of(file: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
+def sha256_of_file(path: str | Path) -> str:
+    """sha256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return sha256_of(file)
+
+
 def sha256_once(path: str | Path) -> str:
     """sha256 of a file; this process reads it again only when the file system says that it changed.
 

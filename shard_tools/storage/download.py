@@ -23,7 +23,7 @@ from typing import Any
 from shard_tools.errors import ConfigError, RemoteError, with_fix
 from shard_tools.progress import Progress
 
-from .cache import sha256_of
+from .checksums import sha256_of_file
 from .untrusted import parse_json
 
 _BLOCK = 1 << 20
@@ -107,7 +107,7 @@ def download(
             raise RemoteError(f"{file.url}: no data for {wait:.0f} s ({reason}); run the same command to resume")
         time.sleep(pause)
         pause = min(2 * pause, 5.0)
-    if file.sha256 and (found := _digest(part)) != file.sha256:
+    if file.sha256 and (found := sha256_of_file(part)) != file.sha256:
         note.unlink(missing_ok=True)
         kept = _set_aside(part, path)
         raise RemoteError(
@@ -142,7 +142,7 @@ def _is_whole(path: Path, file: File, timeout: float, wait: float) -> bool:
         RemoteError: there is no checksum, and no answer within `wait` seconds.
     """
     if file.sha256:
-        return _digest(path) == file.sha256
+        return sha256_of_file(path) == file.sha256
     deadline = time.monotonic() + wait
     while True:
         try:
@@ -249,8 +249,3 @@ def _read_note(path: Path) -> dict[str, Any] | None:
         return facts if set(facts) == {"version", "total"} else None
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return sha256_of(file)

@@ -16,7 +16,7 @@ from typing import Protocol, TextIO
 from shard_tools.errors import RemoteError, ShardError
 from shard_tools.storage.atomic import write_atomically
 
-from .cache import sha256_of
+from .checksums import sha256_of
 from .remote import attempt, filesystem, is_remote, listing
 
 _NO_FSYNC_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # CIFS, VirtualBox's folders, some of FUSE

@@ -21,6 +21,8 @@ from fsspec import AbstractFileSystem
 from shard_tools.counters import count
 from shard_tools.errors import BasslFastError, ConfigError, MissingDependency, RemoteError
 
+from .untrusted import one_line
+
 WAIT = 60.0  # seconds for which a request is retried
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
@@ -119,10 +121,10 @@ def attempt(what: str, action: Callable[[], Result], wait: float = WAIT) -> Resu
             if isinstance(error, OSError) and (error.errno in _DISK or error.filename is not None):
                 raise
             if fix := _fix_of(error, what):
-                raise RemoteError(f"{what}: {fix} ({_short(error)})") from None
+                raise RemoteError(f"{what}: {fix} ({one_line(error)})") from None
             if time.monotonic() + pause > deadline:
                 raise RemoteError(
-                    f"{what}: given up after {wait:.0f} s ({_short(error)}); check the server and try again"
+                    f"{what}: given up after {wait:.0f} s ({one_line(error)}); check the server and try again"
                 ) from None
         count("retries")
         time.sleep(pause * random.uniform(0.5, 1))
@@ -191,10 +193,6 @@ def _ask_bucket(address: str) -> Exception | None:
     except Exception as error:  # whatever it is, it says more than the one before
         return error
     return None
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def version_of(facts: dict[str, Any]) -> str:

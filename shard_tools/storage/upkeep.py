@@ -11,7 +11,8 @@ from typing import NamedTuple
 from shard_tools.progress import Progress
 
 from . import cache_disk
-from .cache import LOCK, Cache, sha256_of
+from .cache import LOCK, Cache
+from .checksums import sha256_of_file
 from .locks import open_locked
 from .untrusted import parse_json
 
@@ -54,7 +55,7 @@ def drop_altered(cache: Cache, progress: Progress | None = None) -> list[Path]:
     for path, kind, size in cached_files(cache):
         with cache_disk.errors_of(cache.folder):
             try:
-                if kind != "unfinished" and _sha256(path) != _expected(path, kind):
+                if kind != "unfinished" and sha256_of_file(path) != _expected(path, kind):
                     path.unlink()
                     dropped.append(path)
             except FileNotFoundError:  # deleted meanwhile, as happens when room is made
@@ -96,8 +97,3 @@ def _expected(path: Path, kind: str) -> str:
         return path.parent.name if path.name == _MANIFEST else index[path.name]["sha256"]
     except (ValueError, KeyError, TypeError):
         return ""
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return sha256_of(file)

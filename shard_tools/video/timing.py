@@ -1,4 +1,4 @@
-"""Frame rate, time code and begin of a film, as editing programs take them.
+"""Frame rate, time code and start of a film, as editing programs take them.
 
 Editing programs know a dozen frame rates. `nominal_rate` chooses one for any film, and all time codes are counted at
 it: a film of 12.5 frames a second has every second number of 25, one of a phone whose rate varies about 30 those of 30.
@@ -76,7 +76,7 @@ class Timing:
         first: number of the first picture, counted from time code 00:00:00:00.
         drop: drop-frame time code: two numbers (at 29.97 frames a second; four at 59.94) are left out at the beginning
             of every minute but each tenth, so that it keeps up with the clock (SMPTE ST 12-1).
-        begin: seconds from the begin of the file, where sound may start earlier, to the first picture.
+        begin: seconds from the start of the file, where sound may start earlier, to the first picture.
     """
 
     rate: Fraction
@@ -96,7 +96,7 @@ class Timing:
 
     @property
     def lead(self) -> int:
-        """Whole frames from the begin of the file to the first picture; a few, by which encoders delay it, are none."""
+        """Whole frames from the start of the file to the first picture; a few, by which encoders delay it, are none."""
         return int(self.begin * self.rate + CLOSE) if self.begin >= DELAY else 0
 
     @property

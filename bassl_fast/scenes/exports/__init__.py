@@ -8,7 +8,7 @@
     chapters   for ffmpeg, video sites, web players, Matroska
     document   `scenes.json`, which is also read back
 
-Time codes and frame numbers are those of `film.timing`. Chapters count from the begin of the file.
+Time codes and frame numbers are those of `film.timing`. Chapters count from the start of the file.
 """
 
 from __future__ import annotations

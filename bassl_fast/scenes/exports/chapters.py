@@ -24,7 +24,7 @@ def ffmetadata(film: FilmScenes) -> str:
 
 
 def chapters(film: FilmScenes) -> str:
-    """Chapters as video sites read them from a description: a line a scene, time and name; the first at 0:00."""
+    """Chapters as video sites read them from a description: a line per scene, time and name; the first at 0:00."""
     found = _chapters(film)
     return "".join(
         f"{clock(start if number else 0)} {single_line(scene.title)}\n"
@@ -56,7 +56,7 @@ def matroska(film: FilmScenes) -> str:
 
 
 def _chapters(film: FilmScenes) -> list[tuple[Scene, float, float]]:
-    """Scenes with start and end in seconds from the begin of the file."""
+    """Scenes with start and end in seconds from the start of the file."""
     begin = film.timing.begin
     return [(scene, begin + scene.start, begin + scene.end) for scene in film.scenes]
 

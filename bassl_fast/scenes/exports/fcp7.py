@@ -16,7 +16,7 @@ _FILE, _SEQUENCE = "file-1", "sequence-1"
 
 
 def fcp7(film: FilmScenes) -> str:
-    """A sequence of a clip a scene, on a video track and a linked audio track for every channel of the film.
+    """A sequence of a clip per scene, on a video track and a linked audio track for every channel of the film.
 
     A sequence and a file each have their time code. `start` and `end` are frames of the sequence, from the first
     picture, `in` and `out` of the file, from its begin (Apple, Final Cut Pro XML Interchange Format).

@@ -14,7 +14,7 @@ _FORMAT, _ASSET = "r1", "r2"
 
 
 def fcpxml(film: FilmScenes) -> str:
-    """A project of a clip a scene, each with a chapter marker.
+    """A project of a clip per scene, each with a chapter marker.
 
     Times are whole frames as fractions of a second. Those of the sequence start at the time code of the first picture,
     those of the file at its own (Apple, FCPXML Reference).

@@ -21,7 +21,7 @@ def load_otio() -> ModuleType:
 
 
 def otio(film: FilmScenes) -> str:
-    """A timeline of a clip a scene, for the picture and, if there is sound, for the sound, as its JSON."""
+    """A timeline of a clip per scene, for the picture and, if there is sound, for the sound, as its JSON."""
     library = load_otio()
     timing = film.timing
     rate, shown = float(film.rate), timing.file_first + timing.lead

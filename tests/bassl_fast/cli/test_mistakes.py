@@ -167,7 +167,7 @@ def test_a_misspelt_key_in_the_file_names_the_nearest(project: Project, tmp_path
         ("--method.run_length=3", "data.global_batch 8: must be a multiple of method.run_length 3; take 9"),
         ("--training.smaller_views=[[32, 0.5]]", "of 32 pixels: must be below method.views.size 32"),
         ("--training.smaller_views=[[16, 0.5], [24, 0.5]]", "with rising fractions of all steps within (0, 1)"),
-        ("--data.global_batch=1000", "data.global_batch 1000: there are 60 samples; choose fewer"),
+        ("--data.global_batch=1000", "data.global_batch 1000: there are 60 samples; choose at most 60"),
         ("--seed=-1", "seed -1: must be within [0, 2^32)"),
         ("--method.init_args.radius=0", "method.radius 0: must be at least 1"),
         ("--data.shards=nowhere", "nowhere: no such folder"),
@@ -369,7 +369,7 @@ def test_features_of_another_checkpoint(project: Project, tmp_path: Path, capsys
     [
         (["--epochs", "0"], "epochs 0: must be at least 1"),
         (["--new_crn", "true"], "new_crn: without --pretrained the network is new anyway"),
-        (["--data.batch", "1000"], "data.batch 1000: there are only 20 labelled shots"),
+        (["--data.batch", "1000"], "data.batch 1000: there are 20 labelled shots"),
     ],
 )
 def test_fine_tuning_that_cannot_work_is_refused(project: Project, tmp_path: Path, capsys, options, said: str):

@@ -165,7 +165,7 @@ def test_features_that_cannot_be_imported(project: Project, tmp_path: Path, caps
     assert "no: no such folder; give the folder of <film>/shot_0000.npy" in refused(
         capsys, "import-features", tmp_path / "no", project.films, tmp_path / "o"
     )
-    assert "give the MovieNet folder" in refused(capsys, "import-features", theirs, tmp_path, tmp_path / "o")
+    assert "give the folder of MovieNet" in refused(capsys, "import-features", theirs, tmp_path, tmp_path / "o")
 
 
 def test_features_that_are_not_finite_are_not_written(project: Project, tmp_path: Path, capsys):

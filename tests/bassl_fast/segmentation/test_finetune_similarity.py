@@ -248,9 +248,9 @@ def test_what_does_not_belong_together_is_one_line(folders: tuple[str, str], tmp
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--data.features", "A", "B", "--head", "crn"], "the network reads one folder"),
+        (["--data.features", "A", "B", "--head", "crn"], "head crn reads one folder"),
         (["--data.features", "A", "--head", "both", "--linear_probe"], "linear_probe: is not for head both"),
-        (["--data.features", "A", "--head", "film", "--pretrained", "x"], "pretrained: head film reads no features"),
+        (["--data.features", "A", "--head", "film", "--pretrained", "x"], "head film cannot start from a checkpoint"),
         (["--data.features", "A", "--head", "film"], "add --config configs/finetune/film.yaml"),
         (["--data.features", "A", "--optimiser.frozen_layers", "1"], "frozen_layers 1: no encoder is trained here"),
         (["--data.features", "A", "--head", "similar"], "head similar: must be one of crn, similarity, both, film"),
@@ -299,7 +299,7 @@ def test_a_head_of_another_version(folders: tuple[str, str], tmp_path: Path, cap
     state["model"]["similarity"]["statistics"][0] = "older"
     torch.save(state, tmp_path / "older.ckpt")
     said = refused(capsys, "evaluate", tmp_path / "older.ckpt", folders[0])
-    assert "older.ckpt: its statistics of similarity are of another version; fine-tune again" in said
+    assert "older.ckpt: its similarity head is of another version of bassl-fast; fine-tune again" in said
 
 
 @pytest.mark.slow

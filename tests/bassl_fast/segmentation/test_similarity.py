@@ -99,6 +99,6 @@ def test_files_that_are_no_such_weights(tmp_path: Path):
         SimilarityModel.load(tmp_path / "text")
     model = SimilarityModel.load()
     save_file({"linear.weight": model.head.coefficients[None, :-1]}, tmp_path / "plain.safetensors")
-    with pytest.raises(CheckpointError, match=r"plain\.safetensors: weights of another version of the similarity head"):
+    with pytest.raises(CheckpointError, match=r"plain\.safetensors: weights of another version of the head"):
         SimilarityModel.load(tmp_path / "plain.safetensors")
     assert len(statistic_names()) + 1 == len(model.head.coefficients)

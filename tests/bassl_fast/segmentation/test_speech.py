@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bassl_fast.segmentation.durations import around, duration_statistics
-from bassl_fast.segmentation.speech import move_to_pauses, speech_statistics
+from bassl_fast.segmentation.speech import move_to_pauses
 from shard_tools.annotations.speech import HEARD, align, inside, intervals, on_clock, share, words_of_shots
 
 END = np.array([4.0, 10.0, 12.0, 20.0])
@@ -74,25 +74,6 @@ def test_share_of_speech():
     assert share(spoken, begin, end).tolist() == [0.5, 1, 0.5, 0]
 
 
-def test_statistics_of_speech():
-    found = speech_statistics(START, END, np.array([[14.0, 15.0], [1.0, 2.0], [9.0, 11.0]]))
-    pause = np.exp(found["pause"]) - 0.1
-    assert pause.tolist() == pytest.approx([7, 0, 3, 300])  # 2 to 9, inside a line, 11 to 14, after the last
-    assert found["inside_line"].tolist() == [0, 1, 0, 0]
-    assert (np.exp(found["silence_before"]) - 0.1).tolist() == pytest.approx([2, 0, 1, 5])
-    assert found["speech_in_shot_after_1"].tolist() == pytest.approx([1 / 6, 1 / 2, 1 / 8, 0])
-    assert found["speech_before_3s"].tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3, 0])
-    assert found["pause_against_1"][0] == pytest.approx(np.log(71))
-
-
-def test_a_film_without_speech_has_the_same_statistics():
-    silent, usual = (speech_statistics(START, END, lines) for lines in (np.zeros((0, 2)), np.array([[1.0, 2.0]])))
-    assert list(silent) == list(usual)
-    assert silent.pop("without_speech").tolist() == [1] * 4
-    assert not usual["without_speech"].any()
-    assert not np.concatenate(list(silent.values())).any()
-
-
 def test_boundaries_move_to_pauses_and_their_number_stays():
     seen, lines = (
         np.array([0.4, 0.3, 0.2, 0.0]),
@@ -111,10 +92,10 @@ def test_without_a_pause_at_some_cut_boundaries_stay(lines: list):
 
 
 @pytest.mark.parametrize("shots", [1, 2, 40])
-def test_statistics_are_finite_and_one_a_shot(shots: int):
+def test_statistics_are_finite_and_one_per_shot(shots: int):
     end = np.cumsum(np.random.default_rng(0).uniform(0, 9, shots))
     start = np.append(0, end[:-1])
-    found = duration_statistics(start, end) | speech_statistics(start, end, np.array([[1.0, 1.5], [2.0, 3.0]]))
+    found = duration_statistics(start, end)
     assert all(x.shape == (shots,) and np.isfinite(x).all() for x in found.values())
 
 

@@ -182,7 +182,7 @@ def test_frozen_layers_do_not_change():
     frozen = ("encoder.embed", "encoder.layers.0", "encoder.layers.1")
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]) == name.startswith(frozen), name
-    with pytest.raises(ConfigError, match=r"optimiser.frozen_layers 4: Layers has 3; choose fewer"):
+    with pytest.raises(ConfigError, match=r"optimiser.frozen_layers 4: Layers has 3; choose at most 3"):
         Layers().freeze(4)
 
 

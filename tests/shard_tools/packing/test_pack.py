@@ -589,7 +589,7 @@ def test_a_source_may_bring_its_own_labels(source, packed, tmp_path, monkeypatch
         [value] * len(index.shots) for value in (1, 5, 7, 9)
     ]
     del labels["c"]
-    with pytest.raises(SourceError, match="film c: its source has no labels for exactly its 4 shots; fix the reader"):
+    with pytest.raises(SourceError, match="labels for exactly its 4 shots; fix its plug-in"):
         pack(source, tmp_path / "other")
 
 

@@ -89,7 +89,7 @@ def test_a_repair_makes_them_again(source: Path, tmp_path: Path):
     pack(source, shards, subtitles=subtitles)
     before = digests(shards)
     (shards / "a.tar").write_bytes(b"")
-    with pytest.raises(ShardError, match="give --subtitles"):
+    with pytest.raises(ShardError, match="was packed with --subtitles; give the same"):
         repair(shards, source)
     repair(shards, source, subtitles=subtitles)
     assert digests(shards) == before
