@@ -142,13 +142,11 @@ def learn_pictures(
     return found
 
 
-def learn_clips(
-    root: Path, networks: list[str], steps: int, frames: int = 4, size: int = 40
-) -> dict[str, dict[str, Any]]:
+def learn_clips(root: Path, networks: list[str], steps: int, frames: int = 4) -> dict[str, dict[str, Any]]:
     """Network -> `untrained` and `trained` top-1, and `loss` of training with labels."""
     shards = root / "clips"
     pack(motions(root / "motions", frames=frames), shards, quiet=True, reading=Reading("clips"))
-    views = {"size": size, "area": [0.7, 1.0], "flip": 0.0, "jitter": 0.0, "blur": 0.0}
+    views = {"size": 40, "area": [0.7, 1.0], "flip": 0.0, "jitter": 0.0, "blur": 0.0}
     arguments = {"classes": len(MOTIONS), "clips": {"frames": frames}, "views": views}
     found: dict[str, dict[str, Any]] = {}
     for name in networks:

@@ -19,6 +19,8 @@ Modules = TypeVar("Modules", bound=tuple[nn.Module | None, ...])
 
 
 class _Unfilled(TorchFunctionMode):
+    """Context in which functions that initialise a tensor return it as it is."""
+
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: dict | None = None) -> Any:
         if func in (Tensor.normal_, Tensor.uniform_):
             return args[0]

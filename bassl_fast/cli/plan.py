@@ -56,7 +56,7 @@ def plan(
         films: number of films.
         shots: shots per film, on average.
         keyframes: key-frames per shot.
-        keyframe_kb: size of a key-frame's JPEG in kB, on average; MovieNet's have about 33. If left out, that of the
+        keyframe_kb: size of a key-frame's JPEG in kB, on average; MovieNet's are about 33. If left out, that of the
             costs file.
         gpus: processes of the run, one GPU each.
         gpu: name of the GPU, such as "h200" or "a100", or "cpu"; its rates are those of the costs file.
@@ -96,11 +96,12 @@ def plan(
     measured = known.get("key-frame")
     size = measured if keyframe_kb is None else 1000 * keyframe_kb
     total = None if size is None else size * samples * keyframes
-    run = _Run(films, shots, keyframes, gpus, gpus_per_node, order, share, share * views, pool, total, cache_gib * _GIB)
     larger = size / measured if size and measured else 1.0
+    cache = cache_gib * _GIB
+    run = _Run(films, shots, keyframes, gpus, gpus_per_node, order, share, share * views, pool, total, larger, cache)
     for line in [*_work(run), *_storage(run, source == "s3"), *_memory(run, known)]:
         print(line)
-    resources = _resources(run, known, gpu, cores, views_on, encoder, memory_gib * _GIB, source == "s3", larger)
+    resources = _resources(run, known, gpu, cores, views_on, encoder, memory_gib * _GIB, source == "s3")
     limits = _print_limits(resources, epochs, gpus, price)
     print("costs     " + ("\n          ".join(map(str, known.used.values())) or "none is known"))
     if simulate:
@@ -142,7 +143,10 @@ def _check(
 
 @dataclass(frozen=True)
 class _Run:
-    """The counts of a run. `share` and `views` are per step of one process; sizes are in bytes."""
+    """The counts of a run. `share` and `views` are per step of one process; sizes are in bytes.
+
+    A key-frame is `larger` times the size of those by which reading was measured.
+    """
 
     films: int
     shots: int
@@ -154,6 +158,7 @@ class _Run:
     views: int
     pool: int | None
     total: float | None
+    larger: float
     cache: float
 
     @property
@@ -229,17 +234,9 @@ def _memory(run: _Run, known: Costs) -> list[str]:
 
 
 def _resources(
-    run: _Run,
-    known: Costs,
-    gpu: str,
-    cores: int,
-    views_on: str,
-    encoder: str,
-    memory: float,
-    remote: bool,
-    larger: float,
+    run: _Run, known: Costs, gpu: str, cores: int, views_on: str, encoder: str, memory: float, remote: bool
 ) -> dict[str, _Resource]:
-    """What an epoch takes of each resource; key-frames are `larger` than those by which reading was measured."""
+    """What an epoch takes of each resource."""
     per_gpu = run.order.steps * run.views  # views per epoch
     if gpu == "cpu" or views_on == "cpu":  # costs are per core
         core = known.get("views cpu-core")
@@ -254,7 +251,7 @@ def _resources(
         train, step = known.get(f"train {encoder} {gpu}"), "gpu"
     disk, s3 = known.get("read disk"), known.get("fetch s3")
     kept = min(1.0, memory / run.total) if run.total else 0.0
-    reading = disk and larger * per_gpu * run.local * (1 - kept) / disk
+    reading = disk and run.larger * per_gpu * run.local * (1 - kept) / disk
     resources = {
         "views": _Resource(rate and per_gpu / rate, loader, f"made by {makers} of each process"),
         "training": _Resource(train and per_gpu * train, step, f"{encoder} on {run.gpus} x {gpu}"),
